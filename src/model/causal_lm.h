@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model as the sweeps hold it: the reader, the embeddings and head, and a
+// cache of layers that never holds more than its budget (and always the layer
+// in use and the one being fetched).
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+
+#include "model/layer_weights.h"
+#include "model/model_reader.h"
+#include "store/layer_cache.h"
+
+namespace fettle::model {
+
+struct ModelOptions {
+  // Where the layers compute.
+  at::Device device = at::kCPU;
+  // Type of weights and activations there.
+  at::ScalarType compute_type = at::kFloat;
+  // Bytes of layers that may stay resident between sweeps.
+  std::int64_t resident_bytes = 0;
+};
+
+class CausalLm {
+ public:
+  CausalLm(const std::filesystem::path& folder, const ModelOptions& options);
+
+  const ModelConfig& config() const { return reader_->config(); }
+  const ModelReader& reader() const { return *reader_; }
+  const GlobalWeights& globals() const { return globals_; }
+  const ModelOptions& options() const { return options_; }
+
+  // Layer `layer`, ready on the device; starts fetching `next` (-1: none)
+  // behind it. The patch is applied to what is returned.
+  std::shared_ptr<LayerWeights> acquire(std::int64_t layer, std::int64_t next);
+
+  // Called on a layer each time it is acquired, before use: trainable parts put
+  // their current values in. Must give the same layer when applied twice.
+  using Patch = std::function<void(std::int64_t layer, LayerWeights&)>;
+  void set_patch(Patch patch) { patch_ = std::move(patch); }
+
+ private:
+  ModelOptions options_;
+  std::unique_ptr<ModelReader> reader_;
+  GlobalWeights globals_;
+  std::unique_ptr<store::LayerCache<LayerWeights>> cache_;
+  Patch patch_;
+};
+
+// Vocabulary logits [n, V] fp32 of final hidden states [n, H] (norm included).
+at::Tensor logits(const CausalLm& model, const at::Tensor& hidden);
+
+}  // namespace fettle::model

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// One decoder layer over a micro-batch: norm, attention, residual, norm,
+// experts, residual.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <vector>
+
+#include "model/layer_weights.h"
+#include "model/model_config.h"
+#include "model/moe_tap.h"
+#include "model/packed_tokens.h"
+
+namespace fettle::model {
+
+// Rotary tables of a micro-batch, made once and shared by all layers.
+struct RotaryTables {
+  at::Tensor cos;  // [N, R/2] fp32, scaled by the attention factor
+  at::Tensor sin;  // [N, R/2] fp32
+};
+
+// Tables for `positions` [N] of sequences at most `longest` tokens long (some
+// scalings depend on it). Source: transformers, modeling_rope_utils.py.
+RotaryTables rotary_tables(
+    const RopeConfig& rope,
+    const at::Tensor& positions,
+    std::int64_t longest);
+
+// Keys and values of earlier tokens, for decoding one sequence.
+struct KvCache {
+  at::Tensor key;    // [heads, T, D], or under MLA the latent [T, C + R]
+  at::Tensor value;  // [heads, T, Dv], or undefined under MLA
+};
+
+struct LayerContext {
+  const ModelConfig& config;
+  std::int64_t layer;
+  const PackedTokens& tokens;
+  const RotaryTables& rotary;
+  MoeTap* tap = nullptr;
+  KvCache* cache = nullptr;  // only with one sequence and no gradient
+};
+
+// x: [N, H] → [N, H]. With autograd recording, the result is differentiable in
+// x and in every weight that requires grad.
+at::Tensor decoder_layer(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x);
+
+// ids [N] → [N, H].
+at::Tensor embed(const GlobalWeights& weights, const at::Tensor& ids);
+
+}  // namespace fettle::model

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads a Hugging Face model folder layer by layer. Opening it checks every
+// header, name, shape and dtype; no weight is read before it is asked for.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "model/layer_weights.h"
+#include "model/model_config.h"
+#include "model/weight_table.h"
+
+namespace fettle::model {
+
+class ModelReader {
+ public:
+  // Throws UserError on a missing tensor, a wrong shape, an unsupported dtype
+  // (fp8 is named), or a tensor that the family's table does not know.
+  explicit ModelReader(const std::filesystem::path& folder);
+
+  const ModelConfig& config() const { return config_; }
+  const io::Checkpoint& checkpoint() const { return *checkpoint_; }
+  const std::filesystem::path& folder() const { return folder_; }
+
+  // One tensor as stored (dtype and values), in the canonical 2-D shape of its
+  // role: a fused expert is cut out of its stack. Thread-safe.
+  at::Tensor read(const WeightId& id) const;
+  at::ScalarType dtype(const WeightId& id) const;
+
+  // A layer in the forward pass's form, in `type`, on the CPU; the router and
+  // its correction bias in fp32. Throws UserError when a weight is NaN or
+  // infinite. Thread-safe.
+  LayerWeights read_layer(std::int64_t layer, at::ScalarType type) const;
+  GlobalWeights read_globals(at::ScalarType type) const;
+
+  // Bytes that read_layer's result takes in `type`.
+  std::int64_t layer_bytes(std::int64_t layer, at::ScalarType type) const;
+  std::int64_t global_bytes(at::ScalarType type) const;
+
+ private:
+  std::filesystem::path folder_;
+  ModelConfig config_;
+  std::unique_ptr<io::Checkpoint> checkpoint_;
+  // Where each WeightId's bytes lie: see model_reader.cpp.
+  struct Index;
+  std::shared_ptr<const Index> index_;
+};
+
+}  // namespace fettle::model

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the inside of an MoE layer shows to those who score or train it. Taps
+// for different experts may be called at the same time from several threads;
+// calls for one expert of one layer come one at a time and in a fixed order.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+
+namespace fettle::model {
+
+struct RoutingView {
+  const at::Tensor& x;         // [N, H] input of router and experts
+  const at::Tensor& logits;    // [N, E] fp32
+  const at::Tensor& probs;     // [N, E] fp32, full softmax or sigmoid
+  const at::Tensor& selected;  // [N, K] int64
+  const at::Tensor& weights;   // [N, K] fp32, mixing weights
+};
+
+// Tokens of one micro-batch that chose expert `expert`, in token order.
+struct ExpertView {
+  std::int64_t expert;
+  at::Tensor tokens;   // [n] int64, row in the micro-batch
+  at::Tensor x;        // [n, H] the expert's input
+  at::Tensor gate_up;  // [n, 2I] before the activation
+  at::Tensor h;        // [n, I] gated activation entering down_proj, unweighted
+  at::Tensor y;        // [n, H] down_proj h, unweighted, without constant
+  at::Tensor weight;   // [n] mixing weights
+};
+
+struct ExpertGradView {
+  std::int64_t expert;
+  at::Tensor x;          // [n, H]
+  at::Tensor h;          // [n, I]
+  at::Tensor dh;         // [n, I] dL/dh, mixing weight included by chain rule
+  at::Tensor d_gate_up;  // [n, 2I]
+  at::Tensor dy;         // [n, H] dL/dy of the unweighted output y
+};
+
+class MoeTap {
+ public:
+  virtual ~MoeTap() = default;
+  virtual bool wants_experts() const { return false; }
+  virtual bool wants_expert_gradients() const { return false; }
+  virtual void on_routing(std::int64_t, const RoutingView&) {}
+  virtual void on_expert(std::int64_t, const ExpertView&) {}
+  virtual void on_expert_gradient(std::int64_t, const ExpertGradView&) {}
+  // Gradient of the loss with respect to the router's logits [N, E].
+  virtual void on_router_gradient(
+      std::int64_t,
+      const at::Tensor& /*x*/,
+      const at::Tensor& /*d_logits*/) {}
+};
+
+}  // namespace fettle::model

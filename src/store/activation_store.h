@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layer-boundary activations of a sweep, in RAM up to a budget and beyond it in
+// a scratch file that is unlinked as soon as it is open, so that no crash leaves
+// it behind.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <utility>
+
+namespace fettle::store {
+
+struct ActivationStoreOptions {
+  // Bytes of tensors held in RAM before the rest goes to the scratch file.
+  std::int64_t ram_bytes = std::int64_t{1} << 62;
+  // Folder of the scratch file; it is made when first needed.
+  std::filesystem::path scratch = std::filesystem::temp_directory_path();
+};
+
+class ActivationStore {
+ public:
+  explicit ActivationStore(const ActivationStoreOptions& options);
+  ~ActivationStore();
+  ActivationStore(const ActivationStore&) = delete;
+  ActivationStore& operator=(const ActivationStore&) = delete;
+
+  // A tensor is known by its layer boundary and micro-batch.
+  using Key = std::pair<std::int64_t, std::int64_t>;
+
+  // Keeps `tensor` under `key`, in place of what was there. Device tensors are
+  // kept on the host. Throws UserError when the scratch disk is full.
+  void put(Key key, const at::Tensor& tensor);
+  // The tensor, on the CPU, with the shape and dtype it was put with.
+  at::Tensor get(Key key) const;
+  // As get, and forgets it; its RAM or disk span is used again.
+  at::Tensor take(Key key);
+  void erase(Key key);
+  void clear();
+
+  std::int64_t ram_bytes() const;      // held now
+  std::int64_t scratch_bytes() const;  // size of the scratch file
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fettle::store
