@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Progress of long loops. A loop holds a Progress and counts what it has done;
+// a Reporter, passed down by reference, decides what is shown. Reporters may be
+// called from several threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fettle {
+
+struct ProgressTask {
+  std::string label;        // "analyze"
+  std::uint64_t total = 0;  // 0: unknown
+  std::string unit;         // "tokens"
+};
+
+class Reporter {
+ public:
+  virtual ~Reporter() = default;
+  virtual std::size_t begin(ProgressTask task) = 0;  // returns its id
+  virtual void advance(std::size_t id, std::uint64_t n) = 0;
+  virtual void end(std::size_t id) = 0;
+  // A line of its own, such as the plan of a run.
+  virtual void note(std::string_view text) = 0;
+};
+
+class SilentReporter : public Reporter {
+ public:
+  std::size_t begin(ProgressTask task) override;
+  void advance(std::size_t id, std::uint64_t n) override;
+  void end(std::size_t id) override;
+  void note(std::string_view text) override;
+};
+
+struct ConsoleOptions {
+  bool terminal = false;  // rewrite one line, else print lines
+  std::function<void(std::string_view)> write;  // takes the text as it is
+  std::function<double()> seconds;              // a clock that never goes back
+};
+
+// Options that write to `stream` and know whether it is a terminal.
+ConsoleOptions console_options(std::FILE* stream);
+
+// On a terminal: one line, rewritten at most five times a second. Elsewhere: a
+// line every ten seconds at most. Each has the share done, the rate and the
+// time left; the end of a task that was shown, or took 1 s, gets a last line.
+class ConsoleReporter : public Reporter {
+ public:
+  explicit ConsoleReporter(ConsoleOptions options);
+  std::size_t begin(ProgressTask task) override;
+  void advance(std::size_t id, std::uint64_t n) override;
+  void end(std::size_t id) override;
+  void note(std::string_view text) override;
+
+ private:
+  struct Running {
+    std::size_t id = 0;
+    ProgressTask task;
+    std::uint64_t done = 0;
+    double started = 0;
+    double shown = 0;  // when its line was last printed
+    bool was_shown = false;
+  };
+
+  Running& find(std::size_t id);
+  void show(Running& running, double now);
+  void print(std::string_view line, bool final);
+
+  ConsoleOptions options_;
+  std::mutex mutex_;
+  std::vector<Running> running_;
+  std::size_t next_id_ = 0;
+  std::size_t line_width_ = 0;  // of the terminal line to overwrite
+};
+
+// "analyze 37% (1,234 of 3,300 tokens), 812 tokens/s, 00:12 left"
+std::string progress_line(
+    const ProgressTask& task, std::uint64_t done, double elapsed_seconds);
+
+// Counts one task, from its construction to its destruction.
+class Progress {
+ public:
+  Progress(
+      Reporter& reporter,
+      std::string label,
+      std::uint64_t total,
+      std::string unit);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void advance(std::uint64_t n = 1);
+
+ private:
+  Reporter& reporter_;
+  std::size_t id_;
+};
+
+}  // namespace fettle
