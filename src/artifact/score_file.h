@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scores that analyze writes and trim reads: scores.safetensors (arrays)
+// and scores.json (what was measured, on which model and data).
+//
+// Arrays, all fp32 on the CPU unless said, S = sum of the layer's widths:
+//   layers.{l}.neuron.{score}  [S]   per intermediate dimension, experts in order
+//   layers.{l}.expert.{score}  [E]
+//   layers.{l}.mean_h          [S]   mean of h over the expert's tokens
+//   layers.{l}.tokens          [E]   int64, tokens that chose the expert
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace fettle::artifact {
+
+struct LayerScores {
+  std::vector<std::int64_t> widths;           // [E]; empty for a dense layer
+  std::map<std::string, at::Tensor> neuron;   // score name -> [S]
+  std::map<std::string, at::Tensor> expert;   // score name -> [E]
+  at::Tensor mean_h;                          // [S], or undefined
+  at::Tensor tokens;                          // [E] int64
+};
+
+struct ScoreFile {
+  std::string model_fingerprint;  // of the model that was scored
+  std::int64_t tokens = 0;        // calibration tokens
+  std::vector<LayerScores> layers;
+  Json run = Json::object();  // options, data files, seed, timings
+
+  // Writes both files into `folder` (which exists).
+  void save(const std::filesystem::path& folder) const;
+  // Throws UserError on a file of another version, a missing array, a wrong
+  // shape or a NaN.
+  static ScoreFile load(const std::filesystem::path& folder);
+};
+
+}  // namespace fettle::artifact

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cuts a set of sequences into micro-batches.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/packed_tokens.h"
+
+namespace fettle::sweep {
+
+// Consecutive sequences together until another would pass `max_tokens`; a
+// sequence longer than that stands alone. Order is kept, so that micro-batch m,
+// token i is a fixed function of the data and `max_tokens`. Throws UserError on
+// a token id outside [0, vocab_size).
+std::vector<model::PackedTokens> micro_batches(
+    const std::vector<model::Sequence>& sequences,
+    std::int64_t max_tokens,
+    std::int64_t vocab_size);
+
+// Scored positions (targets other than -100) of all micro-batches.
+std::int64_t loss_tokens(const std::vector<model::PackedTokens>& batches);
+
+}  // namespace fettle::sweep

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fits a sweep into a budget of memory before it starts, or says which budget
+// would do.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "model/causal_lm.h"
+#include "model/model_reader.h"
+#include "sweep/sweep.h"
+
+namespace fettle::sweep {
+
+struct Budget {
+  std::optional<std::int64_t> ram;   // bytes; none: what the machine has free
+  std::optional<std::int64_t> vram;  // bytes; none: what the card has free
+};
+
+struct Workload {
+  std::int64_t tokens = 0;            // of one sweep
+  std::int64_t longest_sequence = 0;  // tokens
+  bool backward = false;
+  std::int64_t extra_bytes = 0;  // what the stage itself keeps in RAM
+};
+
+// Bytes by purpose; the sum is what the run may reach.
+struct SweepPlan {
+  std::int64_t micro_batch_tokens = 0;
+  std::int64_t runtime_bytes = 0;     // program and libraries
+  std::int64_t global_bytes = 0;      // embeddings, head
+  std::int64_t layer_bytes = 0;       // layer in use and layer being fetched
+  std::int64_t resident_bytes = 0;    // layers kept between sweeps
+  std::int64_t working_bytes = 0;     // one micro-batch in one layer
+  std::int64_t activation_bytes = 0;  // boundary activations in RAM
+  std::int64_t spilled_bytes = 0;     // boundary activations on disk
+  std::int64_t extra_bytes = 0;
+
+  std::int64_t ram_bytes() const;
+  std::string summary() const;  // one line for people
+  model::ModelOptions model_options() const;
+  store::ActivationStoreOptions activation_options() const;
+};
+
+// Throws UserError naming the smallest sufficient --ram when `budget` is less.
+SweepPlan plan_sweep(
+    const model::ModelReader& reader,
+    const Workload& workload,
+    const Budget& budget);
+
+}  // namespace fettle::sweep
