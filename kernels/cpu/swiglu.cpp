@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/swiglu.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fettle::kernels::HWY_NAMESPACE {
+
+// σ(v), through e^−|v| so that nothing overflows.
+HWY_INLINE V sigmoid(V v) {
+  const D d;
+  const V one = hn::Set(d, 1.0f);
+  const V e = exp_negative(hn::Neg(hn::Abs(v)));
+  const V top = hn::IfThenElse(hn::Lt(v, hn::Zero(d)), e, one);
+  return hn::Div(top, hn::Add(one, e));
+}
+
+// Both activations are z·σ(inner(z)).
+struct Silu {
+  static HWY_INLINE V inner(V z) { return z; }
+  static HWY_INLINE V slope(V) { return hn::Set(D(), 1.0f); }
+};
+
+struct GeluTanh {
+  static constexpr float kScale = 1.5957691216057308f;  // 2·√(2/π)
+  static constexpr float kCubic = 0.044715f;
+
+  static HWY_INLINE V inner(V z) {
+    const D d;
+    const V cubic =
+        hn::MulAdd(hn::Mul(z, z), hn::Set(d, kCubic), hn::Set(d, 1.0f));
+    return hn::Mul(hn::Mul(hn::Set(d, kScale), z), cubic);
+  }
+  static HWY_INLINE V slope(V z) {
+    const D d;
+    const V cubic =
+        hn::MulAdd(hn::Mul(z, z), hn::Set(d, 3 * kCubic), hn::Set(d, 1.0f));
+    return hn::Mul(hn::Set(d, kScale), cubic);
+  }
+};
+
+template <class T, class Act>
+void forward(const SwigluArgs& a, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T* gate = static_cast<const T*>(a.gate_up) + r * 2 * a.width;
+    const T* up = gate + a.width;
+    T* h = static_cast<T*>(a.h) + r * a.width;
+    for_row(a.width, [&](std::size_t i, auto part) HWY_ATTR {
+      const V z = load(gate + i, part);
+      const V act = hn::Mul(z, sigmoid(Act::inner(z)));
+      store(hn::Mul(act, load(up + i, part)), h + i, part);
+    });
+  }
+}
+
+// d act/dz = s + z·s·(1 − s)·inner'(z), s = σ(inner(z)).
+template <class T, class Act>
+void backward(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
+  const V one = hn::Set(D(), 1.0f);
+  for (std::int64_t r = b; r < e; ++r) {
+    const T* gate = static_cast<const T*>(a.gate_up) + r * 2 * a.width;
+    const T* up = gate + a.width;
+    const T* dh = static_cast<const T*>(a.dh) + r * a.width;
+    T* d_gate = static_cast<T*>(a.d_gate_up) + r * 2 * a.width;
+    T* d_up = d_gate + a.width;
+    for_row(a.width, [&](std::size_t i, auto part) HWY_ATTR {
+      const V z = load(gate + i, part);
+      const V g = load(dh + i, part);
+      const V s = sigmoid(Act::inner(z));
+      const V act = hn::Mul(z, s);
+      const V bend = hn::Mul(hn::Sub(one, s), Act::slope(z));
+      const V d_act = hn::MulAdd(act, bend, s);
+      const V d_z = hn::Mul(hn::Mul(g, load(up + i, part)), d_act);
+      store(d_z, d_gate + i, part);
+      store(hn::Mul(g, act), d_up + i, part);
+    });
+  }
+}
+
+void ForwardRows(const SwigluArgs& a, std::int64_t b, std::int64_t e) {
+  const bool silu = a.activation == Activation::kSilu;
+  if (a.dtype == DType::kFloat32) {
+    silu ? forward<float, Silu>(a, b, e) : forward<float, GeluTanh>(a, b, e);
+  } else {
+    silu ? forward<Bf16, Silu>(a, b, e) : forward<Bf16, GeluTanh>(a, b, e);
+  }
+}
+
+void BackwardRows(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
+  const bool silu = a.activation == Activation::kSilu;
+  if (a.dtype == DType::kFloat32) {
+    silu ? backward<float, Silu>(a, b, e) : backward<float, GeluTanh>(a, b, e);
+  } else {
+    silu ? backward<Bf16, Silu>(a, b, e) : backward<Bf16, GeluTanh>(a, b, e);
+  }
+}
+
+}  // namespace fettle::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fettle::kernels {
+
+HWY_EXPORT(ForwardRows);
+HWY_EXPORT(BackwardRows);
+
+void cpu::swiglu(const SwigluArgs& args) {
+  parallel_rows(args.rows, 4 * args.width, [&](auto begin, auto end) {
+    HWY_DYNAMIC_DISPATCH(ForwardRows)(args, begin, end);
+  });
+}
+
+void cpu::swiglu_backward(const SwigluBackwardArgs& args) {
+  parallel_rows(args.rows, 6 * args.width, [&](auto begin, auto end) {
+    HWY_DYNAMIC_DISPATCH(BackwardRows)(args, begin, end);
+  });
+}
+
+}  // namespace fettle::kernels
+#endif

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The GPU side of every op as a table of plain functions: what a plug-in hands
+// to Fettle, and what the stubs of no_gpu/ hand over where there is none.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/args.h"
+
+namespace fettle::kernels {
+
+// Queues an op on `stream` (a cudaStream_t or hipStream_t) of the device that
+// is current. Returns null, or why nothing was queued.
+template <class Args>
+using Launcher = const char* (*)(const Args& args, void* stream);
+
+struct Launchers {
+  Launcher<RmsNormArgs> rms_norm;
+  Launcher<RmsNormBackwardArgs> rms_norm_backward;
+  Launcher<SwigluArgs> swiglu;
+  Launcher<SwigluBackwardArgs> swiglu_backward;
+  Launcher<GatherRowsArgs> gather_rows;
+  Launcher<CombineArgs> combine;
+  Launcher<CombineBackwardArgs> combine_backward;
+  Launcher<CrossEntropyArgs> cross_entropy;
+  Launcher<RopeArgs> rope;
+};
+
+}  // namespace fettle::kernels
