@@ -24,14 +24,17 @@ struct RotaryTables {
 // Tables for `positions` [N] of sequences at most `longest` tokens long (some
 // scalings depend on it). Source: transformers, modeling_rope_utils.py.
 RotaryTables rotary_tables(
-    const RopeConfig& rope,
-    const at::Tensor& positions,
-    std::int64_t longest);
+    const RopeConfig& rope, const at::Tensor& positions, std::int64_t longest);
 
 // Keys and values of earlier tokens, for decoding one sequence.
 struct KvCache {
-  at::Tensor key;    // [heads, T, D], or under MLA the latent [T, C + R]
-  at::Tensor value;  // [heads, T, Dv], or undefined under MLA
+  at::Tensor key;           // [capacity, kv_heads, D]; under MLA expanded, so
+                            // that kv_heads = heads
+  at::Tensor value;         // [capacity, kv_heads, Dv]
+  std::int64_t length = 0;  // tokens held
+
+  // Adds n tokens' keys [n, kv_heads, D] and values [n, kv_heads, Dv].
+  void append(const at::Tensor& new_key, const at::Tensor& new_value);
 };
 
 struct LayerContext {

@@ -70,17 +70,18 @@ struct RouterConfig {
 
 struct LayerConfig {
   bool sparse = false;
-  std::int64_t dense_width = 0;              // of a dense layer's MLP
-  std::int64_t top_k = 0;                    // experts per token
-  std::vector<std::int64_t> expert_widths;   // size: number of experts
-  bool has_constants = false;                // [E, H] constant outputs stored
-  std::int64_t shared_width = 0;             // 0: no shared expert
-  std::int64_t sliding_window = 0;           // 0: full attention
+  std::int64_t dense_width = 0;             // of a dense layer's MLP
+  std::int64_t top_k = 0;                   // experts per token
+  std::vector<std::int64_t> expert_widths;  // size: number of experts
+  bool has_constants = false;               // [E, H] constant outputs stored
+  std::int64_t shared_width = 0;            // 0: no shared expert
+  std::int64_t sliding_window = 0;          // 0: full attention
 
   std::int64_t num_experts() const {
     return static_cast<std::int64_t>(expert_widths.size());
   }
   std::int64_t total_width() const;  // sum of expert_widths
+  bool operator==(const LayerConfig&) const = default;
 };
 
 struct ModelConfig {
@@ -108,7 +109,7 @@ struct ModelConfig {
 };
 
 // Reads config.json of `folder`; ragged widths come from its "fettle" key
-// (see write_layer_overrides). Throws UserError on an unknown family, option or
+// (see config_json). Throws UserError on an unknown family, option or
 // impossible value, naming it.
 ModelConfig read_model_config(const std::string& folder);
 
@@ -117,9 +118,10 @@ ModelConfig parse_model_config(const Json& json, const std::string& subject);
 
 // config.json for `config`: its json with, where layers or experts differ from
 // the family's own keys, {"fettle": {"format": 1, "layers": [{"top_k": K,
-// "expert_widths": [..], "has_constants": bool}, ..]}}. Where every sparse layer
-// has one and the same expert count, width and top_k and no constants, the
-// family's own keys are updated and the "fettle" key is left out.
+// "expert_widths": [..], "has_constants": bool}, ..]}}, null for a dense layer.
+// Where every sparse layer has one and the same expert count, width and top_k
+// and no constants, and the family's keys can say so, those are updated and the
+// "fettle" key is left out.
 Json config_json(const ModelConfig& config);
 
 }  // namespace fettle::model

@@ -16,6 +16,8 @@
 
 namespace fettle::model {
 
+class WeightIndex;
+
 class ModelReader {
  public:
   // Throws UserError on a missing tensor, a wrong shape, an unsupported dtype
@@ -45,9 +47,7 @@ class ModelReader {
   std::filesystem::path folder_;
   ModelConfig config_;
   std::unique_ptr<io::Checkpoint> checkpoint_;
-  // Where each WeightId's bytes lie: see model_reader.cpp.
-  struct Index;
-  std::shared_ptr<const Index> index_;
+  std::shared_ptr<const WeightIndex> index_;
 };
 
 }  // namespace fettle::model

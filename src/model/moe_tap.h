@@ -48,9 +48,7 @@ class MoeTap {
   virtual void on_expert_gradient(std::int64_t, const ExpertGradView&) {}
   // Gradient of the loss with respect to the router's logits [N, E].
   virtual void on_router_gradient(
-      std::int64_t,
-      const at::Tensor& /*x*/,
-      const at::Tensor& /*d_logits*/) {}
+      std::int64_t, const at::Tensor& /*x*/, const at::Tensor& /*d_logits*/) {}
 };
 
 }  // namespace fettle::model

@@ -11,11 +11,11 @@
 namespace fettle::model {
 
 struct PackedTokens {
-  at::Tensor ids;                   // [N] int64
-  at::Tensor targets;               // [N] int64: the token that position i
-                                    // must predict, or -100
-  at::Tensor positions;             // [N] int64, from 0 in each sequence
-  std::vector<std::int64_t> starts; // [B + 1] token offsets of the sequences
+  at::Tensor ids;                    // [N] int64
+  at::Tensor targets;                // [N] int64: the token that position i
+                                     // must predict, or -100
+  at::Tensor positions;              // [N] int64, from 0 in each sequence
+  std::vector<std::int64_t> starts;  // [B + 1] token offsets of the sequences
 
   std::int64_t tokens() const { return starts.back(); }
   std::int64_t sequences() const {
@@ -37,7 +37,6 @@ struct Sequence {
 // Packs sequences; targets are the labels shifted by one inside each document.
 // Throws UserError when an id lies outside [0, vocab_size).
 PackedTokens pack(
-    const std::vector<Sequence>& sequences,
-    std::int64_t vocab_size);
+    const std::vector<Sequence>& sequences, std::int64_t vocab_size);
 
 }  // namespace fettle::model

@@ -20,19 +20,37 @@ enum class Role {
   kLmHead,             // [V, H]; absent when tied
   kInputNorm,          // [H]
   kPostAttentionNorm,  // [H]
-  kQProj, kQBias, kKProj, kKBias, kVProj, kVBias, kOProj, kOBias,
-  kQNorm, kKNorm,
-  kQAProj, kQABias, kQANorm, kQBProj,         // MLA
-  kKvAProj, kKvABias, kKvANorm, kKvBProj,     // MLA
-  kRouter,             // [E, H]
-  kRouterCorrection,   // [E]
-  kExpertGate,         // [I, H] per expert
-  kExpertUp,           // [I, H] per expert
-  kExpertDown,         // [H, I] per expert
-  kExpertConstant,     // [E, H], Fettle's own: output of cut neurons' means
-  kSharedGate, kSharedUp, kSharedDown,        // [S, H], [S, H], [H, S]
-  kSharedRouter,       // [1, H], sigmoid gate of the shared expert
-  kDenseGate, kDenseUp, kDenseDown,           // [D, H], [D, H], [H, D]
+  kQProj,
+  kQBias,
+  kKProj,
+  kKBias,
+  kVProj,
+  kVBias,
+  kOProj,
+  kOBias,
+  kQNorm,
+  kKNorm,
+  kQAProj,
+  kQABias,
+  kQANorm,
+  kQBProj,  // MLA
+  kKvAProj,
+  kKvABias,
+  kKvANorm,
+  kKvBProj,           // MLA
+  kRouter,            // [E, H]
+  kRouterCorrection,  // [E]
+  kExpertGate,        // [I, H] per expert
+  kExpertUp,          // [I, H] per expert
+  kExpertDown,        // [H, I] per expert
+  kExpertConstant,    // [E, H], Fettle's own: output of cut neurons' means
+  kSharedGate,
+  kSharedUp,
+  kSharedDown,    // [S, H], [S, H], [H, S]
+  kSharedRouter,  // [1, H], sigmoid gate of the shared expert
+  kDenseGate,
+  kDenseUp,
+  kDenseDown,  // [D, H], [D, H], [H, D]
 };
 
 // Name of a role in messages and reports, e.g. "expert_down".
@@ -42,18 +60,20 @@ bool is_expert_role(Role role);  // one tensor per expert
 // One row of a family's table. `name` holds {l} for the layer and {e} for the
 // expert. `fused` names the stacked form of an expert role where the family has
 // one: gate and up share a [E, 2I, H] tensor (gate rows first), down is
-// [E, H, I].
+// [E, H, I]. `alias` is a second name under which the tensor is also read.
 struct WeightRow {
   Role role;
   std::string_view name;
   std::string_view fused = {};
+  std::string_view alias = {};
 };
 
 struct Family {
   std::string_view model_type;
   // Fills everything but the layers' "fettle" overrides.
   ModelConfig (*parse)(const JsonObject& config);
-  // Writes uniform expert count, width and top-k back under the family's keys.
+  // Writes uniform expert count, width and top-k back under the family's keys,
+  // in whichever spelling is there. What other keys say must stay true.
   void (*write_uniform)(
       Json& config,
       std::int64_t experts,
@@ -79,12 +99,14 @@ struct WeightId {
 // (within a layer in table order, experts ascending), final norm, head.
 std::vector<WeightId> model_weights(const ModelConfig& config);
 std::vector<WeightId> layer_weights(
-    const ModelConfig& config,
-    std::int64_t layer);
+    const ModelConfig& config, std::int64_t layer);
 
 std::vector<std::int64_t> weight_shape(
-    const ModelConfig& config,
-    const WeightId& id);
+    const ModelConfig& config, const WeightId& id);
+std::int64_t weight_numel(const ModelConfig& config, const WeightId& id);
 std::string weight_name(const ModelConfig& config, const WeightId& id);
+
+// `pattern` with {l} and {e} replaced by the layer and the expert of `id`.
+std::string expand_name(std::string_view pattern, const WeightId& id);
 
 }  // namespace fettle::model

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layer-boundary activations of a sweep, in RAM up to a budget and beyond it in
-// a scratch file that is unlinked as soon as it is open, so that no crash leaves
-// it behind.
+// a scratch file that is unlinked as soon as it is open, so that no crash
+// leaves it behind.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <utility>
 
@@ -32,13 +31,16 @@ class ActivationStore {
   using Key = std::pair<std::int64_t, std::int64_t>;
 
   // Keeps `tensor` under `key`, in place of what was there. Device tensors are
-  // kept on the host. Throws UserError when the scratch disk is full.
+  // kept on the host. A contiguous CPU tensor that owns all of its memory is
+  // kept without a copy: nobody may change it in place afterwards. Throws
+  // UserError when the scratch disk is full.
   void put(Key key, const at::Tensor& tensor);
-  // The tensor, on the CPU, with the shape and dtype it was put with.
+  // The tensor, on the CPU, with the shape, dtype and bits it was put with. It
+  // may share memory with the store. The key must be there.
   at::Tensor get(Key key) const;
   // As get, and forgets it; its RAM or disk span is used again.
   at::Tensor take(Key key);
-  void erase(Key key);
+  void erase(Key key);  // nothing happens when the key isn't there
   void clear();
 
   std::int64_t ram_bytes() const;      // held now

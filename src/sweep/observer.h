@@ -19,19 +19,12 @@ class Observer : public model::MoeTap {
  public:
   // May set requires_grad on weights in the backward pass; their .grad() then
   // holds the sum over micro-batches at end_layer, and end_layer must undo it.
-  virtual void begin_layer(
-      Pass,
-      std::int64_t /*layer*/,
-      model::LayerWeights&) {}
+  virtual void begin_layer(Pass, std::int64_t /*layer*/, model::LayerWeights&) {
+  }
   virtual void end_micro_batch(
-      Pass,
-      std::int64_t /*layer*/,
-      std::int64_t /*micro_batch*/) {}
+      Pass, std::int64_t /*layer*/, std::int64_t /*micro_batch*/) {}
   // The layer's sums and gradients are complete.
-  virtual void end_layer(
-      Pass,
-      std::int64_t /*layer*/,
-      model::LayerWeights&) {}
+  virtual void end_layer(Pass, std::int64_t /*layer*/, model::LayerWeights&) {}
 };
 
 }  // namespace fettle::sweep

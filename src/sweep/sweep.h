@@ -40,8 +40,7 @@ class Sweep {
     bool keep_boundaries = false;
   };
   void forward(
-      std::span<Observer* const> observers,
-      const ForwardOptions& options);
+      std::span<Observer* const> observers, const ForwardOptions& options);
 
   // Final hidden states of a micro-batch, before the final norm: [N, H].
   at::Tensor hidden(std::int64_t micro_batch) const;
@@ -57,8 +56,7 @@ class Sweep {
   // All layers from the last to `first_layer`, each recomputed from its kept
   // input; consumes what forward and token_nll_with_gradient kept.
   void backward(
-      std::span<Observer* const> observers,
-      std::int64_t first_layer = 0);
+      std::span<Observer* const> observers, std::int64_t first_layer = 0);
 
  private:
   model::CausalLm& model_;

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/error.h"
+#include "model/differentiable.h"
+
+namespace fettle::model {
+namespace {
+
+struct Heads {
+  at::Tensor query;  // [N, heads, D]
+  at::Tensor key;    // [N, kv_heads, D]
+  at::Tensor value;  // [N, kv_heads, Dv]
+};
+
+at::Tensor linear(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return bias.defined() ? at::addmm(bias, x, weight.t())
+                        : at::mm(x, weight.t());
+}
+
+Heads gqa_heads(
+    const LayerContext& context,
+    const AttentionWeights& w,
+    const at::Tensor& x) {
+  const AttentionConfig& a = context.config.attention;
+  at::Tensor q = linear(x, w.q_proj, w.q_bias);
+  at::Tensor k = linear(x, w.k_proj, w.k_bias);
+  at::Tensor v = linear(x, w.v_proj, w.v_bias);
+  if (a.qk_norm == QkNorm::kFull) {
+    q = rms_norm(q, w.q_norm, context.config.norm_eps);
+    k = rms_norm(k, w.k_norm, context.config.norm_eps);
+  }
+  if (a.clip_qkv) {
+    q = q.clamp(-*a.clip_qkv, *a.clip_qkv);
+    k = k.clamp(-*a.clip_qkv, *a.clip_qkv);
+    v = v.clamp(-*a.clip_qkv, *a.clip_qkv);
+  }
+  q = q.view({x.size(0), a.heads, a.head_dim});
+  k = k.view({x.size(0), a.kv_heads, a.head_dim});
+  v = v.view({x.size(0), a.kv_heads, a.v_head_dim});
+  if (a.qk_norm == QkNorm::kHead) {
+    q = rms_norm(q, w.q_norm, context.config.norm_eps);
+    k = rms_norm(k, w.k_norm, context.config.norm_eps);
+  }
+  const RopePairing pairing = context.config.rope.pairing;
+  return {
+      apply_rotary(q, context.rotary, pairing),
+      apply_rotary(k, context.rotary, pairing),
+      v};
+}
+
+// DeepSeek-V2 (section 2.1): keys and values come from one compressed latent;
+// the rotary part of the key is shared by all heads.
+Heads mla_heads(
+    const LayerContext& context,
+    const AttentionWeights& w,
+    const at::Tensor& x) {
+  const AttentionConfig& a = context.config.attention;
+  const double eps = context.config.latent_norm_eps;
+  const RopePairing pairing = context.config.rope.pairing;
+  const std::int64_t tokens = x.size(0);
+  at::Tensor q =
+      w.q_proj.defined()
+          ? at::mm(x, w.q_proj.t())
+          : at::mm(
+                rms_norm(linear(x, w.q_a_proj, w.q_a_bias), w.q_a_norm, eps),
+                w.q_b_proj.t());
+  q = apply_rotary(
+      q.view({tokens, a.heads, a.head_dim}), context.rotary, pairing);
+
+  const at::Tensor compressed = linear(x, w.kv_a_proj, w.kv_a_bias);
+  const at::Tensor latent = rms_norm(
+      compressed.narrow(1, 0, a.kv_lora_rank).contiguous(), w.kv_a_norm, eps);
+  const at::Tensor key_rope = apply_rotary(
+      compressed.narrow(1, a.kv_lora_rank, context.config.rope.dim)
+          .contiguous()
+          .unsqueeze(1),
+      context.rotary,
+      pairing);
+  const at::Tensor expanded =
+      at::mm(latent, w.kv_b_proj.t())
+          .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});
+  const at::Tensor key = at::cat(
+      {expanded.narrow(2, 0, a.qk_nope_head_dim),
+       key_rope.expand({tokens, a.heads, context.config.rope.dim})},
+      2);
+  return {q, key, expanded.narrow(2, a.qk_nope_head_dim, a.v_head_dim)};
+}
+
+// Additive mask [T, T] that hides the future and what lies `window` or more
+// tokens back.
+at::Tensor sliding_mask(
+    std::int64_t length, std::int64_t window, const at::Tensor& like) {
+  const at::Tensor index = at::arange(length, like.device());
+  const at::Tensor distance = index.unsqueeze(1) - index.unsqueeze(0);
+  const at::Tensor visible = distance.ge(0).logical_and(distance.lt(window));
+  return at::zeros({length, length}, like.options())
+      .masked_fill_(
+          visible.logical_not(), -std::numeric_limits<double>::infinity());
+}
+
+// query [B, heads, T, D], key [B, heads, S, D], value [B, heads, S, Dv].
+at::Tensor attend(
+    const AttentionConfig& a,
+    const at::Tensor& query,
+    const at::Tensor& key,
+    const at::Tensor& value,
+    std::int64_t window) {
+  const std::int64_t length = query.size(2);
+  std::optional<at::Tensor> mask;
+  const bool several = length > 1;
+  if (several && window > 0 && length > window) {
+    mask = sliding_mask(length, window, query);
+  }
+  // Fused attention wants values as wide as keys: zeros more change nothing.
+  const std::int64_t pad = key.size(3) - value.size(3);
+  const at::Tensor padded =
+      pad > 0 ? at::constant_pad_nd(value, {0, pad}) : value;
+  const at::Tensor out = at::scaled_dot_product_attention(
+      query,
+      key,
+      padded,
+      mask,
+      /*dropout_p=*/0.0,
+      /*is_causal=*/several && !mask.has_value(),
+      a.softmax_scale);
+  return pad > 0 ? out.narrow(3, 0, value.size(3)) : out;
+}
+
+// [B T, heads, D] → [B, heads, T, D], each kv head repeated for its group.
+at::Tensor batched(
+    const at::Tensor& x, std::int64_t batch, std::int64_t groups) {
+  const at::Tensor split =
+      x.view({batch, x.size(0) / batch, x.size(1), x.size(2)}).transpose(1, 2);
+  if (groups == 1) return split;
+  return split.unsqueeze(2)
+      .expand({batch, x.size(1), groups, split.size(2), x.size(2)})
+      .reshape({batch, x.size(1) * groups, split.size(2), x.size(2)});
+}
+
+at::Tensor attend_packed(
+    const LayerContext& context, const Heads& heads, std::int64_t batch) {
+  const AttentionConfig& a = context.config.attention;
+  const std::int64_t groups = a.heads / heads.key.size(1);
+  const at::Tensor out = attend(
+      a,
+      batched(heads.query, batch, 1),
+      batched(heads.key, batch, groups),
+      batched(heads.value, batch, groups),
+      context.config.layers[context.layer].sliding_window);
+  return out.transpose(1, 2).reshape(
+      {heads.query.size(0), a.heads * a.v_head_dim});
+}
+
+bool equal_lengths(const std::vector<std::int64_t>& starts) {
+  for (std::size_t i = 2; i < starts.size(); ++i) {
+    if (starts[i] - starts[i - 1] != starts[1]) return false;
+  }
+  return true;
+}
+
+Heads slice(const Heads& heads, std::int64_t begin, std::int64_t end) {
+  const auto part = [&](const at::Tensor& x) {
+    return x.narrow(0, begin, end - begin);
+  };
+  return {part(heads.query), part(heads.key), part(heads.value)};
+}
+
+at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
+  const auto& starts = context.tokens.starts;
+  if (equal_lengths(starts)) {
+    return attend_packed(context, heads, context.tokens.sequences());
+  }
+  std::vector<at::Tensor> outs;
+  outs.reserve(starts.size() - 1);
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+    outs.push_back(
+        attend_packed(context, slice(heads, starts[i], starts[i + 1]), 1));
+  }
+  return at::cat(outs, 0);
+}
+
+// Decoding: one sequence, all of it at first, then a token at a time.
+at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
+  const std::int64_t window =
+      context.config.layers[context.layer].sliding_window;
+  KvCache& cache = *context.cache;
+  const std::int64_t past = cache.length;
+  cache.append(heads.key, heads.value);
+  if (past == 0) return attend_packed(context, heads, 1);
+  FETTLE_ASSERT(heads.query.size(0) == 1);
+  const std::int64_t seen =
+      window > 0 ? std::min(window, cache.length) : cache.length;
+  const std::int64_t begin = cache.length - seen;
+  const AttentionConfig& a = context.config.attention;
+  const std::int64_t groups = a.heads / heads.key.size(1);
+  const at::Tensor out = attend(
+      a,
+      batched(heads.query, 1, 1),
+      batched(cache.key.narrow(0, begin, seen), 1, groups),
+      batched(cache.value.narrow(0, begin, seen), 1, groups),
+      0);
+  return out.transpose(1, 2).reshape({1, a.heads * a.v_head_dim});
+}
+
+}  // namespace
+
+void KvCache::append(const at::Tensor& new_key, const at::Tensor& new_value) {
+  const std::int64_t total = length + new_key.size(0);
+  if (!key.defined() || total > key.size(0)) {
+    const std::int64_t capacity = std::max<std::int64_t>(2 * length, total);
+    const auto grown = [&](const at::Tensor& old, const at::Tensor& like) {
+      at::Tensor bigger =
+          at::empty({capacity, like.size(1), like.size(2)}, like.options());
+      if (length > 0)
+        bigger.narrow(0, 0, length).copy_(old.narrow(0, 0, length));
+      return bigger;
+    };
+    key = grown(key, new_key);
+    value = grown(value, new_value);
+  }
+  key.narrow(0, length, new_key.size(0)).copy_(new_key);
+  value.narrow(0, length, new_key.size(0)).copy_(new_value);
+  length = total;
+}
+
+at::Tensor attention(
+    const LayerContext& context,
+    const AttentionWeights& weights,
+    const at::Tensor& x) {
+  const Heads heads = context.config.attention.kind == AttentionKind::kMla
+                          ? mla_heads(context, weights, x)
+                          : gqa_heads(context, weights, x);
+  const at::Tensor mixed = context.cache != nullptr
+                               ? attend_cached(context, heads)
+                               : attend_sequences(context, heads);
+  return linear(mixed, weights.o_proj, weights.o_bias);
+}
+
+}  // namespace fettle::model

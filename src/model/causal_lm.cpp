@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/causal_lm.h"
+
+#include "model/device_transfer.h"
+#include "model/differentiable.h"
+
+namespace fettle::model {
+
+CausalLm::CausalLm(
+    const std::filesystem::path& folder, const ModelOptions& options)
+    : options_(options), reader_(std::make_unique<ModelReader>(folder)) {
+  globals_ =
+      to_device(reader_->read_globals(options_.compute_type), options_.device);
+  cache_ = std::make_unique<store::LayerCache<LayerWeights>>(
+      [this](std::int64_t layer) {
+        return std::make_shared<LayerWeights>(to_device(
+            reader_->read_layer(layer, options_.compute_type),
+            options_.device));
+      },
+      [this](std::int64_t layer) {
+        return reader_->layer_bytes(layer, options_.compute_type);
+      },
+      options_.resident_bytes);
+}
+
+std::shared_ptr<LayerWeights> CausalLm::acquire(
+    std::int64_t layer, std::int64_t next) {
+  const at::NoGradGuard no_grad;
+  auto weights = cache_->acquire(layer, next);
+  if (patch_) patch_(layer, *weights);
+  return weights;
+}
+
+at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {
+  const at::Tensor normed =
+      rms_norm(hidden, model.globals().final_norm, model.config().norm_eps);
+  return at::mm(normed, model.globals().lm_head.t()).to(at::kFloat);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/decoder_layer.h"
+
+#include "model/attention.h"
+#include "model/differentiable.h"
+#include "model/moe_layer.h"
+
+namespace fettle::model {
+
+at::Tensor decoder_layer(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const double eps = context.config.norm_eps;
+  at::Tensor h = rms_norm(x, weights.input_norm, eps);
+  h = x + attention(context, weights.attention, h);
+
+  const at::Tensor normed = rms_norm(h, weights.post_attention_norm, eps);
+  const bool sparse = context.config.layers[context.layer].sparse;
+  return h + (sparse ? moe_layer(context, weights, normed)
+                     : mlp(weights.dense, normed));
+}
+
+at::Tensor embed(const GlobalWeights& weights, const at::Tensor& ids) {
+  return weights.embed_tokens.index_select(0, ids);
+}
+
+}  // namespace fettle::model

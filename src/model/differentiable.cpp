@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/differentiable.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/swiglu.h"
+
+namespace fettle::model {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& weight,
+      double eps) {
+    auto result = kernels::rms_norm(x, weight, eps);
+    ctx->save_for_backward({x, weight, result.rstd});
+    return result.y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    kernels::RmsNormBackwardOptions options;
+    options.weight_gradient = ctx->needs_input_grad(1);
+    const auto result = kernels::rms_norm_backward(
+        grads[0], saved[0], saved[1], saved[2], options);
+    at::Tensor dw = result.dw;
+    if (dw.defined()) dw = dw.to(saved[1].scalar_type());
+    return {result.dx, dw, at::Tensor()};
+  }
+};
+
+kernels::RopeOptions rope_options(bool interleaved, std::int64_t start) {
+  kernels::RopeOptions options;
+  options.pairing = interleaved ? kernels::RopePairing::kInterleaved
+                                : kernels::RopePairing::kHalf;
+  options.start = start;
+  return options;
+}
+
+struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& cos,
+      const at::Tensor& sin,
+      bool interleaved,
+      std::int64_t start) {
+    ctx->save_for_backward({cos, sin});
+    ctx->saved_data["interleaved"] = interleaved;
+    ctx->saved_data["start"] = start;
+    return kernels::rope(x, cos, sin, rope_options(interleaved, start));
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto options = rope_options(
+        ctx->saved_data["interleaved"].toBool(),
+        ctx->saved_data["start"].toInt());
+    const at::Tensor dx =
+        kernels::rope_backward(grads[0], saved[0], saved[1], options);
+    return {dx, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+    ctx->save_for_backward({gate_up});
+    return kernels::swiglu(gate_up);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {kernels::swiglu_backward(grads[0].contiguous(), saved[0])};
+  }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return RmsNormFunction::apply(x, weight, eps);
+}
+
+at::Tensor apply_rotary(
+    const at::Tensor& x, const RotaryTables& tables, RopePairing pairing) {
+  const std::int64_t start = x.size(2) - 2 * tables.cos.size(1);
+  return RotaryFunction::apply(
+      x, tables.cos, tables.sin, pairing == RopePairing::kInterleaved, start);
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  return SwigluFunction::apply(gate_up);
+}
+
+at::Tensor mlp(const Mlp& weights, const at::Tensor& x) {
+  return at::mm(swiglu(at::mm(x, weights.gate_up.t())), weights.down);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels as autograd functions. Each saves only what its backward needs.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "model/decoder_layer.h"
+#include "model/layer_weights.h"
+
+namespace fettle::model {
+
+// y = x / rms(x) * weight over the last dimension. x: [.., H], weight: [H].
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+// Turns the last R dimensions of each head by its token's angles; the leading
+// ones pass through. x: [N, heads, D], D >= R = 2 * tables.cos.size(1).
+at::Tensor apply_rotary(
+    const at::Tensor& x, const RotaryTables& tables, RopePairing pairing);
+
+// silu(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
+at::Tensor swiglu(const at::Tensor& gate_up);
+
+// down(swiglu(gate_up x)) of one dense block. x: [N, H] → [N, H].
+at::Tensor mlp(const Mlp& weights, const at::Tensor& x);
+
+}  // namespace fettle::model

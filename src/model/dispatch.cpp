@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/dispatch.h"
+
+namespace fettle::model {
+namespace {
+
+// Counting sort: one pass to count, one to place.
+Dispatch dispatch_on_cpu(const at::Tensor& selected, std::int64_t experts) {
+  const std::int64_t pairs = selected.numel();
+  const std::int64_t top_k = selected.size(1);
+  const at::Tensor chosen = selected.contiguous();
+  const auto* expert = chosen.const_data_ptr<std::int64_t>();
+  Dispatch result;
+  result.top_k = top_k;
+  result.starts.assign(experts + 1, 0);
+  for (std::int64_t i = 0; i < pairs; ++i) ++result.starts[expert[i] + 1];
+  for (std::int64_t e = 0; e < experts; ++e) {
+    result.starts[e + 1] += result.starts[e];
+  }
+  result.token = at::empty({pairs}, at::kLong);
+  result.choice = at::empty({pairs}, at::kLong);
+  result.position = at::empty_like(chosen);
+  auto* token = result.token.data_ptr<std::int64_t>();
+  auto* choice = result.choice.data_ptr<std::int64_t>();
+  auto* position = result.position.data_ptr<std::int64_t>();
+  std::vector<std::int64_t> next(
+      result.starts.begin(), result.starts.end() - 1);
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    const std::int64_t row = next[expert[i]]++;
+    token[row] = i / top_k;
+    choice[row] = i;
+    position[i] = row;
+  }
+  return result;
+}
+
+Dispatch dispatch_on_device(const at::Tensor& selected, std::int64_t experts) {
+  const at::Tensor flat = selected.reshape({-1});
+  Dispatch result;
+  result.top_k = selected.size(1);
+  result.choice = std::get<1>(flat.sort(/*stable=*/true, 0, false));
+  result.token = result.choice.div(result.top_k, "floor");
+  result.position =
+      at::empty_like(flat)
+          .scatter_(0, result.choice, at::arange(flat.size(0), flat.options()))
+          .view_as(selected);
+  const at::Tensor ends =
+      at::bincount(flat, {}, experts).cumsum(0).to(at::kCPU);
+  const auto* end = ends.const_data_ptr<std::int64_t>();
+  result.starts.assign(1, 0);
+  result.starts.insert(result.starts.end(), end, end + experts);
+  return result;
+}
+
+}  // namespace
+
+Dispatch dispatch(const at::Tensor& selected, std::int64_t experts) {
+  const at::NoGradGuard no_grad;
+  return selected.is_cpu() ? dispatch_on_cpu(selected, experts)
+                           : dispatch_on_device(selected, experts);
+}
+
+}  // namespace fettle::model

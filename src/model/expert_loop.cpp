@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/expert_loop.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <vector>
+
+namespace fettle::model {
+
+void for_each_expert(
+    const Dispatch& dispatch,
+    bool on_cpu,
+    const std::function<void(std::int64_t)>& job) {
+  std::vector<std::int64_t> order;
+  for (std::int64_t e = 0;
+       e + 1 < static_cast<std::int64_t>(dispatch.starts.size());
+       ++e) {
+    if (dispatch.count(e) > 0) order.push_back(e);
+  }
+  const std::int64_t jobs = static_cast<std::int64_t>(order.size());
+  const int threads = at::get_num_threads();
+  if (!on_cpu || threads == 1 || jobs < 2 * threads) {
+    for (const std::int64_t e : order) job(e);
+    return;
+  }
+  // Largest first, so that no thread is left alone with a large one at the end.
+  std::stable_sort(
+      order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+        return dispatch.count(a) > dispatch.count(b);
+      });
+  std::atomic<std::int64_t> next = 0;
+  at::parallel_for(0, threads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t worker = begin; worker < end; ++worker) {
+      const at::NoGradGuard no_grad;
+      for (std::int64_t i = next++; i < jobs; i = next++) job(order[i]);
+    }
+  });
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layer_weights.h"
+
+#include "model/weight_visit.h"
+
+namespace fettle::model {
+
+std::int64_t LayerWeights::bytes() const {
+  std::int64_t total = 0;
+  LayerWeights copy = *this;  // shares the tensors
+  for_each_tensor(copy, [&](const at::Tensor& tensor) {
+    total += static_cast<std::int64_t>(tensor.nbytes());
+  });
+  return total;
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/moe_layer.h"
+
+#include "model/differentiable.h"
+#include "model/experts.h"
+#include "model/router.h"
+
+namespace fettle::model {
+namespace {
+
+at::Tensor shared_expert(const LayerWeights& weights, const at::Tensor& x) {
+  const at::Tensor y = mlp(weights.shared, x);
+  if (!weights.shared_router.defined()) return y;
+  return at::mm(x, weights.shared_router.t()).sigmoid() * y;
+}
+
+// Lets the tap see the gradient of the router's logits when that is computed.
+void tap_router_gradient(
+    const LayerContext& context,
+    const at::Tensor& x,
+    const at::Tensor& logits) {
+  if (context.tap == nullptr || !logits.requires_grad()) return;
+  logits.register_hook([tap = context.tap,
+                        layer = context.layer,
+                        seen = x.detach()](const at::Tensor& d_logits) {
+    tap->on_router_gradient(layer, seen, d_logits);
+  });
+}
+
+}  // namespace
+
+at::Tensor moe_layer(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const LayerConfig& layer = context.config.layers[context.layer];
+  const Routing routing = route(
+      context.config.router,
+      layer.top_k,
+      x,
+      weights.router,
+      weights.router_correction);
+  if (context.tap != nullptr) {
+    context.tap->on_routing(
+        context.layer,
+        {x, routing.logits, routing.probs, routing.selected, routing.weights});
+    tap_router_gradient(context, x, routing.logits);
+  }
+  const at::Tensor y = experts_forward(
+      {context.layer, weights.experts, context.tap},
+      x,
+      routing.selected,
+      routing.weights);
+  return weights.shared.defined() ? y + shared_expert(weights, x) : y;
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The feed-forward half of a sparse layer: router, experts, shared expert.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "model/decoder_layer.h"
+
+namespace fettle::model {
+
+// x: [N, H], normed → [N, H].
+at::Tensor moe_layer(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x);
+
+}  // namespace fettle::model
