@@ -16,9 +16,9 @@
 namespace fettle {
 
 struct ProgressTask {
-  std::string label;        // "analyze"
+  std::string label{};      // "analyze"
   std::uint64_t total = 0;  // 0: unknown
-  std::string unit;         // "tokens"
+  std::string unit{};       // "tokens"
 };
 
 class Reporter {
@@ -62,25 +62,26 @@ class ConsoleReporter : public Reporter {
  private:
   struct Running {
     std::size_t id = 0;
-    ProgressTask task;
+    ProgressTask task{};
     std::uint64_t done = 0;
     double started = 0;
-    double shown = 0;  // when its line was last printed
     bool was_shown = false;
   };
 
-  Running& find(std::size_t id);
-  void show(Running& running, double now);
-  void print(std::string_view line, bool final);
+  std::vector<Running>::iterator find(std::size_t id);
+  void print(std::string_view line);
 
   ConsoleOptions options_;
   std::mutex mutex_;
-  std::vector<Running> running_;
+  std::vector<Running> running_;  // the innermost task last
   std::size_t next_id_ = 0;
-  std::size_t line_width_ = 0;  // of the terminal line to overwrite
+  double last_shown_ = 0;   // when a line was last printed
+  bool line_open_ = false;  // the terminal's line awaits its newline
 };
 
-// "analyze 37% (1,234 of 3,300 tokens), 812 tokens/s, 00:12 left"
+// "analyze 37% (1,234 of 3,300 tokens), 812 tokens/s, 00:02 left"; the last
+// part is the time taken when all is done or the total is unknown. The unit
+// "bytes" is shown as KiB, MiB, …
 std::string progress_line(
     const ProgressTask& task, std::uint64_t done, double elapsed_seconds);
 

@@ -48,7 +48,10 @@ class Rng {
   }
 
  private:
+  void fill_block();  // the block that holds the word at state_.position
+
   State state_;
+  std::array<std::uint64_t, 2> block_{};
 };
 
 }  // namespace fettle

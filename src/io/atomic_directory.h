@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "io/descriptor.h"
+
 namespace fettle::io {
 
 struct AtomicDirectoryOptions {
@@ -38,14 +40,16 @@ class AtomicDirectory {
   void commit();
 
  private:
-  void acquire_lock();
+  void make_partial() const;
+  int try_lock();
   void check_absent() const;
+  bool holds_files() const;
   void clear() const;
 
   std::filesystem::path out_;
   std::filesystem::path partial_;
   AtomicDirectoryOptions options_;
-  int lock_ = -1;  // descriptor of OUT.partial/.fettle-lock
+  Descriptor lock_;  // of OUT.partial/.fettle-lock
   bool resumed_ = false;
 };
 

@@ -53,7 +53,6 @@ class CheckpointWriter {
 
   std::string shard_name(std::size_t shard) const;
   void open_shard();
-  void advance_past(std::string_view name);
   void write_index() const;
 
   std::filesystem::path folder_;

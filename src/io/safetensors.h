@@ -26,10 +26,10 @@ namespace fettle::io {
 using Metadata = std::map<std::string, std::string>;
 
 struct TensorInfo {
-  std::string name;
+  std::string name{};
   DType dtype = DType::kF32;
-  std::vector<std::int64_t> shape;  // row-major; empty: one element
-  std::uint64_t begin = 0;          // span in bytes from the file's start
+  std::vector<std::int64_t> shape{};  // row-major; empty: one element
+  std::uint64_t begin = 0;            // span in bytes from the file's start
   std::uint64_t end = 0;
 
   std::uint64_t bytes() const { return end - begin; }
@@ -60,9 +60,9 @@ class SafetensorsFile {
 
 // A tensor that is going to be written.
 struct TensorSpec {
-  std::string name;
+  std::string name{};
   DType dtype = DType::kF32;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape{};
 
   // Throws UserError when the shape is negative or its size overflows.
   std::uint64_t bytes() const;
