@@ -120,7 +120,7 @@ struct RopeArgs {
 };
 
 // The row that `r` counts, token by token and head by head in a token.
-#if defined(__CUDACC__) || defined(__HIPCC__)
+#if defined(__CUDACC__) || defined(__HIPCC__) || defined(__HIP__)
 __host__ __device__
 #endif
     inline std::int64_t

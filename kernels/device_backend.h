@@ -1,14 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opening the device a command runs on. The GPU half of libtorch comes with the
-// plug-in, and ATen looks for it once: open the device before anything else
-// asks ATen about CUDA.
+// plug-in, and ATen looks for it once and keeps what it found: open the device
+// before anything else asks ATen about CUDA.
 #pragma once
 
+#include <ATen/ATen.h>
+
+#include <filesystem>
+
+#include "core/device.h"
 #include "kernels/gpu/launchers.h"
 
 namespace fettle::kernels {
 
-// The launchers of the plug-in that is open, or those that refuse.
+// The device for ATen's use. For a GPU, opens the plug-in found at `place`
+// first; a process keeps the one it has opened. Throws UserError when there is
+// no plug-in, when it is another version's, when libtorch can't drive its
+// cards, and when there is no card or none of that number.
+at::Device open_device(
+    const DeviceSpec& spec,
+    const std::filesystem::path& place = gpu_plugin_place());
+
+// The launchers of the plug-in that is open, or stubs that refuse.
 const Launchers& gpu_launchers();
 
 }  // namespace fettle::kernels

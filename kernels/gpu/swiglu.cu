@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// One thread for W neighbouring neurons of a row.
+#include "kernels/gpu/gpu.h"
+#include "kernels/gpu/row.h"
+
+namespace fettle::kernels::gpu {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ float sigmoid(float v) {
+  const float e = __expf(-fabsf(v));
+  return (v < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+// Both activations are z·σ(inner(z)).
+struct Silu {
+  static __device__ float inner(float z) { return z; }
+  static __device__ float slope(float) { return 1.0f; }
+};
+
+struct GeluTanh {
+  static __device__ float inner(float z) {
+    return 1.5957691216057308f * z * (1.0f + 0.044715f * z * z);
+  }
+  static __device__ float slope(float z) {
+    return 1.5957691216057308f * (1.0f + 3 * 0.044715f * z * z);
+  }
+};
+
+template <class T, int W, class Act>
+__global__ void forward(const SwigluArgs a) {
+  const std::int64_t item =
+      static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t vectors = a.width / W;
+  if (item >= a.rows * vectors) return;
+  const std::int64_t r = item / vectors;
+  const std::int64_t i = item % vectors * W;
+  const T* gate = static_cast<const T*>(a.gate_up) + r * 2 * a.width + i;
+  float z[W], up[W];
+  load<W>(gate, z);
+  load<W>(gate + a.width, up);
+#pragma unroll
+  for (int j = 0; j < W; ++j) z[j] *= sigmoid(Act::inner(z[j])) * up[j];
+  store<W>(z, static_cast<T*>(a.h) + r * a.width + i);
+}
+
+template <class T, int W, class Act>
+__global__ void backward(const SwigluBackwardArgs a) {
+  const std::int64_t item =
+      static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t vectors = a.width / W;
+  if (item >= a.rows * vectors) return;
+  const std::int64_t r = item / vectors;
+  const std::int64_t i = item % vectors * W;
+  const std::int64_t at = r * 2 * a.width + i;
+  const T* gate = static_cast<const T*>(a.gate_up) + at;
+  T* d_gate = static_cast<T*>(a.d_gate_up) + at;
+  float z[W], up[W], g[W];
+  load<W>(gate, z);
+  load<W>(gate + a.width, up);
+  load<W>(static_cast<const T*>(a.dh) + r * a.width + i, g);
+#pragma unroll
+  for (int j = 0; j < W; ++j) {
+    const float s = sigmoid(Act::inner(z[j]));
+    const float act = z[j] * s;
+    const float d_act = s + act * (1.0f - s) * Act::slope(z[j]);
+    z[j] = g[j] * up[j] * d_act;
+    up[j] = g[j] * act;
+  }
+  store<W>(z, d_gate);
+  store<W>(up, d_gate + a.width);
+}
+
+template <class T, int W>
+void launch(const SwigluArgs& a, Stream s) {
+  const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
+  if (a.activation == Activation::kSilu) {
+    forward<T, W, Silu><<<blocks, kThreads, 0, s>>>(a);
+  } else {
+    forward<T, W, GeluTanh><<<blocks, kThreads, 0, s>>>(a);
+  }
+}
+
+template <class T, int W>
+void launch(const SwigluBackwardArgs& a, Stream s) {
+  const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
+  if (a.activation == Activation::kSilu) {
+    backward<T, W, Silu><<<blocks, kThreads, 0, s>>>(a);
+  } else {
+    backward<T, W, GeluTanh><<<blocks, kThreads, 0, s>>>(a);
+  }
+}
+
+template <class Args>
+const char* run(const Args& a, bool aligned, void* stream) {
+  with_type(a.dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto s = static_cast<Stream>(stream);
+    if (aligned && a.width % kWide<T> == 0) {
+      launch<T, kWide<T>>(a, s);
+    } else {
+      launch<T, 1>(a, s);
+    }
+  });
+  return launch_result();
+}
+
+}  // namespace
+
+const char* swiglu(const SwigluArgs& a, void* stream) {
+  return run(a, aligned16(a.gate_up), stream);
+}
+
+const char* swiglu_backward(const SwigluBackwardArgs& a, void* stream) {
+  return run(a, aligned16(a.gate_up) && aligned16(a.dh), stream);
+}
+
+}  // namespace fettle::kernels::gpu
