@@ -21,9 +21,16 @@ if(torch_missing)
     "-DFETTLE_PYTHON=/path/to/python")
 endif()
 
+# The wheel carries the headers of a newer fmt, but not its library: the
+# system's headers, which have one, must be found first.
+find_path(fmt_include fmt/format.h REQUIRED NO_CMAKE_PATH)
+file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/fmt_first")
+file(CREATE_LINK "${fmt_include}/fmt" "${CMAKE_BINARY_DIR}/fmt_first/fmt"
+  SYMBOLIC)
+
 add_library(torch::cpu INTERFACE IMPORTED)
 target_include_directories(torch::cpu SYSTEM INTERFACE
-  "${torch_root}/include" "${torch_root}/include/torch/csrc/api/include")
+  "${CMAKE_BINARY_DIR}/fmt_first" "${torch_root}/include" "${torch_root}/include/torch/csrc/api/include")
 target_link_libraries(torch::cpu INTERFACE
   "${torch_root}/lib/libtorch_cpu.so" "${torch_root}/lib/libc10.so")
 # libtorch_cpu of a CUDA wheel needs libcudart and libcupti, which the wheel

@@ -4,6 +4,10 @@
 add_library(fettle_flags INTERFACE)
 target_compile_features(fettle_flags INTERFACE cxx_std_20)
 target_compile_options(fettle_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # gcc bug 105651: string concatenation draws a false -Wrestrict at -O2.
+  target_compile_options(fettle_flags INTERFACE -Wno-restrict)
+endif()
 if(FETTLE_WERROR)
   target_compile_options(fettle_flags INTERFACE -Werror)
 endif()
@@ -39,5 +43,8 @@ function(fettle_use_aten)
   foreach(target IN LISTS ARGN)
     target_link_libraries(${target} PUBLIC fettle_aten)
     target_precompile_headers(${target} REUSE_FROM fettle_aten)
+    # gcc takes a precompiled header only under the -fPIC it was made with, for
+    # programs too.
+    target_compile_options(${target} PRIVATE -fPIC)
   endforeach()
 endfunction()
