@@ -3,7 +3,10 @@
 // would do.
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -23,10 +26,17 @@ struct Workload {
   std::int64_t longest_sequence = 0;  // tokens
   bool backward = false;
   std::int64_t extra_bytes = 0;  // what the stage itself keeps in RAM
+  at::Device device = at::kCPU;
+  at::ScalarType compute_type = at::kFloat;
+  // Most tokens of a micro-batch; a longer sequence stands alone.
+  std::int64_t micro_batch_tokens = 4096;
+  std::filesystem::path scratch = std::filesystem::temp_directory_path();
 };
 
-// Bytes by purpose; the sum is what the run may reach.
+// Bytes by purpose. On a CPU all of them are RAM; on a device, what computes
+// (globals, layers, working set) is VRAM and the rest RAM.
 struct SweepPlan {
+  Workload workload;
   std::int64_t micro_batch_tokens = 0;
   std::int64_t runtime_bytes = 0;     // program and libraries
   std::int64_t global_bytes = 0;      // embeddings, head
@@ -35,15 +45,16 @@ struct SweepPlan {
   std::int64_t working_bytes = 0;     // one micro-batch in one layer
   std::int64_t activation_bytes = 0;  // boundary activations in RAM
   std::int64_t spilled_bytes = 0;     // boundary activations on disk
-  std::int64_t extra_bytes = 0;
 
   std::int64_t ram_bytes() const;
+  std::int64_t vram_bytes() const;
   std::string summary() const;  // one line for people
   model::ModelOptions model_options() const;
   store::ActivationStoreOptions activation_options() const;
 };
 
-// Throws UserError naming the smallest sufficient --ram when `budget` is less.
+// Throws UserError naming the smallest sufficient --ram or --vram when `budget`
+// is less.
 SweepPlan plan_sweep(
     const model::ModelReader& reader,
     const Workload& workload,

@@ -14,6 +14,7 @@
 
 #include "core/progress.h"
 #include "model/causal_lm.h"
+#include "model/decoder_layer.h"
 #include "model/packed_tokens.h"
 #include "store/activation_store.h"
 #include "sweep/observer.h"
@@ -28,7 +29,7 @@ struct SweepOptions {
 
 class Sweep {
  public:
-  // `batches` and `model` must outlive the sweep.
+  // `model` must outlive the sweep; the batches are moved to its device.
   Sweep(
       model::CausalLm& model,
       const std::vector<model::PackedTokens>& batches,
@@ -59,10 +60,26 @@ class Sweep {
       std::span<Observer* const> observers, std::int64_t first_layer = 0);
 
  private:
+  struct MicroBatch {
+    model::PackedTokens tokens;
+    model::RotaryTables rotary;
+  };
+
+  at::Tensor fetch(std::int64_t layer, std::int64_t micro_batch) const;
+  model::LayerContext context(
+      std::int64_t layer, std::int64_t micro_batch, model::MoeTap* tap) const;
+  void backward_through(
+      std::int64_t layer,
+      std::int64_t micro_batch,
+      const model::LayerWeights& weights,
+      model::MoeTap& tap);
+
   model::CausalLm& model_;
-  const std::vector<model::PackedTokens>& batches_;
+  std::vector<MicroBatch> batches_;
   SweepOptions options_;
+  // Key (l, m): the input of layer l; on the way back, its gradient.
   store::ActivationStore activations_;
+  std::int64_t tokens_ = 0;
   bool boundaries_kept_ = false;
 };
 

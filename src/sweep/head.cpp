@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/head.h"
+
+#include <functional>
+
+#include "core/error.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/rms_norm.h"
+
+namespace fettle::sweep {
+namespace {
+
+// Calls `chunk(rows)` with the scored positions, kHeadRows at a time.
+void for_each_chunk(
+    const at::Tensor& targets,
+    const std::function<void(const at::Tensor& rows)>& chunk) {
+  const at::Tensor scored = targets.ge(0).nonzero().squeeze(1);
+  for (std::int64_t i = 0; i < scored.size(0); i += kHeadRows) {
+    chunk(scored.narrow(0, i, std::min(kHeadRows, scored.size(0) - i)));
+  }
+}
+
+at::Tensor chunk_logits(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& rows) {
+  return model::logits(model, hidden.index_select(0, rows));
+}
+
+}  // namespace
+
+HeadResult head_nll(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& targets) {
+  const at::NoGradGuard no_grad;
+  at::Tensor nll =
+      at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
+  for_each_chunk(targets, [&](const at::Tensor& rows) {
+    const at::Tensor logits = chunk_logits(model, hidden, rows);
+    nll.index_copy_(
+        0, rows, kernels::cross_entropy(logits, targets.index_select(0, rows)));
+  });
+  return {nll.to(at::kCPU), at::Tensor()};
+}
+
+HeadResult head_nll_with_gradient(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& targets,
+    double scale) {
+  const at::NoGradGuard no_grad;
+  const auto& globals = model.globals();
+  at::Tensor nll =
+      at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
+  at::Tensor d_hidden = at::zeros_like(hidden);
+  for_each_chunk(targets, [&](const at::Tensor& rows) {
+    const at::Tensor h = hidden.index_select(0, rows);
+    const auto normed =
+        kernels::rms_norm(h, globals.final_norm, model.config().norm_eps);
+    at::Tensor logits = at::mm(normed.y, globals.lm_head.t()).to(at::kFloat);
+    nll.index_copy_(
+        0,
+        rows,
+        kernels::cross_entropy_with_gradient_(
+            logits, targets.index_select(0, rows), scale));
+    const at::Tensor d_normed =
+        at::mm(logits.to(hidden.scalar_type()), globals.lm_head);
+    d_hidden.index_copy_(
+        0,
+        rows,
+        kernels::rms_norm_backward(d_normed, h, globals.final_norm, normed.rstd)
+            .dx);
+  });
+  return {nll.to(at::kCPU), d_hidden};
+}
+
+Comparison head_compare(
+    const model::CausalLm& student,
+    const at::Tensor& student_hidden,
+    const model::CausalLm& teacher,
+    const at::Tensor& teacher_hidden,
+    const at::Tensor& targets) {
+  FETTLE_ASSERT(student.config().vocab_size == teacher.config().vocab_size);
+  const at::NoGradGuard no_grad;
+  const std::int64_t tokens = targets.size(0);
+  Comparison result{
+      at::zeros({tokens}, student_hidden.options().dtype(at::kFloat)),
+      at::zeros({tokens}, student_hidden.options().dtype(at::kBool))};
+  for_each_chunk(targets, [&](const at::Tensor& rows) {
+    const at::Tensor p =
+        chunk_logits(teacher, teacher_hidden, rows).log_softmax(-1);
+    const at::Tensor q =
+        chunk_logits(student, student_hidden, rows).log_softmax(-1);
+    result.kl.index_copy_(0, rows, (p.exp() * (p - q)).sum(-1));
+    result.top1.index_copy_(0, rows, p.argmax(-1).eq(q.argmax(-1)));
+  });
+  return {result.kl.to(at::kCPU), result.top1.to(at::kCPU)};
+}
+
+}  // namespace fettle::sweep

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/sweep.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "model/decoder_layer.h"
+#include "sweep/head.h"
+#include "sweep/tap_fanout.h"
+
+namespace fettle::sweep {
+namespace {
+
+std::int64_t longest_sequence(const model::PackedTokens& tokens) {
+  std::int64_t longest = 0;
+  for (std::size_t i = 0; i + 1 < tokens.starts.size(); ++i) {
+    longest = std::max(longest, tokens.starts[i + 1] - tokens.starts[i]);
+  }
+  return longest;
+}
+
+// Runs without the reporter being asked for at every place.
+class LayerProgress {
+ public:
+  LayerProgress(Reporter* reporter, const char* label, std::int64_t tokens)
+      : tokens_(tokens) {
+    if (reporter == nullptr) return;
+    progress_.emplace(
+        *reporter, label, static_cast<std::uint64_t>(tokens), "layer tokens");
+  }
+  void advance(std::int64_t n) {
+    if (progress_) progress_->advance(static_cast<std::uint64_t>(n));
+  }
+
+ private:
+  std::int64_t tokens_;
+  std::optional<Progress> progress_;
+};
+
+}  // namespace
+
+Sweep::Sweep(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const SweepOptions& options)
+    : model_(model), options_(options), activations_(options.activations) {
+  batches_.reserve(batches.size());
+  for (const auto& batch : batches) {
+    const auto& rope = model.config().rope;
+    batches_.push_back(
+        {batch.to(model.options().device),
+         model::rotary_tables(
+             rope,
+             batch.positions.to(model.options().device),
+             longest_sequence(batch))});
+    tokens_ += batch.tokens();
+  }
+}
+
+at::Tensor Sweep::fetch(std::int64_t layer, std::int64_t m) const {
+  return activations_.get({layer, m}).to(model_.options().device);
+}
+
+void Sweep::forward(
+    std::span<Observer* const> observers, const ForwardOptions& options) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t layers = model_.config().num_layers();
+  const auto count = static_cast<std::int64_t>(batches_.size());
+  LayerProgress progress(options_.reporter, "forward", layers * tokens_);
+  for (std::int64_t m = 0; m < count; ++m) {
+    activations_.put(
+        {0, m}, model::embed(model_.globals(), batches_[m].tokens.ids));
+  }
+  TapFanout tap(Pass::kForward, observers);
+  for (std::int64_t l = 0; l < layers; ++l) {
+    const auto weights = model_.acquire(l, l + 1 < layers ? l + 1 : -1);
+    for (Observer* o : observers) o->begin_layer(Pass::kForward, l, *weights);
+    for (std::int64_t m = 0; m < count; ++m) {
+      const at::Tensor x = fetch(l, m);
+      if (!options.keep_boundaries) activations_.erase({l, m});
+      activations_.put(
+          {l + 1, m}, model::decoder_layer(context(l, m, &tap), *weights, x));
+      for (Observer* o : observers) o->end_micro_batch(Pass::kForward, l, m);
+      progress.advance(batches_[m].tokens.tokens());
+    }
+    for (Observer* o : observers) o->end_layer(Pass::kForward, l, *weights);
+  }
+  boundaries_kept_ = options.keep_boundaries;
+}
+
+model::LayerContext Sweep::context(
+    std::int64_t layer, std::int64_t m, model::MoeTap* tap) const {
+  return {model_.config(), layer, batches_[m].tokens, batches_[m].rotary, tap};
+}
+
+at::Tensor Sweep::hidden(std::int64_t m) const {
+  return fetch(model_.config().num_layers(), m);
+}
+
+std::vector<at::Tensor> Sweep::token_nll() {
+  std::vector<at::Tensor> result;
+  for (std::size_t m = 0; m < batches_.size(); ++m) {
+    result.push_back(head_nll(
+                         model_,
+                         hidden(static_cast<std::int64_t>(m)),
+                         batches_[m].tokens.targets)
+                         .nll);
+  }
+  return result;
+}
+
+std::vector<at::Tensor> Sweep::token_nll_with_gradient(double loss_scale) {
+  const std::int64_t layers = model_.config().num_layers();
+  std::vector<at::Tensor> result;
+  for (std::size_t m = 0; m < batches_.size(); ++m) {
+    const auto key = static_cast<std::int64_t>(m);
+    HeadResult head = head_nll_with_gradient(
+        model_, hidden(key), batches_[m].tokens.targets, loss_scale);
+    activations_.put({layers, key}, head.d_hidden);
+    result.push_back(head.nll);
+  }
+  return result;
+}
+
+void Sweep::backward(
+    std::span<Observer* const> observers, std::int64_t first_layer) {
+  FETTLE_ASSERT(boundaries_kept_);
+  const std::int64_t layers = model_.config().num_layers();
+  const auto count = static_cast<std::int64_t>(batches_.size());
+  LayerProgress progress(
+      options_.reporter, "backward", (layers - first_layer) * tokens_);
+  TapFanout tap(Pass::kBackward, observers);
+  for (std::int64_t l = layers - 1; l >= first_layer; --l) {
+    const auto weights = model_.acquire(l, l > first_layer ? l - 1 : -1);
+    for (Observer* o : observers) o->begin_layer(Pass::kBackward, l, *weights);
+    for (std::int64_t m = 0; m < count; ++m) {
+      backward_through(l, m, *weights, tap);
+      for (Observer* o : observers) o->end_micro_batch(Pass::kBackward, l, m);
+      progress.advance(batches_[m].tokens.tokens());
+    }
+    for (Observer* o : observers) o->end_layer(Pass::kBackward, l, *weights);
+  }
+  boundaries_kept_ = false;
+}
+
+void Sweep::backward_through(
+    std::int64_t layer,
+    std::int64_t m,
+    const model::LayerWeights& weights,
+    model::MoeTap& tap) {
+  const at::AutoGradMode grad(true);
+  const at::Tensor x = fetch(layer, m).detach().set_requires_grad(true);
+  const at::Tensor dy = fetch(layer + 1, m);
+  activations_.erase({layer + 1, m});
+  const at::Tensor y =
+      model::decoder_layer(context(layer, m, &tap), weights, x);
+  torch::autograd::backward({y}, {dy});
+  activations_.put({layer, m}, x.grad());
+}
+
+}  // namespace fettle::sweep

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/tap_fanout.h"
+
+namespace fettle::sweep {
+
+TapFanout::TapFanout(Pass pass, std::span<Observer* const> observers)
+    : pass_(pass), observers_(observers) {
+  for (const Observer* observer : observers_) {
+    const bool forward = pass_ == Pass::kForward;
+    wants_experts_ |= forward && observer->wants_experts();
+    wants_gradients_ |= !forward && observer->wants_expert_gradients();
+  }
+}
+
+void TapFanout::on_routing(std::int64_t layer, const model::RoutingView& view) {
+  if (pass_ != Pass::kForward) return;
+  for (Observer* observer : observers_) observer->on_routing(layer, view);
+}
+
+void TapFanout::on_expert(std::int64_t layer, const model::ExpertView& view) {
+  for (Observer* observer : observers_) {
+    if (observer->wants_experts()) observer->on_expert(layer, view);
+  }
+}
+
+void TapFanout::on_expert_gradient(
+    std::int64_t layer, const model::ExpertGradView& view) {
+  for (Observer* observer : observers_) {
+    if (observer->wants_expert_gradients()) {
+      observer->on_expert_gradient(layer, view);
+    }
+  }
+}
+
+void TapFanout::on_router_gradient(
+    std::int64_t layer, const at::Tensor& x, const at::Tensor& d_logits) {
+  for (Observer* observer : observers_) {
+    observer->on_router_gradient(layer, x, d_logits);
+  }
+}
+
+}  // namespace fettle::sweep

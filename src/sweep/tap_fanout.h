@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shows one layer's inside to several observers, and to each pass only what
+// belongs to it.
+#pragma once
+
+#include <span>
+
+#include "sweep/observer.h"
+
+namespace fettle::sweep {
+
+class TapFanout : public model::MoeTap {
+ public:
+  TapFanout(Pass pass, std::span<Observer* const> observers);
+  bool wants_experts() const override { return wants_experts_; }
+  bool wants_expert_gradients() const override { return wants_gradients_; }
+  void on_routing(std::int64_t layer, const model::RoutingView& view) override;
+  void on_expert(std::int64_t layer, const model::ExpertView& view) override;
+  void on_expert_gradient(
+      std::int64_t layer, const model::ExpertGradView& view) override;
+  void on_router_gradient(
+      std::int64_t layer,
+      const at::Tensor& x,
+      const at::Tensor& d_logits) override;
+
+ private:
+  Pass pass_;
+  std::span<Observer* const> observers_;
+  bool wants_experts_ = false;
+  bool wants_gradients_ = false;
+};
+
+}  // namespace fettle::sweep
