@@ -19,10 +19,10 @@ struct CommonDefaults {
   std::int64_t hidden_size = 0;
   std::int64_t layers = 0;
   std::int64_t heads = 0;
-  std::optional<std::int64_t> kv_heads;  // none: as many as heads
+  std::optional<std::int64_t> kv_heads = {};  // none: as many as heads
   std::int64_t max_position = 0;
   double norm_eps = 1e-6;
-  std::vector<std::int64_t> eos_token_ids;
+  std::vector<std::int64_t> eos_token_ids = {};
 };
 
 // Sizes, norms, tying, end tokens, head counts, and as many layers, still
@@ -55,7 +55,8 @@ void place_experts_by_step(
     std::int64_t default_dense_width,
     ModelConfig& config);
 
-// The window that `sliding_window` gives; 0 where it is null. Absent: `fallback`.
+// The window that `sliding_window` gives; 0 where it is null. Absent:
+// `fallback`.
 std::int64_t parse_window(const JsonObject& json, std::int64_t fallback);
 
 // Refuses `layer_types` that disagree with the windows in `config`.

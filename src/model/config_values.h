@@ -42,6 +42,8 @@ double read_number(const JsonObject& json, const NumberKey& key);
 std::vector<std::int64_t> read_integers(
     const JsonObject& json, std::string_view key);
 
+bool is_text(const Json& value, std::string_view text);
+
 // Refuses `key` unless it is absent, null or `harmless`.
 void require_value(
     const JsonObject& json, std::string_view key, const Json& harmless);

@@ -44,6 +44,8 @@ class ModelReader {
   std::int64_t global_bytes(at::ScalarType type) const;
 
  private:
+  void check_tied_head() const;
+
   std::filesystem::path folder_;
   ModelConfig config_;
   std::unique_ptr<io::Checkpoint> checkpoint_;

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weight_index.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+
+namespace fettle::model {
+namespace {
+
+using Shape = std::vector<std::int64_t>;
+
+[[noreturn]] void refuse(std::string_view name, std::string_view message) {
+  throw UserError("weights", name, message);
+}
+
+void check_tensor(const io::TensorInfo& tensor, const Shape& expected) {
+  if (tensor.shape != expected) {
+    refuse(
+        tensor.name,
+        fmt::format(
+            "expected shape [{}] by config.json, found [{}]",
+            fmt::join(expected, ", "),
+            fmt::join(tensor.shape, ", ")));
+  }
+  using enum io::DType;
+  if (tensor.dtype != kF32 && tensor.dtype != kBF16 && tensor.dtype != kF16) {
+    const std::string_view type = io::name_of(tensor.dtype);
+    refuse(
+        tensor.name,
+        fmt::format(
+            "is stored as {}{}; Fettle reads F32, BF16 and F16",
+            type,
+            type.starts_with("F8") ? " (fp8)" : ""));
+  }
+}
+
+// Finds the tensors of one model, remembering which have been claimed.
+class Finder {
+ public:
+  Finder(const ModelConfig& config, const io::Checkpoint& checkpoint)
+      : config_(config), checkpoint_(checkpoint) {}
+
+  WeightIndex::Place find(const WeightId& id, const WeightRow& row) {
+    const std::string name = expand_name(row.name, id);
+    const io::TensorInfo* tensor = checkpoint_.find(name);
+    if (!row.alias.empty()) {
+      const auto* other = checkpoint_.find(expand_name(row.alias, id));
+      if (tensor && other) refuse(other->name, "is also stored as " + name);
+      if (!tensor) tensor = other;
+    }
+    if (!row.fused.empty()) {
+      const auto* stack = checkpoint_.find(expand_name(row.fused, id));
+      if (tensor && stack) refuse(stack->name, "is also stored as " + name);
+      if (stack) return slice(*stack, id);
+    }
+    if (!tensor) {
+      refuse(name, "is missing. Perhaps an incomplete download?");
+    }
+    check_tensor(*tensor, weight_shape(config_, id));
+    claimed_.insert(tensor->name);
+    return {tensor, 0};
+  }
+
+  // Every tensor must be one of the model's, or known to mean nothing.
+  void check_rest() const {
+    for (const std::string& name : checkpoint_.names()) {
+      if (claimed_.contains(name)) continue;
+      const io::TensorInfo& tensor = checkpoint_.require(name);
+      const bool derived = name.ends_with(".rotary_emb.inv_freq");
+      if (derived || tensor.bytes() == 0) continue;
+      if (is_tied_head(name)) {
+        check_tensor(tensor, weight_shape(config_, {Role::kLmHead}));
+        continue;
+      }
+      refuse(
+          name,
+          fmt::format(
+              "is no weight of a {} model with this config.json",
+              config_.family));
+    }
+  }
+
+ private:
+  bool is_tied_head(std::string_view name) const {
+    return config_.tie_word_embeddings &&
+           name == weight_name(config_, {Role::kLmHead});
+  }
+
+  // The part of a stacked tensor that is one expert's gate, up or down.
+  WeightIndex::Place slice(const io::TensorInfo& stack, const WeightId& id) {
+    const LayerConfig& layer = config_.layers[id.layer];
+    const std::int64_t width = layer.expert_widths.front();
+    const bool ragged = std::any_of(
+        layer.expert_widths.begin(), layer.expert_widths.end(), [&](auto w) {
+          return w != width;
+        });
+    if (ragged) {
+      refuse(
+          stack.name,
+          "stacks experts that differ in width; each needs its own tensor");
+    }
+    const bool down = id.role == Role::kExpertDown;
+    const std::int64_t hidden = config_.hidden_size;
+    check_tensor(
+        stack,
+        down ? Shape{layer.num_experts(), hidden, width}
+             : Shape{layer.num_experts(), 2 * width, hidden});
+    claimed_.insert(stack.name);
+    const std::int64_t part = down                         ? id.expert
+                              : id.role == Role::kExpertUp ? 2 * id.expert + 1
+                                                           : 2 * id.expert;
+    return {
+        &stack,
+        static_cast<std::uint64_t>(part * width * hidden) *
+            io::size_of(stack.dtype)};
+  }
+
+  const ModelConfig& config_;
+  const io::Checkpoint& checkpoint_;
+  std::set<std::string, std::less<>> claimed_;
+};
+
+}  // namespace
+
+WeightIndex::WeightIndex(
+    const ModelConfig& config, const io::Checkpoint& checkpoint) {
+  Finder finder(config, checkpoint);
+  std::unordered_map<Role, WeightRow> rows;
+  for (const WeightRow& row : find_family(config.family).weights) {
+    rows.emplace(row.role, row);
+  }
+  for (const WeightId& id : model_weights(config)) {
+    places_.emplace(id, finder.find(id, rows.at(id.role)));
+  }
+  finder.check_rest();
+}
+
+const WeightIndex::Place& WeightIndex::at(const WeightId& id) const {
+  const auto found = places_.find(id);
+  FETTLE_ASSERT(found != places_.end());
+  return found->second;
+}
+
+std::size_t WeightIndex::Hash::operator()(const WeightId& id) const {
+  // Layer and expert are far below 2^24; the role is below 2^8.
+  const auto key = static_cast<std::uint64_t>(id.role) |
+                   static_cast<std::uint64_t>(id.layer + 1) << 8 |
+                   static_cast<std::uint64_t>(id.expert + 1) << 32;
+  return std::hash<std::uint64_t>{}(key);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where each weight of a model lies in its checkpoint. Building it checks that
+// every tensor is there once, of the right shape and a known type, and that
+// nothing else is.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <unordered_map>
+
+#include "io/checkpoint.h"
+#include "model/model_config.h"
+#include "model/weight_table.h"
+
+namespace fettle::model {
+
+class WeightIndex {
+ public:
+  struct Place {
+    const io::TensorInfo* tensor = nullptr;  // held by the checkpoint
+    std::uint64_t offset = 0;  // bytes into it where the weight begins
+  };
+
+  // Throws UserError (see ModelReader). `checkpoint` must outlive the index.
+  WeightIndex(const ModelConfig& config, const io::Checkpoint& checkpoint);
+
+  const Place& at(const WeightId& id) const;
+
+ private:
+  struct Hash {
+    std::size_t operator()(const WeightId& id) const;
+  };
+  std::unordered_map<WeightId, Place, Hash> places_;
+};
+
+}  // namespace fettle::model
