@@ -3,10 +3,10 @@
 // and scores.json (what was measured, on which model and data).
 //
 // Arrays, all fp32 on the CPU unless said, S = sum of the layer's widths:
-//   layers.{l}.neuron.{score}  [S]   per intermediate dimension, experts in order
-//   layers.{l}.expert.{score}  [E]
-//   layers.{l}.mean_h          [S]   mean of h over the expert's tokens
-//   layers.{l}.tokens          [E]   int64, tokens that chose the expert
+//   layers.{l}.neuron.{score}  [S]   per intermediate dimension, experts in
+//   order layers.{l}.expert.{score}  [E] layers.{l}.mean_h          [S]   mean
+//   of h over the expert's tokens layers.{l}.tokens          [E]   int64,
+//   tokens that chose the expert
 #pragma once
 
 #include <ATen/ATen.h>
@@ -22,11 +22,18 @@
 namespace fettle::artifact {
 
 struct LayerScores {
-  std::vector<std::int64_t> widths;           // [E]; empty for a dense layer
-  std::map<std::string, at::Tensor> neuron;   // score name -> [S]
-  std::map<std::string, at::Tensor> expert;   // score name -> [E]
-  at::Tensor mean_h;                          // [S], or undefined
-  at::Tensor tokens;                          // [E] int64
+  std::vector<std::int64_t> widths;          // [E]; empty for a dense layer
+  std::map<std::string, at::Tensor> neuron;  // score name -> [S]
+  std::map<std::string, at::Tensor> expert;  // score name -> [E]
+  at::Tensor mean_h;                         // [S]; 0 without tokens
+  at::Tensor tokens;                         // [E] int64
+  // Mean over tokens of the entropy of the router's distribution, nats.
+  double router_entropy = 0;
+
+  std::int64_t num_experts() const {
+    return static_cast<std::int64_t>(widths.size());
+  }
+  std::int64_t total_width() const;  // S
 };
 
 struct ScoreFile {
@@ -35,10 +42,14 @@ struct ScoreFile {
   std::vector<LayerScores> layers;
   Json run = Json::object();  // options, data files, seed, timings
 
+  // Names of the scores that every sparse layer has, sorted.
+  std::vector<std::string> neuron_scores() const;
+  std::vector<std::string> expert_scores() const;
+
   // Writes both files into `folder` (which exists).
   void save(const std::filesystem::path& folder) const;
   // Throws UserError on a file of another version, a missing array, a wrong
-  // shape or a NaN.
+  // shape or dtype, or a value that is not finite.
   static ScoreFile load(const std::filesystem::path& folder);
 };
 

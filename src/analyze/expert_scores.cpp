@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scores of whole experts from one forward sweep.
+#include "analyze/sum_observer.h"
+
+namespace fettle::analyze {
+namespace {
+
+// reap: mean over the expert's tokens of mixing weight times output norm.
+// Source: Lasby et al., "REAP the experts", 2025, equation 9.
+class Reap : public SumObserver {
+ public:
+  explicit Reap(const ScoreContext& context)
+      : SumObserver(context, {Unit::kExpert, sweep::Pass::kForward}),
+        tokens_(context.config, Unit::kExpert) {}
+
+  bool wants_experts() const override { return true; }
+
+  void begin_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override {
+    SumObserver::begin_layer(pass, layer, weights);
+    if (pass != sweep::Pass::kForward) return;
+    tokens_.begin(layer, weights.input_norm.device());
+    constant_ = weights.experts.constant;
+    if (constant_.defined()) empty_norms_ = empty_norms(weights.experts);
+  }
+
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override {
+    SumObserver::end_layer(pass, layer, weights);
+    if (pass != sweep::Pass::kForward) return;
+    tokens_.end(layer);
+    constant_.reset();
+  }
+
+  void on_routing(std::int64_t, const model::RoutingView& view) override {
+    const at::NoGradGuard no_grad;
+    tokens_.add_all(routed_tokens(view));
+    if (constant_.defined()) {
+      sums_.add_all(routed_mass(view).mul_(empty_norms_));
+    }
+  }
+
+  void on_expert(std::int64_t, const model::ExpertView& view) override {
+    const at::NoGradGuard no_grad;
+    at::Tensor output = view.y.to(at::kFloat);
+    if (constant_.defined()) output = output + constant_[view.expert];
+    const at::Tensor norms = output.norm(2, 1);
+    sums_.add(view.expert, norms.mul(view.weight.to(at::kFloat)).sum());
+  }
+
+  at::Tensor score(std::int64_t layer) const override {
+    return sums_.total(layer)
+        .div(tokens_.total(layer).clamp_min(1))
+        .to(at::kFloat);
+  }
+
+ private:
+  // An expert without neurons is not shown to on_expert: its output is its
+  // constant, for every token. [E]: that norm, 0 for the other experts.
+  static at::Tensor empty_norms(const model::ExpertBank& bank) {
+    const at::NoGradGuard no_grad;
+    at::Tensor norms = bank.constant.to(at::kDouble).norm(2, 1);
+    for (std::int64_t e = 0; e < bank.size(); ++e) {
+      if (bank.width(e) > 0) norms[e].zero_();
+    }
+    return norms;
+  }
+
+  LayerSums tokens_;
+  at::Tensor constant_;     // [E, H] of the layer in use, or undefined
+  at::Tensor empty_norms_;  // [E]
+};
+
+class Frequency : public SumObserver {
+ public:
+  explicit Frequency(const ScoreContext& context)
+      : SumObserver(context, {Unit::kExpert, sweep::Pass::kForward}) {}
+
+  void on_routing(std::int64_t, const model::RoutingView& view) override {
+    const at::NoGradGuard no_grad;
+    sums_.add_all(routed_tokens(view));
+  }
+};
+
+class GateMass : public SumObserver {
+ public:
+  explicit GateMass(const ScoreContext& context)
+      : SumObserver(context, {Unit::kExpert, sweep::Pass::kForward}) {}
+
+  void on_routing(std::int64_t, const model::RoutingView& view) override {
+    const at::NoGradGuard no_grad;
+    sums_.add_all(routed_mass(view));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ScoreObserver> make_reap(const ScoreContext& context) {
+  return std::make_unique<Reap>(context);
+}
+
+std::unique_ptr<ScoreObserver> make_frequency(const ScoreContext& context) {
+  return std::make_unique<Frequency>(context);
+}
+
+std::unique_ptr<ScoreObserver> make_gate_mass(const ScoreContext& context) {
+  return std::make_unique<GateMass>(context);
+}
+
+}  // namespace fettle::analyze

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "artifact/manifest.h"
+
+#include <algorithm>
+#include <array>
+#include <system_error>
+
+#include "core/error.h"
+#include "io/file.h"
+
+namespace fettle::artifact {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kFormat = 1;
+constexpr const char* kFile = "fettle.json";
+
+bool is_companion(const fs::path& path) {
+  constexpr std::array<std::string_view, 7> kExtensions{
+      ".json", ".jinja", ".txt", ".md", ".model", ".tiktoken", ".py"};
+  constexpr std::array<std::string_view, 4> kOurs{
+      "config.json", kFile, "trim_plan.json", "metrics.jsonl"};
+  constexpr std::array<std::string_view, 5> kTexts{
+      "LICENSE", "LICENCE", "NOTICE", "README", "COPYING"};
+  const std::string name = path.filename().string();
+  if (name.ends_with(".index.json")) return false;
+  if (std::ranges::find(kOurs, name) != kOurs.end()) return false;
+  const std::string extension = path.extension().string();
+  if (std::ranges::find(kExtensions, extension) != kExtensions.end()) {
+    return true;
+  }
+  return std::ranges::any_of(
+      kTexts, [&](std::string_view text) { return name.starts_with(text); });
+}
+
+Json read_manifest(const fs::path& path) {
+  Json json = read_json(path, "manifest");
+  const JsonObject object(json, "manifest", path.string());
+  if (object.integer("format") != kFormat) {
+    object.refuse("format", "expected 1; use the version that wrote it");
+  }
+  if (!object.at("stages").is_array()) {
+    object.refuse("stages", "expected a list");
+  }
+  return json;
+}
+
+}  // namespace
+
+std::string_view version() { return FETTLE_VERSION; }
+
+void copy_companions(const fs::path& from, const fs::path& to) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    if (!entry.is_regular_file() || !is_companion(entry.path())) continue;
+    const fs::path target = to / entry.path().filename();
+    std::error_code error;
+    fs::copy_file(
+        entry.path(), target, fs::copy_options::overwrite_existing, error);
+    if (error) {
+      throw UserError(
+          "manifest",
+          entry.path().string(),
+          "can't be copied to " + target.string() + ": " + error.message());
+    }
+  }
+}
+
+void write_manifest(
+    const fs::path& from, const fs::path& to, const StageRecord& record) {
+  Json json = {{"format", kFormat}, {"stages", Json::array()}};
+  if (fs::exists(from / kFile)) json = read_manifest(from / kFile);
+  json["stages"].push_back(
+      {{"stage", record.stage},
+       {"version", version()},
+       {"input_fingerprint", record.input_fingerprint},
+       {"options", record.options},
+       {"measured", record.measured}});
+  io::write_file(to / kFile, json.dump(1) + "\n");
+}
+
+void set_measured(const fs::path& folder, const Json& measured) {
+  Json json = read_manifest(folder / kFile);
+  FETTLE_ASSERT(!json["stages"].empty());
+  json["stages"].back()["measured"] = measured;
+  io::write_file(folder / kFile, json.dump(1) + "\n");
+}
+
+}  // namespace fettle::artifact
