@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adds up the steps of tools/test and ends in "N passed, M failed, K skipped".
+
+    test_summary.py NAME STATUS REPORT [NAME STATUS REPORT ...]
+
+REPORT is a JUnit file of CTest or pytest, or "-". A step that failed without a
+failed test in its report counts as one failure. Exits 1 if anything failed.
+"""
+
+import os
+import pathlib
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+
+
+def outcome(case: ElementTree.Element, gpu_must_run: bool) -> str:
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed"
+    # CTest writes "notrun" also for a test whose program is missing.
+    skip = case.find("skipped")
+    if skip is None:
+        return "failed" if case.get("status") == "notrun" else "passed"
+    if case.get("status") == "notrun" and "SKIP" not in skip.get("message", ""):
+        return "failed"
+    told = skip.get("message", "") + (case.findtext("system-out") or "")
+    return "failed" if gpu_must_run and "no GPU" in told else "skipped"
+
+
+def step_outcomes(
+    name: str, status: int, report: str, gpu_must_run: bool
+) -> list[tuple[str, str]]:
+    """(outcome, name) of each test of a step, or of the step as a whole."""
+    found = []
+    if report != "-" and pathlib.Path(report).exists():
+        for case in ElementTree.parse(report).iter("testcase"):
+            label = f"{name}: {case.get('classname', '')} {case.get('name')}"
+            found.append((outcome(case, gpu_must_run), label))
+    if status != 0 and all(result != "failed" for result, _ in found):
+        found.append(("failed", f"{name}: exit status {status}"))
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    gpu_must_run = bool(os.environ.get("FETTLE_TEST_DEVICE"))
+    counts: Counter[str] = Counter()
+    for name, status, report in zip(*[iter(arguments)] * 3, strict=True):
+        for result, label in step_outcomes(name, int(status), report, gpu_must_run):
+            counts[result] += 1
+            if result == "failed":
+                print(f"FAILED {label}")
+    print(
+        f"{counts['passed']} passed, {counts['failed']} failed, "
+        f"{counts['skipped']} skipped"
+    )
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
