@@ -167,23 +167,24 @@ void AddedTokens::check_id(
 }
 
 void AddedTokens::index(const Normalizer& normalizer) {
+  for (AddedToken& token : tokens_) {
+    NormalizedText spelling{token.content, true};
+    if (token.normalized) normalizer.apply(spelling);
+    if (spelling.text.empty()) {
+      throw UserError(
+          "tokenizer",
+          subject_ + " 'added_tokens'",
+          fmt::format("'{}' is empty once normalized", token.content));
+    }
+    token.spelling = std::move(spelling.text);
+    const AddedToken* namesake = by_content(token.spelling);
+    token.left_out = namesake != nullptr && namesake->special;
+  }
   // Of two tokens that normalize to the same text, special ones come first.
   for (const bool special : {true, false}) {
     for (const AddedToken& token : tokens_) {
       if (token.special != special) continue;
-      if (!token.normalized) {
-        raw_.add(token.content, &token);
-        continue;
-      }
-      NormalizedText content{token.content, true};
-      normalizer.apply(content);
-      if (content.text.empty()) {
-        throw UserError(
-            "tokenizer",
-            subject_ + " 'added_tokens'",
-            fmt::format("'{}' is empty once normalized", token.content));
-      }
-      normalized_.add(content.text, &token);
+      (token.normalized ? normalized_ : raw_).add(token.spelling, &token);
     }
   }
 }

@@ -26,7 +26,11 @@ struct AddedToken {
   bool lstrip = false;       // takes the white space on its left along
   bool rstrip = false;
   bool normalized = false;  // looked for in the normalized text
-  bool special = false;     // left out by decode
+  bool special = false;
+  // How decode writes it. The reference writes a normalized token in its
+  // normalized form, and leaves out what is then spelled like a special token.
+  std::string spelling;
+  bool left_out = false;
 };
 
 // A part of a text: an added token, or text for the model where token is -1.

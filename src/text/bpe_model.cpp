@@ -127,7 +127,9 @@ void BpeModel::read_merges(const JsonObject& model) {
       continue;
     }
     const auto [left, right] = read_merge(model, item);
-    merges_.set(id_of(left), id_of(right), {rank++, id_of(left + right)});
+    const std::int32_t left_id = id_of(left);
+    const std::int32_t right_id = id_of(right);
+    merges_.set(left_id, right_id, {rank++, id_of(left + right)});
   }
 }
 

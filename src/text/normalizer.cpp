@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <new>
 #include <utility>
 #include <vector>
@@ -24,28 +25,94 @@ bool is_ascii(std::string_view text) {
   });
 }
 
+// Characters whose decomposition came after Unicode 12, the version that the
+// reference's tables stop at: it leaves them as they are, so they are cut out.
+constexpr std::pair<char32_t, char32_t> kLateDecompositions[] = {
+    {0x32ff, 0x32ff},
+    {0xa7f2, 0xa7f4},
+    {0xab69, 0xab69},
+    {0x10781, 0x107ba},
+    {0x11938, 0x11938},
+    {0x1e030, 0x1e06d},
+    {0x1f16c, 0x1f16c},
+    {0x1fbf0, 0x1fbf9}};
+
+bool decomposed_late(char32_t c) {
+  return std::any_of(
+      std::begin(kLateDecompositions),
+      std::end(kLateDecompositions),
+      [c](const auto& range) { return range.first <= c && c <= range.second; });
+}
+
 class UnicodeForm : public Normalizer {
  public:
   explicit UnicodeForm(int options) : options_(options) {}
 
   void apply(NormalizedText& part) const override {
     if (is_ascii(part.text)) return;
+    const std::string_view text = part.text;
+    std::string out;
+    std::size_t done = 0;
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t size = utf8_length(text[at]);
+      if (size > 2 && decomposed_late(decode_at(text, at))) {
+        append_form(text.substr(done, at - done), out);
+        out += text.substr(at, size);
+        done = at + size;
+      }
+      at += size;
+    }
+    append_form(text.substr(done), out);
+    part.text = std::move(out);
+  }
+
+ private:
+  void append_form(std::string_view text, std::string& out) const {
     utf8proc_uint8_t* result = nullptr;
     const utf8proc_ssize_t size = utf8proc_map(
-        reinterpret_cast<const utf8proc_uint8_t*>(part.text.data()),
-        static_cast<utf8proc_ssize_t>(part.text.size()),
+        reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+        static_cast<utf8proc_ssize_t>(text.size()),
         &result,
         static_cast<utf8proc_option_t>(options_ | UTF8PROC_STABLE));
     // Well-formed text can fail only for want of memory.
     if (size < 0) throw std::bad_alloc();
-    part.text.assign(
+    out.append(
         reinterpret_cast<const char*>(result), static_cast<std::size_t>(size));
     std::free(result);
   }
 
- private:
   int options_;
 };
+
+// Capital letters that Unicode 16 and 17 added: first, last, and the lower case
+// of the first.
+struct LateCapitals {
+  char32_t first;
+  char32_t last;
+  char32_t lower;
+};
+
+constexpr LateCapitals kLateCapitals[] = {
+    {0x1c89, 0x1c89, 0x1c8a},
+    {0xa7cb, 0xa7cb, 0x264},
+    {0xa7cc, 0xa7cc, 0xa7cd},
+    {0xa7ce, 0xa7ce, 0xa7cf},
+    {0xa7d2, 0xa7d2, 0xa7d3},
+    {0xa7d4, 0xa7d4, 0xa7d5},
+    {0xa7da, 0xa7da, 0xa7db},
+    {0xa7dc, 0xa7dc, 0x19b},
+    {0x10d50, 0x10d65, 0x10d70},
+    {0x16ea0, 0x16eb8, 0x16ebb}};
+
+char32_t to_lower(char32_t c) {
+  for (const LateCapitals& range : kLateCapitals) {
+    if (range.first <= c && c <= range.last) {
+      return range.lower + (c - range.first);
+    }
+  }
+  return static_cast<char32_t>(
+      utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
 
 class Lowercase : public Normalizer {
  public:
@@ -59,10 +126,7 @@ class Lowercase : public Normalizer {
       if (c == 0x130) {
         out += "i\xcc\x87";
       } else {
-        append_utf8(
-            out,
-            static_cast<char32_t>(
-                utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+        append_utf8(out, to_lower(c));
       }
     }
     part.text = std::move(out);

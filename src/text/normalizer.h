@@ -25,8 +25,9 @@ class Normalizer {
 };
 
 // Builds the normalizer that `value` describes; null gives one that changes
-// nothing. Unicode forms follow Unicode 15 (utf8proc). Throws UserError that
-// names a type or an option that is not supported.
+// nothing. Unicode forms follow Unicode 12, as the reference's do; Lowercase
+// follows Unicode 17. Throws UserError that names a type or an option that is
+// not supported.
 std::unique_ptr<Normalizer> make_normalizer(
     const Json& value, const std::string& subject);
 

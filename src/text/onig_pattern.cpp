@@ -221,6 +221,8 @@ class Translator {
         return property(in_class);
       case 'u':
         return code_unit();
+      case 'x':
+        return hex_number();
       case 'b':
         if (in_class) return shorthand("\\x{8}");
         return word_boundary(false);
@@ -235,7 +237,7 @@ class Translator {
     const auto byte = static_cast<unsigned char>(c);
     // What both engines read alike; \A, \z, \Z, \R, \X only outside brackets.
     const bool letter = std::isalpha(byte) != 0;
-    const std::string_view known = in_class ? "tnrfaex" : "tnrfaexAzZRX";
+    const std::string_view known = in_class ? "tnrfae" : "tnrfaeAzZRX";
     if (letter && known.find(c) == std::string_view::npos) {
       refuse(fmt::format("'\\{}'", c));
     }
@@ -249,6 +251,26 @@ class Translator {
     }
     out_ += in_.substr(at_, 2);
     at_ += 2;
+  }
+
+  // "\\x{e9}" is a code point; "\\xe9" would be a byte.
+  void hex_number() {
+    const bool braces = in_.substr(at_ + 2, 1) == "{";
+    const std::size_t begin = at_ + (braces ? 3 : 2);
+    std::size_t end = begin;
+    while (end < in_.size() && end < begin + (braces ? 8 : 2) &&
+           std::isxdigit(static_cast<unsigned char>(in_[end])) != 0) {
+      ++end;
+    }
+    const std::string_view digits = in_.substr(begin, end - begin);
+    if (digits.empty() || (braces && in_.substr(end, 1) != "}")) {
+      refuse("'\\x' without digits");
+    }
+    if (!braces && digits.size() == 2 && digits[0] > '7') {
+      refuse("a byte above '\\x7f'");
+    }
+    out_ += fmt::format("\\x{{{}}}", digits);
+    at_ = end + (braces ? 1 : 0);
   }
 
   void code_unit() {

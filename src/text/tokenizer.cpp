@@ -83,7 +83,7 @@ struct Tokenizer::Parts {
 
   const std::string* spelling(std::int32_t id) const {
     const AddedToken* token = added.by_id(id);
-    return token != nullptr ? &token->content : model.token(id);
+    return token != nullptr ? &token->spelling : model.token(id);
   }
 
   std::unique_ptr<Normalizer> normalizer;
@@ -153,7 +153,7 @@ std::string Tokenizer::decode(
   pieces.reserve(ids.size());
   for (const std::int32_t id : ids) {
     const AddedToken* token = parts_->added.by_id(id);
-    if (token != nullptr && token->special && options.skip_special_tokens) {
+    if (token != nullptr && token->left_out && options.skip_special_tokens) {
       continue;
     }
     if (const std::string* spelling = parts_->spelling(id)) {
@@ -164,6 +164,14 @@ std::string Tokenizer::decode(
   std::string text;
   for (const std::string& piece : pieces) text += piece;
   return text;
+}
+
+std::span<const std::int32_t> Tokenizer::ids_before() const {
+  return parts_->post_processor.before;
+}
+
+std::span<const std::int32_t> Tokenizer::ids_after() const {
+  return parts_->post_processor.after;
 }
 
 std::int64_t Tokenizer::vocab_size() const { return parts_->id_end; }

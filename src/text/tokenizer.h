@@ -48,6 +48,10 @@ class Tokenizer {
   std::string decode(
       std::span<const std::int32_t> ids, DecodeOptions options = {}) const;
 
+  // What the post-processor puts before and after every text.
+  std::span<const std::int32_t> ids_before() const;
+  std::span<const std::int32_t> ids_after() const;
+
   // Largest id + 1. A model may have more rows than that.
   std::int64_t vocab_size() const;
 

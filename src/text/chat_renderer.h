@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Conversations as text, by the model's own chat template. Templates are Jinja
+// programs written for the reference implementation, so that is what renders
+// them: tools/render_chat.py, a process that is asked line by line.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace fettle::text {
+
+// Where the helper is found.
+struct ChatRenderer {
+  // A Python 3 that has transformers and jinja2; a name is looked up on PATH.
+  // Empty: $FETTLE_PYTHON, else "python3".
+  std::string python;
+  // tools/render_chat.py.
+  std::filesystem::path script;
+};
+
+// A stretch of a rendered conversation. The stretches joined are the text.
+struct ChatSegment {
+  std::string text;
+  bool counts;  // what the assistant said, the end-of-turn marker included
+};
+
+// A running helper. Not for use by several threads at once.
+class ChatSession {
+ public:
+  // Starts the helper for a model folder, which holds chat_template.jinja or a
+  // chat_template in tokenizer_config.json. Throws UserError when Python, the
+  // script, its packages or the template are missing.
+  ChatSession(
+      const ChatRenderer& renderer, const std::filesystem::path& model_folder);
+  ~ChatSession();
+  ChatSession(const ChatSession&) = delete;
+  ChatSession& operator=(const ChatSession&) = delete;
+
+  // Renders a list of {"role", "content", ...}. Throws UserError about
+  // `subject` when the template refuses the messages or when what it writes
+  // for a turn changes with the turns that follow.
+  std::vector<ChatSegment> render(
+      const Json& messages, const std::string& subject);
+
+ private:
+  class Process;
+
+  Json reply(const std::string& subject);
+
+  std::string command_;
+  std::unique_ptr<Process> process_;
+};
+
+}  // namespace fettle::text

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// From one object of a data file to tokens and labels.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/json.h"
+#include "text/chat_renderer.h"
+#include "text/sample.h"
+#include "text/tokenizer.h"
+
+namespace fettle::text {
+
+struct SampleOptions {
+  // Appended to a completion that doesn't end in it.
+  std::optional<std::int32_t> eos_id;
+  // Rows of the model's embedding: every id must be smaller.
+  std::int64_t vocab_limit = 0;
+  // Where the chat template is; needed for messages only.
+  std::filesystem::path model_folder;
+  ChatRenderer renderer;
+};
+
+// Keeps references to the tokenizer. Not for use by several threads at once.
+class SampleEncoder {
+ public:
+  SampleEncoder(const Tokenizer& tokenizer, SampleOptions options);
+  ~SampleEncoder();
+
+  // `subject` names the object in errors. The form is known by the keys:
+  //   {"text"}                  every token counts
+  //   {"prompt", "completion"}  the completion counts; the two are encoded
+  //                             apart, so that no token spans their border
+  //   {"messages"}              what the assistant said counts; the rendered
+  //                             conversation is encoded as one text, and a
+  //                             token that spans the border of a turn is masked
+  //   {"input_ids", "labels"?}  taken as they are
+  // Throws UserError on any other object, on ids outside of the vocabulary and
+  // on labels that don't fit.
+  Sample encode(const Json& object, const std::string& subject);
+
+ private:
+  Sample from_text(const JsonObject& object) const;
+  Sample from_completion(const JsonObject& object) const;
+  Sample from_messages(const JsonObject& object);
+  Sample from_ids(const JsonObject& object) const;
+  void check(const Sample& sample, const std::string& subject) const;
+
+  const Tokenizer& tokenizer_;
+  SampleOptions options_;
+  std::unique_ptr<ChatSession> chat_;  // started by the first conversation
+};
+
+}  // namespace fettle::text
