@@ -41,7 +41,7 @@ float row_max(const T* x, std::size_t n) {
   return hn::GetLane(hn::MaxOfLanes(d, max));
 }
 
-// Leaves e^(x − max) in x when T can hold it exactly and gradients are wanted.
+// With kStore, leaves e^(x − max) in x.
 template <class T, bool kStore>
 float sum_exp(T* x, std::size_t n, float max) {
   const V top = hn::Set(D(), max);
@@ -52,7 +52,9 @@ float sum_exp(T* x, std::size_t n, float max) {
   });
 }
 
-// The row's second pass runs out of the cache that its first has filled.
+// The passes after the first run out of the cache that it has filled. float32
+// keeps the exponentials in place; bfloat16 would round them, and computes them
+// twice.
 template <class T>
 float score(const CrossEntropyArgs& a, T* x, std::int64_t target) {
   const std::size_t n = a.vocab;
@@ -69,7 +71,7 @@ float score(const CrossEntropyArgs& a, T* x, std::int64_t target) {
   } else {
     sum = sum_exp<T, false>(x, n, max);
   }
-  const double nll = std::log(static_cast<double>(sum)) + max - picked;
+  const double nll = std::log(static_cast<double>(sum)) + (max - picked);
   if (a.gradient && sizeof(T) != 4) {
     const V top = hn::Set(D(), max);
     const V scale = hn::Set(D(), a.scale / sum);

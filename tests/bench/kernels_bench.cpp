@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// Each op against the ATen operations it replaces and against memcpy, on the
+// CPU, as JSON. Usage: fettle_bench_kernels [--threads N] [--bf16]
+//
+// `seconds` and `aten_seconds` are medians of interleaved runs. `bytes` is what
+// an op must read and write, so `of_memcpy` is its share of the bandwidth that
+// memcpy reaches on an array too large for the caches. Shapes are those of a
+// micro-batch: small enough that malloc reuses memory, where larger results
+// would mostly measure the kernel's zeroing of fresh pages.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <iostream>
+
+#include "core/json.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/expert_rows.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/swiglu.h"
+
+namespace {
+
+using namespace fettle::kernels;
+using at::Tensor;
+
+struct Case {
+  std::string name;
+  std::string shape;
+  double bytes;
+  std::function<void()> op;
+  std::function<void()> aten;
+};
+
+constexpr std::int64_t kTokens = 1024, kHidden = 2048, kWidth = 768;
+constexpr std::int64_t kTopK = 8, kVocab = 32000, kScored = 128;
+constexpr std::int64_t kHeads = 16, kHead = 128;
+
+double seconds(const std::function<void()>& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  const std::chrono::duration<double> spent =
+      std::chrono::steady_clock::now() - start;
+  return spent.count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Bytes read and written a second, by as many threads as ATen uses.
+double memcpy_rate() {
+  const Tensor from = at::ones({64, 1 << 20}), to = at::empty_like(from);
+  std::vector<double> runs;
+  for (int i = 0; i < 7; ++i) {
+    runs.push_back(seconds([&] { to.copy_(from); }));
+  }
+  return 2.0 * static_cast<double>(from.nbytes()) / median(runs);
+}
+
+void add_norm(std::vector<Case>& cases, at::TensorOptions type) {
+  const Tensor x = at::randn({kTokens, kHidden}, type);
+  const Tensor w = at::randn({kHidden}, type), dy = at::randn_like(x);
+  const Tensor rstd = rms_norm(x, w, 1e-6).rstd;
+  const auto bytes = static_cast<double>(x.nbytes());
+  const auto normed = [=] {
+    const Tensor wide = x.to(at::kFloat);
+    const Tensor hat = wide * at::rsqrt(wide.pow(2).mean(-1, true) + 1e-6);
+    return w * hat.to(x.scalar_type());
+  };
+  cases.push_back(
+      {"rms_norm",
+       "[1024, 2048]",
+       2 * bytes,
+       [=] { rms_norm(x, w, 1e-6); },
+       [=] { normed(); }});
+  cases.push_back(
+      {"rms_norm_backward",
+       "[1024, 2048]",
+       3 * bytes,
+       [=] { rms_norm_backward(dy, x, w, rstd, {.weight_gradient = true}); },
+       [=] {
+         const Tensor scale = rstd.unsqueeze(1);
+         const Tensor hat = x * scale, g = dy * w;
+         const Tensor dw = (dy * hat).sum(0);
+         const Tensor dx = scale * (g - hat * (g * hat).mean(-1, true));
+       }});
+}
+
+void add_swiglu(std::vector<Case>& cases, at::TensorOptions type) {
+  const Tensor x = at::randn({kTokens, 2 * kWidth}, type);
+  const Tensor dh = at::randn({kTokens, kWidth}, type);
+  const auto bytes = static_cast<double>(dh.nbytes());
+  cases.push_back(
+      {"swiglu",
+       "[1024, 2·768]",
+       3 * bytes,
+       [=] { swiglu(x); },
+       [=] {
+         const auto halves = x.chunk(2, 1);
+         at::silu(halves[0]) * halves[1];
+       }});
+  cases.push_back(
+      {"swiglu_backward",
+       "[1024, 2·768]",
+       5 * bytes,
+       [=] { swiglu_backward(dh, x); },
+       [=] {
+         const auto halves = x.chunk(2, 1);
+         const Tensor act = at::silu(halves[0]);
+         const Tensor d_gate = at::silu_backward(dh * halves[1], halves[0]);
+         at::cat({d_gate, dh * act}, 1);
+       }});
+}
+
+void add_rows(std::vector<Case>& cases, at::TensorOptions type) {
+  const std::int64_t tokens = kTokens / 4, m = tokens * kTopK;
+  const Tensor x = at::randn({tokens, kHidden}, type);
+  const Tensor order = at::randperm(m, at::kLong);  // row of each choice
+  const Tensor position = order.reshape({tokens, kTopK});
+  const Tensor index = at::empty_like(order)
+                           .index_put_({order}, at::arange(m, at::kLong))
+                           .floor_divide(kTopK);
+  const Tensor rows = gather_rows(x, index);
+  const Tensor weights = at::rand({tokens, kTopK});
+  const Tensor by_row = at::empty({m}).index_put_({order}, weights.flatten());
+  const auto narrow = static_cast<double>(x.nbytes());
+  const auto wide = static_cast<double>(rows.nbytes());
+  const std::string shape = "256 tokens, 8 choices, 2048";
+  cases.push_back(
+      {"gather_rows",
+       shape,
+       2 * wide,
+       [=] { gather_rows(x, index); },
+       [=] { x.index_select(0, index); }});
+  cases.push_back(
+      {"gather_rows_backward",
+       shape,
+       wide + narrow,
+       [=] { gather_rows_backward(rows, position); },
+       [=] { at::zeros_like(x).index_add_(0, index, rows); }});
+  cases.push_back(
+      {"combine",
+       shape,
+       wide + narrow,
+       [=] { combine(rows, position, weights); },
+       [=] {
+         const Tensor weighed =
+             rows * by_row.unsqueeze(1).to(rows.scalar_type());
+         at::zeros_like(x).index_add_(0, index, weighed);
+       }});
+  cases.push_back(
+      {"combine_backward",
+       shape,
+       2 * wide + narrow,
+       [=] { combine_backward(x, rows, position, weights); },
+       [=] {
+         const Tensor dy = x.index_select(0, index);
+         const Tensor d_rows = dy * by_row.unsqueeze(1).to(rows.scalar_type());
+         const Tensor d_weights = (dy * rows).sum(1);
+       }});
+}
+
+void add_cross_entropy(std::vector<Case>& cases, at::TensorOptions type) {
+  const Tensor logits = at::randn({kScored, kVocab}, type);
+  const Tensor targets = at::randint(kVocab, {kScored}, at::kLong);
+  const auto bytes = static_cast<double>(logits.nbytes());
+  const auto picked = [=](const Tensor& log_p) {
+    return -log_p.gather(1, targets.unsqueeze(1)).squeeze(1);
+  };
+  cases.push_back(
+      {"cross_entropy",
+       "[128, 32000]",
+       bytes,
+       [=] { cross_entropy(logits, targets); },
+       [=] { picked(at::log_softmax(logits, 1)); }});
+  // Both overwrite a copy, or the second run would score gradients.
+  const Tensor scratch = at::empty_like(logits);
+  cases.push_back(
+      {"cross_entropy_with_gradient_",
+       "[128, 32000], with a copy",
+       4 * bytes,
+       [=] {
+         Tensor copy = scratch.copy_(logits);
+         cross_entropy_with_gradient_(copy, targets, 0.5);
+       },
+       [=] {
+         Tensor copy = scratch.copy_(logits);
+         const Tensor log_p = at::log_softmax(copy, 1);
+         picked(log_p);
+         Tensor d = log_p.exp();
+         d.scatter_add_(
+             1,
+             targets.unsqueeze(1),
+             at::full({kScored, 1}, -1.0, d.options()));
+         d.mul_(0.5);
+       }});
+}
+
+void add_rope(std::vector<Case>& cases, at::TensorOptions type) {
+  const Tensor q = at::randn({kTokens, kHeads, kHead}, type);
+  const Tensor angles = at::randn({kTokens, kHead / 2});
+  const Tensor cos = angles.cos(), sin = angles.sin();
+  const Tensor wide_cos =
+      at::cat({cos, cos}, 1).unsqueeze(1).to(q.scalar_type());
+  const Tensor wide_sin =
+      at::cat({sin, sin}, 1).unsqueeze(1).to(q.scalar_type());
+  const auto bytes = static_cast<double>(q.nbytes());
+  const auto aten = [=] {
+    const auto halves = q.chunk(2, 2);
+    const Tensor turned = at::cat({-halves[1], halves[0]}, 2);
+    q* wide_cos + turned* wide_sin;
+  };
+  const RopeOptions pairs{.pairing = RopePairing::kInterleaved};
+  cases.push_back(
+      {"rope", "[1024, 16, 128]", 2 * bytes, [=] { rope(q, cos, sin); }, aten});
+  cases.push_back(
+      {"rope_interleaved",
+       "[1024, 16, 128]",
+       2 * bytes,
+       [=] { rope(q, cos, sin, pairs); },
+       aten});
+}
+
+fettle::Json measure(const Case& c, double rate) {
+  constexpr int kRuns = 11;
+  std::vector<double> ours, theirs;
+  c.op();
+  c.aten();
+  for (int i = 0; i < kRuns; ++i) {
+    ours.push_back(seconds(c.op));
+    theirs.push_back(seconds(c.aten));
+  }
+  const double op = median(ours), aten = median(theirs);
+  return {
+      {"op", c.name},
+      {"shape", c.shape},
+      {"seconds", op},
+      {"aten_seconds", aten},
+      {"speedup", aten / op},
+      {"of_memcpy", c.bytes / op / rate}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  auto type = at::dtype(at::kFloat);
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--bf16") == 0) {
+      type = at::dtype(at::kBFloat16);
+    } else if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+      at::set_num_threads(std::max(1, std::atoi(argv[++i])));
+    } else {
+      std::cerr << "usage: fettle_bench_kernels [--threads N] [--bf16]\n";
+      return 2;
+    }
+  }
+  at::NoGradGuard no_gradients;
+  const double rate = memcpy_rate();
+  std::vector<Case> cases;
+  add_norm(cases, type);
+  add_swiglu(cases, type);
+  add_rows(cases, type);
+  add_cross_entropy(cases, type);
+  add_rope(cases, type);
+  fettle::Json report = {
+      {"threads", at::get_num_threads()},
+      {"dtype", at::toString(c10::typeMetaToScalarType(type.dtype()))},
+      {"memcpy_bytes_per_second", rate}};
+  for (const Case& c : cases) report["ops"].push_back(measure(c, rate));
+  std::cout << report.dump(2) << '\n';
+}

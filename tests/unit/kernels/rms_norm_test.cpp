@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/rms_norm.h"
+
+#include <catch2/catch.hpp>
+
+#include "core/error.h"
+#include "device_case.h"
+
+namespace fettle::kernels {
+namespace {
+
+using namespace test;
+
+constexpr double kEps = 1e-6;
+
+at::Tensor composed(const at::Tensor& x, const at::Tensor& w) {
+  return x * at::rsqrt(x.pow(2).mean(-1, true) + kEps) * w;
+}
+
+// Widths around the vector lengths, one of them long enough for wide loads.
+void check(const DeviceCase& where) {
+  for (const std::int64_t width : {1, 7, 64, 101, 1024}) {
+    CAPTURE(where.name, width);
+    const at::Tensor x = values({67, width}, width, where);
+    const at::Tensor w = values({width}, 1, where);
+    const at::Tensor dy = values({67, width}, 2, where);
+    const at::Tensor deep_x = x.to(at::kDouble).requires_grad_();
+    const at::Tensor deep_w = w.to(at::kDouble).requires_grad_();
+    const at::Tensor truth = composed(deep_x, deep_w);
+    const auto grads =
+        torch::autograd::grad({truth}, {deep_x, deep_w}, {dy.to(at::kDouble)});
+
+    const auto got = rms_norm(on(where, x), on(where, w), kEps);
+    check_close(got.y, truth, where);
+    const auto back = rms_norm_backward(
+        on(where, dy),
+        on(where, x),
+        on(where, w),
+        got.rstd,
+        {.weight_gradient = true});
+    CHECK(back.dw.scalar_type() == at::kFloat);
+    check_close(back.dw, grads[1], where);
+    // A row of one value is normalised to its sign: the gradient is all but 0,
+    // and only its size against dy·w·rstd means anything.
+    if (width > 1) check_close(back.dx, grads[0], where);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a constant row is normalised to the weight") {
+  const auto got = rms_norm(at::full({2, 40}, 3.0f), at::full({40}, 2.0f), 0.0);
+  CHECK(at::equal(got.y, at::full({2, 40}, 2.0f)));
+  CHECK(at::allclose(got.rstd, at::full({2}, 1.0f / 3.0f), 1e-7, 0.0));
+}
+
+TEST_CASE("a row of zeros stays zero and eps bounds its scale") {
+  const auto got = rms_norm(at::zeros({1, 9}), at::ones({9}), 0.25);
+  CHECK(at::equal(got.y, at::zeros({1, 9})));
+  CHECK(got.rstd.item<float>() == 2.0f);
+}
+
+TEST_CASE("the gradient is at a right angle to the row when eps is 0") {
+  const DeviceCase where = cpu_cases()[0];
+  const at::Tensor x = values({5, 300}, 3, where);
+  const at::Tensor w = values({300}, 4, where);
+  const at::Tensor dy = values({5, 300}, 5, where);
+  const auto got = rms_norm(x, w, 0.0);
+  const at::Tensor dx = rms_norm_backward(dy, x, w, got.rstd).dx;
+  const at::Tensor cosine = (dx * x).sum(-1) / (dx.norm(2, -1) * x.norm(2, -1));
+  CHECK(cosine.abs().max().item<float>() < 1e-6f);
+}
+
+TEST_CASE("without a wish for it there is no gradient of the norm's weight") {
+  const at::Tensor x = at::ones({2, 4});
+  const auto got = rms_norm(x, at::ones({4}), 0.0);
+  CHECK_FALSE(rms_norm_backward(x, x, at::ones({4}), got.rstd).dw.defined());
+}
+
+TEST_CASE("heads are normalised one by one, strided or not") {
+  const DeviceCase where = cpu_cases()[0];
+  const at::Tensor fused = values({6, 5, 33}, 6, where);
+  const at::Tensor heads = fused.slice(1, 1, 4);  // [6, 3, 33], strided
+  const at::Tensor w = values({33}, 7, where);
+  const auto got = rms_norm(heads, w, kEps);
+  const auto flat = rms_norm(heads.reshape({18, 33}), w, kEps);
+  CHECK(got.y.is_contiguous());
+  CHECK(same_bits(got.y.reshape({18, 33}), flat.y));
+  const auto back = rms_norm_backward(heads, heads, w, got.rstd);
+  const auto flat_back = rms_norm_backward(
+      heads.reshape({18, 33}), heads.reshape({18, 33}), w, flat.rstd);
+  CHECK(same_bits(back.dx.reshape({18, 33}), flat_back.dx));
+}
+
+TEST_CASE("rms_norm of no rows is empty") {
+  const at::Tensor x = at::empty({0, 8});
+  const auto got = rms_norm(x, at::ones({8}), kEps);
+  CHECK(got.y.sizes() == at::IntArrayRef({0, 8}));
+  const auto back = rms_norm_backward(
+      x, x, at::ones({8}), got.rstd, {.weight_gradient = true});
+  CHECK(at::equal(back.dw, at::zeros({8})));
+}
+
+TEST_CASE("rms_norm refuses what does not fit") {
+  const at::Tensor x = at::ones({3, 8}), w = at::ones({8});
+  CHECK_THROWS_AS(rms_norm(x, at::ones({9}), kEps), InternalError);
+  CHECK_THROWS_AS(rms_norm(x.t(), at::ones({3}), kEps), InternalError);
+  CHECK_THROWS_AS(rms_norm(x, w.to(at::kDouble), kEps), InternalError);
+  CHECK_THROWS_AS(
+      rms_norm(x.to(at::kHalf), w.to(at::kHalf), kEps), InternalError);
+  CHECK_THROWS_AS(
+      rms_norm_backward(at::ones({3, 7}), x, w, at::ones({3})), InternalError);
+  CHECK_THROWS_AS(rms_norm_backward(x, x, w, at::ones({2})), InternalError);
+}
+
+TEST_CASE("rms_norm equals its composition") {
+  for (const auto& where : cpu_cases()) check(where);
+}
+
+TEST_CASE("rms_norm equals its composition on a GPU", "[gpu]") {
+  for (const auto& where : gpu_cases()) check(where);
+}
+
+}  // namespace fettle::kernels
