@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "text/onig_pattern.h"
+#include "text/character_sets.h"
 #include "text/utf8.h"
 
 namespace fettle::text {
@@ -121,7 +121,7 @@ AddedTokens::AddedTokens(
     const BpeModel& model,
     const Normalizer& normalizer)
     : subject_(tokenizer.subject()),
-      word_(fmt::format("[{}]", rust_word_class()), subject_) {
+      word_(fmt::format("[{}]", rust_word_members()), subject_) {
   if (tokenizer.has("added_tokens")) {
     const Json& list = tokenizer.at("added_tokens");
     if (!list.is_array()) tokenizer.refuse("added_tokens", "must be a list");

@@ -186,10 +186,14 @@ std::vector<ChatSegment> ChatSession::render(
   process_->send(messages.dump() + "\n");
   const Json answer = reply(subject);
   const JsonObject object(answer, "chat", subject);
-  const Json& list = object.at("segments");
   std::vector<ChatSegment> segments;
+  const Json& list = object.at("segments");
   for (const Json& item : list) {
-    segments.push_back({item.at(0).get<std::string>(), item.at(1).get<bool>()});
+    if (!item.is_array() || item.size() != 2 || !item[0].is_string() ||
+        !item[1].is_boolean()) {
+      object.refuse("segments", "must hold pairs of a text and a truth value");
+    }
+    segments.push_back({item[0].get<std::string>(), item[1].get<bool>()});
   }
   return segments;
 }

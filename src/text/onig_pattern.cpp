@@ -9,39 +9,11 @@
 #include <vector>
 
 #include "core/error.h"
-#include "text/unicode_additions.h"
+#include "text/character_sets.h"
 #include "text/utf8.h"
 
 namespace fettle::text {
 namespace {
-
-// Insides of character classes. PCRE2's own \s also takes U+180E, and its \w
-// is narrower than Oniguruma's, which counts the Latin-1 digits as letters.
-constexpr std::string_view kSpace = "\\x{9}-\\x{d}\\x{20}\\x{85}\\p{Z}";
-constexpr std::string_view kNotSpace = "\\P{wspace}";
-constexpr std::string_view kOnigWord =
-    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}"
-    "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
-constexpr std::string_view kHex = "0-9A-Fa-f";
-
-// Added members of a general category: "L" takes all of "Lu", "Ll", ...
-std::string additions(std::string_view category) {
-  std::string out;
-  for (const CategoryRange& range : unicode_additions()) {
-    const std::string_view name = range.category;
-    if (name.substr(0, category.size()) != category) continue;
-    out += fmt::format(
-        "\\x{{{:x}}}-\\x{{{:x}}}",
-        static_cast<std::uint32_t>(range.first),
-        static_cast<std::uint32_t>(range.last));
-  }
-  return out;
-}
-
-std::string word_additions() {
-  return additions("L") + additions("M") + additions("Nd") + additions("Nl") +
-         additions("Pc");
-}
 
 bool is_general_category(std::string_view name) {
   return !name.empty() && name.size() <= 2 &&
@@ -198,22 +170,22 @@ class Translator {
     };
     switch (c) {
       case 's':
-        return shorthand(kSpace);
+        return shorthand(kSpaceMembers);
       case 'S':
-        if (in_class) return shorthand(kNotSpace);
-        return inverse(kSpace);
+        if (in_class) return shorthand(kNotSpaceMembers);
+        return inverse(kSpaceMembers);
       case 'd':
-        return shorthand("\\p{Nd}" + additions("Nd"));
+        return shorthand("\\p{Nd}" + added_members("Nd"));
       case 'D':
-        return inverse("\\p{Nd}" + additions("Nd"));
+        return inverse("\\p{Nd}" + added_members("Nd"));
       case 'w':
-        return shorthand(std::string(kOnigWord) + word_additions());
+        return shorthand(onig_word_members());
       case 'W':
-        return inverse(std::string(kOnigWord) + word_additions());
+        return inverse(onig_word_members());
       case 'h':
-        return shorthand(kHex);
+        return shorthand(kHexMembers);
       case 'H':
-        return inverse(kHex);
+        return inverse(kHexMembers);
       case 'v':
         return shorthand("\\x{b}");
       case 'p':
@@ -285,7 +257,7 @@ class Translator {
   }
 
   void word_boundary(bool inverse) {
-    const std::string word = std::string(kOnigWord) + word_additions();
+    const std::string word = onig_word_members();
     const std::string edge =
         fmt::format("(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}])", word);
     const std::string inside =
@@ -307,7 +279,7 @@ class Translator {
     }
     at_ = close + 1;
     const std::string added =
-        is_general_category(name) ? additions(name) : std::string();
+        is_general_category(name) ? added_members(name) : std::string();
     if (added.empty()) {
       out_ += fmt::format("\\{}{{{}}}", negated ? 'P' : 'p', name);
     } else if (!negated) {
@@ -367,11 +339,6 @@ std::string escape_regex(std::string_view literal) {
     out += c;
   }
   return out;
-}
-
-std::string rust_word_class() {
-  return "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}" +
-         word_additions();
 }
 
 }  // namespace fettle::text

@@ -19,8 +19,4 @@ std::string translate_onig(std::string_view pattern, std::string_view subject);
 // The pattern that matches `literal` itself.
 std::string escape_regex(std::string_view literal);
 
-// Inside of a PCRE2 character class: the members of \\w in Rust's regex crate,
-// which the reference uses for whole words of added tokens and `Whitespace`.
-std::string rust_word_class();
-
 }  // namespace fettle::text

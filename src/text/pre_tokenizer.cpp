@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "text/byte_alphabet.h"
+#include "text/character_sets.h"
 #include "text/metaspace.h"
 #include "text/onig_pattern.h"
 #include "text/pattern.h"
@@ -185,7 +186,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(
         translate_onig("\\s", name), name, {SplitBehavior::kRemoved});
   }
   if (type == "Whitespace") {
-    const std::string word = rust_word_class();
+    const std::string word = rust_word_members();
     return split_at(
         fmt::format("[{0}]+|[^{0}\\p{{wspace}}]+", word),
         name,

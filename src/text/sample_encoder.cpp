@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
+#include <cstdint>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -23,9 +24,10 @@ Ids read_ids(const JsonObject& object, std::string_view key) {
   Ids ids;
   ids.reserve(list.size());
   for (const Json& item : list) {
+    // As a double, in which every such integer is exact.
     const bool fits = item.is_number_integer() &&
-                      item >= std::numeric_limits<std::int32_t>::min() &&
-                      item <= std::numeric_limits<std::int32_t>::max();
+                      item.get<double>() >= INT32_MIN &&
+                      item.get<double>() <= INT32_MAX;
     if (!fits) {
       object.refuse(
           key,

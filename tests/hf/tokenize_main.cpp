@@ -7,6 +7,9 @@
 //   fettle_tokenize MODEL --decode   stdin: a JSON list of ids a line; stdout:
 //                                    the text as a JSON string
 //   fettle_tokenize MODEL --bench    stdin: one text; stdout: MB/s as JSON
+//   fettle_tokenize MODEL --samples DATA PYTHON SCRIPT
+//                                    stdout: ids and labels of each sample of a
+//                                    data file, a JSON object a line
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -16,6 +19,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "text/dataset.h"
 #include "text/tokenizer.h"
 
 namespace {
@@ -38,6 +42,18 @@ void decode_all(const Tokenizer& tokenizer) {
   while (std::getline(std::cin, line)) {
     const auto ids = Json::parse(line).get<std::vector<std::int32_t>>();
     std::cout << Json(tokenizer.decode(ids)).dump() << '\n';
+  }
+}
+
+void print_samples(const Tokenizer& tokenizer, char** arguments) {
+  fettle::text::SampleOptions options;
+  options.vocab_limit = tokenizer.vocab_size();
+  options.model_folder = arguments[1];
+  options.renderer = {arguments[4], arguments[5]};
+  fettle::text::JsonlReader reader(arguments[3], tokenizer, options);
+  while (const auto sample = reader.next()) {
+    std::cout << Json{{"ids", sample->ids}, {"labels", sample->labels}}.dump()
+              << '\n';
   }
 }
 
@@ -70,7 +86,7 @@ void bench(const Tokenizer& tokenizer) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "usage: fettle_tokenize MODEL [--plain|--decode|--bench]\n";
+    std::cerr << "usage: fettle_tokenize MODEL [MODE]\n";
     return 2;
   }
   try {
@@ -80,6 +96,8 @@ int main(int argc, char** argv) {
       bench(tokenizer);
     } else if (mode == "--decode") {
       decode_all(tokenizer);
+    } else if (mode == "--samples" && argc == 6) {
+      print_samples(tokenizer, argv);
     } else {
       encode_all(tokenizer, {mode != "--plain"});
     }
