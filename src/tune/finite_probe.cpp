@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/finite_probe.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "sweep/sweep.h"
+
+namespace fettle::tune {
+
+void FiniteProbe::see(std::int64_t layer, const at::Tensor& tensor) {
+  if (layer >= first_.load()) return;
+  if (tensor.isfinite().all().item<bool>()) return;
+  std::int64_t first = first_.load();
+  while (layer < first && !first_.compare_exchange_weak(first, layer)) {
+  }
+}
+
+void FiniteProbe::on_routing(
+    std::int64_t layer, const model::RoutingView& view) {
+  see(layer, view.x);
+  see(layer, view.logits);
+}
+
+void FiniteProbe::on_expert(std::int64_t layer, const model::ExpertView& view) {
+  see(layer, view.y);
+}
+
+std::int64_t FiniteProbe::layer() const {
+  const std::int64_t first = first_.load();
+  return first == kNone ? -1 : first;
+}
+
+std::string locate_non_finite(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const store::ActivationStoreOptions& activations) {
+  FiniteProbe probe;
+  const std::array<sweep::Observer*, 1> observers{&probe};
+  sweep::Sweep sweep(model, batches, {activations});
+  sweep.forward(observers, {.keep_boundaries = false});
+  if (probe.layer() < 0) return "after the last layer with experts";
+  return fmt::format("in layer {}", probe.layer());
+}
+
+}  // namespace fettle::tune

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/neuron_rows.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace fettle::tune {
+
+namespace {
+
+std::span<const std::int64_t> entries(const at::Tensor& index) {
+  return {
+      index.const_data_ptr<std::int64_t>(),
+      static_cast<std::size_t>(index.size(0))};
+}
+
+at::Tensor index_tensor(const std::vector<std::int64_t>& values) {
+  return at::tensor(values, at::kLong);
+}
+
+}  // namespace
+
+NeuronRows no_rows(std::int64_t hidden_size) {
+  return {
+      at::empty({0}, at::kLong), at::empty({3, 0, hidden_size}, at::kFloat)};
+}
+
+std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer) {
+  std::vector<std::int64_t> offsets{0};
+  for (const std::int64_t width : layer.expert_widths) {
+    offsets.push_back(offsets.back() + width);
+  }
+  return offsets;
+}
+
+std::vector<std::int64_t> expert_ranges(
+    const at::Tensor& index, std::span<const std::int64_t> offsets) {
+  const auto all = entries(index);
+  std::vector<std::int64_t> ranges;
+  for (const std::int64_t offset : offsets) {
+    ranges.push_back(
+        std::lower_bound(all.begin(), all.end(), offset) - all.begin());
+  }
+  return ranges;
+}
+
+BankRows BankRows::to(at::Device device) const {
+  return {gate.to(device), up.to(device), down.to(device)};
+}
+
+BankRows bank_rows(
+    const at::Tensor& index, std::span<const std::int64_t> offsets) {
+  const auto ranges = expert_ranges(index, offsets);
+  BankRows rows{index.clone(), index.clone(), index};
+  for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
+    const std::int64_t count = ranges[e + 1] - ranges[e];
+    // Before expert e lie 2 offsets[e] rows of gate_up, then its gate rows.
+    rows.gate.narrow(0, ranges[e], count).add_(offsets[e]);
+    rows.up.narrow(0, ranges[e], count).add_(offsets[e + 1]);
+  }
+  return rows;
+}
+
+void write_rows(
+    const BankRows& rows, const at::Tensor& values, model::ExpertBank& bank) {
+  if (values.size(1) == 0) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor typed = values.to(bank.down.scalar_type());
+  bank.gate_up.index_copy_(0, rows.gate, typed[0]);
+  bank.gate_up.index_copy_(0, rows.up, typed[1]);
+  bank.down.index_copy_(0, rows.down, typed[2]);
+}
+
+NeuronRows read_rows(
+    const model::ModelReader& reader,
+    std::int64_t layer,
+    const at::Tensor& index) {
+  const auto offsets = expert_offsets(reader.config().layers[layer]);
+  const auto ranges = expert_ranges(index, offsets);
+  NeuronRows rows{
+      index,
+      at::empty({3, index.size(0), reader.config().hidden_size}, at::kFloat)};
+  for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
+    const std::int64_t count = ranges[e + 1] - ranges[e];
+    if (count == 0) continue;
+    const at::Tensor columns = index.narrow(0, ranges[e], count) - offsets[e];
+    at::Tensor into = rows.values.narrow(1, ranges[e], count);
+    const auto expert = static_cast<std::int64_t>(e);
+    const auto read = [&](model::Role role) {
+      return reader.read({role, layer, expert});
+    };
+    into[0].copy_(read(model::Role::kExpertGate).index_select(0, columns));
+    into[1].copy_(read(model::Role::kExpertUp).index_select(0, columns));
+    into[2].copy_(read(model::Role::kExpertDown).index_select(1, columns).t());
+  }
+  return rows;
+}
+
+CommonPositions common_positions(const at::Tensor& a, const at::Tensor& b) {
+  const auto left = entries(a);
+  const auto right = entries(b);
+  std::vector<std::int64_t> in_a;
+  std::vector<std::int64_t> in_b;
+  for (std::size_t i = 0, j = 0; i < left.size() && j < right.size();) {
+    if (left[i] == right[j]) {
+      in_a.push_back(static_cast<std::int64_t>(i));
+      in_b.push_back(static_cast<std::int64_t>(j));
+    }
+    const bool step_a = left[i] <= right[j];
+    const bool step_b = right[j] <= left[i];
+    i += step_a ? 1 : 0;
+    j += step_b ? 1 : 0;
+  }
+  return {index_tensor(in_a), index_tensor(in_b)};
+}
+
+at::Tensor difference(const at::Tensor& a, const at::Tensor& b) {
+  const auto left = entries(a);
+  const auto right = entries(b);
+  std::vector<std::int64_t> result;
+  std::set_difference(
+      left.begin(),
+      left.end(),
+      right.begin(),
+      right.end(),
+      std::back_inserter(result));
+  return index_tensor(result);
+}
+
+NeuronRows merge_rows(const NeuronRows& a, const NeuronRows& b) {
+  const auto [index, order] = at::cat({a.index, b.index}).sort();
+  FETTLE_ASSERT(
+      index.size(0) < 2 || index.diff().min().item<std::int64_t>() > 0);
+  return {
+      index,
+      at::cat({a.values, b.values}, 1)
+          .index_select(1, order.to(a.values.device()))};
+}
+
+}  // namespace fettle::tune

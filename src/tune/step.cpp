@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/step.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "sweep/micro_batches.h"
+#include "sweep/sweep.h"
+#include "tune/finite_probe.h"
+
+namespace fettle::tune {
+
+namespace {
+
+// Seconds since the last call.
+class Lap {
+ public:
+  double operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    const std::chrono::duration<double> passed = now - last_;
+    last_ = now;
+    return passed.count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ =
+      std::chrono::steady_clock::now();
+};
+
+double sum(const std::vector<at::Tensor>& nll) {
+  double total = 0.0;
+  for (const at::Tensor& one : nll) {
+    total += one.sum(at::kDouble).item<double>();
+  }
+  return total;
+}
+
+// The lowest layer that anything is trained in: none below has a backward pass.
+std::int64_t first_trained(const Parts& parts, std::int64_t layers) {
+  for (std::int64_t l = 0; l < layers; ++l) {
+    for (const auto& part : parts) {
+      if (part->trains(l)) return l;
+    }
+  }
+  return layers;
+}
+
+std::vector<sweep::Observer*> observers_of(const Parts& parts) {
+  std::vector<sweep::Observer*> observers;
+  for (const auto& part : parts) observers.push_back(part.get());
+  return observers;
+}
+
+// Layers are added in one order, so that the sum has the same bits each time.
+void measure_gradient(const StepInput& input, StepResult& result) {
+  double total = 0.0;
+  for (std::int64_t l = input.model.config().num_layers() - 1; l >= 0; --l) {
+    for (const auto& part : input.parts) {
+      total += part->gradient_norm_squared(l);
+    }
+    // The backward sweep meets the highest layer first.
+    if (!std::isfinite(total) && result.failure.empty()) {
+      result.failure =
+          fmt::format("the gradient is not finite, first in layer {}", l);
+    }
+  }
+  result.grad_norm = std::sqrt(total);
+}
+
+void update(const StepInput& input, const StepResult& result) {
+  UpdateInput update{input.step};
+  // As torch.nn.utils.clip_grad_norm_.
+  const double scale = input.clip_norm / (result.grad_norm + 1e-6);
+  if (input.clip_norm > 0.0 && scale < 1.0) update.gradient_scale = scale;
+  for (std::int64_t l = 0; l < input.model.config().num_layers(); ++l) {
+    for (const auto& part : input.parts) part->update(l, update);
+  }
+}
+
+}  // namespace
+
+StepResult run_step(const StepInput& input) {
+  Lap lap;
+  StepResult result;
+  result.loss_tokens = sweep::loss_tokens(input.batches);
+  if (result.loss_tokens == 0) {
+    throw UserError(
+        "tune",
+        fmt::format("step {}", input.step + 1),
+        "expected tokens to train on, found every label masked; check the "
+        "training data");
+  }
+  const double mean = 1.0 / static_cast<double>(result.loss_tokens);
+  sweep::Sweep sweep(input.model, input.batches, {input.activations});
+  sweep.forward({}, {.keep_boundaries = true});
+  result.loss = sum(sweep.token_nll_with_gradient(mean)) * mean;
+  result.forward_seconds = lap();
+  if (!std::isfinite(result.loss)) {
+    result.failure =
+        "the loss is not finite, first " +
+        locate_non_finite(input.model, input.batches, input.activations);
+    return result;
+  }
+  const std::vector<sweep::Observer*> observers = observers_of(input.parts);
+  sweep.backward(
+      observers, first_trained(input.parts, input.model.config().num_layers()));
+  measure_gradient(input, result);
+  result.backward_seconds = lap();
+  if (!result.failure.empty()) return result;
+  update(input, result);
+  result.update_seconds = lap();
+  return result;
+}
+
+void probe_gradient(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const store::ActivationStoreOptions& activations,
+    sweep::Observer& observer) {
+  sweep::Sweep sweep(model, batches, {activations});
+  sweep.forward({}, {.keep_boundaries = true});
+  if (!std::isfinite(sum(sweep.token_nll_with_gradient(1.0)))) {
+    throw UserError(
+        "tune",
+        "loss",
+        "expected a finite loss before choosing what to train, found none, "
+        "first " +
+            locate_non_finite(model, batches, activations) +
+            "; evaluate the model first");
+  }
+  std::int64_t first = 0;
+  while (!model.config().layers[first].sparse) ++first;
+  const std::array<sweep::Observer*, 1> observers{&observer};
+  sweep.backward(observers, first);
+}
+
+}  // namespace fettle::tune

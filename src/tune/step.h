@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// One step of training: a forward and a backward sweep over the step's tokens,
+// clipping by the norm of the whole gradient, one update of every part.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/causal_lm.h"
+#include "model/packed_tokens.h"
+#include "store/activation_store.h"
+#include "tune/trainable_part.h"
+
+namespace fettle::tune {
+
+using Parts = std::vector<std::unique_ptr<TrainablePart>>;
+
+struct StepInput {
+  model::CausalLm& model;  // its patch is the parts'
+  const Parts& parts;      // prepared
+  const std::vector<model::PackedTokens>& batches;
+  const store::ActivationStoreOptions& activations;
+  std::int64_t step = 0;
+  double clip_norm = 0.0;  // 0: any
+};
+
+struct StepResult {
+  double loss = 0.0;       // mean over scored tokens
+  double grad_norm = 0.0;  // before clipping
+  std::int64_t loss_tokens = 0;
+  double forward_seconds = 0.0;
+  double backward_seconds = 0.0;
+  double update_seconds = 0.0;
+  // When the loss or gradient is not finite: what and in which layer. Nothing
+  // was updated then.
+  std::string failure;
+};
+
+// Throws UserError when no token of the step is scored.
+StepResult run_step(const StepInput& input);
+
+// Shows the backward sweep over `batches` of the loss summed over tokens to
+// `observer`. Throws UserError when the loss is not finite.
+void probe_gradient(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const store::ActivationStoreOptions& activations,
+    sweep::Observer& observer);
+
+}  // namespace fettle::tune

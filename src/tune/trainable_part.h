@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// One kind of trainable parameter. A method of tuning is a composition of
+// parts; the trainer knows parts only by this interface. In a step a part is
+// prepared, watches the backward sweep to collect its gradient (Observer), and
+// is then told to update layer by layer; whenever a layer is loaded, patch()
+// puts the current values in.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+#include "artifact/tensor_file.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "model/layer_weights.h"
+#include "sweep/observer.h"
+
+namespace fettle::tune {
+
+// Runs a forward and a backward sweep over at least `sequences` of the
+// sequences that training will see next, each a micro-batch by itself, with the
+// loss summed over tokens, and shows the backward pass to `observer`.
+using GradientProbe =
+    std::function<void(sweep::Observer& observer, std::int64_t sequences)>;
+
+struct PrepareInput {
+  std::int64_t step = 0;  // the step about to be made, from 0
+  const GradientProbe& probe;
+  Reporter& reporter;
+};
+
+struct UpdateInput {
+  std::int64_t step = 0;
+  double gradient_scale = 1.0;  // of clipping
+};
+
+class TrainablePart : public sweep::Observer {
+ public:
+  // Names the part in files, such as "neurons".
+  virtual std::string_view name() const = 0;
+
+  // Called before every step: chooses what to train where that is due. The
+  // same state and data must lead to the same choice.
+  virtual void prepare(const PrepareInput& input) = 0;
+  // Whether the step prepared last trains anything in `layer`.
+  virtual bool trains(std::int64_t layer) const = 0;
+  virtual std::int64_t trainable_weights() const = 0;
+
+  // Puts the current values into a loaded layer. Twice is as good as once.
+  virtual void patch(
+      std::int64_t layer, model::LayerWeights& weights) const = 0;
+
+  // Sum of squares of the layer's gradient in the last backward sweep; 0 where
+  // it trains nothing.
+  virtual double gradient_norm_squared(std::int64_t layer) const = 0;
+  virtual void update(std::int64_t layer, const UpdateInput& input) = 0;
+  // Rate of a step, for the record.
+  virtual double learning_rate(std::int64_t step) const = 0;
+
+  // All that a later step depends on, under names that begin with name().
+  virtual void save_state(artifact::TensorMap& into) const = 0;
+  // Throws UserError on a tensor that is missing or doesn't fit the model.
+  virtual void load_state(const artifact::TensorMap& from) = 0;
+
+  // The values trained, as an adapter holds them (adapter.h).
+  virtual void save_adapter(artifact::TensorMap& into) const = 0;
+};
+
+}  // namespace fettle::tune

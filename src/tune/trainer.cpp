@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/trainer.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "sweep/micro_batches.h"
+#include "tune/adapter.h"
+#include "tune/method.h"
+
+namespace fettle::tune {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// What a resumed run must share with the run that saved the state.
+Json identity_of(const TuneInput& input, const TuneOptions& options) {
+  Json data = input.train.state();
+  data.erase("current");
+  for (Json& source : data["sources"]) source.erase("drawn");
+  Json same = to_json(options);
+  same.erase("save_every");  // has no part in the numbers
+  return {
+      {"model", model_fingerprint(input.model.reader())},
+      {"data", std::move(data)},
+      {"options", std::move(same)}};
+}
+
+}  // namespace
+
+Trainer::Trainer(
+    const TuneInput& input, const TuneOptions& options, Reporter& reporter)
+    : input_(input),
+      options_(options),
+      reporter_(reporter),
+      directory_(input.out, {.resume = options.resume}),
+      parts_(make_parts(
+          options, input.model.reader(), input.model.options().device)),
+      identity_(identity_of(input, options)),
+      micro_batch_tokens_(input.micro_batch_tokens),
+      sequences_per_step_(options.tokens_per_step / options.seq_len) {
+  input_.model.set_patch(
+      [this](std::int64_t layer, model::LayerWeights& weights) {
+        for (const auto& part : parts_) part->patch(layer, weights);
+      });
+}
+
+Trainer::~Trainer() { input_.model.set_patch({}); }
+
+// Steps already done.
+std::int64_t Trainer::restore() {
+  if (!options_.resume) return 0;
+  const auto state = load_newest_state(directory_.path());
+  if (!state) {
+    reporter_.note("no saved state found; starting from the first step");
+    return 0;
+  }
+  check_same_run(state->identity, identity_);
+  for (const auto& part : parts_) part->load_state(state->tensors);
+  input_.train.restore(state->cursor);
+  if (state->micro_batch_tokens > micro_batch_tokens_) {
+    reporter_.note(fmt::format(
+        "micro-batches of {} tokens instead of {}: the result may differ in "
+        "rounding from a run with the memory of before",
+        micro_batch_tokens_,
+        state->micro_batch_tokens));
+  } else {
+    micro_batch_tokens_ = state->micro_batch_tokens;
+  }
+  reporter_.note(fmt::format("resuming after step {}", state->step));
+  return state->step;
+}
+
+std::vector<model::Sequence> Trainer::draw(std::int64_t sequences) {
+  std::vector<model::Sequence> drawn;
+  for (std::int64_t i = 0; i < sequences; ++i) {
+    text::PackedSequence next = input_.train.next();
+    drawn.push_back(
+        {std::move(next.ids),
+         std::move(next.labels),
+         std::move(next.document_starts)});
+  }
+  return drawn;
+}
+
+void Trainer::probe(sweep::Observer& observer, std::int64_t sequences) {
+  const Json cursor = input_.train.state();
+  Progress progress(
+      reporter_, "choose", static_cast<std::uint64_t>(sequences), "sequences");
+  for (std::int64_t left = sequences; left > 0;) {
+    const std::int64_t count = std::min(left, sequences_per_step_);
+    // Sequences are seq_len long: each becomes a micro-batch of its own.
+    probe_gradient(
+        input_.model,
+        sweep::micro_batches(
+            draw(count), options_.seq_len, input_.model.config().vocab_size),
+        input_.activations,
+        observer);
+    progress.advance(static_cast<std::uint64_t>(count));
+    left -= count;
+  }
+  input_.train.restore(cursor);
+}
+
+void Trainer::prepare(std::int64_t step) {
+  const auto start = Clock::now();
+  const GradientProbe gradient_probe =
+      [this](sweep::Observer& observer, std::int64_t sequences) {
+        probe(observer, sequences);
+      };
+  for (const auto& part : parts_) {
+    part->prepare({step, gradient_probe, reporter_});
+  }
+  times_.prepare = seconds_since(start);
+}
+
+std::vector<sweep::EvalScore> Trainer::evaluate() {
+  const auto start = Clock::now();
+  auto scores = sweep::evaluate(
+                    input_.model,
+                    nullptr,
+                    input_.held_out,
+                    {.micro_batch_tokens = micro_batch_tokens_,
+                     .chunk_tokens = options_.tokens_per_step,
+                     .activations = input_.activations},
+                    reporter_)
+                    .sets;
+  for (const sweep::EvalScore& score : scores) {
+    reporter_.note(fmt::format(
+        "{}: {:.4f} nats over {} tokens", score.name, score.nll, score.tokens));
+  }
+  times_.eval = seconds_since(start);
+  return scores;
+}
+
+void Trainer::save(std::int64_t step) {
+  const auto start = Clock::now();
+  RunState state{
+      step, identity_, input_.train.state(), micro_batch_tokens_, {}};
+  for (const auto& part : parts_) part->save_state(state.tensors);
+  save_state(directory_.path(), state);
+  times_.save = seconds_since(start);
+}
+
+void Trainer::fail(std::int64_t step, const std::string& why) {
+  throw UserError(
+      "tune",
+      fmt::format("step {}", step + 1),
+      fmt::format(
+          "{}; the state after step {} is in {}; try a lower lr or a longer "
+          "warmup_steps",
+          why,
+          step,
+          directory_.path().string()));
+}
+
+void Trainer::make_step(std::int64_t step) {
+  times_ = {};
+  const auto start = Clock::now();
+  const Json cursor = input_.train.state();
+  prepare(step);
+  const auto batches = sweep::micro_batches(
+      draw(sequences_per_step_),
+      micro_batch_tokens_,
+      input_.model.config().vocab_size);
+  const StepResult result = run_step(
+      {input_.model,
+       parts_,
+       batches,
+       input_.activations,
+       step,
+       options_.clip_norm});
+  if (!result.failure.empty()) {
+    input_.train.restore(cursor);
+    save(step);
+    fail(step, result.failure);
+  }
+  result_.steps = step + 1;
+  result_.loss = result.loss;
+  result_.tokens += sequences_per_step_ * options_.seq_len;
+  result_.seconds += seconds_since(start);
+  record(step, result);
+}
+
+void Trainer::record(std::int64_t step, const StepResult& result) {
+  const bool last = step + 1 == options_.steps;
+  const bool eval_due = last || (options_.eval_every > 0 &&
+                                 (step + 1) % options_.eval_every == 0);
+  std::vector<sweep::EvalScore> losses;
+  if (eval_due && !input_.held_out.empty()) losses = evaluate();
+  if (last) result_.held_out_after = losses;
+  const auto tokens = sequences_per_step_ * options_.seq_len;
+  const double sweeps =
+      result.forward_seconds + result.backward_seconds + result.update_seconds;
+  Json rates = Json::object();
+  for (const auto& part : parts_) {
+    rates[std::string(part->name())] = part->learning_rate(step);
+  }
+  Json line{
+      {"step", step + 1},
+      {"loss", result.loss},
+      {"lr", std::move(rates)},
+      {"grad_norm", result.grad_norm},
+      {"tokens", tokens},
+      {"loss_tokens", result.loss_tokens},
+      {"tokens_per_second", static_cast<double>(tokens) / sweeps},
+      {"seconds",
+       {{"prepare", times_.prepare},
+        {"forward", result.forward_seconds},
+        {"backward", result.backward_seconds},
+        {"update", result.update_seconds},
+        {"eval", times_.eval}}}};
+  if (!losses.empty()) line["eval"] = tune::to_json(losses);
+  metrics_->append(line);
+}
+
+bool Trainer::stop_requested() const {
+  return input_.stop_requested != nullptr && input_.stop_requested->load();
+}
+
+TuneResult Trainer::run() {
+  const std::int64_t first = restore();
+  result_.steps = first;
+  metrics_.emplace(directory_.path() / "metrics.jsonl", first > 0 ? first : -1);
+  if (first == 0 && !input_.held_out.empty()) {
+    result_.held_out_before = evaluate();
+    metrics_->append(
+        {{"step", 0},
+         {"eval", tune::to_json(result_.held_out_before)},
+         {"seconds", {{"eval", times_.eval}}}});
+  }
+  Progress progress(
+      reporter_,
+      "tune",
+      static_cast<std::uint64_t>(
+          (options_.steps - first) * sequences_per_step_ * options_.seq_len),
+      "tokens");
+  for (std::int64_t step = first; step < options_.steps; ++step) {
+    if (stop_requested()) {
+      save(step);
+      result_.stopped = true;
+      return result_;
+    }
+    make_step(step);
+    progress.advance(
+        static_cast<std::uint64_t>(sequences_per_step_ * options_.seq_len));
+    const bool due =
+        options_.save_every > 0 && (step + 1) % options_.save_every == 0;
+    if (due || step + 1 == options_.steps) save(step + 1);
+  }
+  finish();
+  return result_;
+}
+
+void Trainer::finish() {
+  result_.trainable_weights = 0;
+  for (const auto& part : parts_) {
+    result_.trainable_weights += part->trainable_weights();
+  }
+  save_adapter(
+      directory_.path(),
+      parts_,
+      {options_.method,
+       identity_["model"].get<std::string>(),
+       tune::to_json(options_),
+       result_.to_json()});
+  metrics_.reset();
+  remove_states(directory_.path());
+  directory_.commit();
+}
+
+}  // namespace fettle::tune

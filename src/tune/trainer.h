@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run of training from its first or resumed step to its end or stop.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "io/atomic_directory.h"
+#include "tune/metrics.h"
+#include "tune/run_state.h"
+#include "tune/step.h"
+#include "tune/tune.h"
+
+namespace fettle::tune {
+
+class Trainer {
+ public:
+  // Opens the output folder and, to resume, the state in it.
+  Trainer(
+      const TuneInput& input, const TuneOptions& options, Reporter& reporter);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  TuneResult run();
+
+ private:
+  // Seconds of the last step beyond the sweeps.
+  struct Times {
+    double prepare = 0.0;
+    double eval = 0.0;
+    double save = 0.0;
+  };
+
+  std::int64_t restore();
+  void prepare(std::int64_t step);
+  void probe(sweep::Observer& observer, std::int64_t sequences);
+  std::vector<model::Sequence> draw(std::int64_t sequences);
+  std::vector<sweep::EvalScore> evaluate();
+  void save(std::int64_t step);
+  void make_step(std::int64_t step);
+  [[noreturn]] void fail(std::int64_t step, const std::string& why);
+  bool stop_requested() const;
+  void record(std::int64_t step, const StepResult& result);
+  void finish();
+
+  const TuneInput& input_;
+  const TuneOptions& options_;
+  Reporter& reporter_;
+  io::AtomicDirectory directory_;
+  Parts parts_;
+  Json identity_;
+  std::int64_t micro_batch_tokens_;
+  std::int64_t sequences_per_step_;
+  std::optional<MetricsFile> metrics_;
+  Times times_;
+  TuneResult result_;
+};
+
+}  // namespace fettle::tune

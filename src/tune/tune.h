@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tune stage: trains parts of a model by layer-major sweeps and leaves an
+// adapter. The output folder appears whole at the end; until then
+// OUT.partial/ holds metrics.jsonl and the state to resume from, and a resumed
+// run ends in the same bits as one that was never stopped.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "core/json.h"
+#include "core/progress.h"
+#include "model/causal_lm.h"
+#include "store/activation_store.h"
+#include "sweep/evaluate.h"
+#include "text/mixture.h"
+#include "tune/tune_options.h"
+
+namespace fettle::tune {
+
+struct TuneInput {
+  // Its patch is taken over; its resident layers hold tuned values afterwards,
+  // so that it is of no further use.
+  model::CausalLm& model;
+  // Made with the options' seq_len and seed.
+  text::Mixture& train;
+  std::vector<sweep::EvalSet> held_out;
+  std::filesystem::path out;
+  std::int64_t micro_batch_tokens = 0;
+  store::ActivationStoreOptions activations;
+  // Set from elsewhere to end after the step in progress with the state saved;
+  // null: never.
+  const std::atomic<bool>* stop_requested = nullptr;
+};
+
+struct TuneResult {
+  std::int64_t steps = 0;  // done in all
+  bool stopped = false;    // before the last step: OUT.partial/ can be resumed
+  std::int64_t trainable_weights = 0;
+  std::int64_t tokens = 0;                        // seen by this process
+  double seconds = 0.0;                           // of this process
+  double loss = 0.0;                              // of the last step
+  std::vector<sweep::EvalScore> held_out_before;  // empty when resumed
+  std::vector<sweep::EvalScore> held_out_after;   // empty when stopped
+
+  Json to_json() const;
+};
+
+// {"name": {"nll": ..., "tokens": ...}, ...}
+Json to_json(const std::vector<sweep::EvalScore>& scores);
+
+// Writes OUT/adapter.safetensors, OUT/adapter.json and OUT/metrics.jsonl.
+// Throws UserError on an impossible option, a model that nothing can be tuned
+// in, a resume with another model, data or option, or a loss that is not finite
+// (the state is saved and step and layer are named).
+TuneResult tune(
+    const TuneInput& input, const TuneOptions& options, Reporter& reporter);
+
+}  // namespace fettle::tune
