@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/export.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "export/exported_weights.h"
+#include "export/reload_check.h"
+
+namespace fettle::exporter {
+namespace {
+
+// Rounding of fp32 sums whose order zero neurons change.
+constexpr double kLargestError = 1e-5;
+
+Json options_json(const ExportOptions& options) {
+  return {
+      {"format", format_name(options.format)},
+      {"dtype",
+       options.dtype ? Json(c10::toString(*options.dtype)) : Json("keep")},
+      {"drop_constants", options.drop_constants},
+      {"seed", options.seed}};
+}
+
+void check_error(const ExportResult& result, const ExportOptions& options) {
+  if (result.narrowed) return;
+  const bool same = options.format == Format::kRagged && !options.dtype;
+  const double bound = same ? 0.0 : kLargestError;
+  if (result.max_error <= bound) return;
+  throw InternalError(fmt::format(
+      "the exported model's outputs differ from the source's by {:.3g}, more "
+      "than {:.3g}",
+      result.max_error,
+      bound));
+}
+
+}  // namespace
+
+ExportResult export_model(
+    const model::ModelReader& reader,
+    const ExportOptions& options,
+    const std::filesystem::path& folder) {
+  const model::ModelConfig config = exported_config(reader.config(), options);
+  const ExportedWeights weights(reader, config, options.dtype);
+  const auto dtype = [&](const model::WeightId& id) {
+    return weights.dtype(id);
+  };
+  ExportResult result;
+  result.before = artifact::model_size(
+      reader.config(),
+      [&](const model::WeightId& id) { return reader.dtype(id); });
+  result.after = artifact::model_size(config, dtype);
+  result.padded_neurons = result.after.neurons - result.before.neurons;
+  result.narrowed = weights.narrows();
+  artifact::write_model(
+      {.source = reader,
+       .config = config,
+       .dtype = dtype,
+       .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
+       .record =
+           {.stage = "export",
+            .input_fingerprint = options.input_fingerprint,
+            .options = options_json(options)},
+       .label = "export",
+       .reporter = options.reporter},
+      folder);
+  check_tensors(folder, weights);
+  result.max_error = forward_error(reader.folder(), folder, options);
+  check_error(result, options);
+  artifact::set_measured(folder, result.to_json());
+  return result;
+}
+
+Json ExportResult::to_json() const {
+  return {
+      {"before", before.to_json()},
+      {"after", after.to_json()},
+      {"padded_neurons", padded_neurons},
+      {"narrowed", narrowed},
+      {"max_error", max_error}};
+}
+
+}  // namespace fettle::exporter

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a model in a form that other programs load, reads it back and compares
+// what was read with what was meant.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string_view>
+
+#include "artifact/model_writer.h"
+#include "core/progress.h"
+#include "model/causal_lm.h"
+#include "model/model_reader.h"
+
+namespace fettle::exporter {
+
+// hf: the family's stock layout; every layer has the same number of experts of
+// one width. hf_padded: the same, narrower experts filled up with neurons of
+// weight zero, which changes no output. ragged: Fettle's own form.
+enum class Format { kHf, kHfPadded, kRagged };
+
+// "hf", "hf-padded", "ragged". Throws UserError naming the known formats.
+Format parse_format(std::string_view name);
+std::string_view format_name(Format format);
+
+struct ExportOptions {
+  Format format = Format::kHf;
+  // Type of all weights on disk; none: as they are stored.
+  std::optional<at::ScalarType> dtype;
+  // Leave out the experts' constant outputs, for which stock layouts have no
+  // place.
+  bool drop_constants = false;
+  // Tokens of the reload check, and the seed that draws them.
+  std::int64_t check_sequences = 2;
+  std::int64_t check_tokens = 64;
+  std::uint64_t seed = 0;
+  // Where and in what type the check computes.
+  model::ModelOptions check;
+  // Fingerprint of the source, for the manifest.
+  std::string input_fingerprint;
+  // Told of every byte written; null: silent.
+  Reporter* reporter = nullptr;
+};
+
+struct ExportResult {
+  artifact::ModelSize before;
+  artifact::ModelSize after;
+  std::int64_t padded_neurons = 0;
+  bool narrowed = false;  // some weight lost bits to `dtype`
+  // Largest difference of the final hidden states and logits between the model
+  // read back and the source, relative to the largest value.
+  double max_error = 0;
+  Json to_json() const;
+};
+
+// The configuration of the exported model. Throws UserError where the layout
+// can't hold the model: names the layer or expert and the format that can.
+model::ModelConfig exported_config(
+    const model::ModelConfig& config, const ExportOptions& options);
+
+// Writes into `folder`, which exists, and checks it: every tensor read back is
+// the one meant, and, unless a type was narrowed, a forward pass differs from
+// the source's by at most 1e-5 (not at all under ragged with types kept).
+// Throws UserError where the layout can't hold the model, and InternalError
+// when the check fails.
+ExportResult export_model(
+    const model::ModelReader& reader,
+    const ExportOptions& options,
+    const std::filesystem::path& folder);
+
+}  // namespace fettle::exporter

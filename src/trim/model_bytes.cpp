@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "artifact/model_writer.h"
+#include "trim/plan.h"
+
+namespace fettle::trim {
+namespace {
+
+using model::Role;
+
+bool is_per_expert(Role role) {
+  return role == Role::kRouter || role == Role::kRouterCorrection ||
+         role == Role::kExpertConstant;
+}
+
+}  // namespace
+
+ModelBytes model_bytes(
+    const model::ModelReader& reader, const ModelBytesOptions& options) {
+  const model::ModelConfig& config = reader.config();
+  ModelBytes result;
+  for (const model::WeightId& id : model::model_weights(config)) {
+    if (!model::is_expert_role(id.role) && !is_per_expert(id.role)) {
+      result.fixed += artifact::weight_bytes(config, id, reader.dtype(id));
+    }
+  }
+  // Layers may be stored in different types; the dearest stands for all, so
+  // that a budget is never passed.
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    const model::LayerConfig& layer = config.layers[l];
+    if (!layer.sparse) continue;
+    std::int64_t neuron = 0;
+    std::int64_t expert = 0;
+    for (const model::WeightId& id : model::layer_weights(config, l)) {
+      const auto element =
+          static_cast<std::int64_t>(c10::elementSize(reader.dtype(id)));
+      if (model::is_expert_role(id.role) && id.expert == 0) {
+        neuron += element * config.hidden_size;
+      }
+      if (id.role == Role::kExpertConstant) continue;
+      if (is_per_expert(id.role)) {
+        expert += artifact::weight_bytes(config, id, reader.dtype(id)) /
+                  layer.num_experts();
+      }
+    }
+    if (layer.has_constants || options.constants) {
+      expert += config.hidden_size *
+                static_cast<std::int64_t>(c10::elementSize(at::kFloat));
+    }
+    result.per_neuron = std::max(result.per_neuron, neuron);
+    result.per_expert = std::max(result.per_expert, expert);
+  }
+  return result;
+}
+
+}  // namespace fettle::trim

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trim/sliced_weights.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+namespace fettle::trim {
+namespace {
+
+using model::Role;
+
+at::Tensor index_tensor(const std::vector<std::int64_t>& values) {
+  return at::tensor(values, at::kLong);
+}
+
+std::vector<std::int64_t> expert_indices(const artifact::LayerPlan& layer) {
+  std::vector<std::int64_t> indices;
+  for (const artifact::ExpertPlan& expert : layer.experts) {
+    indices.push_back(expert.expert);
+  }
+  return indices;
+}
+
+}  // namespace
+
+SlicedWeights::SlicedWeights(
+    const model::ModelReader& reader,
+    const artifact::TrimPlan& plan,
+    const artifact::ScoreFile& scores,
+    Repair repair)
+    : reader_(reader), plan_(plan), scores_(scores), repair_(repair) {}
+
+model::WeightId SlicedWeights::source(const model::WeightId& id) const {
+  if (id.expert < 0) return id;
+  return {id.role, id.layer, plan_.layers[id.layer].experts[id.expert].expert};
+}
+
+at::ScalarType SlicedWeights::dtype(const model::WeightId& id) const {
+  if (id.role == Role::kExpertConstant) return at::kFloat;
+  return reader_.dtype(source(id));
+}
+
+at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
+  switch (id.role) {
+    case Role::kExpertGate:
+    case Role::kExpertUp:
+    case Role::kExpertDown:
+      return expert_rows(id);
+    case Role::kRouter:
+    case Role::kRouterCorrection:
+      return reader_.read(id).index_select(
+          0, index_tensor(expert_indices(plan_.layers[id.layer])));
+    case Role::kExpertConstant:
+      return constants(id.layer);
+    default:
+      return reader_.read(id);
+  }
+}
+
+at::Tensor SlicedWeights::expert_rows(const model::WeightId& id) const {
+  const auto& kept = plan_.layers[id.layer].experts[id.expert].neurons;
+  const std::int64_t axis = id.role == Role::kExpertDown ? 1 : 0;
+  const at::Tensor whole = reader_.read(source(id));
+  if (whole.size(axis) == static_cast<std::int64_t>(kept.size())) return whole;
+  return whole.index_select(axis, index_tensor(kept));
+}
+
+at::Tensor SlicedWeights::lost_mean(
+    std::int64_t layer, const artifact::ExpertPlan& expert) const {
+  const artifact::LayerScores& scores = scores_.layers[layer];
+  const std::int64_t width = scores.widths[expert.expert];
+  const std::int64_t begin = std::accumulate(
+      scores.widths.begin(),
+      scores.widths.begin() + expert.expert,
+      std::int64_t{0});
+  at::Tensor lost = scores.mean_h.narrow(0, begin, width).clone();
+  lost.index_fill_(0, index_tensor(expert.neurons), 0);
+  const at::Tensor down =
+      reader_.read({Role::kExpertDown, layer, expert.expert});
+  return at::mv(down.to(at::kFloat), lost);
+}
+
+at::Tensor SlicedWeights::constants(std::int64_t layer) const {
+  const artifact::LayerPlan& plan = plan_.layers[layer];
+  const model::LayerConfig& before = reader_.config().layers[layer];
+  const auto experts = static_cast<std::int64_t>(plan.experts.size());
+  at::Tensor result =
+      before.has_constants
+          ? reader_.read({Role::kExpertConstant, layer, -1})
+                .to(at::kFloat)
+                .index_select(0, index_tensor(expert_indices(plan)))
+          : at::zeros({experts, reader_.config().hidden_size}, at::kFloat);
+  if (repair_ == Repair::kNone) return result;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const artifact::ExpertPlan& expert = plan.experts[e];
+    const std::int64_t width = before.expert_widths[expert.expert];
+    if (static_cast<std::int64_t>(expert.neurons.size()) == width) continue;
+    result[e].add_(lost_mean(layer, expert));
+  }
+  return result;
+}
+
+}  // namespace fettle::trim

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tensors of a trimmed model, each made when asked for from the untrimmed
+// one.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "artifact/score_file.h"
+#include "artifact/trim_plan.h"
+#include "model/model_reader.h"
+#include "trim/slice.h"
+
+namespace fettle::trim {
+
+class SlicedWeights {
+ public:
+  // All must outlive this object. `scores` is only read under a repair.
+  SlicedWeights(
+      const model::ModelReader& reader,
+      const artifact::TrimPlan& plan,
+      const artifact::ScoreFile& scores,
+      Repair repair);
+
+  // `id` names a weight of the trimmed model.
+  at::ScalarType dtype(const model::WeightId& id) const;
+  at::Tensor tensor(const model::WeightId& id) const;
+
+ private:
+  model::WeightId source(const model::WeightId& id) const;
+  at::Tensor expert_rows(const model::WeightId& id) const;
+  at::Tensor constants(std::int64_t layer) const;
+  // down_proj[:, P] mean(h_P), P the neurons that `expert` loses: [H] fp32.
+  at::Tensor lost_mean(
+      std::int64_t layer, const artifact::ExpertPlan& expert) const;
+
+  const model::ModelReader& reader_;
+  const artifact::TrimPlan& plan_;
+  const artifact::ScoreFile& scores_;
+  Repair repair_;
+};
+
+}  // namespace fettle::trim
