@@ -18,8 +18,8 @@ namespace fettle::tune {
 struct RouterWeightsOptions {
   std::int64_t frozen_steps = 0;
   // Of the steps after those; its step 0 is the first that trains.
-  Schedule schedule;
-  AdamWOptions adamw;
+  Schedule schedule = {};
+  AdamWOptions adamw = {};
 };
 
 class RouterWeights : public TrainablePart {

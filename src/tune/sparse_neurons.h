@@ -31,8 +31,8 @@ struct SparseNeuronsOptions {
   std::int64_t reselect_every = 0;  // steps; 0: never
   double drop_fraction = 0.3;       // at first; see drop_share()
   DropBy drop_by = DropBy::kDelta;
-  Schedule schedule;
-  AdamWOptions adamw;
+  Schedule schedule = {};
+  AdamWOptions adamw = {};
 };
 
 class SparseNeurons : public TrainablePart {

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// A small model and data for the tests of the tune stage.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "core/json.h"
+#include "model/causal_lm.h"
+#include "model/packed_tokens.h"
+#include "text/mixture.h"
+
+namespace fettle::tune::testing {
+
+// A folder of its own, gone with the object.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline constexpr std::int64_t kVocab = 23;
+inline constexpr std::int64_t kHidden = 16;
+
+// Three layers: one dense, then two of four experts with widths 6, 0, 4, 6 and
+// 5, 3, 6, 2, top-2. Weights are random, in bf16; routers in fp32.
+void write_tiny_model(const std::filesystem::path& folder, int seed = 1);
+
+// The model in fp32 on the CPU; all layers stay resident.
+std::unique_ptr<model::CausalLm> open_model(
+    const std::filesystem::path& folder);
+
+// One document of `tokens` tokens with some pattern in it.
+text::Sample sample(std::int64_t tokens, std::uint64_t seed);
+text::Mixture mixture(std::int64_t seq_len, std::uint64_t seed);
+std::vector<model::Sequence> sequences(std::int64_t count, std::int64_t tokens);
+
+// Final hidden states of one fixed sequence as vocabulary logits.
+at::Tensor logits_of(model::CausalLm& model);
+
+}  // namespace fettle::tune::testing

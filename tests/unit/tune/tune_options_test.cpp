@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/tune_options.h"
+
+#include <catch2/catch.hpp>
+#include <functional>
+
+#include "core/error.h"
+#include "tiny_model.h"
+#include "tune/method.h"
+
+using namespace fettle;
+using namespace fettle::tune;
+using Catch::Contains;
+
+namespace {
+
+model::ModelConfig tiny_config() {
+  const testing::TemporaryFolder folder;
+  testing::write_tiny_model(folder.path());
+  return model::read_model_config(folder.path().string());
+}
+
+TuneOptions fitting() {
+  TuneOptions options;
+  options.seq_len = 16;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("an impossible option is refused by name") {
+  const model::ModelConfig config = tiny_config();
+  CHECK_NOTHROW(check_options(fitting(), config));
+  using Change = std::function<void(TuneOptions&)>;
+  const std::vector<std::pair<std::string, Change>> changes{
+      {"method", [](auto& o) { o.method = "magic"; }},
+      {"steps", [](auto& o) { o.steps = 0; }},
+      {"seq_len", [](auto& o) { o.seq_len = 1; }},
+      {"seq_len", [](auto& o) { o.seq_len = 65; }},
+      {"tokens_per_step", [](auto& o) { o.tokens_per_step = 15; }},
+      {"warmup_steps", [](auto& o) { o.warmup_steps = -1; }},
+      {"save_every", [](auto& o) { o.save_every = -1; }},
+      {"eval_every", [](auto& o) { o.eval_every = -1; }},
+      {"lr", [](auto& o) { o.lr = 0.0; }},
+      {"lr", [](auto& o) { o.lr = 1.0 / 0.0; }},
+      {"min_lr_ratio", [](auto& o) { o.min_lr_ratio = 1.5; }},
+      {"weight_decay", [](auto& o) { o.weight_decay = -1.0; }},
+      {"beta1", [](auto& o) { o.beta1 = 1.0; }},
+      {"beta2", [](auto& o) { o.beta2 = -0.1; }},
+      {"epsilon", [](auto& o) { o.epsilon = 0.0; }},
+      {"clip_norm", [](auto& o) { o.clip_norm = -1.0; }},
+      {"router_lr", [](auto& o) { o.router_lr = 0.0; }},
+      {"router_warmup", [](auto& o) { o.router_warmup = -1; }},
+      {"frac", [](auto& o) { o.frac = 0.0; }},
+      {"frac", [](auto& o) { o.frac = 1.1; }},
+      {"scope", [](auto& o) { o.scope = "expert"; }},
+      {"score_sequences", [](auto& o) { o.score_sequences = 0; }},
+      {"reselect_every", [](auto& o) { o.reselect_every = -1; }},
+      {"drop_fraction", [](auto& o) { o.drop_fraction = 2.0; }},
+      {"drop_by", [](auto& o) { o.drop_by = "luck"; }}};
+  for (const auto& [name, change] : changes) {
+    TuneOptions options = fitting();
+    change(options);
+    CHECK_THROWS_WITH(
+        check_options(options, config), Contains("[tune] " + name + ":"));
+  }
+}
+
+TEST_CASE("an unknown method is answered with those that exist") {
+  TuneOptions options = fitting();
+  options.method = "lora";
+  CHECK_THROWS_WITH(
+      check_options(options, tiny_config()),
+      Contains("usaf") && Contains("lora"));
+}
+
+TEST_CASE("a model without experts has nothing to tune") {
+  model::ModelConfig config = tiny_config();
+  for (model::LayerConfig& layer : config.layers) layer.expert_widths.clear();
+  CHECK_THROWS_WITH(
+      check_options(fitting(), config), Contains("a model with experts"));
+}
+
+TEST_CASE("every option is recorded but whether it is a resume") {
+  const Json json = to_json(TuneOptions{});
+  CHECK(json.size() == 24);
+  CHECK_FALSE(json.contains("resume"));
+  CHECK(json["lr"] == 1e-4);
+}
+
+TEST_CASE("the memory of the parts counts 16 bytes a weight and more") {
+  const model::ModelConfig config = tiny_config();
+  TuneOptions options = fitting();
+  options.frac = 0.25;
+  options.train_router = false;
+  const std::int64_t weights = 8 * 3 * testing::kHidden;
+  const std::int64_t bytes = part_bytes(options, config);
+  CHECK(bytes >= 16 * weights);
+  CHECK(bytes <= 41 * weights);
+  options.train_router = true;
+  CHECK(part_bytes(options, config) == bytes + 16 * 8 * testing::kHidden);
+  options.reselect_every = 10;
+  CHECK(part_bytes(options, config) > bytes);
+}
