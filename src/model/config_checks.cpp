@@ -14,7 +14,7 @@ namespace {
 // Bounds that no real model comes near; below them no product overflows.
 constexpr double kMaxTensor = 1e12;
 constexpr double kMaxModel = 1e15;
-constexpr std::int64_t kMaxAllExperts = std::int64_t{1} << 22;
+constexpr std::int64_t kMaxAllExperts = std::int64_t{1} << 20;
 
 class Checker {
  public:

@@ -13,8 +13,8 @@
 namespace fettle::model {
 namespace {
 
-constexpr std::int64_t kMaxLayers = 10'000;
-constexpr std::int64_t kMaxExperts = 65'536;
+constexpr std::int64_t kMaxLayers = 1'024;
+constexpr std::int64_t kMaxExperts = 4'096;
 
 struct Option {
   std::string_view key;

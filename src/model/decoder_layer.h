@@ -26,6 +26,10 @@ struct RotaryTables {
 RotaryTables rotary_tables(
     const RopeConfig& rope, const at::Tensor& positions, std::int64_t longest);
 
+// Tables for a whole micro-batch, each sequence by its own length, so that they
+// don't depend on what it is batched with.
+RotaryTables rotary_tables(const RopeConfig& rope, const PackedTokens& tokens);
+
 // Keys and values of earlier tokens, for decoding one sequence.
 struct KvCache {
   at::Tensor key;           // [capacity, kv_heads, D]; under MLA expanded, so

@@ -2,6 +2,8 @@
 #include "model/expert_loop.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <atomic>

@@ -122,4 +122,19 @@ RotaryTables rotary_tables(
       (angles.cos() * scale).contiguous(), (angles.sin() * scale).contiguous()};
 }
 
+RotaryTables rotary_tables(const RopeConfig& rope, const PackedTokens& tokens) {
+  if (rope.type != "dynamic" && rope.type != "longrope") {
+    return rotary_tables(rope, tokens.positions, 0);
+  }
+  std::vector<at::Tensor> cos, sin;
+  for (std::int64_t s = 0; s < tokens.sequences(); ++s) {
+    const std::int64_t length = tokens.starts[s + 1] - tokens.starts[s];
+    const RotaryTables tables = rotary_tables(
+        rope, tokens.positions.narrow(0, tokens.starts[s], length), length);
+    cos.push_back(tables.cos);
+    sin.push_back(tables.sin);
+  }
+  return {at::cat(cos), at::cat(sin)};
+}
+
 }  // namespace fettle::model

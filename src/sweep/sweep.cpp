@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/sweep.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "model/decoder_layer.h"
@@ -10,14 +10,6 @@
 
 namespace fettle::sweep {
 namespace {
-
-std::int64_t longest_sequence(const model::PackedTokens& tokens) {
-  std::int64_t longest = 0;
-  for (std::size_t i = 0; i + 1 < tokens.starts.size(); ++i) {
-    longest = std::max(longest, tokens.starts[i + 1] - tokens.starts[i]);
-  }
-  return longest;
-}
 
 // Runs without the reporter being asked for at every place.
 class LayerProgress {
@@ -46,13 +38,9 @@ Sweep::Sweep(
     : model_(model), options_(options), activations_(options.activations) {
   batches_.reserve(batches.size());
   for (const auto& batch : batches) {
-    const auto& rope = model.config().rope;
-    batches_.push_back(
-        {batch.to(model.options().device),
-         model::rotary_tables(
-             rope,
-             batch.positions.to(model.options().device),
-             longest_sequence(batch))});
+    model::PackedTokens tokens = batch.to(model.options().device);
+    const auto rotary = model::rotary_tables(model.config().rope, tokens);
+    batches_.push_back({std::move(tokens), rotary});
     tokens_ += batch.tokens();
   }
 }

@@ -82,7 +82,7 @@ void parse_router(const JsonObject& json, RouterConfig& router) {
 }
 
 std::int64_t shared_experts(const JsonObject& json) {
-  return read_optional_integer(json, {{"n_shared_experts"}, 2, 0, 65'536})
+  return read_optional_integer(json, {{"n_shared_experts"}, 2, 0, 4'096})
       .value_or(0);
 }
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every family's logits and gradients against transformers, in fp32."""
+
+import json
+import pathlib
+import re
+import subprocess
+
+import pytest
+import safetensors.torch
+import tiny_models
+import torch
+
+# Relative to the largest value of the tensor: both sides sum in fp32, in
+# different orders.
+TOLERANCE = 1e-4
+
+EXPERT = re.compile(
+    r"(?P<prefix>.*\.experts)\.(?P<expert>\d+)\."
+    r"(?P<part>gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
+)
+
+
+@pytest.fixture(scope="module")
+def ids() -> list[list[int]]:
+    """Sequences of several lengths, one without anything to predict."""
+    generator = torch.Generator().manual_seed(1)
+    return [
+        torch.randint(0, 97, (length,), generator=generator).tolist()
+        for length in (33, 12, 1, 20)
+    ]
+
+
+def reference_logits(model, ids: list[list[int]]) -> torch.Tensor:
+    """Each sequence by itself: no padding, no batch."""
+    return torch.cat([model(torch.tensor([seq])).logits[0] for seq in ids])
+
+
+def reference_loss(logits: torch.Tensor, ids: list[list[int]]) -> torch.Tensor:
+    """Mean over all tokens that follow another one of their sequence."""
+    targets = torch.cat([torch.tensor([*seq[1:], -100]) for seq in ids])
+    return torch.nn.functional.cross_entropy(logits, targets)
+
+
+def reference_gradient(model, name: str) -> torch.Tensor:
+    """The gradient of the weight that has this name on disk."""
+    name = name.replace(".block_sparse_moe.", ".mlp.")
+    match = EXPERT.fullmatch(name)
+    if match is None:
+        return model.get_parameter(name).grad
+    expert, part = int(match["expert"]), match["part"]
+    if part in ("down_proj", "w2"):
+        return model.get_parameter(match["prefix"] + ".down_proj").grad[expert]
+    stack = model.get_parameter(match["prefix"] + ".gate_up_proj").grad[expert]
+    gate, up = stack.chunk(2)
+    return gate if part in ("gate_proj", "w1") else up
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    assert found.shape == expected.shape, name
+    scale = expected.abs().max().item()
+    error = (found - expected).abs().max().item()
+    assert error <= TOLERANCE * scale, f"{name}: {error} of {scale}"
+
+
+def probe(build_dir: pathlib.Path, command: str, model, ids, folder):
+    """Runs fettle_probe and returns its tensors."""
+    (folder / "ids.json").write_text(json.dumps(ids))
+    out = folder / f"{command}.safetensors"
+    subprocess.run(
+        [build_dir / "fettle_probe", command, model, folder / "ids.json", out],
+        check=True,
+    )
+    return safetensors.torch.load_file(out)
+
+
+@pytest.mark.parametrize("name", tiny_models.VARIANTS)
+def test_family_equals_transformers(name, ids, build_dir, tmp_path):
+    folder = tiny_models.make(name, tmp_path)
+    model = tiny_models.load(folder)
+    logits = reference_logits(model, ids)
+    loss = reference_loss(logits, ids)
+    loss.backward()
+
+    found = probe(build_dir, "logits", folder, ids, tmp_path)["logits"]
+    assert_close(found, logits.detach(), "logits")
+
+    gradients = probe(build_dir, "gradients", folder, ids, tmp_path)
+    assert_close(gradients.pop("loss"), loss.detach(), "loss")
+    for weight, gradient in gradients.items():
+        assert_close(gradient, reference_gradient(model, weight), weight)
+    # Nothing is left out: together they are all of the model's parameters.
+    found_size = sum(gradient.numel() for gradient in gradients.values())
+    assert found_size == sum(p.numel() for p in model.parameters())
+
+
+def test_options_show_in_the_logits(ids, tmp_path):
+    """Each variant differs from its family's plain one, so that the comparison
+    above would notice an option that is ignored."""
+    same_weights = {
+        "qwen3": ["window", "linear", "yarn", "dynamic", "llama3"],
+        "mixtral": ["window"],
+        "olmoe": ["clip"],
+        "deepseek": ["yarn", "yarn_mscale", "linear"],
+    }
+    for plain, variants in same_weights.items():
+        model = tiny_models.load(tiny_models.make(plain, tmp_path))
+        with torch.no_grad():
+            base = reference_logits(model, ids)
+        for variant in variants:
+            name = f"{plain}_{variant}"
+            model = tiny_models.load(tiny_models.make(name, tmp_path))
+            with torch.no_grad():
+                logits = reference_logits(model, ids)
+            difference = (logits - base).abs().max().item()
+            assert difference > 0.01 * base.abs().max().item(), name

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny random models of every family, with the quirks of real shapes.
+
+The weights are drawn wide enough that routing is decisive and every option
+shows in the logits. `make(name, out_dir)` writes a variant of `VARIANTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import torch
+import transformers
+
+MAX_POSITION = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A configuration and how it is saved."""
+
+    model_type: str
+    config: dict[str, Any]
+    dtype: torch.dtype = torch.float32
+    fused: bool = False  # experts stacked in one tensor, as in memory
+    max_shard_size: str = "5GB"
+    v4_config: bool = False  # config.json as transformers 4 writes it
+
+
+QWEN3 = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 24,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
+
+QWEN2 = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 20,
+    "shared_expert_intermediate_size": 36,
+    "num_experts": 6,
+    "num_experts_per_tok": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
+
+MIXTRAL = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITION,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
+
+OLMOE = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": MAX_POSITION,
+    "num_experts": 8,
+    "num_experts_per_tok": 4,
+    "pad_token_id": None,
+    "eos_token_id": 1,
+}
+
+DEEPSEEK = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": MAX_POSITION,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 24,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "n_group": 1,
+    "topk_group": 1,
+}
+
+
+def _rope(rope_type: str, **options: Any) -> dict[str, Any]:
+    return {
+        "rope_parameters": {
+            "rope_type": rope_type,
+            "rope_theta": 10000.0,
+            **options,
+        }
+    }
+
+
+def _yarn(**options: Any) -> dict[str, Any]:
+    return _rope(
+        "yarn", factor=4.0, original_max_position_embeddings=16, **options
+    )
+
+
+def _longrope(pairs: int, original: int) -> dict[str, Any]:
+    return _rope(
+        "longrope",
+        factor=4.0,
+        original_max_position_embeddings=original,
+        short_factor=[1.0 + 0.1 * i for i in range(pairs)],
+        long_factor=[2.0 + 0.5 * i for i in range(pairs)],
+    )
+
+
+LLAMA3 = _rope(
+    "llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=16,
+)
+
+
+def _qwen3(**changes: Any) -> Variant:
+    return _variant("qwen3_moe", QWEN3, changes)
+
+
+def _qwen2(**changes: Any) -> Variant:
+    return _variant("qwen2_moe", QWEN2, changes)
+
+
+def _mixtral(**changes: Any) -> Variant:
+    return _variant("mixtral", MIXTRAL, changes)
+
+
+def _olmoe(**changes: Any) -> Variant:
+    return _variant("olmoe", OLMOE, changes)
+
+
+def _deepseek(**changes: Any) -> Variant:
+    return _variant("deepseek_v2", DEEPSEEK, changes)
+
+
+def _variant(
+    model_type: str, base: dict[str, Any], changes: dict[str, Any]
+) -> Variant:
+    names = {field.name for field in dataclasses.fields(Variant)}
+    saving = {key: changes.pop(key) for key in names & changes.keys()}
+    return Variant(model_type, {**base, **changes}, **saving)
+
+
+VARIANTS: dict[str, Variant] = {
+    "qwen3": _qwen3(),
+    "qwen3_unnormalized_tied": _qwen3(
+        norm_topk_prob=False, tie_word_embeddings=True
+    ),
+    "qwen3_multi_query_bias": _qwen3(
+        num_key_value_heads=1, attention_bias=True
+    ),
+    "qwen3_sparse_step": _qwen3(num_hidden_layers=4, decoder_sparse_step=2),
+    "qwen3_mlp_only": _qwen3(num_hidden_layers=4, mlp_only_layers=[0, 3]),
+    "qwen3_window": _qwen3(use_sliding_window=True, sliding_window=5),
+    "qwen3_odd": _qwen3(
+        hidden_size=40,
+        head_dim=10,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        moe_intermediate_size=13,
+        num_experts=5,
+        num_experts_per_tok=5,
+    ),
+    "qwen3_top1": _qwen3(num_experts_per_tok=1, norm_topk_prob=False),
+    "qwen3_linear": _qwen3(**_rope("linear", factor=3.0)),
+    "qwen3_yarn": _qwen3(**_yarn()),
+    "qwen3_yarn_plain": _qwen3(
+        **_yarn(beta_fast=8, beta_slow=2, truncate=False, attention_factor=0.8)
+    ),
+    "qwen3_dynamic": _qwen3(
+        max_position_embeddings=16, **_rope("dynamic", factor=2.0)
+    ),
+    "qwen3_longrope_short": _qwen3(**_longrope(8, 48)),
+    "qwen3_longrope_long": _qwen3(**_longrope(8, 16)),
+    "qwen3_llama3": _qwen3(**LLAMA3),
+    "qwen3_bf16": _qwen3(dtype=torch.bfloat16),
+    "qwen3_fp16": _qwen3(dtype=torch.float16),
+    "qwen3_fused": _qwen3(fused=True),
+    "qwen3_sharded": _qwen3(max_shard_size="60KB"),
+    "qwen3_v4_config": _qwen3(v4_config=True, **_yarn()),
+    "qwen2": _qwen2(),
+    "qwen2_normalized_no_bias": _qwen2(norm_topk_prob=True, qkv_bias=False),
+    "qwen2_grouped_tied": _qwen2(
+        num_key_value_heads=2, tie_word_embeddings=True
+    ),
+    "qwen2_sparse_step": _qwen2(num_hidden_layers=4, decoder_sparse_step=2),
+    "qwen2_window": _qwen2(
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=2,
+        num_hidden_layers=4,
+    ),
+    "qwen2_layer_types": _qwen2(
+        use_sliding_window=True,
+        sliding_window=6,
+        layer_types=[
+            "full_attention",
+            "sliding_attention",
+            "sliding_attention",
+        ],
+    ),
+    "qwen2_fused_bf16": _qwen2(fused=True, dtype=torch.bfloat16),
+    "qwen2_v4_config": _qwen2(v4_config=True),
+    "mixtral": _mixtral(),
+    "mixtral_window": _mixtral(sliding_window=7),
+    "mixtral_head_dim": _mixtral(head_dim=12, num_local_experts=5),
+    "mixtral_tied_linear": _mixtral(
+        tie_word_embeddings=True, **_rope("linear", factor=2.0)
+    ),
+    "mixtral_fused": _mixtral(fused=True),
+    "mixtral_sharded_fp16": _mixtral(
+        max_shard_size="80KB", dtype=torch.float16
+    ),
+    "mixtral_v4_config": _mixtral(v4_config=True),
+    "olmoe": _olmoe(),
+    "olmoe_clip": _olmoe(clip_qkv=0.9),
+    "olmoe_grouped_bias": _olmoe(
+        num_key_value_heads=2, attention_bias=True, norm_topk_prob=True
+    ),
+    "olmoe_tied_yarn": _olmoe(tie_word_embeddings=True, **_yarn()),
+    "olmoe_fused": _olmoe(fused=True),
+    "olmoe_v4_config": _olmoe(v4_config=True, clip_qkv=1.5),
+    "deepseek": _deepseek(),
+    "deepseek_q_lora_bias": _deepseek(q_lora_rank=20, attention_bias=True),
+    "deepseek_groups": _deepseek(
+        topk_method="group_limited_greedy",
+        n_group=4,
+        topk_group=2,
+        routed_scaling_factor=16.0,
+        q_lora_rank=16,
+    ),
+    "deepseek_all_sparse_tied": _deepseek(
+        first_k_dense_replace=0,
+        tie_word_embeddings=True,
+        n_shared_experts=1,
+        routed_scaling_factor=2.5,
+    ),
+    "deepseek_yarn": _deepseek(**_yarn(mscale=0.707, mscale_all_dim=0.707)),
+    "deepseek_yarn_mscale": _deepseek(**_yarn(mscale=1.3, mscale_all_dim=0.6)),
+    "deepseek_linear": _deepseek(**_rope("linear", factor=2.0)),
+    "deepseek_fused_sharded": _deepseek(fused=True, max_shard_size="80KB"),
+    "deepseek_v4_config": _deepseek(
+        v4_config=True, **_yarn(mscale=0.707, mscale_all_dim=0.707)
+    ),
+}
+
+
+def config_of(variant: Variant) -> transformers.PretrainedConfig:
+    """The variant's configuration object."""
+    return transformers.AutoConfig.for_model(
+        variant.model_type, **json.loads(json.dumps(variant.config))
+    )
+
+
+def _randomize(model: torch.nn.Module, seed: int) -> None:
+    """Wide random weights; norms around one, so that none is the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight.dim() == 1 and "norm" in name:
+            weight.data = 1.0 + 0.2 * noise
+        elif name.endswith(("mlp.gate.weight", "embed_tokens.weight")):
+            weight.data = noise
+        else:
+            # Keeps the variance of what a row is multiplied with.
+            fan_in = weight.shape[-1] if weight.dim() > 1 else 4
+            weight.data = 1.5 * noise / fan_in**0.5
+
+
+def _rewrite_as_v4(config_file: pathlib.Path) -> None:
+    """Keys as transformers 4 writes them."""
+    config = json.loads(config_file.read_text())
+    config["torch_dtype"] = config.pop("dtype")
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    kind = rope.pop("rope_type")
+    config["rope_scaling"] = (
+        None if kind == "default" else {"type": kind, **rope}
+    )
+    if config["model_type"] in ("qwen3_moe", "qwen2_moe"):
+        config["num_experts"] = config.pop(
+            "num_local_experts", config.get("num_experts")
+        )
+        config.pop("layer_types", None)
+    if config["model_type"] == "deepseek_v2":
+        config.update(moe_layer_freq=1, scoring_func="softmax", aux_loss_alpha=0.001)
+    config["transformers_version"] = "4.46.0"
+    config_file.write_text(json.dumps(config, indent=2))
+
+
+def make(
+    name: str, out_dir: pathlib.Path | str, seed: int = 0
+) -> pathlib.Path:
+    """Writes the variant into out_dir/name and returns that folder."""
+    variant = VARIANTS[name]
+    folder = pathlib.Path(out_dir) / name
+    model = transformers.AutoModelForCausalLM.from_config(config_of(variant))
+    _randomize(model, seed)
+    model.tie_weights()
+    model.to(variant.dtype).save_pretrained(
+        folder,
+        max_shard_size=variant.max_shard_size,
+        save_original_format=not variant.fused,
+    )
+    if variant.v4_config:
+        _rewrite_as_v4(folder / "config.json")
+    return folder
+
+
+def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
+    """The reference: fp32, attention and experts written out."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    return model.eval()

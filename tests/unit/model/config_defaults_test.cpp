@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the configurations say where config.json is silent, and both spellings.
+#include <catch2/catch.hpp>
+
+#include "core/error.h"
+#include "model/model_config.h"
+#include "sample_config.h"
+
+using namespace fettle;
+using namespace fettle::model;
+using fettle::model::testing::sample;
+using fettle::model::testing::sample_json;
+
+namespace {
+
+ModelConfig bare(const std::string& family, Json json = Json::object()) {
+  json["model_type"] = family;
+  return parse_model_config(json, "config.json");
+}
+
+std::vector<std::int64_t> windows(const ModelConfig& config) {
+  std::vector<std::int64_t> result;
+  for (const LayerConfig& layer : config.layers) {
+    result.push_back(layer.sliding_window);
+  }
+  return result;
+}
+
+std::vector<bool> sparse_layers(const ModelConfig& config) {
+  std::vector<bool> result;
+  for (const LayerConfig& layer : config.layers) result.push_back(layer.sparse);
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("an absent key means what the family's own class says") {
+  const ModelConfig qwen3 = bare("qwen3_moe");
+  CHECK(qwen3.num_layers() == 24);
+  CHECK(qwen3.attention.kv_heads == 4);
+  CHECK(qwen3.attention.head_dim == 64);
+  CHECK(qwen3.attention.qk_norm == QkNorm::kHead);
+  CHECK(qwen3.rope.theta == 10000.0);
+  CHECK(qwen3.layers[0].num_experts() == 128);
+  CHECK(qwen3.layers[0].expert_widths[0] == 768);
+  CHECK(qwen3.layers[0].top_k == 8);
+  CHECK_FALSE(qwen3.router.renormalize);
+  CHECK(qwen3.eos_token_ids.empty());
+
+  const ModelConfig qwen2 = bare("qwen2_moe");
+  CHECK(qwen2.attention.qkv_bias);
+  CHECK_FALSE(qwen2.attention.o_bias);
+  CHECK(qwen2.shared_expert == SharedExpert::kSigmoidGated);
+  CHECK(qwen2.layers[3].shared_width == 5632);
+
+  const ModelConfig mixtral = bare("mixtral");
+  CHECK(mixtral.rope.theta == 1e6);
+  CHECK(mixtral.norm_eps == 1e-5);
+  CHECK(mixtral.router.renormalize);
+  CHECK(mixtral.layers[0].expert_widths[7] == 14336);
+  CHECK(mixtral.eos_token_ids == std::vector<std::int64_t>{2});
+
+  const ModelConfig olmoe = bare("olmoe");
+  CHECK(olmoe.attention.kv_heads == 16);
+  CHECK(olmoe.attention.qk_norm == QkNorm::kFull);
+  CHECK(olmoe.norm_eps == 1e-5);
+  CHECK_FALSE(olmoe.attention.clip_qkv);
+
+  const ModelConfig deepseek =
+      bare("deepseek_v2", {{"num_experts_per_tok", 6}});
+  CHECK(deepseek.attention.kind == AttentionKind::kMla);
+  CHECK(deepseek.attention.q_lora_rank == 1536);
+  CHECK(deepseek.attention.head_dim == 192);
+  CHECK(deepseek.attention.v_head_dim == 128);
+  CHECK(deepseek.latent_norm_eps == 1e-6);
+  CHECK(deepseek.rope.dim == 64);
+  CHECK(deepseek.rope.pairing == RopePairing::kInterleaved);
+  CHECK(deepseek.shared_expert == SharedExpert::kPlain);
+  CHECK(deepseek.layers[0].sparse);
+  CHECK(deepseek.layers[0].shared_width == 2 * 1407);
+}
+
+TEST_CASE("transformers 4 and 5 spellings give one configuration") {
+  const Json old_keys = {
+      {"num_experts", 4},
+      {"rope_theta", 5000.0},
+      {"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},
+      {"torch_dtype", "bfloat16"}};
+  Json json = sample_json("qwen3_moe");
+  json.erase("num_experts");
+  json.update(
+      {{"num_local_experts", 4},
+       {"rope_parameters",
+        {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 5000.0}}},
+       {"dtype", "bfloat16"}});
+  const ModelConfig a = sample("qwen3_moe", old_keys);
+  const ModelConfig b = parse_model_config(json, "config.json");
+  CHECK((a.layers == b.layers));
+  CHECK(a.rope.theta == 5000.0);
+  CHECK(b.rope.theta == 5000.0);
+  CHECK(a.rope.type == "linear");
+  CHECK(b.rope.type == "linear");
+  CHECK(a.rope.factor == b.rope.factor);
+  json["num_experts"] = 5;
+  CHECK_THROWS_WITH(
+      parse_model_config(json, "config.json"),
+      Catch::Contains("'num_local_experts' is 4") &&
+          Catch::Contains("'num_experts'") && Catch::Contains("is 5"));
+}
+
+TEST_CASE("dense and sparse layers follow the step and the list") {
+  const Json four = {{"num_hidden_layers", 4}};
+  Json json = four;
+  json["decoder_sparse_step"] = 2;
+  CHECK(
+      sparse_layers(sample("qwen3_moe", json)) ==
+      std::vector<bool>{false, true, false, true});
+  json["mlp_only_layers"] = {3, 9};
+  const ModelConfig config = sample("qwen2_moe", json);
+  CHECK(sparse_layers(config) == std::vector<bool>{false, true, false, false});
+  CHECK(config.layers[0].dense_width == 10);
+  CHECK(config.layers[0].shared_width == 0);
+  CHECK(config.layers[1].dense_width == 0);
+  CHECK(config.layers[1].shared_width == 5);
+  CHECK(sparse_layers(sample("deepseek_v2")) == std::vector<bool>{false, true});
+  const ModelConfig none = sample("qwen3_moe", {{"num_experts", 0}});
+  CHECK(sparse_layers(none) == std::vector<bool>{false, false});
+}
+
+TEST_CASE("windows go to the layers that each family gives them") {
+  const Json window = {
+      {"num_hidden_layers", 4},
+      {"use_sliding_window", true},
+      {"sliding_window", 7},
+      {"max_window_layers", 3}};
+  using Windows = std::vector<std::int64_t>;
+  CHECK(windows(sample("qwen3_moe", window)) == Windows{7, 7, 7, 7});
+  CHECK(windows(sample("qwen2_moe", window)) == Windows{7, 0, 7, 0});
+  CHECK(windows(sample("mixtral", {{"sliding_window", 9}})) == Windows{9, 9});
+  CHECK(
+      windows(sample("mixtral", {{"sliding_window", nullptr}})) ==
+      Windows{0, 0});
+  // Without use_sliding_window the size means nothing.
+  CHECK(windows(sample("qwen3_moe", {{"sliding_window", 7}})) == Windows{0, 0});
+  Json typed = window;
+  typed["layer_types"] = {
+      "full_attention",
+      "sliding_attention",
+      "sliding_attention",
+      "full_attention"};
+  CHECK(windows(sample("qwen2_moe", typed)) == Windows{0, 7, 7, 0});
+  CHECK_THROWS_WITH(
+      sample("qwen3_moe", typed), Catch::Contains("'layer_types' says"));
+  typed["use_sliding_window"] = false;
+  CHECK_THROWS_WITH(
+      sample("qwen2_moe", typed), Catch::Contains("'layer_types' says"));
+  typed["layer_types"] = {"full_attention"};
+  CHECK_THROWS_WITH(
+      sample("qwen2_moe", typed), Catch::Contains("one item a layer"));
+}
+
+TEST_CASE("heads may be wider than the hidden size shares out") {
+  const ModelConfig wide = sample("mixtral", {{"head_dim", 6}});
+  CHECK(wide.attention.head_dim == 6);
+  CHECK(wide.rope.dim == 6);
+  CHECK(wide.attention.softmax_scale == Approx(1 / std::sqrt(6.0)));
+  CHECK(sample("mixtral", {{"head_dim", nullptr}}).attention.head_dim == 4);
+  const Json all = {{"num_key_value_heads", nullptr}};
+  CHECK(sample("olmoe", all).attention.kv_heads == 2);
+}
+
+TEST_CASE("end tokens come as one, several or none") {
+  using Ids = std::vector<std::int64_t>;
+  CHECK(sample("olmoe", {{"eos_token_id", 5}}).eos_token_ids == Ids{5});
+  CHECK(sample("olmoe", {{"eos_token_id", {5, 6}}}).eos_token_ids == Ids{5, 6});
+  CHECK(sample("olmoe", {{"eos_token_id", nullptr}}).eos_token_ids.empty());
+  CHECK(sample("olmoe", {{"eos_token_id", -1}}).eos_token_ids.empty());
+  CHECK(sample("olmoe").eos_token_ids == Ids{50279});
+}
+
+TEST_CASE("DeepSeek's routing options") {
+  const ModelConfig grouped = sample(
+      "deepseek_v2",
+      {{"topk_method", "group_limited_greedy"},
+       {"n_group", 2},
+       {"topk_group", 1},
+       {"routed_scaling_factor", 16.0}});
+  CHECK(grouped.router.groups == 2);
+  CHECK(grouped.router.topk_groups == 1);
+  CHECK(grouped.router.scale == 16.0);
+  // Plain greedy routing ignores the groups, as transformers does.
+  CHECK(sample("deepseek_v2", {{"n_group", 3}}).router.groups == 1);
+  const ModelConfig alone =
+      sample("deepseek_v2", {{"n_shared_experts", nullptr}});
+  CHECK(alone.shared_expert == SharedExpert::kNone);
+  CHECK(alone.layers[1].shared_width == 0);
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options that change the forward pass and impossible values: each is refused
+// with its key and value, in one line.
+#include <catch2/catch.hpp>
+
+#include "core/error.h"
+#include "sample_config.h"
+
+using namespace fettle;
+using namespace fettle::model;
+using fettle::model::testing::sample;
+
+namespace {
+
+struct Refusal {
+  std::string family;
+  Json changes;
+  std::string text;
+};
+
+void check(const Refusal& refusal) {
+  INFO(refusal.family << " " << refusal.changes.dump());
+  CHECK_THROWS_AS(sample(refusal.family, refusal.changes), UserError);
+  CHECK_THROWS_WITH(
+      sample(refusal.family, refusal.changes), Catch::Contains(refusal.text));
+}
+
+}  // namespace
+
+TEST_CASE("an unknown family is named with the known ones") {
+  check({"mixtral", {{"model_type", "gpt2"}}, "model_type 'gpt2'"});
+  check({"mixtral", {{"model_type", "gpt2"}}, "deepseek_v2, mixtral, olmoe"});
+  check({"mixtral", {{"model_type", 3}}, "'model_type' must be a string"});
+}
+
+TEST_CASE("options that Fettle does not know are named") {
+  for (const Refusal& refusal : std::vector<Refusal>{
+           {"mixtral", {{"hidden_act", "gelu"}}, "'hidden_act' is \"gelu\""},
+           {"olmoe",
+            {{"quantization_config", {{"quant_method", "gptq"}}}},
+            "gptq"},
+           {"qwen3_moe",
+            {{"num_nextn_predict_layers", 1}},
+            "'num_nextn_predict_layers' is 1"},
+           {"deepseek_v2", {{"mlp_bias", true}}, "'mlp_bias' is true"},
+           {"deepseek_v2", {{"moe_layer_freq", 2}}, "'moe_layer_freq' is 2"},
+           {"deepseek_v2", {{"norm_topk_prob", true}}, "'norm_topk_prob'"},
+           {"deepseek_v2", {{"scoring_func", "sigmoid"}}, "'scoring_func'"},
+           {"deepseek_v2", {{"topk_method", "noaux_tc"}}, "'noaux_tc'"},
+           {"deepseek_v2", {{"sliding_window", 4}}, "'sliding_window' is 4"},
+           {"olmoe", {{"sliding_window", 4}}, "'sliding_window' is 4"},
+           {"qwen2_moe", {{"partial_rotary_factor", 0.5}}, "is 0.5"}}) {
+    check(refusal);
+  }
+}
+
+TEST_CASE("impossible values are named") {
+  for (const Refusal& refusal : std::vector<Refusal>{
+           {"mixtral", {{"num_hidden_layers", 0}}, "'num_hidden_layers' is 0"},
+           {"mixtral", {{"num_hidden_layers", 1000000}}, "is 1000000"},
+           {"mixtral", {{"hidden_size", -8}}, "'hidden_size' is -8"},
+           {"mixtral", {{"hidden_size", "8"}}, "must be an integer"},
+           {"mixtral", {{"hidden_size", nullptr}}, "must be an integer"},
+           {"mixtral", {{"vocab_size", 1LL << 40}}, "'vocab_size' is"},
+           {"mixtral", {{"rms_norm_eps", 0.0}}, "'rms_norm_eps' is 0"},
+           {"mixtral", {{"sliding_window", 0}}, "'sliding_window' is 0"},
+           {"mixtral",
+            {{"num_experts_per_tok", 5}},
+            "'num_experts_per_tok' is 5"},
+           {"mixtral", {{"num_local_experts", 0}}, "'num_local_experts' is 0"},
+           {"olmoe", {{"num_experts", 0}}, "'num_experts' is 0"},
+           {"deepseek_v2",
+            {{"n_routed_experts", 0}},
+            "'n_routed_experts' is 0"},
+           {"mixtral", {{"num_attention_heads", 3}}, "does not divide"},
+           {"mixtral",
+            {{"num_attention_heads", 3}, {"num_key_value_heads", 3}},
+            "'num_attention_heads' is 3"},
+           {"mixtral", {{"head_dim", 3}}, "'head_dim' makes heads 3 wide"},
+           {"mixtral",
+            {{"num_attention_heads", 8}, {"num_key_value_heads", 8}},
+            "'num_attention_heads' makes heads 1 wide"},
+           {"olmoe", {{"head_dim", 6}}, "'head_dim' is 6"},
+           {"olmoe", {{"clip_qkv", -1.0}}, "'clip_qkv' is -1"},
+           {"qwen3_moe", {{"decoder_sparse_step", 0}}, "'decoder_sparse_step'"},
+           {"qwen3_moe", {{"mlp_only_layers", 1}}, "'mlp_only_layers' must be"},
+           {"qwen3_moe",
+            {{"mlp_only_layers", {-1}}},
+            "'mlp_only_layers' holds -1"},
+           {"deepseek_v2", {{"num_key_value_heads", 1}}, "latent attention"},
+           {"deepseek_v2",
+            {{"qk_rope_head_dim", 3}},
+            "'qk_rope_head_dim' is 3"},
+           {"deepseek_v2",
+            {{"num_experts_per_tok", nullptr}},
+            "'num_experts_per_tok' must be an integer"},
+           {"deepseek_v2",
+            {{"topk_method", "group_limited_greedy"}},
+            "'n_group' is missing"},
+           {"deepseek_v2",
+            {{"topk_method", "group_limited_greedy"},
+             {"n_group", 3},
+             {"topk_group", 1}},
+            "'n_group' is 3"},
+           {"deepseek_v2",
+            {{"topk_method", "group_limited_greedy"},
+             {"n_group", 4},
+             {"topk_group", 1}},
+            "a token can reach only 1"},
+           {"mixtral",
+            {{"vocab_size", 2000000000}, {"hidden_size", 2000000000}},
+            "no such model exists"},
+           {"mixtral",
+            {{"num_hidden_layers", 1000}, {"num_local_experts", 4000}},
+            "experts in all"},
+           {"mixtral",
+            {{"num_hidden_layers", 1000},
+             {"hidden_size", 1000000},
+             {"intermediate_size", 1000000}},
+            "parameters; no such model exists"}}) {
+    check(refusal);
+  }
+}
+
+TEST_CASE("keys that change nothing pass") {
+  CHECK_NOTHROW(sample(
+      "mixtral",
+      {{"architectures", {"MixtralForCausalLM"}},
+       {"attention_dropout", 0.1},
+       {"router_jitter_noise", 0.1},
+       {"output_router_logits", true},
+       {"transformers_version", "4.36.0"},
+       {"num_nextn_predict_layers", 0},
+       {"partial_rotary_factor", 1.0},
+       {"logit_scale", 1},
+       {"quantization_config", nullptr},
+       {"layer_types", {"full_attention", "full_attention"}}}));
+}

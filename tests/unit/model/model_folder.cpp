@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model_folder.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <span>
+#include <vector>
+
+#include "io/checkpoint_writer.h"
+
+namespace fettle::model::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+io::DType dtype_of(const at::Tensor& tensor) {
+  if (tensor.scalar_type() == at::kBFloat16) return io::DType::kBF16;
+  if (tensor.scalar_type() == at::kHalf) return io::DType::kF16;
+  return io::DType::kF32;
+}
+
+fs::path fresh_folder() {
+  static std::atomic<int> count{0};
+  const fs::path folder = fs::temp_directory_path() /
+                          ("fettle-model-test-" + std::to_string(getpid()) +
+                           "-" + std::to_string(count++));
+  fs::create_directories(folder);
+  return folder;
+}
+
+}  // namespace
+
+ModelFolder::ModelFolder(const ModelConfig& config)
+    : config_(config), json_(config_json(config)), folder_(fresh_folder()) {
+  int seed = 0;
+  for (const WeightId& id : model_weights(config)) {
+    (*this)[id] = value(weight_shape(config, id), seed++);
+  }
+}
+
+ModelFolder::~ModelFolder() { fs::remove_all(folder_); }
+
+at::Tensor ModelFolder::value(
+    const std::vector<std::int64_t>& shape, int seed) {
+  std::int64_t numel = 1;
+  for (const std::int64_t side : shape) numel *= side;
+  return at::arange(numel, at::kFloat)
+      .add(31 * seed)
+      .remainder(251)
+      .sub(125)
+      .reshape(shape);
+}
+
+at::Tensor& ModelFolder::operator[](const WeightId& id) {
+  return tensors_[weight_name(config_, id)];
+}
+
+void ModelFolder::fuse(std::int64_t layer, const std::string& prefix) {
+  std::vector<at::Tensor> gate_up, down;
+  for (std::int64_t e = 0; e < config_.layers[layer].num_experts(); ++e) {
+    const WeightId gate{Role::kExpertGate, layer, e};
+    const WeightId up{Role::kExpertUp, layer, e};
+    const WeightId down_id{Role::kExpertDown, layer, e};
+    gate_up.push_back(at::cat({(*this)[gate], (*this)[up]}));
+    down.push_back((*this)[down_id]);
+    for (const WeightId& id : {gate, up, down_id}) {
+      erase(weight_name(config_, id));
+    }
+  }
+  (*this)[prefix + "gate_up_proj"] = at::stack(gate_up);
+  (*this)[prefix + "down_proj"] = at::stack(down);
+}
+
+const fs::path& ModelFolder::write() {
+  std::vector<io::TensorSpec> specs;
+  for (const auto& [name, tensor] : tensors_) {
+    specs.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
+  }
+  if (!fp8_name_.empty()) {
+    specs.push_back(
+        {fp8_name_, io::DType::kF8E4M3, tensors_[fp8_name_].sizes().vec()});
+    std::erase_if(specs, [&](const io::TensorSpec& spec) {
+      return spec.name == fp8_name_ && spec.dtype == io::DType::kF32;
+    });
+  }
+  io::CheckpointWriter writer(folder_, specs);
+  for (const io::TensorSpec& spec : specs) {
+    if (spec.dtype == io::DType::kF8E4M3) {
+      writer.write(spec.name, std::vector<std::byte>(spec.bytes()));
+      continue;
+    }
+    const at::Tensor dense = tensors_[spec.name].contiguous();
+    writer.write(
+        spec.name,
+        {static_cast<const std::byte*>(dense.data_ptr()), dense.nbytes()});
+  }
+  writer.finish();
+  std::ofstream(folder_ / "config.json") << json_.dump();
+  return folder_;
+}
+
+}  // namespace fettle::model::testing

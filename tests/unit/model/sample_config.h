@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small configurations of each family for tests.
+#pragma once
+
+#include <string>
+
+#include "core/json.h"
+#include "model/model_config.h"
+
+namespace fettle::model::testing {
+
+// hidden 8, 2 layers, 4 experts of width 6, top-2; families differ in the rest.
+inline Json sample_json(const std::string& family) {
+  Json json = {
+      {"model_type", family},
+      {"vocab_size", 11},
+      {"hidden_size", 8},
+      {"num_hidden_layers", 2},
+      {"num_attention_heads", 2},
+      {"num_key_value_heads", 2},
+      {"max_position_embeddings", 64},
+      {"num_experts_per_tok", 2},
+      {"intermediate_size", 6},
+      {"hidden_act", "silu"}};
+  if (family == "qwen3_moe" || family == "qwen2_moe") {
+    json["moe_intermediate_size"] = 6;
+    json["intermediate_size"] = 10;
+    json["num_experts"] = 4;
+  }
+  if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 5;
+  if (family == "mixtral") json["num_local_experts"] = 4;
+  if (family == "olmoe") json["num_experts"] = 4;
+  if (family == "deepseek_v2") {
+    json.update(
+        {{"moe_intermediate_size", 6},
+         {"intermediate_size", 10},
+         {"n_routed_experts", 4},
+         {"n_shared_experts", 2},
+         {"first_k_dense_replace", 1},
+         {"kv_lora_rank", 4},
+         {"q_lora_rank", nullptr},
+         {"qk_nope_head_dim", 4},
+         {"qk_rope_head_dim", 2},
+         {"v_head_dim", 3}});
+  }
+  return json;
+}
+
+// The sample with `changes` merged in.
+inline ModelConfig sample(const std::string& family, const Json& changes = {}) {
+  Json json = sample_json(family);
+  if (!changes.is_null()) json.update(changes);
+  return parse_model_config(json, "config.json");
+}
+
+}  // namespace fettle::model::testing
