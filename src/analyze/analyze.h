@@ -26,7 +26,7 @@ struct AnalyzeOptions {
   std::int64_t chunk_tokens = 0;
   // Of the random score.
   std::uint64_t seed = 0;
-  sweep::SweepOptions sweep;
+  sweep::SweepOptions sweep = {};
   // Kept in the score file with the options, such as the data files' names.
   Json run = Json::object();
 };

@@ -16,8 +16,8 @@ namespace fettle::artifact {
 std::string_view version();
 
 struct StageRecord {
-  std::string stage;
-  std::string input_fingerprint;
+  std::string stage = {};
+  std::string input_fingerprint = {};
   Json options = Json::object();   // as given, seed included
   Json measured = Json::object();  // sizes, seconds, peak memory
 };

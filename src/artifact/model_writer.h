@@ -26,8 +26,8 @@ struct ModelWriterInput {
   std::function<at::ScalarType(const model::WeightId&)> dtype;
   // The tensor, [weight_shape] in that type, on the CPU. Called in order.
   std::function<at::Tensor(const model::WeightId&)> tensor;
-  StageRecord record;
-  std::string label;             // of the progress shown, such as "trim"
+  StageRecord record = {};
+  std::string label = {};             // of the progress shown, such as "trim"
   Reporter* reporter = nullptr;  // null: silent
 };
 

@@ -27,7 +27,7 @@ std::string_view format_name(Format format);
 struct ExportOptions {
   Format format = Format::kHf;
   // Type of all weights on disk; none: as they are stored.
-  std::optional<at::ScalarType> dtype;
+  std::optional<at::ScalarType> dtype = {};
   // Leave out the experts' constant outputs, for which stock layouts have no
   // place.
   bool drop_constants = false;
@@ -36,9 +36,9 @@ struct ExportOptions {
   std::int64_t check_tokens = 64;
   std::uint64_t seed = 0;
   // Where and in what type the check computes.
-  model::ModelOptions check;
+  model::ModelOptions check = {};
   // Fingerprint of the source, for the manifest.
-  std::string input_fingerprint;
+  std::string input_fingerprint = {};
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;
 };

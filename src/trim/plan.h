@@ -43,11 +43,11 @@ struct TrimOptions {
   Scope scope = Scope::kGlobal;
   Unit unit = Unit::kNeuron;
   // Share of the neurons (or experts) kept, in (0, 1]; or else `budget`.
-  std::optional<double> keep;
+  std::optional<double> keep = {};
   // Most bytes that the trimmed model's tensors may take.
-  std::optional<std::int64_t> budget;
+  std::optional<std::int64_t> budget = {};
   // Where `budget` is given: the model's bytes.
-  ModelBytes bytes;
+  ModelBytes bytes = {};
   // Kept widths (or expert counts) are multiples of this, or everything.
   std::int64_t round = 1;
   // Fewest neurons that every expert keeps.

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transformers model whose experts are plain loops that can be looked into.
+
+Every layer's experts are computed one by one, in the open: what a score sums,
+and what a trim leaves out, can then be written down directly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+from typing import Any
+
+import safetensors.torch
+import tokenizers
+import torch
+
+VOCAB = 97
+
+
+@dataclasses.dataclass
+class Call:
+    """One expert's work on the tokens that chose it."""
+
+    layer: int
+    expert: int
+    h: torch.Tensor  # [n, I], its gradient is kept
+    y: torch.Tensor  # [n, H], not weighted
+    weight: torch.Tensor  # [n]
+
+
+@dataclasses.dataclass
+class Cut:
+    """What a trim leaves of an expert."""
+
+    kept: torch.Tensor  # [I] of 0 and 1
+    constant: torch.Tensor  # [H]
+
+
+class TracedExperts:
+    """Takes the place of the forward pass of one layer's experts."""
+
+    def __init__(self, layer: int, module: torch.nn.Module) -> None:
+        self.layer = layer
+        self.module = module
+        self.calls: list[Call] = []
+        self.cuts: dict[int, Cut] = {}
+
+    def __call__(
+        self,
+        hidden_states: torch.Tensor,
+        top_k_index: torch.Tensor,
+        top_k_weights: torch.Tensor,
+    ) -> torch.Tensor:
+        result = torch.zeros_like(hidden_states)
+        for expert in range(self.module.down_proj.shape[0]):
+            token, place = torch.where(top_k_index == expert)
+            if len(token) == 0:
+                continue
+            gate_up = hidden_states[token] @ self.module.gate_up_proj[expert].T
+            gate, up = gate_up.chunk(2, dim=1)
+            h = torch.nn.functional.silu(gate) * up
+            if h.requires_grad:
+                h.retain_grad()
+            cut = self.cuts.get(expert)
+            y = (h if cut is None else h * cut.kept) @ self.module.down_proj[
+                expert
+            ].T
+            weight = top_k_weights[token, place]
+            self.calls.append(Call(self.layer, expert, h, y, weight))
+            if cut is not None:
+                y = y + cut.constant
+            result = result.index_add(0, token, y * weight[:, None])
+        return result
+
+
+def trace(model: torch.nn.Module) -> dict[int, TracedExperts]:
+    """Opens the experts of every sparse layer, by layer."""
+    traced = {}
+    for index, layer in enumerate(model.model.layers):
+        experts = getattr(layer.mlp, "experts", None)
+        if experts is None:
+            continue
+        traced[index] = TracedExperts(index, experts)
+        experts.forward = traced[index]
+    return traced
+
+
+def loss_sum(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Summed negative log-likelihood of [B, T] ids."""
+    logits = model(input_ids=ids).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+    )
+
+
+def write_tokenizer(folder: pathlib.Path) -> None:
+    """A tokenizer that a model folder must have; the data here are ids."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {symbol: i for i, symbol in enumerate(alphabet[:VOCAB])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def random_ids(count: int, length: int, seed: int = 3) -> torch.Tensor:
+    """[count, length] token ids."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, VOCAB, (count, length), generator=generator)
+
+
+def write_ids(path: pathlib.Path, ids: torch.Tensor) -> pathlib.Path:
+    """A data file of one line a sequence."""
+    path.write_text(
+        "".join(json.dumps({"input_ids": row}) + "\n" for row in ids.tolist())
+    )
+    return path
+
+
+def run(program: pathlib.Path, *arguments: Any) -> None:
+    """Runs a fettle command."""
+    subprocess.run(
+        [str(program), *map(str, arguments), "--quiet"],
+        check=True,
+        timeout=300,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def fettle_logits(
+    build_dir: pathlib.Path, model: pathlib.Path, ids: torch.Tensor
+) -> torch.Tensor:
+    """What Fettle computes: [B T, V], one sequence after the other."""
+    folder = model.parent
+    (folder / "ids.json").write_text(json.dumps(ids.tolist()))
+    out = folder / f"{model.name}.logits.safetensors"
+    program = build_dir / "fettle_probe"
+    subprocess.run(
+        [program, "logits", model, folder / "ids.json", out], check=True
+    )
+    return safetensors.torch.load_file(out)["logits"]

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "analyze/report.h"
+
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <iterator>
+
+#include "../artifact/tiny_model.h"
+
+namespace fettle::analyze {
+namespace {
+
+using Catch::Matchers::Contains;
+
+artifact::ScoreFile sample_scores() {
+  artifact::ScoreFile file;
+  file.tokens = 12;
+  file.layers.resize(2);
+  artifact::LayerScores& layer = file.layers[1];
+  layer.widths = {2, 0, 3};
+  layer.neuron["mask_fisher"] = at::tensor({5.0f, 4.0f, 3.0f, 2.0f, 1.0f});
+  layer.expert["reap"] = at::tensor({0.5f, 0.0f, 0.12345678f});
+  layer.mean_h = at::zeros({5});
+  layer.tokens = at::tensor(std::vector<std::int64_t>{6, 0, 2});
+  layer.router_entropy = 0.75;
+  return file;
+}
+
+// What the page's script reads.
+Json page_data(const std::string& page) {
+  const std::string open = "id=\"data\">";
+  const std::size_t begin = page.find(open) + open.size();
+  return Json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+}
+
+TEST_CASE("A report holds the scores it draws") {
+  const std::string page =
+      report_page(sample_scores(), {.title = "a <b> & </script>"});
+  const Json data = page_data(page);
+  REQUIRE(data["scores"].size() == 2);
+  REQUIRE(data["scores"][0]["name"] == "mask_fisher");
+  REQUIRE(data["scores"][0]["rows"] == Json::parse("[[], [9, 0, 6]]"));
+  REQUIRE(data["scores"][1]["rows"][1][2] == Approx(0.1235));
+  REQUIRE(data["load"] == Json::parse("[[], [0.75, 0, 0.25]]"));
+  REQUIRE(data["entropy"] == Json::parse("[null, 0.75]"));
+  REQUIRE_THAT(page, Contains("a &lt;b&gt; &amp; &lt;/script&gt;"));
+  REQUIRE_THAT(page, Contains("<td>60.00 %</td>"));
+}
+
+TEST_CASE("A report needs no network") {
+  const std::string page = report_page(sample_scores(), {.title = "x"});
+  REQUIRE_THAT(page, Contains("Chart.js v"));
+  REQUIRE_THAT(page, !Contains("<link"));
+  REQUIRE_THAT(page, !Contains("src="));
+  REQUIRE_THAT(page, !Contains("@import"));
+}
+
+TEST_CASE("A report is written to a file") {
+  const testing::TemporaryFolder folder;
+  const auto path = folder.path() / "report.html";
+  write_report(path, sample_scores(), {.title = "x"});
+  std::ifstream file(path);
+  const std::string text{
+      std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  REQUIRE(text == report_page(sample_scores(), {.title = "x"}));
+}
+
+}  // namespace
+}  // namespace fettle::analyze

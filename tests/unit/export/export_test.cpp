@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/export.h"
+
+#include <catch2/catch.hpp>
+#include <fstream>
+
+#include "../artifact/tiny_model.h"
+#include "core/error.h"
+#include "export/reload_check.h"
+
+namespace fettle::exporter {
+namespace {
+
+using Catch::Matchers::Contains;
+using model::Role;
+using testing::TemporaryFolder;
+using testing::TinyModel;
+using testing::TinyModelOptions;
+
+TinyModelOptions ragged() {
+  TinyModelOptions options;
+  options.widths = {{6, 0, 3, 5}, {1, 6, 6, 2}};
+  return options;
+}
+
+ExportResult run(
+    const TinyModel& tiny,
+    const ExportOptions& options,
+    const TemporaryFolder& out) {
+  const model::ModelReader reader(tiny.path());
+  return export_model(reader, options, out.path());
+}
+
+TEST_CASE("Format names are known or refused") {
+  for (const Format format :
+       {Format::kHf, Format::kHfPadded, Format::kRagged}) {
+    REQUIRE(parse_format(format_name(format)) == format);
+  }
+  REQUIRE_THROWS_WITH(parse_format("gguf"), Contains("hf, hf-padded, ragged"));
+}
+
+TEST_CASE("A uniform model is exported as it is") {
+  const std::string family =
+      GENERATE("qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "deepseek_v2");
+  const TinyModel tiny({.family = family});
+  const TemporaryFolder out;
+  const ExportResult result = run(tiny, {.format = Format::kHf}, out);
+  REQUIRE(result.max_error == 0.0);
+  REQUIRE(result.padded_neurons == 0);
+  const Json config = read_json(out.path() / "config.json", "test");
+  REQUIRE_FALSE(config.contains("fettle"));
+}
+
+TEST_CASE("Padding adds neurons of zeros and changes no output") {
+  const TinyModel tiny(ragged());
+  const TemporaryFolder out;
+  const ExportResult result = run(tiny, {.format = Format::kHfPadded}, out);
+  REQUIRE(result.padded_neurons == 48 - 29);
+  REQUIRE(result.max_error <= 1e-5);
+  const model::ModelReader source(tiny.path());
+  const model::ModelReader padded(out.path());
+  for (std::int64_t l = 0; l < 2; ++l) {
+    for (std::int64_t e = 0; e < 4; ++e) {
+      const std::int64_t width = source.config().layers[l].expert_widths[e];
+      REQUIRE(padded.config().layers[l].expert_widths[e] == 6);
+      const at::Tensor up = padded.read({Role::kExpertUp, l, e});
+      const at::Tensor down = padded.read({Role::kExpertDown, l, e});
+      REQUIRE(
+          up.narrow(0, 0, width).equal(source.read({Role::kExpertUp, l, e})));
+      REQUIRE(down.narrow(1, 0, width)
+                  .equal(source.read({Role::kExpertDown, l, e})));
+      REQUIRE(up.slice(0, width).count_nonzero().item<int>() == 0);
+      REQUIRE(down.slice(1, width).count_nonzero().item<int>() == 0);
+    }
+  }
+  REQUIRE_FALSE(
+      read_json(out.path() / "config.json", "test").contains("fettle"));
+}
+
+TEST_CASE("Padding gives a model without neurons one of zeros") {
+  TinyModelOptions options;
+  options.widths = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+  const TinyModel tiny(options);
+  const TemporaryFolder out, refused;
+  REQUIRE(run(tiny, {.format = Format::kHfPadded}, out).after.max_width == 1);
+  REQUIRE_THROWS_WITH(
+      run(tiny, {.format = Format::kHf}, refused),
+      Contains("expected experts with neurons"));
+}
+
+TEST_CASE("The ragged form keeps everything to the bit") {
+  TinyModelOptions options = ragged();
+  options.constants = true;
+  options.type = GENERATE(at::kFloat, at::kBFloat16);
+  const TinyModel tiny(options);
+  const TemporaryFolder out;
+  const ExportResult result = run(tiny, {.format = Format::kRagged}, out);
+  REQUIRE(result.max_error == 0.0);
+  REQUIRE(result.before.bytes == result.after.bytes);
+  REQUIRE(model::ModelReader(out.path()).config().layers[0].has_constants);
+}
+
+TEST_CASE("Constants are dropped where that was asked for") {
+  TinyModelOptions options = ragged();
+  options.constants = true;
+  const TinyModel tiny(options);
+  const TemporaryFolder out, refused;
+  REQUIRE_THROWS_WITH(
+      run(tiny, {.format = Format::kHfPadded}, refused),
+      Contains("layer 0: has constant expert outputs"));
+  REQUIRE(std::filesystem::is_empty(refused.path()));
+  const ExportResult result =
+      run(tiny, {.format = Format::kHfPadded, .drop_constants = true}, out);
+  REQUIRE(result.max_error <= 1e-5);
+  REQUIRE_FALSE(
+      model::ModelReader(out.path()).config().layers[0].has_constants);
+}
+
+TEST_CASE("A type may be widened exactly and narrowed knowingly") {
+  TinyModelOptions options;
+  options.changes = {{"torch_dtype", "bfloat16"}};
+  SECTION("widened") {
+    options.type = at::kBFloat16;
+    const TinyModel tiny(options);
+    const TemporaryFolder out;
+    const ExportResult result =
+        run(tiny, {.format = Format::kHf, .dtype = at::kFloat}, out);
+    REQUIRE_FALSE(result.narrowed);
+    REQUIRE(result.max_error == 0.0);
+    REQUIRE(result.after.bytes == 2 * result.before.bytes);
+    REQUIRE(
+        read_json(out.path() / "config.json", "test")["torch_dtype"] ==
+        "float32");
+  }
+  SECTION("narrowed") {
+    const TinyModel tiny(options);
+    const TemporaryFolder out;
+    const ExportResult result =
+        run(tiny, {.format = Format::kHf, .dtype = at::kBFloat16}, out);
+    REQUIRE(result.narrowed);
+    REQUIRE(result.max_error > 0.0);
+    REQUIRE(2 * result.after.bytes == result.before.bytes);
+    const model::ModelReader reader(tiny.path());
+    const model::ModelReader exported(out.path());
+    REQUIRE(exported.read({Role::kRouter, 0, -1})
+                .equal(reader.read({Role::kRouter, 0, -1}).to(at::kBFloat16)));
+  }
+}
+
+TEST_CASE("Layouts refuse what they can't hold, naming it") {
+  TinyModelOptions options;
+  model::ModelConfig config = testing::tiny_config(options);
+  ExportOptions target{.format = Format::kHf};
+  std::string message;
+  SECTION("another width") {
+    config.layers[1].expert_widths[2] = 5;
+    message =
+        "layer 1: expert 2 has 5 neurons where the first has 6; use "
+        "hf-padded";
+  }
+  SECTION("another number of experts") {
+    config.layers[1].expert_widths.pop_back();
+    target.format = GENERATE(Format::kHf, Format::kHfPadded);
+    message =
+        "layer 1: expected 4 experts as in the first sparse layer, "
+        "found 3: a missing expert can't be padded";
+  }
+  SECTION("another top_k") {
+    config.layers[1].top_k = 1;
+    message = "layer 1: expected top_k 2 as in the first sparse layer, found 1";
+  }
+  REQUIRE_THROWS_AS(exported_config(config, target), UserError);
+  REQUIRE_THROWS_WITH(exported_config(config, target), Contains(message));
+  target.format = Format::kRagged;
+  REQUIRE_NOTHROW(exported_config(config, target));
+}
+
+TEST_CASE("Dense models pass through every layout") {
+  TinyModelOptions options;
+  options.changes = {{"mlp_only_layers", {0, 1}}};
+  const TinyModel tiny(options);
+  const TemporaryFolder out;
+  REQUIRE(run(tiny, {.format = Format::kHfPadded}, out).max_error == 0.0);
+}
+
+TEST_CASE("A file damaged after writing is found") {
+  const TinyModel tiny;
+  const TemporaryFolder out;
+  run(tiny, {.format = Format::kHf}, out);
+  const model::ModelReader reader(tiny.path());
+  const ExportedWeights expected(reader, reader.config(), std::nullopt);
+  REQUIRE_NOTHROW(check_tensors(out.path(), expected));
+  {
+    std::fstream file(
+        out.path() / "model.safetensors",
+        std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-2, std::ios::end);
+    file.put('\x11');
+  }
+  REQUIRE_THROWS_AS(check_tensors(out.path(), expected), InternalError);
+}
+
+TEST_CASE("Another model's outputs differ") {
+  const TinyModel a({.seed = 1});
+  const TinyModel b({.seed = 2});
+  REQUIRE(forward_error(a.path(), a.path(), {}) == 0.0);
+  REQUIRE(forward_error(a.path(), b.path(), {}) > 0.1);
+}
+
+}  // namespace
+}  // namespace fettle::exporter
