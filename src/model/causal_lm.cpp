@@ -8,7 +8,11 @@ namespace fettle::model {
 
 CausalLm::CausalLm(
     const std::filesystem::path& folder, const ModelOptions& options)
-    : options_(options), reader_(std::make_unique<ModelReader>(folder)) {
+    : CausalLm(std::make_unique<ModelReader>(folder), options) {}
+
+CausalLm::CausalLm(
+    std::unique_ptr<ModelReader> reader, const ModelOptions& options)
+    : options_(options), reader_(std::move(reader)) {
   globals_ =
       to_device(reader_->read_globals(options_.compute_type), options_.device);
   cache_ = std::make_unique<store::LayerCache<LayerWeights>>(

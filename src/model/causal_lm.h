@@ -26,6 +26,7 @@ struct ModelOptions {
 class CausalLm {
  public:
   CausalLm(const std::filesystem::path& folder, const ModelOptions& options);
+  CausalLm(std::unique_ptr<ModelReader> reader, const ModelOptions& options);
 
   const ModelConfig& config() const { return reader_->config(); }
   const ModelReader& reader() const { return *reader_; }

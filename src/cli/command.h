@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a command is: options that it adds to its parser, and a run that gives
+// text for people and JSON for programs. Commands hold no logic of their own.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "core/json.h"
+
+namespace fettle::cli {
+
+class Session;
+
+struct Outcome {
+  Json json = Json::object();
+  std::string text;      // a table, or what else people read
+  bool stopped = false;  // ended early on request, to be resumed
+};
+
+class Command {
+ public:
+  virtual ~Command() = default;
+  virtual void add_options(CLI::App& app) = 0;
+  virtual Outcome run(Session& session) = 0;
+};
+
+struct CommandEntry {
+  const char* name;
+  const char* help;
+  std::unique_ptr<Command> (*make)();
+};
+
+// All commands, in the order of the chain.
+std::span<const CommandEntry> commands();
+
+std::unique_ptr<Command> make_inspect();
+std::unique_ptr<Command> make_eval();
+std::unique_ptr<Command> make_generate();
+std::unique_ptr<Command> make_analyze();
+std::unique_ptr<Command> make_trim();
+std::unique_ptr<Command> make_tune();
+std::unique_ptr<Command> make_merge();
+std::unique_ptr<Command> make_export();
+std::unique_ptr<Command> make_run();
+
+}  // namespace fettle::cli

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "cli/command.h"
+#include "cli/eval_text.h"
+#include "cli/session.h"
+#include "sweep/evaluate.h"
+
+namespace fettle::cli {
+namespace {
+
+class Eval : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Model folder")->required();
+    app.add_option("--data", data_, "JSONL files; each line is scored alone")
+        ->required();
+    app.add_option("--seq-len", seq_len_, "Tokens of a window")
+        ->capture_default_str();
+    app.add_option("--against", against_, "Teacher: adds KL and top-1");
+    app.add_option(
+           "--tokens-per-sweep",
+           eval_.chunk_tokens,
+           "Tokens for which the weights are read once")
+        ->capture_default_str();
+  }
+
+  Outcome run(Session& session) override {
+    auto reader = std::make_unique<model::ModelReader>(model_);
+    const auto tokenizer = text::Tokenizer::load(model_);
+    const auto sets = sweep::load_sets(
+        data_files(data_),
+        {tokenizer, session.sample_options(*reader), seq_len_});
+    sweep::Workload workload;
+    for (const auto& set : sets) {
+      workload.longest_sequence =
+          std::max(workload.longest_sequence, sweep::longest(set.sequences));
+      workload.tokens = std::max(
+          workload.tokens,
+          std::min(eval_.chunk_tokens, sweep::count_tokens(set.sequences)));
+    }
+    OpenModel teacher;
+    if (!against_.empty()) {
+      teacher = session.open(against_, workload);
+      workload.extra_bytes =
+          teacher.plan.ram_bytes() - teacher.plan.runtime_bytes;
+    }
+    OpenModel student = session.open(std::move(reader), workload);
+    eval_.micro_batch_tokens = student.plan.micro_batch_tokens;
+    eval_.activations = student.plan.activation_options();
+    const auto result = sweep::evaluate(
+        *student.model, teacher.model.get(), sets, eval_, session.reporter());
+    Outcome outcome;
+    outcome.json = eval_json(result);
+    outcome.text = eval_table(result);
+    return outcome;
+  }
+
+ private:
+  std::string model_, against_;
+  std::vector<std::string> data_;
+  std::int64_t seq_len_ = 512;
+  sweep::EvalOptions eval_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_eval() { return std::make_unique<Eval>(); }
+
+}  // namespace fettle::cli

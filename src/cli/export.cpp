@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/export.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "cli/command.h"
+#include "cli/session.h"
+#include "cli/size_text.h"
+#include "io/atomic_directory.h"
+#include "io/checksum.h"
+
+namespace fettle::cli {
+namespace {
+
+const std::map<std::string, at::ScalarType> kTypes{
+    {"float32", at::kFloat},
+    {"bfloat16", at::kBFloat16},
+    {"float16", at::kHalf}};
+
+class Export : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Model folder")->required();
+    app.add_option("--out", out_, "Folder to write")->required();
+    app.add_option(
+           "--format",
+           format_,
+           "hf: one width and expert count; hf-padded: narrower experts filled "
+           "with zero neurons; ragged: Fettle's own form")
+        ->capture_default_str();
+    app.add_option("--dtype", dtype_, "Type of all weights on disk")
+        ->check(CLI::IsMember({"keep", "float32", "bfloat16", "float16"}))
+        ->capture_default_str();
+    app.add_flag(
+        "--drop-constants",
+        options_.drop_constants,
+        "Leave out constant outputs, which stock layouts have no place for");
+  }
+
+  Outcome run(Session& session) override {
+    options_.format = exporter::parse_format(format_);
+    if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
+    const model::ModelReader reader(model_);
+    io::AtomicDirectory folder(out_);
+    options_.input_fingerprint =
+        io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+    options_.check.device = session.device();
+    options_.reporter = &session.reporter();
+    const auto result = exporter::export_model(reader, options_, folder.path());
+    folder.commit();
+    Outcome outcome;
+    outcome.json = result.to_json();
+    outcome.json["out"] = out_;
+    outcome.json["format"] = format_;
+    outcome.text =
+        size_table(result.before, result.after) +
+        fmt::format(
+            "read back and compared: largest difference {:.2g} of the largest "
+            "value\n",
+            result.max_error);
+    return outcome;
+  }
+
+ private:
+  std::string model_, out_, format_ = "hf", dtype_ = "keep";
+  exporter::ExportOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_export() { return std::make_unique<Export>(); }
+
+}  // namespace fettle::cli

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/generate.h"
+
+#include <fmt/format.h>
+
+#include <iostream>
+
+#include "cli/command.h"
+#include "cli/session.h"
+
+namespace fettle::cli {
+namespace {
+
+// Bytes of `text` that end a whole UTF-8 character: what may be printed.
+std::size_t whole_characters(std::string_view text) {
+  std::size_t i = text.size();
+  std::size_t back = 0;
+  while (i > 0 && back < 4) {
+    const auto byte = static_cast<unsigned char>(text[--i]);
+    ++back;
+    if (byte < 0x80) return text.size();
+    if (byte >= 0xC0) {
+      const std::size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
+      return back >= length ? text.size() : i;
+    }
+  }
+  return text.size();
+}
+
+// Decodes what has been made so far and prints what is new and whole.
+class Printer {
+ public:
+  Printer(const text::Tokenizer& tokenizer, bool silent)
+      : tokenizer_(tokenizer), silent_(silent) {}
+
+  void add(std::int32_t id) {
+    ids_.push_back(id);
+    text_ = tokenizer_.decode(ids_);
+    if (silent_) return;
+    // An unfinished character decodes to U+FFFD until its last byte is there.
+    std::string_view ready(text_);
+    if (ready.ends_with("\xEF\xBF\xBD")) ready.remove_suffix(3);
+    const std::size_t end = whole_characters(ready);
+    if (end > printed_) {
+      std::cout << ready.substr(printed_, end - printed_) << std::flush;
+      printed_ = end;
+    }
+  }
+  void finish() {
+    if (!silent_ && text_.size() > printed_) {
+      std::cout << text_.substr(printed_);
+    }
+    if (!silent_) std::cout << "\n" << std::flush;
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  const text::Tokenizer& tokenizer_;
+  bool silent_;
+  std::vector<std::int32_t> ids_;
+  std::string text_;
+  std::size_t printed_ = 0;
+};
+
+class Generate : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Model folder")->required();
+    app.add_option("--prompt", prompt_, "Text to continue")->required();
+    app.add_option(
+           "--max-new-tokens", options_.max_new_tokens, "Tokens to add at most")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_option(
+           "--temperature",
+           options_.temperature,
+           "0: always the likeliest token")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_option(
+           "--top-p", options_.top_p, "Sample from this much probability")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+  }
+
+  Outcome run(Session& session) override {
+    const auto tokenizer = text::Tokenizer::load(model_);
+    const auto ids = tokenizer.encode(prompt_);
+    sweep::Workload workload;
+    workload.longest_sequence = static_cast<std::int64_t>(ids.size());
+    workload.tokens = workload.longest_sequence;
+    OpenModel opened = session.open(model_, workload);
+    options_.seed = session.seed();
+    Printer printer(tokenizer, session.options().json == "-");
+    const auto result =
+        sweep::generate(*opened.model, ids, options_, [&](std::int32_t id) {
+          printer.add(id);
+        });
+    printer.finish();
+    Outcome outcome;
+    outcome.json = {
+        {"text", printer.text()},
+        {"tokens", result.ids.size()},
+        {"ids", result.ids},
+        {"tokens_per_second", result.tokens_per_second}};
+    outcome.text = fmt::format(
+        "{} tokens, {:.1f} tokens/s\n",
+        result.ids.size(),
+        result.tokens_per_second);
+    return outcome;
+  }
+
+ private:
+  std::string model_, prompt_;
+  sweep::GenerateOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_generate() {
+  return std::make_unique<Generate>();
+}
+
+}  // namespace fettle::cli

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "artifact/model_writer.h"
+#include "cli/command.h"
+#include "cli/session.h"
+#include "cli/table.h"
+#include "core/bytes.h"
+#include "model/model_reader.h"
+
+namespace fettle::cli {
+namespace {
+
+struct Part {
+  std::int64_t parameters = 0;
+  std::int64_t bytes = 0;
+};
+
+// Parts of a model as people speak of them.
+std::string part_of(model::Role role) {
+  const std::string name(model::role_name(role));
+  const auto begins = [&](const char* prefix) {
+    return name.rfind(prefix, 0) == 0;
+  };
+  if (begins("expert")) return "experts";
+  if (begins("router")) return "routers";
+  if (begins("shared")) return "shared experts";
+  if (begins("dense")) return "dense layers";
+  if (begins("embed") || begins("lm_head")) return "embeddings and head";
+  if (name.find("norm") != std::string::npos) return "norms";
+  return "attention";
+}
+
+std::map<std::string, Part> parts_of(const model::ModelReader& reader) {
+  std::map<std::string, Part> parts;
+  for (const auto& id : model::model_weights(reader.config())) {
+    std::int64_t numel = 1;
+    for (const auto n : model::weight_shape(reader.config(), id)) numel *= n;
+    Part& part = parts[part_of(id.role)];
+    part.parameters += numel;
+    part.bytes += artifact::weight_bytes(reader.config(), id, reader.dtype(id));
+  }
+  return parts;
+}
+
+Json layer_json(const model::LayerConfig& layer) {
+  if (!layer.sparse) return {{"dense_width", layer.dense_width}};
+  return {
+      {"experts", layer.num_experts()},
+      {"top_k", layer.top_k},
+      {"widths", layer.expert_widths},
+      {"shared_width", layer.shared_width},
+      {"constants", layer.has_constants}};
+}
+
+std::string widths_text(const model::LayerConfig& layer) {
+  if (!layer.sparse) return fmt::format("dense, {}", layer.dense_width);
+  auto widths = layer.expert_widths;
+  std::sort(widths.begin(), widths.end());
+  const auto middle = widths[widths.size() / 2];
+  if (widths.front() == widths.back()) return fmt::format("{}", middle);
+  return fmt::format("{}..{}..{}", widths.front(), middle, widths.back());
+}
+
+class Inspect : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Model folder")->required();
+  }
+
+  Outcome run(Session&) override {
+    const model::ModelReader reader(model_);
+    const auto& config = reader.config();
+    const auto parts = parts_of(reader);
+    std::int64_t bytes = 0;
+    Json parts_json = Json::object();
+    Table table({"part", "parameters", "size"});
+    for (const auto& [name, part] : parts) {
+      bytes += part.bytes;
+      parts_json[name] = {
+          {"parameters", part.parameters}, {"bytes", part.bytes}};
+      table.add(
+          {name, fmt::format("{}", part.parameters), format_bytes(part.bytes)});
+    }
+    table.add(
+        {"all", fmt::format("{}", config.parameters()), format_bytes(bytes)});
+    Json layers = Json::array();
+    Table widths({"layer", "experts", "top-k", "expert width"});
+    for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+      const auto& layer = config.layers[l];
+      layers.push_back(layer_json(layer));
+      widths.add(
+          {fmt::format("{}", l),
+           fmt::format("{}", layer.num_experts()),
+           fmt::format("{}", layer.top_k),
+           widths_text(layer)});
+    }
+    Outcome outcome;
+    outcome.json = {
+        {"family", config.family},
+        {"parameters", config.parameters()},
+        {"active_parameters", config.active_parameters()},
+        {"bytes", bytes},
+        {"parts", parts_json},
+        {"layers", layers}};
+    outcome.text = fmt::format(
+        "{}: {} layers, hidden size {}, vocabulary {}, {} parameters, {} of "
+        "them active on a token\n\n{}\n{}",
+        config.family,
+        config.num_layers(),
+        config.hidden_size,
+        config.vocab_size,
+        config.parameters(),
+        config.active_parameters(),
+        table.text(),
+        widths.text());
+    return outcome;
+  }
+
+ private:
+  std::string model_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_inspect() { return std::make_unique<Inspect>(); }
+
+}  // namespace fettle::cli

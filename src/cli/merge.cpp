@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/merge.h"
+
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "cli/merge_text.h"
+#include "cli/session.h"
+
+namespace fettle::cli {
+namespace {
+
+class Merge : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Folder of the adapter's base")->required();
+    app.add_option("--adapter", adapter_, "Folder that tune wrote")->required();
+    app.add_option("--out", out_, "Folder for the merged model")->required();
+    app.add_flag(
+        "--keep-dtype",
+        options_.keep_dtype,
+        "Round changed tensors to the base's type instead of fp32");
+  }
+
+  Outcome run(Session& session) override {
+    const model::ModelReader reader(model_);
+    const auto report = tune::merge_adapter(
+        reader, adapter_, options_, out_, session.reporter());
+    Outcome outcome;
+    outcome.json = report.to_json();
+    outcome.json["out"] = out_;
+    outcome.text = merge_table(report);
+    return outcome;
+  }
+
+ private:
+  std::string model_, adapter_, out_;
+  tune::MergeOptions options_;
+};
+
+}  // namespace
+
+std::string merge_table(const tune::MergeReport& report) {
+  Table table({"role", "change", "kept by the written type"});
+  for (const auto& [role, delta] : report.roles) {
+    table.add(
+        {role,
+         fmt::format("{:.4g}", delta.delta),
+         fmt::format("{:.2f} %", 100 * delta.kept_share())});
+  }
+  return table.text();
+}
+
+std::unique_ptr<Command> make_merge() { return std::make_unique<Merge>(); }
+
+}  // namespace fettle::cli

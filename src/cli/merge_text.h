@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a merge kept of the tuned change, as a table.
+#pragma once
+
+#include <string>
+
+#include "cli/table.h"
+#include "tune/merge.h"
+
+namespace fettle::cli {
+
+std::string merge_table(const tune::MergeReport& report);
+
+}  // namespace fettle::cli

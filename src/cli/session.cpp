@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/session.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+#include "core/bytes.h"
+#include "core/error.h"
+#include "core/memory.h"
+#include "kernels/device_backend.h"
+
+namespace fettle::cli {
+
+void add_common_options(CLI::App& app, CommonOptions& o) {
+  const char* group = "Common options";
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    app.add_option(name, value, help)->group(group)->capture_default_str();
+  };
+  add("--device", o.device, "cpu, cuda or cuda:N (AMD cards too)");
+  add("--vram", o.vram, "Most memory of the card to use, such as 6GiB");
+  add("--ram", o.ram, "Most memory of the machine to use, such as 16GiB");
+  add("--scratch", o.scratch, "Folder for activations that RAM can't hold");
+  add("--threads", o.threads, "CPU threads; 0: all cores");
+  add("--seed", o.seed, "Of everything drawn at random");
+  add("--json", o.json, "Write the result as JSON to this file, - for stdout");
+  app.add_flag("--quiet", o.quiet, "No progress")->group(group);
+}
+
+Session::Session(const CommonOptions& options) : options_(options) {
+  const DeviceSpec spec = parse_device(options.device);
+  if (!options.ram.empty()) budget_.ram = parse_bytes(options.ram);
+  if (!options.vram.empty()) budget_.vram = parse_bytes(options.vram);
+  if (options.threads < 0) {
+    throw UsageError("cli", "--threads", "must be 0 or more");
+  }
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  device_ = kernels::open_device(spec);
+  if (options.quiet) {
+    reporter_ = std::make_unique<SilentReporter>();
+  } else {
+    reporter_ = std::make_unique<ConsoleReporter>(console_options(stderr));
+  }
+}
+
+OpenModel Session::open(
+    const std::filesystem::path& folder, sweep::Workload workload) {
+  return open(std::make_unique<model::ModelReader>(folder), workload);
+}
+
+OpenModel Session::open(
+    std::unique_ptr<model::ModelReader> reader, sweep::Workload workload) {
+  workload.device = device_;
+  workload.compute_type = device_.is_cpu() ? at::kFloat : at::kBFloat16;
+  if (!options_.scratch.empty()) workload.scratch = options_.scratch;
+  OpenModel opened;
+  opened.plan = sweep::plan_sweep(*reader, workload, budget_);
+  if (budget_.ram || budget_.vram) reporter_->note(opened.plan.summary());
+  opened.model = std::make_unique<model::CausalLm>(
+      std::move(reader), opened.plan.model_options());
+  return opened;
+}
+
+text::SampleOptions Session::sample_options(
+    const model::ModelReader& reader) const {
+  text::SampleOptions options;
+  const auto& config = reader.config();
+  if (!config.eos_token_ids.empty()) {
+    options.eos_id = static_cast<std::int32_t>(config.eos_token_ids.front());
+  }
+  options.vocab_limit = config.vocab_size;
+  options.model_folder = reader.folder();
+  const char* named = std::getenv("FETTLE_PYTHON");
+  options.renderer.python = named != nullptr ? named : FETTLE_BUILD_PYTHON;
+  options.renderer.script =
+      std::filesystem::path(FETTLE_SCRIPTS) / "render_chat.py";
+  return options;
+}
+
+void Session::add_peaks(Json& result) const {
+  result["peak_ram_bytes"] = peak_resident_memory();
+  result["peak_vram_bytes"] = 0;
+  if (device_.is_cpu()) return;
+  const auto stats =
+      at::getDeviceAllocator(device_.type())->getDeviceStats(device_.index());
+  result["peak_vram_bytes"] = stats.allocated_bytes[0].peak;
+}
+
+std::vector<text::WeightedFile> data_files(
+    const std::vector<std::string>& arguments) {
+  std::vector<text::WeightedFile> files;
+  for (const auto& argument : arguments) {
+    for (auto& file : text::parse_data_option(argument)) {
+      files.push_back(std::move(file));
+    }
+  }
+  return files;
+}
+
+}  // namespace fettle::cli

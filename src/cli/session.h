@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every command shares: device, budgets, threads, seed, progress, and how
+// a model and its data are opened.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/progress.h"
+#include "model/causal_lm.h"
+#include "sweep/data.h"
+#include "sweep/plan.h"
+#include "text/tokenizer.h"
+
+namespace fettle::cli {
+
+struct CommonOptions {
+  std::string device = "cpu";
+  std::string vram;
+  std::string ram;
+  std::string scratch;
+  std::string json;
+  std::uint64_t seed = 1;
+  int threads = 0;
+  bool quiet = false;
+};
+
+void add_common_options(CLI::App& app, CommonOptions& options);
+
+// A model with the plan that its memory keeps to.
+struct OpenModel {
+  sweep::SweepPlan plan;
+  std::unique_ptr<model::CausalLm> model;
+};
+
+class Session {
+ public:
+  // Sets the number of threads, opens the device. Throws UserError when that
+  // can't be had.
+  explicit Session(const CommonOptions& options);
+
+  Reporter& reporter() { return *reporter_; }
+  at::Device device() const { return device_; }
+  std::uint64_t seed() const { return options_.seed; }
+  const CommonOptions& options() const { return options_; }
+
+  // Plans and opens; tells the plan.
+  OpenModel open(const std::filesystem::path& folder, sweep::Workload workload);
+  // The same with a reader at hand.
+  OpenModel open(
+      std::unique_ptr<model::ModelReader> reader, sweep::Workload workload);
+
+  // How lines of data become samples of a model.
+  text::SampleOptions sample_options(const model::ModelReader& reader) const;
+
+  // Adds peak memory to a result.
+  void add_peaks(Json& result) const;
+
+ private:
+  CommonOptions options_;
+  at::Device device_ = at::kCPU;
+  sweep::Budget budget_;
+  std::unique_ptr<Reporter> reporter_;
+};
+
+// Parses the arguments of repeated --data options.
+std::vector<text::WeightedFile> data_files(
+    const std::vector<std::string>& arguments);
+
+}  // namespace fettle::cli

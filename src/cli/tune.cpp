@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/tune.h"
+
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/merge_text.h"
+#include "cli/session.h"
+#include "cli/tune_flags.h"
+#include "tune/merge.h"
+
+namespace fettle::cli {
+namespace {
+
+// What the trained neurons and routers take: value and two moments in fp32,
+// and as much again while neurons are being scored.
+std::int64_t state_bytes(
+    const model::ModelConfig& config, const tune::TuneOptions& options) {
+  double weights = 0;
+  for (const auto& layer : config.layers) {
+    weights += options.frac * 3.0 *
+               static_cast<double>(layer.total_width() * config.hidden_size);
+    weights += static_cast<double>(layer.num_experts() * config.hidden_size);
+  }
+  return static_cast<std::int64_t>(weights * 24.0);
+}
+
+std::string held_out_table(const tune::TuneResult& result) {
+  Table table({"held out", "tokens", "nll before", "nll after"});
+  for (std::size_t i = 0; i < result.held_out_after.size(); ++i) {
+    const auto& after = result.held_out_after[i];
+    const bool known = i < result.held_out_before.size();
+    table.add(
+        {after.name,
+         fmt::format("{}", after.tokens),
+         known ? fmt::format("{:.4f}", result.held_out_before[i].nll) : "",
+         fmt::format("{:.4f}", after.nll)});
+  }
+  return result.held_out_after.empty() ? "" : table.text();
+}
+
+class Tune : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Model folder")->required();
+    app.add_option("--data", data_, "Training JSONL, with weights as a.jsonl:2")
+        ->required();
+    app.add_option("--eval-data", eval_data_, "Held-out JSONL files");
+    app.add_option("--out", out_, "Folder for adapter and metrics")->required();
+    app.add_option("--merge", merged_, "Write the tuned model here too");
+    app.add_flag(
+        "--keep-dtype",
+        merge_.keep_dtype,
+        "Round changed tensors of --merge to the base's type");
+    add_tune_flags(app, options_);
+  }
+
+  Outcome run(Session& session) override {
+    options_.seed = session.seed();
+    auto reader = std::make_unique<model::ModelReader>(model_);
+    tune::check_options(options_, reader->config());
+    const auto tokenizer = text::Tokenizer::load(model_);
+    const auto sample_options = session.sample_options(*reader);
+    text::Mixture mixture = training_data(tokenizer, sample_options);
+    const auto held_out = sweep::load_sets(
+        data_files(eval_data_), {tokenizer, sample_options, options_.seq_len});
+    sweep::Workload workload;
+    workload.tokens = options_.tokens_per_step;
+    workload.longest_sequence = options_.seq_len;
+    workload.backward = true;
+    workload.extra_bytes = state_bytes(reader->config(), options_);
+    OpenModel opened = session.open(std::move(reader), workload);
+    const Interrupt interrupt;
+    const auto result = tune::tune(
+        {*opened.model,
+         mixture,
+         held_out,
+         out_,
+         opened.plan.micro_batch_tokens,
+         opened.plan.activation_options(),
+         &interrupt.requested()},
+        options_,
+        session.reporter());
+    return outcome(result, session);
+  }
+
+ private:
+  text::Mixture training_data(
+      const text::Tokenizer& tokenizer,
+      const text::SampleOptions& sample_options) const {
+    std::vector<text::WeightedSamples> sources;
+    for (const auto& file : data_files(data_)) {
+      sources.push_back(
+          {file.path.string(),
+           file.weight,
+           text::read_samples(file.path, tokenizer, sample_options)});
+    }
+    return text::Mixture(std::move(sources), {options_.seed, options_.seq_len});
+  }
+
+  Outcome outcome(const tune::TuneResult& result, Session& session) {
+    Outcome made;
+    made.json = result.to_json();
+    made.json["out"] = out_;
+    made.stopped = result.stopped;
+    if (result.stopped) {
+      made.text = fmt::format(
+          "stopped after step {}; the state is saved: go on with --resume\n",
+          result.steps);
+      return made;
+    }
+    made.text = fmt::format(
+        "{} steps, {} weights trained, loss {:.4f}\n{}",
+        result.steps,
+        result.trainable_weights,
+        result.loss,
+        held_out_table(result));
+    if (!merged_.empty()) {
+      const model::ModelReader base(model_);
+      const auto report =
+          tune::merge_adapter(base, out_, merge_, merged_, session.reporter());
+      made.json["merge"] = report.to_json();
+      made.json["merged"] = merged_;
+      made.text += "\n" + merge_table(report);
+    }
+    return made;
+  }
+
+  std::string model_, out_, merged_;
+  std::vector<std::string> data_, eval_data_;
+  tune::TuneOptions options_;
+  tune::MergeOptions merge_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_tune() { return std::make_unique<Tune>(); }
+
+}  // namespace fettle::cli

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// From data files to the sequences that sweeps pass.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/packed_tokens.h"
+#include "sweep/evaluate.h"
+#include "text/dataset.h"
+
+namespace fettle::sweep {
+
+struct DataSource {
+  const text::Tokenizer& tokenizer;
+  text::SampleOptions options;
+  // Tokens of a window; every line is cut by itself.
+  std::int64_t seq_len = 512;
+};
+
+// Every window of every line of each file, in order, one set a file. Throws
+// UserError as JsonlReader does.
+std::vector<EvalSet> load_sets(
+    const std::vector<text::WeightedFile>& files, const DataSource& source);
+
+// About `tokens` tokens of windows drawn from the files in proportion to their
+// weights, in an order that depends on `seed` alone; a file that has fewer
+// gives all it has. tokens 0: everything.
+std::vector<model::Sequence> load_calibration(
+    const std::vector<text::WeightedFile>& files,
+    const DataSource& source,
+    std::int64_t tokens,
+    std::uint64_t seed);
+
+std::int64_t count_tokens(const std::vector<model::Sequence>& sequences);
+std::int64_t longest(const std::vector<model::Sequence>& sequences);
+
+}  // namespace fettle::sweep

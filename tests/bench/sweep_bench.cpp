@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Serves timed sweeps to a driver that interleaves them with another program's
+// (tests/bench/sweeps.py): reads a command a line, answers with JSON a line.
+//   forward    NLL of all tokens
+//   gradient   forward and backward, gradient of every weight of every layer
+//   scores     forward and backward with mask_fisher's observer
+//   matmul     the machine's own fp32 matrix-product rate
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <iostream>
+#include <string>
+
+#include "analyze/score_method.h"
+#include "core/json.h"
+#include "model/causal_lm.h"
+#include "model/weight_visit.h"
+#include "sweep/micro_batches.h"
+#include "sweep/sweep.h"
+
+namespace {
+
+using namespace fettle;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Asks for the gradient of every weight of a layer, as training all of it does.
+class AllGradients : public sweep::Observer {
+ public:
+  void begin_layer(
+      sweep::Pass pass,
+      std::int64_t,
+      model::LayerWeights& weights) override {
+    if (pass == sweep::Pass::kForward) return;
+    model::for_each_tensor(
+        weights, [](at::Tensor& w) { w.set_requires_grad(true); });
+  }
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t,
+      model::LayerWeights& weights) override {
+    if (pass == sweep::Pass::kForward) return;
+    model::for_each_tensor(weights, [](at::Tensor& w) {
+      w.mutable_grad().reset();
+      w.set_requires_grad(false);
+    });
+  }
+};
+
+double nll_sum(const std::vector<at::Tensor>& nll) {
+  double sum = 0;
+  for (const auto& n : nll) sum += n.sum(at::kDouble).item<double>();
+  return sum;
+}
+
+double run_sweep(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const std::string& what) {
+  sweep::Sweep sweep(model, batches, {});
+  if (what == "forward") {
+    sweep.forward({}, {});
+    return nll_sum(sweep.token_nll());
+  }
+  AllGradients all;
+  const auto scores = analyze::find_score("mask_fisher")
+                          .make({model.config(), 0});
+  sweep::Observer* observer =
+      what == "scores" ? static_cast<sweep::Observer*>(scores.get()) : &all;
+  sweep.forward(std::span(&observer, 1), {.keep_boundaries = true});
+  const double scored = static_cast<double>(sweep::loss_tokens(batches));
+  const double nll = nll_sum(sweep.token_nll_with_gradient(1.0 / scored));
+  sweep.backward(std::span(&observer, 1));
+  return nll;
+}
+
+Json matmul_rate() {
+  constexpr std::int64_t n = 2048;
+  const at::Tensor a = at::randn({n, n});
+  const at::Tensor b = at::randn({n, n});
+  at::Tensor c = at::empty({n, n});
+  at::mm_out(c, a, b);
+  const auto begin = Clock::now();
+  constexpr int repeats = 4;
+  for (int i = 0; i < repeats; ++i) at::mm_out(c, a, b);
+  const double flops = 2.0 * n * n * n * repeats;
+  return {{"gflops", flops / seconds_since(begin) * 1e-9}};
+}
+
+std::vector<model::PackedTokens> read_batches(
+    const std::string& file,
+    const model::ModelConfig& config,
+    std::int64_t micro_batch) {
+  std::vector<model::Sequence> sequences;
+  for (const auto& line : read_json(file, "bench")) {
+    const auto ids = line.get<std::vector<std::int32_t>>();
+    sequences.push_back({ids, ids, {}});
+  }
+  return sweep::micro_batches(sequences, micro_batch, config.vocab_size);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 5) {
+    std::cerr << "usage: fettle_bench_sweep MODEL IDS.json MICRO_BATCH THREADS\n";
+    return 2;
+  }
+  at::set_num_threads(std::stoi(argv[4]));
+  model::CausalLm model(argv[1], {at::kCPU, at::kFloat, std::int64_t{1} << 40});
+  const auto batches =
+      read_batches(argv[2], model.config(), std::stoll(argv[3]));
+  for (std::string what; std::getline(std::cin, what);) {
+    if (what == "matmul") {
+      std::cout << matmul_rate().dump() << std::endl;
+      continue;
+    }
+    const auto begin = Clock::now();
+    const double nll = run_sweep(model, batches, what);
+    std::cout << Json{{"seconds", seconds_since(begin)}, {"nll", nll}}.dump()
+              << std::endl;
+  }
+  return 0;
+}

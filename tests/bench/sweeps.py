@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times Fettle's sweeps against transformers on the same model, ids, batch and
+threads, in turns within one run, and against the machine's own matrix-product
+rate; prints JSON.
+
+    python tests/bench/sweeps.py MODEL [--sequences 8] [--length 512]
+        [--threads 2] [--runs 7] [--no-transformers]
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+
+
+def build_dir():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    named = os.environ.get("FETTLE_BUILD")
+    candidates = [named] if named else ["build/cuda", "build/cpu"]
+    for candidate in candidates:
+        if (root / candidate / "fettle_bench_sweep").exists():
+            return root / candidate
+    raise SystemExit("fettle_bench_sweep isn't built: run tools/setup")
+
+
+class Served:
+    """A running fettle_bench_sweep."""
+
+    def __init__(self, model, ids, micro_batch, threads):
+        self.process = subprocess.Popen(
+            [build_dir() / "fettle_bench_sweep", model, ids, str(micro_batch),
+             str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+class Reference:
+    """The same work by transformers, in fp32, with its fastest experts."""
+
+    def __init__(self, model, ids, threads):
+        import torch
+        import transformers
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.ids = torch.tensor(ids)
+        self.models = {}
+        for experts in ("grouped_mm", "eager"):
+            self.models[experts] = (
+                transformers.AutoModelForCausalLM.from_pretrained(
+                    model, dtype=torch.float32, attn_implementation="sdpa",
+                    experts_implementation=experts))
+        self.fastest = None
+
+    def __call__(self, command):
+        if self.fastest is None:
+            timings = {}
+            for name in self.models:
+                self.run(self.models[name], command)
+                timings[name] = self.run(self.models[name], command)["seconds"]
+            self.fastest = min(timings, key=timings.get)
+        return self.run(self.models[self.fastest], command)
+
+    def run(self, model, command):
+        torch = self.torch
+        begin = time.perf_counter()
+        with torch.set_grad_enabled(command != "forward"):
+            # Micro-batches of whole rows, as Fettle's are.
+            loss = model(self.ids, labels=self.ids, use_cache=False).loss
+            if command != "forward":
+                loss.backward()
+                model.zero_grad(set_to_none=True)
+        return {"seconds": time.perf_counter() - begin,
+                "nll": loss.item() * (self.ids.numel() - len(self.ids))}
+
+
+def product_flops(config, length):
+    """Floating-point operations of a token's matrix products, forward."""
+    hidden = config["hidden_size"]
+    heads = config["num_attention_heads"]
+    kv_heads = config["num_key_value_heads"]
+    head = config.get("head_dim") or hidden // heads
+    experts = config.get("num_experts") or config["num_local_experts"]
+    attention = hidden * head * (2 * heads + 2 * kv_heads) + length * heads * head
+    expert = 3 * hidden * config["moe_intermediate_size"]
+    layer = attention + hidden * experts + config["num_experts_per_tok"] * expert
+    return 2 * (config["num_hidden_layers"] * layer
+                + config["vocab_size"] * hidden)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--no-transformers", action="store_true")
+    options = parser.parse_args()
+    config = json.loads((pathlib.Path(options.model) / "config.json").read_text())
+
+    # The same ids for both; a language model's cost doesn't depend on them
+    # beyond routing, so a fixed sequence of the whole vocabulary serves.
+    ids = [[(7919 * (s * options.length + t)) % config["vocab_size"]
+            for t in range(options.length)] for s in range(options.sequences)]
+    tokens = options.sequences * options.length
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "ids.json"
+        path.write_text(json.dumps(ids))
+        fettle = Served(options.model, path, tokens, options.threads)
+        reference = None if options.no_transformers else Reference(
+            options.model, ids, options.threads)
+        result = {"model": config["model_type"], "tokens": tokens,
+                  "threads": options.threads, "runs": options.runs}
+        rates = [fettle("matmul")["gflops"]]
+        for command in ("forward", "gradient", "scores"):
+            fettle(command)
+            if reference and command != "scores":
+                reference.fastest = None
+                reference(command)
+            ours, theirs = [], []
+            for _ in range(options.runs):
+                mine = fettle(command)
+                ours.append(mine["seconds"])
+                if reference and command != "scores":
+                    other = reference(command)
+                    theirs.append(other["seconds"])
+                    assert abs(mine["nll"] / other["nll"] - 1) < 1e-4
+                rates.append(fettle("matmul")["gflops"])
+            row = {"tokens_per_second": tokens / statistics.median(ours)}
+            if theirs:
+                row["transformers_tokens_per_second"] = (
+                    tokens / statistics.median(theirs))
+                row["experts_implementation"] = reference.fastest
+                row["ratio"] = statistics.median(
+                    t / o for o, t in zip(ours, theirs))
+            result[command] = row
+        result["matmul_gflops"] = statistics.median(rates)
+        result["forward"]["share_of_matmul_rate"] = (
+            product_flops(config, options.length) * 1e-9
+            * result["forward"]["tokens_per_second"] / result["matmul_gflops"])
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
