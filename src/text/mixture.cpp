@@ -147,6 +147,7 @@ Json Mixture::state() const {
   for (const Source& source : sources_) {
     sources.push_back(
         {{"name", source.data.name},
+         {"weight", source.data.weight},
          {"checksum", source.checksum},
          {"drawn", source.drawn}});
   }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/method.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -72,12 +74,16 @@ std::vector<std::unique_ptr<TrainablePart>> make_parts(
 std::int64_t part_bytes(
     const TuneOptions& options, const model::ModelConfig& config) {
   std::int64_t neurons = 0;
-  std::int64_t widest = 0;  // neurons of a layer
+  std::int64_t widest = 0;         // neurons of a layer
+  std::int64_t widest_expert = 0;  // neurons
   std::int64_t routers = 0;
   for (const model::LayerConfig& layer : config.layers) {
     neurons += layer.total_width();
     widest = std::max(widest, layer.total_width());
     routers += layer.num_experts();
+    for (const std::int64_t width : layer.expert_widths) {
+      widest_expert = std::max(widest_expert, width);
+    }
   }
   double frozen = 0.0;  // as a share of the chosen ones
   for (std::int64_t s = options.reselect_every; s > 0 && s < options.steps;
@@ -96,6 +102,9 @@ std::int64_t part_bytes(
       16.0 * chosen + 4.0 * std::min(frozen * chosen, left) + 24.0 * working;
   const auto hidden = static_cast<double>(config.hidden_size);
   double bytes = 3.0 * hidden * rows + 8.0 * static_cast<double>(neurons);
+  // Scoring forms the gradient of one expert's gate and up in each thread.
+  bytes += 8.0 * hidden * static_cast<double>(widest_expert) *
+           static_cast<double>(at::get_num_threads());
   if (options.train_router) {
     bytes += 16.0 * hidden * static_cast<double>(routers);
   }

@@ -53,7 +53,7 @@ at::Tensor take_tensor(
             c10::toString(found->second.scalar_type()),
             fmt::join(found->second.sizes(), ", ")));
   }
-  return found->second.clone();
+  return found->second;
 }
 
 at::Tensor take_index(

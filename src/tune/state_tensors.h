@@ -22,8 +22,8 @@ struct ExpectedTensor {
   std::vector<std::int64_t> shape;  // -1: any size
 };
 
-// A copy of `from`[name]. Throws UserError when it is missing or of another
-// type or shape.
+// `from`[name], whose storage it shares. Throws UserError when it is missing or
+// of another type or shape.
 at::Tensor take_tensor(
     const artifact::TensorMap& from,
     const std::string& name,

@@ -60,7 +60,8 @@ class TrainablePart : public sweep::Observer {
 
   // All that a later step depends on, under names that begin with name().
   virtual void save_state(artifact::TensorMap& into) const = 0;
-  // Throws UserError on a tensor that is missing or doesn't fit the model.
+  // Takes the tensors over; later steps change them in place. Throws UserError
+  // on a tensor that is missing or doesn't fit the model.
   virtual void load_state(const artifact::TensorMap& from) = 0;
 
   // The values trained, as an adapter holds them (adapter.h).

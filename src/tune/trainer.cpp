@@ -166,7 +166,13 @@ void Trainer::make_step(std::int64_t step) {
   times_ = {};
   const auto start = Clock::now();
   const Json cursor = input_.train.state();
-  prepare(step);
+  try {
+    prepare(step);
+  } catch (const UserError&) {
+    input_.train.restore(cursor);
+    save(step);
+    throw;
+  }
   const auto batches = sweep::micro_batches(
       draw(sequences_per_step_),
       micro_batch_tokens_,

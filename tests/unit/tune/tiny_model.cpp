@@ -113,8 +113,8 @@ text::Sample sample(std::int64_t tokens, std::uint64_t seed) {
   return made;
 }
 
-text::Mixture mixture(std::int64_t seq_len, std::uint64_t seed) {
-  text::WeightedSamples a{"a.jsonl", 2.0, {}};
+text::Mixture mixture(std::int64_t seq_len, std::uint64_t seed, double weight) {
+  text::WeightedSamples a{"a.jsonl", weight, {}};
   text::WeightedSamples b{"b.jsonl", 1.0, {}};
   for (std::uint64_t i = 0; i < 9; ++i) {
     a.samples.push_back(sample(5 + static_cast<std::int64_t>(i) * 3, i));

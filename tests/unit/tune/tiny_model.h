@@ -40,7 +40,9 @@ std::unique_ptr<model::CausalLm> open_model(
 
 // One document of `tokens` tokens with some pattern in it.
 text::Sample sample(std::int64_t tokens, std::uint64_t seed);
-text::Mixture mixture(std::int64_t seq_len, std::uint64_t seed);
+// Two files, the first with `weight` against 1.
+text::Mixture mixture(
+    std::int64_t seq_len, std::uint64_t seed, double weight = 2.0);
 std::vector<model::Sequence> sequences(std::int64_t count, std::int64_t tokens);
 
 // Final hidden states of one fixed sequence as vocabulary logits.

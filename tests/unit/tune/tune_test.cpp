@@ -203,6 +203,22 @@ TEST_CASE_METHOD(Fixture, "a resume with something else is refused by name") {
     StopAfter never(-1);
     CHECK_THROWS_WITH(run(out, options, never, 2), Contains("data/seed"));
   }
+  SECTION("other weights of the data") {
+    const auto model = open_model(base);
+    text::Mixture train = mixture(options.seq_len, 1, 3.0);
+    SilentReporter silent;
+    CHECK_THROWS_WITH(
+        tune::tune(
+            {.model = *model,
+             .train = train,
+             .held_out = {},
+             .out = out,
+             .micro_batch_tokens = 32,
+             .activations = {}},
+            options,
+            silent),
+        Contains("data/sources/0/weight"));
+  }
   SECTION("another model") {
     fs::remove_all(base);
     write_tiny_model(base, 2);
@@ -231,6 +247,19 @@ TEST_CASE_METHOD(
   const auto state = load_newest_state(folder.path() / "out.partial");
   REQUIRE(state.has_value());
   CHECK(state->step == 1);
+}
+
+TEST_CASE_METHOD(
+    Fixture, "a loss that is not finite is also met while choosing anew") {
+  TuneOptions options = small_options();
+  options.lr = 1e37;
+  options.warmup_steps = 0;
+  options.train_router = false;
+  options.reselect_every = 1;
+  CHECK_THROWS_WITH(
+      run(folder.path() / "out", options),
+      Contains("before choosing") && Contains("in layer 1"));
+  CHECK(load_newest_state(folder.path() / "out.partial")->step == 1);
 }
 
 TEST_CASE_METHOD(Fixture, "the size of micro-batches changes only rounding") {
