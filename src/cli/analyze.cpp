@@ -65,7 +65,7 @@ class Analyze : public Command {
     OpenModel opened = session.open(std::move(reader), workload);
     options_.micro_batch_tokens = opened.plan.micro_batch_tokens;
     options_.seed = session.seed();
-    options_.sweep = {opened.plan.activation_options(), &session.reporter()};
+    options_.sweep = opened.plan.sweep_options(&session.reporter());
     options_.run = {
         {"data", data_}, {"seq_len", seq_len_}, {"seed", session.seed()}};
     const auto begin = std::chrono::steady_clock::now();

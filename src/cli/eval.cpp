@@ -47,7 +47,7 @@ class Eval : public Command {
     }
     OpenModel student = session.open(std::move(reader), workload);
     eval_.micro_batch_tokens = student.plan.micro_batch_tokens;
-    eval_.activations = student.plan.activation_options();
+    eval_.sweep = student.plan.sweep_options(nullptr);
     const auto result = sweep::evaluate(
         *student.model, teacher.model.get(), sets, eval_, session.reporter());
     Outcome outcome;

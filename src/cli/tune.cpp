@@ -78,7 +78,7 @@ class Tune : public Command {
          held_out,
          out_,
          opened.plan.micro_batch_tokens,
-         opened.plan.activation_options(),
+         opened.plan.sweep_options(nullptr),
          &interrupt.requested()},
         options_,
         session.reporter());

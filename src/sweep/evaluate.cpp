@@ -62,7 +62,8 @@ class Evaluator {
   void add_chunk(const std::vector<model::Sequence>& chunk, Sums& sums) {
     const auto batches = micro_batches(
         chunk, options_.micro_batch_tokens, model_.config().vocab_size);
-    const SweepOptions sweep_options{options_.activations, &reporter_};
+    SweepOptions sweep_options = options_.sweep;
+    sweep_options.reporter = &reporter_;
     Sweep sweep(model_, batches, sweep_options);
     sweep.forward({}, {});
     for (const at::Tensor& nll : sweep.token_nll()) {

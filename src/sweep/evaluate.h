@@ -10,7 +10,7 @@
 #include "core/progress.h"
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
-#include "store/activation_store.h"
+#include "sweep/sweep.h"
 
 namespace fettle::sweep {
 
@@ -25,7 +25,7 @@ struct EvalOptions {
   std::int64_t micro_batch_tokens = 4096;
   // Tokens of one sweep; more read the weights less often.
   std::int64_t chunk_tokens = 65536;
-  store::ActivationStoreOptions activations;
+  SweepOptions sweep;
 };
 
 struct EvalScore {

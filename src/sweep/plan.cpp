@@ -45,6 +45,7 @@ std::int64_t working_values(const model::ModelConfig& config, bool backward) {
 
 struct Sizes {
   std::int64_t globals, layers, all_layers, per_token, head, activations;
+  std::int64_t graphs;  // of all tokens in all layers
 };
 
 Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
@@ -66,6 +67,8 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
       workload.tokens * config.hidden_size * bytes_of(type);
   s.activations =
       workload.backward ? (config.num_layers() + 1) * boundary : 2 * boundary;
+  // Five halves of what autograd saves are at work in a backward pass.
+  s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5;
   return s;
 }
 
@@ -85,7 +88,7 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
 
 std::int64_t SweepPlan::ram_bytes() const {
   const std::int64_t host =
-      runtime_bytes + activation_bytes + workload.extra_bytes;
+      runtime_bytes + activation_bytes + graph_bytes + workload.extra_bytes;
   return workload.device.is_cpu() ? host + vram_bytes() : host + layer_bytes;
 }
 
@@ -97,7 +100,7 @@ std::string SweepPlan::summary() const {
   return fmt::format(
       "plan: {} in all: program {}, embeddings and head {}, two layers {}, "
       "layers kept {}, micro-batch of {} tokens {}, activations {} (and {} on "
-      "disk), stage {}",
+      "disk), graphs {}, stage {}",
       format_bytes(ram_bytes()),
       format_bytes(runtime_bytes),
       format_bytes(global_bytes),
@@ -107,6 +110,7 @@ std::string SweepPlan::summary() const {
       format_bytes(working_bytes),
       format_bytes(activation_bytes),
       format_bytes(spilled_bytes),
+      format_bytes(graph_bytes),
       format_bytes(workload.extra_bytes));
 }
 
@@ -114,10 +118,12 @@ model::ModelOptions SweepPlan::model_options() const {
   return {workload.device, workload.compute_type, resident_bytes};
 }
 
-store::ActivationStoreOptions SweepPlan::activation_options() const {
-  store::ActivationStoreOptions options;
-  options.ram_bytes = activation_bytes;
-  options.scratch = workload.scratch;
+SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
+  SweepOptions options;
+  options.activations.ram_bytes = activation_bytes;
+  options.activations.scratch = workload.scratch;
+  options.reporter = reporter;
+  options.keep_graphs = graph_bytes > 0;
   return options;
 }
 
@@ -171,6 +177,12 @@ SweepPlan plan_sweep(
   if (on_cpu) {
     plan.resident_bytes =
         std::min(sizes.all_layers, left - plan.activation_bytes);
+    const std::int64_t spare =
+        left - plan.activation_bytes - plan.resident_bytes;
+    if (workload.backward && plan.resident_bytes == sizes.all_layers &&
+        sizes.graphs <= spare) {
+      plan.graph_bytes = sizes.graphs;
+    }
   } else if (budget.vram) {
     const auto vram_left =
         static_cast<std::int64_t>(static_cast<double>(*budget.vram) * kUsable) -

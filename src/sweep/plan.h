@@ -45,12 +45,14 @@ struct SweepPlan {
   std::int64_t working_bytes = 0;     // one micro-batch in one layer
   std::int64_t activation_bytes = 0;  // boundary activations in RAM
   std::int64_t spilled_bytes = 0;     // boundary activations on disk
+  std::int64_t graph_bytes = 0;  // graphs kept for the way back; 0: recompute
 
   std::int64_t ram_bytes() const;
   std::int64_t vram_bytes() const;
   std::string summary() const;  // one line for people
   model::ModelOptions model_options() const;
-  store::ActivationStoreOptions activation_options() const;
+  // For a Sweep that computes what was planned; `reporter` may be null.
+  SweepOptions sweep_options(Reporter* reporter) const;
 };
 
 // Throws UserError naming the smallest sufficient --ram or --vram when `budget`

@@ -6,7 +6,6 @@
 #include "core/error.h"
 #include "model/decoder_layer.h"
 #include "sweep/head.h"
-#include "sweep/tap_fanout.h"
 
 namespace fettle::sweep {
 namespace {
@@ -49,36 +48,53 @@ at::Tensor Sweep::fetch(std::int64_t layer, std::int64_t m) const {
   return activations_.get({layer, m}).to(model_.options().device);
 }
 
+model::LayerContext Sweep::context(std::int64_t layer, std::int64_t m) {
+  return {
+      model_.config(), layer, batches_[m].tokens, batches_[m].rotary, &tap_};
+}
+
+at::Tensor Sweep::pass_layer(
+    std::int64_t layer,
+    std::int64_t m,
+    const model::LayerWeights& weights,
+    bool keep_graph) {
+  if (!keep_graph) {
+    return model::decoder_layer(context(layer, m), weights, fetch(layer, m));
+  }
+  const at::AutoGradMode grad(true);
+  const at::Tensor x = fetch(layer, m).detach().set_requires_grad(true);
+  const at::Tensor y = model::decoder_layer(context(layer, m), weights, x);
+  graphs_[layer].push_back({x, y});
+  return y.detach();
+}
+
 void Sweep::forward(
     std::span<Observer* const> observers, const ForwardOptions& options) {
   const at::NoGradGuard no_grad;
   const std::int64_t layers = model_.config().num_layers();
   const auto count = static_cast<std::int64_t>(batches_.size());
+  const bool graphs = options.keep_boundaries && options_.keep_graphs;
   LayerProgress progress(options_.reporter, "forward", layers * tokens_);
   for (std::int64_t m = 0; m < count; ++m) {
     activations_.put(
         {0, m}, model::embed(model_.globals(), batches_[m].tokens.ids));
   }
-  TapFanout tap(Pass::kForward, observers);
+  tap_.begin(Pass::kForward, observers);
+  graphs_.assign(graphs ? layers : 0, {});
+  weights_.clear();
   for (std::int64_t l = 0; l < layers; ++l) {
     const auto weights = model_.acquire(l, l + 1 < layers ? l + 1 : -1);
+    if (graphs) weights_.push_back(weights);
     for (Observer* o : observers) o->begin_layer(Pass::kForward, l, *weights);
     for (std::int64_t m = 0; m < count; ++m) {
-      const at::Tensor x = fetch(l, m);
-      if (!options.keep_boundaries) activations_.erase({l, m});
-      activations_.put(
-          {l + 1, m}, model::decoder_layer(context(l, m, &tap), *weights, x));
+      activations_.put({l + 1, m}, pass_layer(l, m, *weights, graphs));
+      if (graphs || !options.keep_boundaries) activations_.erase({l, m});
       for (Observer* o : observers) o->end_micro_batch(Pass::kForward, l, m);
       progress.advance(batches_[m].tokens.tokens());
     }
     for (Observer* o : observers) o->end_layer(Pass::kForward, l, *weights);
   }
   boundaries_kept_ = options.keep_boundaries;
-}
-
-model::LayerContext Sweep::context(
-    std::int64_t layer, std::int64_t m, model::MoeTap* tap) const {
-  return {model_.config(), layer, batches_[m].tokens, batches_[m].rotary, tap};
 }
 
 at::Tensor Sweep::hidden(std::int64_t m) const {
@@ -110,6 +126,13 @@ std::vector<at::Tensor> Sweep::token_nll_with_gradient(double loss_scale) {
   return result;
 }
 
+std::shared_ptr<model::LayerWeights> Sweep::weights_on_the_way_back(
+    std::int64_t layer, std::int64_t first_layer) {
+  // A graph belongs to the weights it was made with.
+  if (!graphs_.empty()) return weights_[layer];
+  return model_.acquire(layer, layer > first_layer ? layer - 1 : -1);
+}
+
 void Sweep::backward(
     std::span<Observer* const> observers, std::int64_t first_layer) {
   FETTLE_ASSERT(boundaries_kept_);
@@ -117,12 +140,12 @@ void Sweep::backward(
   const auto count = static_cast<std::int64_t>(batches_.size());
   LayerProgress progress(
       options_.reporter, "backward", (layers - first_layer) * tokens_);
-  TapFanout tap(Pass::kBackward, observers);
+  tap_.begin(Pass::kBackward, observers);
   for (std::int64_t l = layers - 1; l >= first_layer; --l) {
-    const auto weights = model_.acquire(l, l > first_layer ? l - 1 : -1);
+    const auto weights = weights_on_the_way_back(l, first_layer);
     for (Observer* o : observers) o->begin_layer(Pass::kBackward, l, *weights);
     for (std::int64_t m = 0; m < count; ++m) {
-      backward_through(l, m, *weights, tap);
+      backward_through(l, m, *weights);
       for (Observer* o : observers) o->end_micro_batch(Pass::kBackward, l, m);
       progress.advance(batches_[m].tokens.tokens());
     }
@@ -132,18 +155,19 @@ void Sweep::backward(
 }
 
 void Sweep::backward_through(
-    std::int64_t layer,
-    std::int64_t m,
-    const model::LayerWeights& weights,
-    model::MoeTap& tap) {
+    std::int64_t layer, std::int64_t m, const model::LayerWeights& weights) {
   const at::AutoGradMode grad(true);
-  const at::Tensor x = fetch(layer, m).detach().set_requires_grad(true);
   const at::Tensor dy = fetch(layer + 1, m);
   activations_.erase({layer + 1, m});
-  const at::Tensor y =
-      model::decoder_layer(context(layer, m, &tap), weights, x);
-  torch::autograd::backward({y}, {dy});
-  activations_.put({layer, m}, x.grad());
+  Graph graph;
+  if (graphs_.empty()) {
+    graph.x = fetch(layer, m).detach().set_requires_grad(true);
+    graph.y = model::decoder_layer(context(layer, m), weights, graph.x);
+  } else {
+    graph = std::exchange(graphs_[layer][m], {});
+  }
+  torch::autograd::backward({graph.y}, {dy});
+  activations_.put({layer, m}, graph.x.grad());
 }
 
 }  // namespace fettle::sweep

@@ -8,7 +8,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -18,6 +18,7 @@
 #include "model/packed_tokens.h"
 #include "store/activation_store.h"
 #include "sweep/observer.h"
+#include "sweep/tap_fanout.h"
 
 namespace fettle::sweep {
 
@@ -25,6 +26,11 @@ struct SweepOptions {
   store::ActivationStoreOptions activations;
   // Told of every layer passed; null: silent.
   Reporter* reporter = nullptr;
+  // Keep what autograd saved on the way forward instead of recomputing it on
+  // the way back. Needs the memory of all micro-batches in all layers, and all
+  // layers at once; for a set of tokens that is small beside the budget. An
+  // observer may then set requires_grad on weights in the forward pass only.
+  bool keep_graphs = false;
 };
 
 class Sweep {
@@ -66,19 +72,33 @@ class Sweep {
   };
 
   at::Tensor fetch(std::int64_t layer, std::int64_t micro_batch) const;
-  model::LayerContext context(
-      std::int64_t layer, std::int64_t micro_batch, model::MoeTap* tap) const;
-  void backward_through(
+  model::LayerContext context(std::int64_t layer, std::int64_t micro_batch);
+  // One micro-batch through one layer, kept as a graph where asked for.
+  at::Tensor pass_layer(
       std::int64_t layer,
       std::int64_t micro_batch,
       const model::LayerWeights& weights,
-      model::MoeTap& tap);
+      bool keep_graph);
+  void backward_through(
+      std::int64_t layer,
+      std::int64_t micro_batch,
+      const model::LayerWeights& weights);
+  std::shared_ptr<model::LayerWeights> weights_on_the_way_back(
+      std::int64_t layer, std::int64_t first_layer);
+
+  struct Graph {
+    at::Tensor x, y;
+  };
 
   model::CausalLm& model_;
   std::vector<MicroBatch> batches_;
   SweepOptions options_;
   // Key (l, m): the input of layer l; on the way back, its gradient.
   store::ActivationStore activations_;
+  TapFanout tap_;
+  // With keep_graphs: by layer, then micro-batch.
+  std::vector<std::vector<Graph>> graphs_;
+  std::vector<std::shared_ptr<model::LayerWeights>> weights_;
   std::int64_t tokens_ = 0;
   bool boundaries_kept_ = false;
 };

@@ -3,8 +3,11 @@
 
 namespace fettle::sweep {
 
-TapFanout::TapFanout(Pass pass, std::span<Observer* const> observers)
-    : pass_(pass), observers_(observers) {
+void TapFanout::begin(Pass pass, std::span<Observer* const> observers) {
+  pass_ = pass;
+  observers_ = observers;
+  wants_experts_ = false;
+  wants_gradients_ = false;
   for (const Observer* observer : observers_) {
     const bool forward = pass_ == Pass::kForward;
     wants_experts_ |= forward && observer->wants_experts();

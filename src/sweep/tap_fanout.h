@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shows one layer's inside to several observers, and to each pass only what
-// belongs to it.
+// Shows the inside of layers to the observers of the pass in progress, and to
+// each pass only what belongs to it: a forward recomputed on the way back is
+// not shown again.
 #pragma once
 
 #include <span>
@@ -11,7 +12,9 @@ namespace fettle::sweep {
 
 class TapFanout : public model::MoeTap {
  public:
-  TapFanout(Pass pass, std::span<Observer* const> observers);
+  // Whom to show what comes next.
+  void begin(Pass pass, std::span<Observer* const> observers);
+
   bool wants_experts() const override { return wants_experts_; }
   bool wants_expert_gradients() const override { return wants_gradients_; }
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
@@ -24,7 +27,7 @@ class TapFanout : public model::MoeTap {
       const at::Tensor& d_logits) override;
 
  private:
-  Pass pass_;
+  Pass pass_ = Pass::kForward;
   std::span<Observer* const> observers_;
   bool wants_experts_ = false;
   bool wants_gradients_ = false;

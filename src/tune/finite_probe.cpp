@@ -35,10 +35,10 @@ std::int64_t FiniteProbe::layer() const {
 std::string locate_non_finite(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
-    const store::ActivationStoreOptions& activations) {
+    const sweep::SweepOptions& sweep_options) {
   FiniteProbe probe;
   const std::array<sweep::Observer*, 1> observers{&probe};
-  sweep::Sweep sweep(model, batches, {activations});
+  sweep::Sweep sweep(model, batches, sweep_options);
   sweep.forward(observers, {.keep_boundaries = false});
   if (probe.layer() < 0) return "after the last layer with experts";
   return fmt::format("in layer {}", probe.layer());

@@ -11,8 +11,8 @@
 
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
-#include "store/activation_store.h"
 #include "sweep/observer.h"
+#include "sweep/sweep.h"
 
 namespace fettle::tune {
 
@@ -38,6 +38,6 @@ class FiniteProbe : public sweep::Observer {
 std::string locate_non_finite(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
-    const store::ActivationStoreOptions& activations);
+    const sweep::SweepOptions& sweep_options);
 
 }  // namespace fettle::tune

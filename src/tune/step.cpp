@@ -95,14 +95,14 @@ StepResult run_step(const StepInput& input) {
         "training data");
   }
   const double mean = 1.0 / static_cast<double>(result.loss_tokens);
-  sweep::Sweep sweep(input.model, input.batches, {input.activations});
+  sweep::Sweep sweep(input.model, input.batches, input.sweep_options);
   sweep.forward({}, {.keep_boundaries = true});
   result.loss = sum(sweep.token_nll_with_gradient(mean)) * mean;
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {
     result.failure =
         "the loss is not finite, first " +
-        locate_non_finite(input.model, input.batches, input.activations);
+        locate_non_finite(input.model, input.batches, input.sweep_options);
     return result;
   }
   const std::vector<sweep::Observer*> observers = observers_of(input.parts);
@@ -119,9 +119,9 @@ StepResult run_step(const StepInput& input) {
 void probe_gradient(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
-    const store::ActivationStoreOptions& activations,
+    const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer) {
-  sweep::Sweep sweep(model, batches, {activations});
+  sweep::Sweep sweep(model, batches, sweep_options);
   sweep.forward({}, {.keep_boundaries = true});
   if (!std::isfinite(sum(sweep.token_nll_with_gradient(1.0)))) {
     throw UserError(
@@ -129,7 +129,7 @@ void probe_gradient(
         "loss",
         "expected a finite loss before choosing what to train, found none, "
         "first " +
-            locate_non_finite(model, batches, activations) +
+            locate_non_finite(model, batches, sweep_options) +
             "; evaluate the model first");
   }
   std::int64_t first = 0;

@@ -10,7 +10,7 @@
 
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
-#include "store/activation_store.h"
+#include "sweep/sweep.h"
 #include "tune/trainable_part.h"
 
 namespace fettle::tune {
@@ -21,7 +21,7 @@ struct StepInput {
   model::CausalLm& model;  // its patch is the parts'
   const Parts& parts;      // prepared
   const std::vector<model::PackedTokens>& batches;
-  const store::ActivationStoreOptions& activations;
+  const sweep::SweepOptions& sweep_options;
   std::int64_t step = 0;
   double clip_norm = 0.0;  // 0: any
 };
@@ -46,7 +46,7 @@ StepResult run_step(const StepInput& input);
 void probe_gradient(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
-    const store::ActivationStoreOptions& activations,
+    const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer);
 
 }  // namespace fettle::tune

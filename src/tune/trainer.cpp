@@ -102,7 +102,7 @@ void Trainer::probe(sweep::Observer& observer, std::int64_t sequences) {
         input_.model,
         sweep::micro_batches(
             draw(count), options_.seq_len, input_.model.config().vocab_size),
-        input_.activations,
+        input_.sweep,
         observer);
     progress.advance(static_cast<std::uint64_t>(count));
     left -= count;
@@ -130,7 +130,7 @@ std::vector<sweep::EvalScore> Trainer::evaluate() {
                     input_.held_out,
                     {.micro_batch_tokens = micro_batch_tokens_,
                      .chunk_tokens = options_.tokens_per_step,
-                     .activations = input_.activations},
+                     .sweep = input_.sweep},
                     reporter_)
                     .sets;
   for (const sweep::EvalScore& score : scores) {
@@ -178,12 +178,7 @@ void Trainer::make_step(std::int64_t step) {
       micro_batch_tokens_,
       input_.model.config().vocab_size);
   const StepResult result = run_step(
-      {input_.model,
-       parts_,
-       batches,
-       input_.activations,
-       step,
-       options_.clip_norm});
+      {input_.model, parts_, batches, input_.sweep, step, options_.clip_norm});
   if (!result.failure.empty()) {
     input_.train.restore(cursor);
     save(step);

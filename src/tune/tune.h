@@ -13,8 +13,8 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "model/causal_lm.h"
-#include "store/activation_store.h"
 #include "sweep/evaluate.h"
+#include "sweep/sweep.h"
 #include "text/mixture.h"
 #include "tune/tune_options.h"
 
@@ -29,7 +29,7 @@ struct TuneInput {
   std::vector<sweep::EvalSet> held_out;
   std::filesystem::path out;
   std::int64_t micro_batch_tokens = 0;
-  store::ActivationStoreOptions activations;
+  sweep::SweepOptions sweep;
   // Set from elsewhere to end after the step in progress with the state saved;
   // null: never.
   const std::atomic<bool>* stop_requested = nullptr;

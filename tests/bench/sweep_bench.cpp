@@ -31,17 +31,13 @@ double seconds_since(Clock::time_point begin) {
 class AllGradients : public sweep::Observer {
  public:
   void begin_layer(
-      sweep::Pass pass,
-      std::int64_t,
-      model::LayerWeights& weights) override {
-    if (pass == sweep::Pass::kForward) return;
+      sweep::Pass pass, std::int64_t, model::LayerWeights& weights) override {
+    if (pass == sweep::Pass::kBackward) return;
     model::for_each_tensor(
         weights, [](at::Tensor& w) { w.set_requires_grad(true); });
   }
   void end_layer(
-      sweep::Pass pass,
-      std::int64_t,
-      model::LayerWeights& weights) override {
+      sweep::Pass pass, std::int64_t, model::LayerWeights& weights) override {
     if (pass == sweep::Pass::kForward) return;
     model::for_each_tensor(weights, [](at::Tensor& w) {
       w.mutable_grad().reset();
@@ -60,14 +56,16 @@ double run_sweep(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
     const std::string& what) {
-  sweep::Sweep sweep(model, batches, {});
+  sweep::SweepOptions options;
+  options.keep_graphs = true;  // as the plan decides where memory allows it
+  sweep::Sweep sweep(model, batches, options);
   if (what == "forward") {
     sweep.forward({}, {});
     return nll_sum(sweep.token_nll());
   }
   AllGradients all;
-  const auto scores = analyze::find_score("mask_fisher")
-                          .make({model.config(), 0});
+  const auto scores =
+      analyze::find_score("mask_fisher").make({model.config(), 0});
   sweep::Observer* observer =
       what == "scores" ? static_cast<sweep::Observer*>(scores.get()) : &all;
   sweep.forward(std::span(&observer, 1), {.keep_boundaries = true});
@@ -106,7 +104,8 @@ std::vector<model::PackedTokens> read_batches(
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    std::cerr << "usage: fettle_bench_sweep MODEL IDS.json MICRO_BATCH THREADS\n";
+    std::cerr
+        << "usage: fettle_bench_sweep MODEL IDS.json MICRO_BATCH THREADS\n";
     return 2;
   }
   at::set_num_threads(std::stoi(argv[4]));

@@ -43,7 +43,7 @@ struct Fixture {
          .held_out = {},
          .out = tuned,
          .micro_batch_tokens = 32,
-         .activations = {}},
+         .sweep = {}},
         options,
         reporter);
   }

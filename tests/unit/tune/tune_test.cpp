@@ -75,7 +75,7 @@ struct Fixture {
          .held_out = held_out,
          .out = out,
          .micro_batch_tokens = 32,
-         .activations = {},
+         .sweep = {},
          .stop_requested = &reporter.flag},
         options,
         reporter);
@@ -214,7 +214,7 @@ TEST_CASE_METHOD(Fixture, "a resume with something else is refused by name") {
              .held_out = {},
              .out = out,
              .micro_batch_tokens = 32,
-             .activations = {}},
+             .sweep = {}},
             options,
             silent),
         Contains("data/sources/0/weight"));
@@ -275,7 +275,7 @@ TEST_CASE_METHOD(Fixture, "the size of micro-batches changes only rounding") {
        .held_out = {},
        .out = folder.path() / "b",
        .micro_batch_tokens = 64,
-       .activations = {}},
+       .sweep = {}},
       options,
       reporter);
   const auto a = adapter_of(folder.path() / "a");
@@ -301,7 +301,7 @@ TEST_CASE_METHOD(
        .held_out = {},
        .out = folder.path() / "b",
        .micro_batch_tokens = 32,
-       .activations = {.ram_bytes = 4096}},
+       .sweep = {.activations = {.ram_bytes = 4096}}},
       options,
       reporter);
   check_equal(adapter_of(folder.path() / "a"), adapter_of(folder.path() / "b"));
@@ -327,7 +327,7 @@ TEST_CASE_METHOD(Fixture, "a step without a token to train on is refused") {
            .held_out = {},
            .out = folder.path() / "out",
            .micro_batch_tokens = 32,
-           .activations = {}},
+           .sweep = {}},
           small_options(),
           reporter),
       Contains("step 1") && Contains("masked"));
