@@ -314,7 +314,9 @@ def _rewrite_as_v4(config_file: pathlib.Path) -> None:
         )
         config.pop("layer_types", None)
     if config["model_type"] == "deepseek_v2":
-        config.update(moe_layer_freq=1, scoring_func="softmax", aux_loss_alpha=0.001)
+        config.update(
+            moe_layer_freq=1, scoring_func="softmax", aux_loss_alpha=0.001
+        )
     config["transformers_version"] = "4.46.0"
     config_file.write_text(json.dumps(config, indent=2))
 

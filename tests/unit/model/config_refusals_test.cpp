@@ -79,7 +79,13 @@ TEST_CASE("impossible values are named") {
            {"mixtral", {{"head_dim", 3}}, "'head_dim' makes heads 3 wide"},
            {"mixtral",
             {{"num_attention_heads", 8}, {"num_key_value_heads", 8}},
-            "'num_attention_heads' makes heads 1 wide"},
+            "'num_attention_heads' makes heads 1 wide"}}) {
+    check(refusal);
+  }
+}
+
+TEST_CASE("impossible values of single families and of whole models") {
+  for (const Refusal& refusal : std::vector<Refusal>{
            {"olmoe", {{"head_dim", 6}}, "'head_dim' is 6"},
            {"olmoe", {{"clip_qkv", -1.0}}, "'clip_qkv' is -1"},
            {"qwen3_moe", {{"decoder_sparse_step", 0}}, "'decoder_sparse_step'"},
