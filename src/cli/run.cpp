@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
@@ -90,6 +91,7 @@ class Run : public Command {
       arguments.emplace_back("--resume");
     }
     record.begin(step);
+    malloc_trim(0);  // what the last stage freed is not this one's
     reset_peak_resident_memory();
     const auto begin = std::chrono::steady_clock::now();
     Outcome made = ParsedCommand(step.command, arguments).run(session);

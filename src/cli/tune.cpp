@@ -9,22 +9,10 @@
 #include "cli/session.h"
 #include "cli/tune_flags.h"
 #include "tune/merge.h"
+#include "tune/method.h"
 
 namespace fettle::cli {
 namespace {
-
-// What the trained neurons and routers take: value and two moments in fp32,
-// and as much again while neurons are being scored.
-std::int64_t state_bytes(
-    const model::ModelConfig& config, const tune::TuneOptions& options) {
-  double weights = 0;
-  for (const auto& layer : config.layers) {
-    weights += options.frac * 3.0 *
-               static_cast<double>(layer.total_width() * config.hidden_size);
-    weights += static_cast<double>(layer.num_experts() * config.hidden_size);
-  }
-  return static_cast<std::int64_t>(weights * 24.0);
-}
 
 std::string held_out_table(const tune::TuneResult& result) {
   Table table({"held out", "tokens", "nll before", "nll after"});
@@ -69,7 +57,7 @@ class Tune : public Command {
     workload.tokens = options_.tokens_per_step;
     workload.longest_sequence = options_.seq_len;
     workload.backward = true;
-    workload.extra_bytes = state_bytes(reader->config(), options_);
+    workload.extra_bytes = tune::part_bytes(options_, reader->config());
     OpenModel opened = session.open(std::move(reader), workload);
     const Interrupt interrupt;
     const auto result = tune::tune(

@@ -127,68 +127,102 @@ SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
   return options;
 }
 
+namespace {
+
+std::int64_t smallest_batch(const Workload& workload) {
+  return std::max<std::int64_t>(workload.longest_sequence, 1);
+}
+
+// Where nothing is said, half of what is free: others live here too.
+double usable_ram(const Budget& budget) {
+  return budget.ram ? static_cast<double>(*budget.ram) * kUsable
+                    : static_cast<double>(available_memory()) / 2;
+}
+
+// Sizes the micro-batch to half of `room`, but never below one sequence.
+void size_micro_batch(SweepPlan& plan, const Sizes& sizes, double room) {
+  const Workload& work = plan.workload;
+  const auto affordable = static_cast<std::int64_t>(
+      room * 0.5 / static_cast<double>(sizes.per_token));
+  plan.micro_batch_tokens = std::max(
+      smallest_batch(work), std::min(work.micro_batch_tokens, affordable));
+  const std::int64_t batch = std::min(
+      plan.micro_batch_tokens, std::max(work.tokens, smallest_batch(work)));
+  plan.working_bytes = batch * sizes.per_token + sizes.head;
+}
+
+// Boundary activations take what RAM is left, the disk the rest.
+void place_activations(SweepPlan& plan, const Sizes& sizes, double room) {
+  const auto left = std::max<std::int64_t>(static_cast<std::int64_t>(room), 0);
+  plan.activation_bytes = std::min(sizes.activations, left);
+  plan.spilled_bytes = sizes.activations - plan.activation_bytes;
+}
+
+void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
+  const double total = usable_ram(budget);
+  const auto fixed = static_cast<double>(
+      kRuntimeBytes + plan.workload.extra_bytes + sizes.globals + sizes.layers +
+      sizes.head);
+  const double needed =
+      fixed +
+      static_cast<double>(smallest_batch(plan.workload) * sizes.per_token);
+  if (needed > total) {
+    too_small("--ram", static_cast<std::int64_t>(total), needed / kUsable);
+  }
+  size_micro_batch(plan, sizes, total - fixed);
+  const double left =
+      total - fixed - static_cast<double>(plan.working_bytes - sizes.head);
+  place_activations(plan, sizes, left);
+  const auto spare = static_cast<std::int64_t>(left) - plan.activation_bytes;
+  plan.resident_bytes = std::clamp<std::int64_t>(spare, 0, sizes.all_layers);
+  if (plan.workload.backward && plan.resident_bytes == sizes.all_layers &&
+      sizes.graphs <= spare - plan.resident_bytes) {
+    plan.graph_bytes = sizes.graphs;
+  }
+}
+
+void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
+  const double ram = usable_ram(budget);
+  const auto host = static_cast<double>(
+      kRuntimeBytes + plan.workload.extra_bytes + sizes.layers);
+  if (host > ram) {
+    too_small("--ram", static_cast<std::int64_t>(ram), host / kUsable);
+  }
+  place_activations(plan, sizes, ram - host);
+  if (!budget.vram) {
+    plan.micro_batch_tokens = std::max(
+        smallest_batch(plan.workload), plan.workload.micro_batch_tokens);
+    plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;
+    return;
+  }
+  const double vram = static_cast<double>(*budget.vram) * kUsable;
+  const auto fixed =
+      static_cast<double>(sizes.globals + sizes.layers + sizes.head);
+  const double needed =
+      fixed +
+      static_cast<double>(smallest_batch(plan.workload) * sizes.per_token);
+  if (needed > vram) too_small("--vram", *budget.vram, needed / kUsable);
+  size_micro_batch(plan, sizes, vram - fixed);
+  const auto left = static_cast<std::int64_t>(vram) - plan.vram_bytes();
+  plan.resident_bytes = std::clamp<std::int64_t>(left, 0, sizes.all_layers);
+}
+
+}  // namespace
+
 SweepPlan plan_sweep(
     const model::ModelReader& reader,
     const Workload& workload,
     const Budget& budget) {
   const Sizes sizes = sizes_of(reader, workload);
-  const bool on_cpu = workload.device.is_cpu();
   SweepPlan plan;
   plan.workload = workload;
   plan.runtime_bytes = kRuntimeBytes;
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
-
-  const std::int64_t ram = budget.ram.value_or(available_memory());
-  const std::int64_t smallest_batch =
-      std::max<std::int64_t>(workload.longest_sequence, 1);
-  // What a micro-batch, its activations and the layers to keep may share.
-  const double ram_total = static_cast<double>(ram) * kUsable;
-  const std::int64_t computing = sizes.globals + sizes.layers + sizes.head;
-  const std::int64_t fixed_ram = kRuntimeBytes + workload.extra_bytes +
-                                 (on_cpu ? computing : sizes.layers);
-  const double ram_needed = static_cast<double>(
-      fixed_ram + (on_cpu ? smallest_batch * sizes.per_token : 0));
-  if (ram_needed > ram_total) too_small("--ram", ram, ram_needed / kUsable);
-
-  double room = ram_total - static_cast<double>(fixed_ram);
-  if (!on_cpu && budget.vram) {
-    const double vram_total = static_cast<double>(*budget.vram) * kUsable;
-    const double needed =
-        static_cast<double>(computing + smallest_batch * sizes.per_token);
-    if (needed > vram_total) {
-      too_small("--vram", *budget.vram, needed / kUsable);
-    }
-    room = vram_total - static_cast<double>(computing);
-  }
-  const auto affordable = static_cast<std::int64_t>(
-      room * 0.5 / static_cast<double>(sizes.per_token));
-  plan.micro_batch_tokens = std::max(
-      smallest_batch, std::min(workload.micro_batch_tokens, affordable));
-  const std::int64_t batch = std::min(
-      plan.micro_batch_tokens, std::max(workload.tokens, smallest_batch));
-  plan.working_bytes = batch * sizes.per_token + sizes.head;
-
-  std::int64_t left = static_cast<std::int64_t>(ram_total) - fixed_ram -
-                      (on_cpu ? batch * sizes.per_token : 0);
-  left = std::max<std::int64_t>(left, 0);
-  plan.activation_bytes = std::min(sizes.activations, left);
-  plan.spilled_bytes = sizes.activations - plan.activation_bytes;
-  if (on_cpu) {
-    plan.resident_bytes =
-        std::min(sizes.all_layers, left - plan.activation_bytes);
-    const std::int64_t spare =
-        left - plan.activation_bytes - plan.resident_bytes;
-    if (workload.backward && plan.resident_bytes == sizes.all_layers &&
-        sizes.graphs <= spare) {
-      plan.graph_bytes = sizes.graphs;
-    }
-  } else if (budget.vram) {
-    const auto vram_left =
-        static_cast<std::int64_t>(static_cast<double>(*budget.vram) * kUsable) -
-        plan.vram_bytes();
-    plan.resident_bytes =
-        std::clamp<std::int64_t>(vram_left, 0, sizes.all_layers);
+  if (workload.device.is_cpu()) {
+    plan_on_cpu(plan, sizes, budget);
+  } else {
+    plan_on_device(plan, sizes, budget);
   }
   return plan;
 }

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chain as a person runs it, killed and resumed at any moment."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import HELD, MODEL, ROOT, TRAIN
+
+
+def evaluated(fettle, model, *more):
+    result = fettle("eval", model, "--data", HELD, "--seq-len", 256, "--quiet",
+                    "--json", "-", *more)
+    assert result.status == 0, result.err
+    return json.loads(result.out)
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(pathlib.Path(folder).rglob("*")) if p.is_file()}
+
+
+def test_loss_is_the_one_that_transformers_found(fettle):
+    known = json.loads((ROOT / "demo" / "held_nll.json").read_text())
+    result = evaluated(fettle, MODEL)
+    nll = known["files"]["math"]["nll"]
+    assert abs(result["files"][0]["nll"] - nll) < 2e-4
+    assert result["peak_ram_bytes"] > 0 and result["tokens_per_second"] > 0
+
+
+def test_model_is_its_own_best_student(fettle):
+    result = evaluated(fettle, MODEL, "--against", MODEL)["files"][0]
+    assert result["kl"] == 0 and result["top1"] == 1
+
+
+def test_same_bits_from_run_to_run(fettle, scores, tmp_path):
+    again = tmp_path / "again"
+    done = fettle("analyze", MODEL, "--data", HELD, "--tokens", 2048,
+                  "--seq-len", 128, "--out", again, "--quiet")
+    assert done.status == 0, done.err
+    name = "scores.safetensors"
+    assert (again / name).read_bytes() == (scores / name).read_bytes()
+
+
+def test_result_under_a_tight_budget_is_the_same(fettle):
+    """A small budget makes small micro-batches, streams layers and spills."""
+    free = evaluated(fettle, MODEL)
+    tight = evaluated(fettle, MODEL, "--ram", "256MiB")
+    assert abs(free["files"][0]["nll"] - tight["files"][0]["nll"]) < 1e-6
+    assert tight["peak_ram_bytes"] < 256 << 20
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--scope", "global"), ("--scope", "layer"), ("--scope", "expert"),
+    ("--unit", "expert", "--score", "mask_fisher", "--scope", "layer"),
+    ("--repair", "constant"),
+])
+def test_trim_and_evaluate(fettle, scores, tmp_path, arguments):
+    out = tmp_path / "trimmed"
+    done = fettle("trim", MODEL, "--scores", scores, "--keep", 0.75, *arguments,
+                  "--out", out, "--quiet", "--json", "-")
+    assert done.status == 0, done.err
+    sizes = json.loads(done.out)
+    share = sizes["after"]["neurons"] / sizes["before"]["neurons"]
+    assert abs(share - 0.75) < 0.03
+    assert evaluated(fettle, out)["files"][0]["nll"] < 3
+
+
+def test_generate_is_greedy_and_repeatable(fettle):
+    def once(*more):
+        done = fettle("generate", MODEL, "--prompt", "Tom has 3", "--quiet",
+                      "--max-new-tokens", 12, "--json", "-", *more)
+        assert done.status == 0, done.err
+        return json.loads(done.out)["ids"]
+
+    assert once() == once()
+    warm = ("--temperature", 1.0, "--top-p", 0.9)
+    assert once(*warm, "--seed", 3) == once(*warm, "--seed", 3)
+
+
+TUNE = ("--steps", 6, "--tokens-per-step", 512, "--seq-len", 128,
+        "--score-sequences", 8, "--warmup-steps", 1, "--router-warmup", 2,
+        "--save-every", 1, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def unbroken(fettle, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tune") / "tuned"
+    done = fettle("tune", MODEL, "--data", TRAIN, "--out", out, *TUNE)
+    assert done.status == 0, done.err
+    return out
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_tune_stopped_and_resumed(program, fettle, unbroken, tmp_path, stop):
+    out = tmp_path / "tuned"
+    arguments = ["tune", MODEL, "--data", TRAIN, "--out", out, *TUNE]
+    process = subprocess.Popen(
+        [program, *map(str, arguments)], stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "tuned.partial" / "metrics.jsonl"
+    for _ in range(3000):
+        if process.poll() is not None:
+            break
+        if metrics.exists() and metrics.read_text().count("\n") >= 3:
+            process.send_signal(stop)
+            break
+        time.sleep(0.01)
+    process.wait()
+    assert not out.exists(), "the run ended before it could be stopped"
+    done = fettle(*arguments, "--resume")
+    assert done.status == 0, done.err
+    name = "adapter.safetensors"
+    assert (out / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("stage", ["analyze", "trim", "export"])
+def test_killed_stage_leaves_nothing_whole(
+        program, fettle, scores, tmp_path, stage, delay):
+    arguments = {
+        "analyze": ["--data", HELD, "--tokens", 4096, "--seq-len", 128],
+        "trim": ["--scores", scores, "--keep", 0.5],
+        "export": ["--format", "hf"],
+    }[stage]
+    out = tmp_path / "out"
+    command = [stage, MODEL, *arguments, "--out", out, "--quiet"]
+    process = subprocess.Popen([program, *map(str, command)],
+                               stdout=subprocess.DEVNULL)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    if not out.exists():  # else it was quicker than the signal
+        done = fettle(*command)
+        assert done.status == 0, done.err
+    again = tmp_path / "again"
+    done = fettle(*command[:-2], again, "--quiet")
+    assert done.status == 0, done.err
+    for name, content in files_of(again).items():
+        if name.endswith(".safetensors"):
+            assert files_of(out)[name] == content
+
+
+def test_two_runs_on_one_folder(program, fettle, tmp_path):
+    out = tmp_path / "tuned"
+    command = ["tune", MODEL, "--data", TRAIN, "--out", out, *TUNE]
+    first = subprocess.Popen([program, *map(str, command)],
+                             stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    while not (tmp_path / "tuned.partial").exists():
+        time.sleep(0.01)
+    second = fettle(*command)
+    assert second.status == 1 and "another run" in second.err
+    assert first.wait() == 0
+
+
+def test_recipe_skips_what_is_whole(fettle, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    text = f"""
+model: {MODEL}
+out: {tmp_path / 'work'}
+data: {{calibration: [{HELD}], train: [{TRAIN}], eval: [{HELD}]}}
+seq_len: 128
+stages:
+  - analyze: {{scores: [wanda], tokens: 1024, seq_len: 128}}
+  - trim: {{score: wanda, keep: 0.5, round: 8}}
+  - tune: {{steps: 2, tokens_per_step: 256, seq_len: 64, score_sequences: 2}}
+  - export: {{format: hf-padded}}
+"""
+    recipe.write_text(text)
+    plan = fettle("run", recipe, "--dry-run", "--quiet")
+    assert plan.status == 0 and not (tmp_path / "work" / "01-analyze").exists()
+    first = fettle("run", recipe, "--quiet", "--json", "-")
+    assert first.status == 0, first.err
+    rows = json.loads(first.out)["stages"]
+    assert [r["stage"] for r in rows] == [
+        "00-original", "01-analyze", "02-trim", "03-tune", "04-merge",
+        "05-export"]
+    assert not any(r["skipped"] for r in rows)
+    # What an export holds is the model that was merged.
+    by_name = {r["stage"]: r for r in rows}
+    assert (by_name["05-export"]["eval"]["mean_nll"]
+            == pytest.approx(by_name["04-merge"]["eval"]["mean_nll"], abs=1e-6))
+    before = os.stat(tmp_path / "work" / "02-trim").st_mtime_ns
+    again = json.loads(fettle("run", recipe, "--quiet", "--json", "-").out)
+    assert all(r["skipped"] for r in again["stages"][1:])
+    recipe.write_text(text.replace("round: 8", "round: 16"))
+    third = json.loads(fettle("run", recipe, "--quiet", "--json", "-").out)
+    assert [r["skipped"] for r in third["stages"][1:]] == [True] + [False] * 4
+    assert os.stat(tmp_path / "work" / "02-trim").st_mtime_ns != before
+
+
+@pytest.mark.parametrize("text, word", [
+    ("model: [", "valid"),
+    ("model: m\nout: o\n", "stages"),
+    ("model: m\nout: o\nstages: [{bake: {}}]\n", "bake"),
+    ("model: m\nout: o\noven: 3\nstages: [export]\n", "oven"),
+    (f"model: {MODEL}\nout: OUT\nstages: [{{trim: {{keep: 0.5}}}}]\n",
+     "analyze"),
+    (f"model: {MODEL}\nout: OUT\nstages: [{{export: {{flavour: x}}}}]\n",
+     "flavour"),
+])
+def test_bad_recipe(fettle, tmp_path, text, word):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text.replace("OUT", str(tmp_path / "work")))
+    done = fettle("run", recipe, "--quiet")
+    assert done.status == 1 and word in done.err, done.err
+    assert done.err.count("\n") == 1
