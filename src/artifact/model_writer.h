@@ -27,7 +27,7 @@ struct ModelWriterInput {
   // The tensor, [weight_shape] in that type, on the CPU. Called in order.
   std::function<at::Tensor(const model::WeightId&)> tensor;
   StageRecord record = {};
-  std::string label = {};             // of the progress shown, such as "trim"
+  std::string label = {};        // of the progress shown, such as "trim"
   Reporter* reporter = nullptr;  // null: silent
 };
 

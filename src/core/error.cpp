@@ -18,9 +18,7 @@ std::string one_line(std::string text) {
 }  // namespace
 
 UserError::UserError(
-    std::string_view stage,
-    std::string_view subject,
-    std::string_view message)
+    std::string_view stage, std::string_view subject, std::string_view message)
     : std::runtime_error(
           one_line(fmt::format("[{}] {}: {}", stage, subject, message))) {}
 

@@ -35,16 +35,14 @@ class InternalError : public std::logic_error {
 };
 
 [[noreturn]] void assertion_failed(
-    const char* condition,
-    const char* file,
-    int line);
+    const char* condition, const char* file, int line);
 
 }  // namespace fettle
 
 // Checks an invariant that no input can break.
-#define FETTLE_ASSERT(condition)                                      \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      ::fettle::assertion_failed(#condition, __FILE__, __LINE__);     \
-    }                                                                 \
+#define FETTLE_ASSERT(condition)                                  \
+  do {                                                            \
+    if (!(condition)) {                                           \
+      ::fettle::assertion_failed(#condition, __FILE__, __LINE__); \
+    }                                                             \
   } while (false)

@@ -14,9 +14,7 @@
 namespace fettle {
 
 Json parse_json(
-    std::string_view text,
-    std::string_view stage,
-    std::string_view subject) {
+    std::string_view text, std::string_view stage, std::string_view subject) {
   std::vector<std::unordered_set<std::string>> keys;
   const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth > kMaxJsonDepth) {
@@ -60,9 +58,7 @@ Json read_json(const std::filesystem::path& path, std::string_view stage) {
 }
 
 JsonObject::JsonObject(
-    const Json& value,
-    std::string stage,
-    std::string subject)
+    const Json& value, std::string stage, std::string subject)
     : value_(&value), stage_(std::move(stage)), subject_(std::move(subject)) {
   if (!value.is_object()) {
     throw UserError(
@@ -90,9 +86,7 @@ const Json& JsonObject::at(std::string_view key) const {
 namespace {
 
 [[noreturn]] void wrong_type(
-    const JsonObject& object,
-    std::string_view key,
-    std::string_view expected) {
+    const JsonObject& object, std::string_view key, std::string_view expected) {
   object.refuse(
       key,
       fmt::format(
@@ -127,8 +121,7 @@ std::string JsonObject::string(std::string_view key) const {
 }
 
 std::int64_t JsonObject::integer_or(
-    std::string_view key,
-    std::int64_t fallback) const {
+    std::string_view key, std::int64_t fallback) const {
   return has(key) ? integer(key) : fallback;
 }
 
@@ -141,8 +134,7 @@ bool JsonObject::boolean_or(std::string_view key, bool fallback) const {
 }
 
 std::string JsonObject::string_or(
-    std::string_view key,
-    std::string fallback) const {
+    std::string_view key, std::string fallback) const {
   return has(key) ? string(key) : std::move(fallback);
 }
 

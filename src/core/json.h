@@ -18,9 +18,7 @@ inline constexpr int kMaxJsonDepth = 64;
 // Parses `text`; `stage` and `subject` name the source in errors.
 // Throws UserError on malformed, too deep or duplicated content.
 Json parse_json(
-    std::string_view text,
-    std::string_view stage,
-    std::string_view subject);
+    std::string_view text, std::string_view stage, std::string_view subject);
 
 // Reads and parses a whole file. Throws UserError also when it can't be read.
 Json read_json(const std::filesystem::path& path, std::string_view stage);
