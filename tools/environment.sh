@@ -17,7 +17,7 @@ fail() {
 # took. Its status is the command's. Never call it as `timed ... ||`: bash would
 # then go on after an error inside a function.
 timed() {
-  local label=$1 started=$EPOCHREALTIME status
+  local label=$1 started=$EPOCHREALTIME status errexit=${-//[!e]/}
   shift
   set +e
   (
@@ -25,7 +25,8 @@ timed() {
     "$@"
   )
   status=$?
-  set -e
+  # As it was: a caller that goes on after a failure must be able to.
+  if [ -n "$errexit" ]; then set -e; fi
   awk -v a="$started" -v b="$EPOCHREALTIME" -v label="$label" \
     'BEGIN { printf "%s: %.1f s\n", label, b - a }' >&2
   return "$status"
