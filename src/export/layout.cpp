@@ -22,7 +22,7 @@ constexpr std::array<std::pair<Format, std::string_view>, 3> kNames{{
   throw UserError("export", fmt::format("layer {}", layer), why);
 }
 
-void check_constants(std::int64_t l, Format format) {
+void refuse_constants(std::int64_t l, Format format) {
   refuse(
       l,
       fmt::format(
@@ -73,6 +73,31 @@ void check_widths(
   }
 }
 
+void set_widths(model::ModelConfig& config, std::int64_t width) {
+  for (model::LayerConfig& layer : config.layers) {
+    std::ranges::fill(layer.expert_widths, width);
+  }
+}
+
+// Whether the family's own keys tell all of the model.
+bool is_stock(const model::ModelConfig& config) {
+  return !model::config_json(config).contains("fettle");
+}
+
+// The least width from `widest` on that the family's keys can tell: where they
+// count the shared experts in units of it, it must divide their width.
+std::int64_t padded_width(model::ModelConfig config, std::int64_t widest) {
+  std::int64_t limit = widest;
+  for (const model::LayerConfig& layer : config.layers) {
+    limit = std::max(limit, layer.shared_width);
+  }
+  for (std::int64_t width = widest; width <= limit; ++width) {
+    set_widths(config, width);
+    if (is_stock(config)) return width;
+  }
+  return widest;
+}
+
 void set_dtype(Json& json, at::ScalarType dtype) {
   const char* const name =
       dtype == at::kFloat ? "float32"
@@ -115,7 +140,7 @@ model::ModelConfig exported_config(
   for (std::int64_t l = 0; l < result.num_layers(); ++l) {
     const model::LayerConfig& layer = result.layers[l];
     if (!layer.sparse) continue;
-    if (layer.has_constants) check_constants(l, options.format);
+    if (layer.has_constants) refuse_constants(l, options.format);
     check_counts(l, layer, *first);
     if (options.format == Format::kHf) {
       check_widths(l, layer, first->expert_widths.front());
@@ -127,9 +152,19 @@ model::ModelConfig exported_config(
         first - result.layers.begin(),
         "expected experts with neurons, found none in the model; use ragged");
   }
-  if (options.format == Format::kHf) return result;
-  for (model::LayerConfig& layer : result.layers) {
-    std::ranges::fill(layer.expert_widths, widest);
+  if (options.format == Format::kHfPadded) {
+    widest = padded_width(result, widest);
+    set_widths(result, widest);
+  }
+  if (!is_stock(result)) {
+    refuse(
+        first - result.layers.begin(),
+        fmt::format(
+            "config.json of family {} can't tell experts of {} neurons beside "
+            "the shared experts' width; use hf-padded or ragged, or trim to "
+            "another width",
+            config.family,
+            widest));
   }
   return result;
 }

@@ -151,7 +151,7 @@ def test_uniform_export_loads_in_transformers(
     trimmed = trim(
         fettle,
         scored,
-        keep=0.75,
+        keep=0.5 if unit == "neuron" else 0.75,
         unit=unit,
         scope="expert",
         score="mask_fisher" if unit == "neuron" else "reap",

@@ -77,6 +77,26 @@ TEST_CASE("Padding adds neurons of zeros and changes no output") {
       read_json(out.path() / "config.json", "test").contains("fettle"));
 }
 
+TEST_CASE("A width that the family's keys can't tell is padded further") {
+  // DeepSeek counts its shared experts, 12 neurons wide, in units of the width.
+  TinyModelOptions options;
+  options.family = "deepseek_v2";
+  options.widths = {{}, {4, 5, 0, 3}};
+  const TinyModel tiny(options);
+  const TemporaryFolder out;
+  const ExportResult result = run(tiny, {.format = Format::kHfPadded}, out);
+  REQUIRE(result.after.max_width == 6);
+  REQUIRE(result.after.min_width == 6);
+  REQUIRE(result.max_error <= 1e-5);
+  REQUIRE_FALSE(
+      read_json(out.path() / "config.json", "test").contains("fettle"));
+
+  options.widths = {{}, {5, 5, 5, 5}};
+  REQUIRE_THROWS_WITH(
+      exported_config(testing::tiny_config(options), {.format = Format::kHf}),
+      Contains("can't tell experts of 5 neurons"));
+}
+
 TEST_CASE("Padding gives a model without neurons one of zeros") {
   TinyModelOptions options;
   options.widths = {{0, 0, 0, 0}, {0, 0, 0, 0}};
