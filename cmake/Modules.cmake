@@ -24,10 +24,6 @@ endif()
 # fettle_module(NAME DIR [LINKS...]): library fettle_NAME from DIR's sources.
 function(fettle_module name dir)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${dir}/*.cpp")
-  if(NOT sources)  # TEMP
-    file(TOUCH ${CMAKE_BINARY_DIR}/empty.cpp)
-    set(sources ${CMAKE_BINARY_DIR}/empty.cpp)
-  endif()
   add_library(fettle_${name} STATIC ${sources})
   set_target_properties(fettle_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_link_libraries(fettle_${name} PUBLIC fettle_flags ${ARGN})
