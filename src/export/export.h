@@ -17,7 +17,8 @@ namespace fettle::exporter {
 
 // hf: the family's stock layout; every layer has the same number of experts of
 // one width. hf_padded: the same, narrower experts filled up with neurons of
-// weight zero, which changes no output. ragged: Fettle's own form.
+// weight zero, which changes no output: to the widest one's width, or the least
+// above it that the family's config.json can tell. ragged: Fettle's own form.
 enum class Format { kHf, kHfPadded, kRagged };
 
 // "hf", "hf-padded", "ragged". Throws UserError naming the known formats.
