@@ -31,5 +31,6 @@ function(fettle_embed_text target name file)
     DEPENDS "${file}" "${FETTLE_EMBED_SCRIPT}"
     VERBATIM)
   target_sources(${target} PRIVATE "${output}")
-  set_source_files_properties("${output}" PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+  set_source_files_properties("${output}" PROPERTIES
+    SKIP_PRECOMPILE_HEADERS ON SKIP_UNITY_BUILD_INCLUSION ON)
 endfunction()

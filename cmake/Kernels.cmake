@@ -31,6 +31,7 @@ add_library(fettle_kernels STATIC ${kernel_sources})
 set_target_properties(fettle_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)
 target_link_libraries(fettle_kernels PUBLIC fettle_core fettle_kernels_cpu)
 fettle_use_aten(fettle_kernels)
+fettle_compile_together(fettle_kernels)
 
 if(NOT FETTLE_GPU STREQUAL "none")
   include("${CMAKE_CURRENT_LIST_DIR}/GpuPlugin.cmake")

@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ATen and autograd headers, read once per build.
+// What nearly every source with tensors reads, read once per build. No autograd
+// headers: gcc instantiates their templates anew in every source that sees them
+// (2 s each), so the few that name torch::autograd include them.
 #pragma once
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/variable.h>
+#include <ATen/core/grad_mode.h>
 
-#include <cstdint>
-#include <functional>
-#include <memory>
-#include <optional>
-#include <span>
-#include <string>
-#include <string_view>
-#include <vector>
+#include "core_pch.h"

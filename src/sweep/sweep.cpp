@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/sweep.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include <utility>
 
 #include "core/error.h"

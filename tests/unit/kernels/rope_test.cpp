@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/rope.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include <catch2/catch.hpp>
 
 #include "core/error.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/neuron_gradient.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include <catch2/catch.hpp>
 
 using namespace fettle;
