@@ -3,37 +3,25 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "core/error.h"
+#include "io/checksum.h"
+#include "trim/cut_layer.h"
 #include "trim/plan.h"
 #include "trim/sliced_weights.h"
 
 namespace fettle::trim {
 namespace {
 
-std::string_view name_of(Repair repair) {
-  return repair == Repair::kConstant ? "constant" : "none";
-}
-
-bool cuts_neurons(
-    const artifact::LayerPlan& plan, const model::LayerConfig& layer) {
-  return std::ranges::any_of(
-      plan.experts, [&](const artifact::ExpertPlan& expert) {
-        return static_cast<std::int64_t>(expert.neurons.size()) <
-               layer.expert_widths[expert.expert];
-      });
-}
-
-void check_repair(
-    const artifact::ScoreFile& scores, const model::ModelConfig& config) {
+void check_means(
+    const artifact::ScoreFile* scores, const model::ModelConfig& config) {
   for (std::size_t l = 0; l < config.layers.size(); ++l) {
     const model::LayerConfig& layer = config.layers[l];
     if (!layer.sparse) continue;
-    const bool present = l < scores.layers.size() &&
-                         scores.layers[l].widths == layer.expert_widths &&
-                         scores.layers[l].mean_h.defined() &&
-                         scores.layers[l].mean_h.numel() == layer.total_width();
+    const bool present =
+        scores != nullptr && l < scores->layers.size() &&
+        scores->layers[l].widths == layer.expert_widths &&
+        scores->layers[l].mean_h.defined() &&
+        scores->layers[l].mean_h.numel() == layer.total_width();
     if (present) continue;
     throw UserError(
         "trim",
@@ -41,6 +29,38 @@ void check_repair(
         "repair constant needs the mean activations of this model's scores; "
         "run fettle analyze, or choose repair none");
   }
+}
+
+// Throws, before anything is written, what can be known by then. Returns the
+// model's fingerprint.
+std::string check_input(
+    const model::ModelReader& reader,
+    const artifact::TrimPlan& plan,
+    const TrimRunOptions& options) {
+  if (options.scores != nullptr) require_scores_of(reader, *options.scores);
+  std::string print =
+      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  if (plan.model_fingerprint != print) {
+    throw UserError(
+        "trim",
+        "plan",
+        fmt::format(
+            "expected a plan of {} (fingerprint {}), found one made of another "
+            "model's scores ({}); plan again with this one's",
+            reader.folder().string(),
+            print,
+            plan.model_fingerprint));
+  }
+  if (options.repair == Repair::kConstant) {
+    check_means(options.scores, reader.config());
+  }
+  if (fits_down(options.repair) && options.ridge == nullptr) {
+    throw UserError(
+        "trim",
+        fmt::format("repair {}", name_of(options.repair)),
+        "needs calibration data; name files with --data");
+  }
+  return print;
 }
 
 }  // namespace
@@ -61,7 +81,8 @@ model::ModelConfig trimmed_config(
       layer.expert_widths.push_back(
           static_cast<std::int64_t>(expert.neurons.size()));
     }
-    if (repair == Repair::kConstant && cuts_neurons(kept, config.layers[l])) {
+    if (adds_constants(repair) &&
+        cuts_neurons(kept, config.layers[l].expert_widths)) {
       layer.has_constants = true;
     }
   }
@@ -74,8 +95,7 @@ TrimResult trimmed_size(
     Repair repair) {
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, repair);
-  const artifact::ScoreFile no_scores;
-  const SlicedWeights weights(reader, plan, no_scores, Repair::kNone);
+  const SlicedWeights weights(reader, plan, {});
   TrimResult result;
   result.before = artifact::model_size(
       reader.config(),
@@ -88,25 +108,27 @@ TrimResult trimmed_size(
 TrimResult trim_model(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
-    const artifact::ScoreFile& scores,
     const TrimRunOptions& options,
     const std::filesystem::path& folder) {
-  require_scores_of(reader, scores);
-  if (plan.model_fingerprint != scores.model_fingerprint) {
-    throw UserError(
-        "trim",
-        "plan",
-        "it was made of another model's scores; plan again with this one's");
-  }
+  const std::string print = check_input(reader, plan, options);
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, options.repair);
-  if (options.repair == Repair::kConstant) {
-    check_repair(scores, reader.config());
-  }
-  const TrimResult result = trimmed_size(reader, plan, options.repair);
-  const SlicedWeights weights(reader, plan, scores, options.repair);
+  TrimResult result = trimmed_size(reader, plan, options.repair);
+  SlicedWeights::Repairs repairs;
+  if (options.repair == Repair::kConstant) repairs.means = options.scores;
+  std::optional<RepairSweep> sweep;
   Json record = plan.options;
   record["repair"] = name_of(options.repair);
+  if (fits_down(options.repair)) {
+    RidgeOptions ridge = options.ridge->options;
+    ridge.constant = options.repair == Repair::kRidgeConstant;
+    record["ridge_lambda"] = ridge.lambda;
+    record["repair_inputs"] = ridge.trimmed_inputs ? "trimmed" : "original";
+    sweep.emplace(
+        options.ridge->model, plan, config, options.ridge->data, ridge);
+    repairs.sweep = &*sweep;
+  }
+  const SlicedWeights weights(reader, plan, repairs);
   artifact::write_model(
       {.source = reader,
        .config = config,
@@ -114,18 +136,24 @@ TrimResult trim_model(
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
        .record =
            {.stage = "trim",
-            .input_fingerprint = scores.model_fingerprint,
+            .input_fingerprint = print,
             .options = record,
             .measured = result.to_json()},
        .label = "trim",
        .reporter = options.reporter},
       folder);
+  if (sweep) {
+    result.repair = sweep->report();
+    artifact::set_measured(folder, result.to_json());
+  }
   plan.save(folder / "trim_plan.json");
   return result;
 }
 
 Json TrimResult::to_json() const {
-  return {{"before", before.to_json()}, {"after", after.to_json()}};
+  Json json = {{"before", before.to_json()}, {"after", after.to_json()}};
+  if (repair) json["repair"] = repair->to_json();
+  return json;
 }
 
 }  // namespace fettle::trim

@@ -1,25 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 // Carries a trim plan out: writes the model with the kept rows and columns of
-// every tensor, in the type they are stored in. One tensor is held at a time.
+// every tensor, in the type they are stored in. One tensor is held at a time,
+// and under the ridge repair one layer.
 #pragma once
 
 #include <filesystem>
+#include <optional>
+#include <vector>
 
 #include "artifact/model_writer.h"
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
 #include "core/progress.h"
 #include "model/model_reader.h"
+#include "trim/repair.h"
+#include "trim/repair_sweep.h"
 
 namespace fettle::trim {
 
-// What makes up for cut neurons. Constant: their mean output over the
-// calibration tokens, down_proj[:, P] mean(h_P), is added to the expert's
-// output y before the router weighs it.
-enum class Repair { kNone, kConstant };
+// The calibration data that the ridge repair sweeps over.
+struct RidgeInput {
+  model::CausalLm& model;  // with the reader that is trimmed
+  std::vector<model::PackedTokens> data;
+  RidgeOptions options = {};
+};
 
 struct TrimRunOptions {
   Repair repair = Repair::kNone;
+  // Needed by repair constant: mean activations of this model.
+  const artifact::ScoreFile* scores = nullptr;
+  // Needed by repair ridge.
+  const RidgeInput* ridge = nullptr;
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;
 };
@@ -27,7 +38,8 @@ struct TrimRunOptions {
 struct TrimResult {
   artifact::ModelSize before;
   artifact::ModelSize after;
-  Json to_json() const;  // {"before": {…}, "after": {…}}
+  std::optional<RepairReport> repair = {};  // of the ridge repair
+  Json to_json() const;  // {"before": {…}, "after": {…}, "repair": {…}}
 };
 
 // The configuration of the trimmed model. A layer has constants where it had
@@ -44,12 +56,11 @@ TrimResult trimmed_size(
     Repair repair);
 
 // Writes the trimmed model and trim_plan.json into `folder`, which exists.
-// Throws UserError, before anything is written, when plan or scores are another
-// model's, or the repair lacks mean activations.
+// Throws UserError, before anything is written, when the plan is another
+// model's, or the repair lacks what it needs.
 TrimResult trim_model(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
-    const artifact::ScoreFile& scores,
     const TrimRunOptions& options,
     const std::filesystem::path& folder);
 

@@ -27,9 +27,8 @@ std::vector<std::int64_t> expert_indices(const artifact::LayerPlan& layer) {
 SlicedWeights::SlicedWeights(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
-    const artifact::ScoreFile& scores,
-    Repair repair)
-    : reader_(reader), plan_(plan), scores_(scores), repair_(repair) {}
+    const Repairs& repairs)
+    : reader_(reader), plan_(plan), repairs_(repairs) {}
 
 model::WeightId SlicedWeights::source(const model::WeightId& id) const {
   if (id.expert < 0) return id;
@@ -60,6 +59,12 @@ at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
 
 at::Tensor SlicedWeights::expert_rows(const model::WeightId& id) const {
   const auto& kept = plan_.layers[id.layer].experts[id.expert].neurons;
+  if (repairs_.sweep != nullptr && id.role == Role::kExpertDown) {
+    const auto& fitted = repairs_.sweep->layer(id.layer).down;
+    if (!fitted.empty() && fitted[id.expert].defined()) {
+      return fitted[id.expert];
+    }
+  }
   const std::int64_t axis = id.role == Role::kExpertDown ? 1 : 0;
   const at::Tensor whole = reader_.read(source(id));
   if (whole.size(axis) == static_cast<std::int64_t>(kept.size())) return whole;
@@ -68,7 +73,7 @@ at::Tensor SlicedWeights::expert_rows(const model::WeightId& id) const {
 
 at::Tensor SlicedWeights::lost_mean(
     std::int64_t layer, const artifact::ExpertPlan& expert) const {
-  const artifact::LayerScores& scores = scores_.layers[layer];
+  const artifact::LayerScores& scores = repairs_.means->layers[layer];
   const std::int64_t width = scores.widths[expert.expert];
   const std::int64_t begin = std::accumulate(
       scores.widths.begin(),
@@ -91,7 +96,11 @@ at::Tensor SlicedWeights::constants(std::int64_t layer) const {
                 .to(at::kFloat)
                 .index_select(0, index_tensor(expert_indices(plan)))
           : at::zeros({experts, reader_.config().hidden_size}, at::kFloat);
-  if (repair_ == Repair::kNone) return result;
+  if (repairs_.sweep != nullptr) {
+    const at::Tensor& fitted = repairs_.sweep->layer(layer).constant;
+    if (fitted.defined()) result.add_(fitted);
+  }
+  if (repairs_.means == nullptr) return result;
   for (std::int64_t e = 0; e < experts; ++e) {
     const artifact::ExpertPlan& expert = plan.experts[e];
     const std::int64_t width = before.expert_widths[expert.expert];

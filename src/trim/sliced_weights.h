@@ -8,20 +8,28 @@
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
 #include "model/model_reader.h"
-#include "trim/slice.h"
+#include "trim/repair.h"
+#include "trim/repair_sweep.h"
 
 namespace fettle::trim {
 
 class SlicedWeights {
  public:
-  // All must outlive this object. `scores` is only read under a repair.
+  // What makes up for what is cut: mean activations for constants, a sweep for
+  // fitted weights, or neither.
+  struct Repairs {
+    const artifact::ScoreFile* means = nullptr;
+    RepairSweep* sweep = nullptr;
+  };
+
+  // All must outlive this object.
   SlicedWeights(
       const model::ModelReader& reader,
       const artifact::TrimPlan& plan,
-      const artifact::ScoreFile& scores,
-      Repair repair);
+      const Repairs& repairs);
 
-  // `id` names a weight of the trimmed model.
+  // `id` names a weight of the trimmed model. Under a sweep, layers must be
+  // asked for in ascending order.
   at::ScalarType dtype(const model::WeightId& id) const;
   at::Tensor tensor(const model::WeightId& id) const;
 
@@ -35,8 +43,7 @@ class SlicedWeights {
 
   const model::ModelReader& reader_;
   const artifact::TrimPlan& plan_;
-  const artifact::ScoreFile& scores_;
-  Repair repair_;
+  Repairs repairs_;
 };
 
 }  // namespace fettle::trim

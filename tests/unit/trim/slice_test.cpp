@@ -52,7 +52,7 @@ TEST_CASE("Kept rows and columns are those of the untrimmed model") {
   const model::ModelReader reader(tiny.path());
   const auto plan = sample_plan(reader);
   const TemporaryFolder out;
-  trim_model(reader, plan, sample_scores(reader), {}, out.path());
+  trim_model(reader, plan, {}, out.path());
 
   const model::ModelReader trimmed(out.path());
   REQUIRE(
@@ -95,7 +95,11 @@ TEST_CASE("A constant is the mean output of the neurons that were cut") {
   const auto plan = sample_plan(reader);
   const auto scores = sample_scores(reader);
   const TemporaryFolder out;
-  trim_model(reader, plan, scores, {.repair = Repair::kConstant}, out.path());
+  trim_model(
+      reader,
+      plan,
+      {.repair = Repair::kConstant, .scores = &scores},
+      out.path());
   const model::ModelReader trimmed(out.path());
   for (std::int64_t l = 0; l < 2; ++l) {
     const at::Tensor found = trimmed.read({Role::kExpertConstant, l, -1});
@@ -155,8 +159,8 @@ TEST_CASE("Cutting neurons that do nothing changes no output") {
   }
   const TemporaryFolder out;
   const Repair repair = GENERATE(Repair::kNone, Repair::kConstant);
-  trim_model(
-      reader, plan, sample_scores(reader), {.repair = repair}, out.path());
+  const auto scores = sample_scores(reader);
+  trim_model(reader, plan, {.repair = repair, .scores = &scores}, out.path());
   const at::Tensor before = final_hidden(tiny.path());
   const at::Tensor after = final_hidden(out.path());
   // Sums of six fp32 terms, in another order.
@@ -192,7 +196,11 @@ TEST_CASE("A constant stands in exactly for neurons that do not vary") {
   artifact::TrimPlan plan = sample_plan(reader);
   plan.layers[1].experts.insert(plan.layers[1].experts.begin() + 1, {1, {}});
   const TemporaryFolder out;
-  trim_model(reader, plan, scores, {.repair = Repair::kConstant}, out.path());
+  trim_model(
+      reader,
+      plan,
+      {.repair = Repair::kConstant, .scores = &scores},
+      out.path());
   model::CausalLm trimmed(out.path(), {});
   sweep::Sweep after(trimmed, batches, {});
   after.forward({}, {});
@@ -203,8 +211,8 @@ TEST_CASE("Sizes before and after are told") {
   const TinyModel tiny;
   const model::ModelReader reader(tiny.path());
   const TemporaryFolder out;
-  const TrimResult result = trim_model(
-      reader, sample_plan(reader), sample_scores(reader), {}, out.path());
+  const TrimResult result =
+      trim_model(reader, sample_plan(reader), {}, out.path());
   REQUIRE(result.before.experts == 8);
   REQUIRE(result.after.experts == 7);
   REQUIRE(result.before.neurons == 48);
@@ -250,21 +258,13 @@ TEST_CASE("Plans and scores of another model are refused") {
   const model::ModelReader reader(tiny.path());
   const model::ModelReader other_reader(other.path());
   const TemporaryFolder out;
+  const auto other_scores = sample_scores(other_reader);
   REQUIRE_THROWS_WITH(
       trim_model(
-          reader,
-          sample_plan(reader),
-          sample_scores(other_reader),
-          {},
-          out.path()),
+          reader, sample_plan(reader), {.scores = &other_scores}, out.path()),
       Contains("those of another model"));
   REQUIRE_THROWS_WITH(
-      trim_model(
-          reader,
-          sample_plan(other_reader),
-          sample_scores(reader),
-          {},
-          out.path()),
+      trim_model(reader, sample_plan(other_reader), {}, out.path()),
       Contains("another model's scores"));
   REQUIRE(std::filesystem::is_empty(out.path()));
 }
@@ -279,8 +279,7 @@ TEST_CASE("A repair without mean activations is refused") {
       trim_model(
           reader,
           sample_plan(reader),
-          scores,
-          {.repair = Repair::kConstant},
+          {.repair = Repair::kConstant, .scores = &scores},
           out.path()),
       Contains("layer 1: repair constant needs the mean activations"));
   REQUIRE(std::filesystem::is_empty(out.path()));

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sweep/layer_stream.h"
+
+#include <utility>
+
+namespace fettle::sweep {
+
+LayerStream::LayerStream(
+    const model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const store::ActivationStoreOptions& activations)
+    : model_(model), activations_(activations) {
+  const at::NoGradGuard no_grad;
+  batches_.reserve(batches.size());
+  for (const model::PackedTokens& batch : batches) {
+    model::PackedTokens tokens = batch.to(model.options().device);
+    const auto rotary = model::rotary_tables(model.config().rope, tokens);
+    activations_.put(
+        {0, micro_batches()}, model::embed(model.globals(), tokens.ids));
+    batches_.push_back({std::move(tokens), rotary});
+    tokens_ += batch.tokens();
+  }
+}
+
+at::Tensor LayerStream::inputs(std::int64_t m) const {
+  return activations_.get({0, m}).to(model_.options().device);
+}
+
+at::Tensor LayerStream::compute(const Pass& pass, std::int64_t m) const {
+  const model::LayerContext context{
+      pass.config,
+      pass.layer,
+      batches_[m].tokens,
+      batches_[m].rotary,
+      pass.tap};
+  return model::decoder_layer(context, pass.weights, inputs(m));
+}
+
+void LayerStream::look(const Pass& pass) {
+  const at::NoGradGuard no_grad;
+  for (std::int64_t m = 0; m < micro_batches(); ++m) compute(pass, m);
+}
+
+void LayerStream::advance(const Pass& pass) {
+  const at::NoGradGuard no_grad;
+  for (std::int64_t m = 0; m < micro_batches(); ++m) {
+    activations_.put({0, m}, compute(pass, m));
+  }
+}
+
+}  // namespace fettle::sweep

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Micro-batches on their way through the layers, one layer at a time: for a
+// stage that changes a layer by what it sees there, and goes on to the next
+// layer with what the changed one makes.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/causal_lm.h"
+#include "model/decoder_layer.h"
+#include "model/packed_tokens.h"
+#include "store/activation_store.h"
+
+namespace fettle::sweep {
+
+class LayerStream {
+ public:
+  // Begins at the embeddings. `model` must outlive the stream; the batches are
+  // moved to its device.
+  LayerStream(
+      const model::CausalLm& model,
+      const std::vector<model::PackedTokens>& batches,
+      const store::ActivationStoreOptions& activations);
+
+  // A layer as it is to be computed: its place in `config` and its weights,
+  // which need not be the model's.
+  struct Pass {
+    const model::ModelConfig& config;
+    std::int64_t layer;
+    const model::LayerWeights& weights;
+    model::MoeTap* tap = nullptr;
+  };
+
+  // Computes the layer for the tap alone: its inputs stay.
+  void look(const Pass& pass);
+  // Computes the layer; its outputs become the next layer's inputs.
+  void advance(const Pass& pass);
+
+  std::int64_t micro_batches() const {
+    return static_cast<std::int64_t>(batches_.size());
+  }
+  std::int64_t tokens() const { return tokens_; }
+  // The inputs of the next layer: [N, H] on the model's device.
+  at::Tensor inputs(std::int64_t micro_batch) const;
+
+ private:
+  struct MicroBatch {
+    model::PackedTokens tokens;
+    model::RotaryTables rotary;
+  };
+
+  at::Tensor compute(const Pass& pass, std::int64_t micro_batch) const;
+
+  const model::CausalLm& model_;
+  std::vector<MicroBatch> batches_;
+  store::ActivationStore activations_;  // key: (0, micro-batch)
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace fettle::sweep

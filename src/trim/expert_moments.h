@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums the moments of one layer's experts while tokens pass through it.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/moe_tap.h"
+#include "trim/ridge.h"
+
+namespace fettle::trim {
+
+class ExpertMoments : public model::MoeTap {
+ public:
+  // Of experts of these widths [E]. The sums are fp32 on `device`.
+  ExpertMoments(std::vector<std::int64_t> widths, at::Device device);
+
+  // Keeps the moments of `expert`, once it is hit.
+  void want(std::int64_t expert) { wanted_[expert] = true; }
+
+  bool wants_experts() const override { return true; }
+  // Different experts may be shown at the same time.
+  void on_expert(std::int64_t layer, const model::ExpertView& view) override;
+
+  std::int64_t tokens(std::int64_t expert) const { return tokens_[expert]; }
+  // Sum over tokens of (p h)^2, mean over the neurons of all experts.
+  double mean_energy() const;
+  // On the CPU, and forgotten here. The expert was wanted, and hit.
+  Moments take(std::int64_t expert);
+
+ private:
+  struct Sums {
+    at::Tensor second, first, weight;
+  };
+  std::vector<std::int64_t> widths_;
+  std::vector<bool> wanted_;
+  std::vector<std::int64_t> tokens_;
+  std::vector<Sums> sums_;
+  at::Tensor energy_;  // [E] fp64
+};
+
+}  // namespace fettle::trim

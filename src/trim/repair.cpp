@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trim/repair.h"
+
+namespace fettle::trim {
+
+std::string_view name_of(Repair repair) {
+  constexpr std::string_view kNames[] = {
+      "none", "constant", "ridge", "ridge+constant"};
+  return kNames[static_cast<int>(repair)];
+}
+
+bool adds_constants(Repair repair) {
+  return repair == Repair::kConstant || repair == Repair::kRidgeConstant;
+}
+
+bool fits_down(Repair repair) {
+  return repair == Repair::kRidge || repair == Repair::kRidgeConstant;
+}
+
+}  // namespace fettle::trim

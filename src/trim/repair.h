@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What makes up for cut neurons.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "store/activation_store.h"
+
+namespace fettle::trim {
+
+// constant: the mean output over the calibration tokens of what an expert lost
+// is added to its output before the router weighs it. ridge: down_proj is
+// fitted anew to the expert's whole output (see ridge.h). Both: fitted
+// together.
+enum class Repair { kNone, kConstant, kRidge, kRidgeConstant };
+
+std::string_view name_of(Repair repair);  // "ridge+constant"
+bool adds_constants(Repair repair);
+bool fits_down(Repair repair);  // and so needs calibration data
+
+struct RidgeOptions {
+  // Relative to the mean square of a weighted activation times the tokens of a
+  // mean expert of the layer: an expert that few tokens chose is held the
+  // closer to its own weights.
+  double lambda = 1e-2;
+  // Whether a layer is fitted to what it does after the trimmed layers below,
+  // or after the whole ones.
+  bool trimmed_inputs = false;
+  // Whether a constant output of each expert is fitted with it.
+  bool constant = false;
+  store::ActivationStoreOptions activations = {};
+};
+
+}  // namespace fettle::trim
