@@ -10,6 +10,7 @@
 
 #include "analyze/base_statistics.h"
 #include "analyze/calibration.h"
+#include "analyze/finish.h"
 #include "analyze/score_method.h"
 #include "core/error.h"
 #include "io/checksum.h"
@@ -57,6 +58,17 @@ void check_input(
   }
 }
 
+void check_chunks(const std::vector<ActiveScore>& scores) {
+  for (const ActiveScore& score : scores) {
+    if (!score.method->needs_one_chunk) continue;
+    throw UserError(
+        "analyze",
+        score.method->name,
+        "expected all tokens in one chunk, found several: the score needs all "
+        "tokens of a layer at once; raise --chunk-tokens, or lower --tokens");
+  }
+}
+
 // Runs the sweeps over one chunk; returns its scored tokens.
 std::int64_t sweep_chunk(
     model::CausalLm& model,
@@ -79,43 +91,21 @@ std::int64_t sweep_chunk(
   return loss_tokens;
 }
 
-void check_finite(
-    const artifact::LayerScores& layer,
-    std::int64_t index,
-    const std::string& name,
-    const at::Tensor& values) {
-  const at::Tensor bad = at::isfinite(values).logical_not();
-  if (!bad.any().item<bool>()) return;
-  const auto first = bad.to(at::kLong).argmax().item<std::int64_t>();
-  std::int64_t expert = first;
-  if (values.numel() != layer.num_experts() || layer.neuron.contains(name)) {
-    const auto offsets = neuron_offsets(layer.widths);
-    expert = std::ranges::upper_bound(offsets, first) - offsets.begin() - 1;
-  }
-  throw UserError(
-      "analyze",
-      fmt::format("layer {}, expert {}", index, expert),
-      fmt::format(
-          "score {} is not finite; check the model's weights, or compute in "
-          "fp32",
-          name));
-}
-
 artifact::LayerScores collect(
+    const model::ModelConfig& config,
     const BaseStatistics& base,
     const std::vector<ActiveScore>& scores,
     std::int64_t index) {
-  artifact::LayerScores layer = base.layer(index);
+  artifact::LayerScores layer;
+  layer.widths = config.layers[index].expert_widths;
   if (layer.widths.empty()) return layer;
+  put_sums(layer, kBase, base.sums(index));
+  std::vector<std::string> names;
   for (const ActiveScore& score : scores) {
-    const std::string name(score.method->name);
-    at::Tensor values = score.observer->score(index);
-    auto& into =
-        score.method->unit == Unit::kNeuron ? layer.neuron : layer.expert;
-    into[name] = std::move(values);
-    check_finite(layer, index, name, into[name]);
+    names.emplace_back(score.method->name);
+    put_sums(layer, names.back(), score.observer->sums(index));
   }
-  check_finite(layer, index, "mean_h", layer.mean_h);
+  finish_layer(layer, names, index);
   return layer;
 }
 
@@ -130,19 +120,16 @@ bool needs_backward(const std::vector<std::string>& scores) {
 std::int64_t analyze_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores) {
   std::int64_t neurons = 0;
-  std::int64_t widest = 0;
   for (const model::LayerConfig& layer : config.layers) {
     neurons += layer.total_width();
-    widest = std::max(widest, layer.total_width());
   }
-  // fp64 sums, their fp32 copy at the end, and the mean of h.
+  // fp64 sums, and the fp32 scores and means made of them.
   std::int64_t bytes = 12 * neurons;
   for (const std::string& name : scores) {
     const ScoreMethod& method = find_score(name);
-    if (method.unit == Unit::kNeuron) bytes += 12 * neurons;
-    if (method.needs_gradient_batches) {
-      bytes += 3 * 4 * config.hidden_size * widest;
-    }
+    bytes += 8 * method.neuron_sums * neurons;
+    if (method.unit == Unit::kNeuron) bytes += 4 * neurons;
+    if (method.layer_bytes != nullptr) bytes += method.layer_bytes(config);
   }
   return bytes;
 }
@@ -163,13 +150,14 @@ artifact::ScoreFile analyze(
       .chunk_tokens = options.chunk_tokens,
       .vocab_size = config.vocab_size};
 
-  BaseStatistics base(config);
+  BaseStatistics base({config});
   std::vector<sweep::Observer*> forward{&base};
   for (ActiveScore& score : scores) forward.push_back(score.observer.get());
 
   artifact::ScoreFile file;
   std::int64_t loss_tokens = 0;
   const std::vector<std::size_t> starts = chunk_starts(data, cut);
+  if (starts.size() > 2) check_chunks(scores);
   for (std::size_t c = 0; c + 1 < starts.size(); ++c) {
     const CalibrationChunk chunk =
         make_chunk(data, starts[c], starts[c + 1], cut);
@@ -184,7 +172,7 @@ artifact::ScoreFile analyze(
         "needs sequences of two tokens or more with labels");
   }
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    file.layers.push_back(collect(base, scores, l));
+    file.layers.push_back(collect(config, base, scores, l));
   }
   file.model_fingerprint = io::fingerprint(
       model.reader().checkpoint(), model.reader().folder() / "config.json");

@@ -3,35 +3,27 @@
 // expert, and the entropy of the routers.
 #pragma once
 
-#include <vector>
-
-#include "analyze/layer_sums.h"
-#include "artifact/score_file.h"
-#include "sweep/observer.h"
+#include "analyze/sum_observer.h"
 
 namespace fettle::analyze {
 
-class BaseStatistics : public sweep::Observer {
+class BaseStatistics : public SumObserver {
  public:
-  explicit BaseStatistics(const model::ModelConfig& config);
+  explicit BaseStatistics(const ScoreContext& context)
+      : SumObserver(context, sweep::Pass::kForward) {}
 
   bool wants_experts() const override { return true; }
-  void begin_layer(
-      sweep::Pass, std::int64_t layer, model::LayerWeights&) override;
-  void end_layer(
-      sweep::Pass, std::int64_t layer, model::LayerWeights&) override;
   void on_routing(std::int64_t layer, const model::RoutingView&) override;
   void on_expert(std::int64_t layer, const model::ExpertView&) override;
 
-  // Fills widths, mean_h, tokens and router_entropy.
-  artifact::LayerScores layer(std::int64_t layer) const;
-
  private:
-  const model::ModelConfig& config_;
-  LayerSums h_;
-  LayerSums tokens_;
-  std::vector<double> entropy_;       // [L] summed over tokens
-  std::vector<std::int64_t> routed_;  // [L] tokens that met the router
+  LayerSums& h_ = keep("h");
+  LayerSums& tokens_ = keep("tokens", {.unit = Unit::kExpert});
+  LayerSums& entropy_ = keep("entropy", {.unit = Unit::kLayer});
+  LayerSums& routed_ = keep("routed", {.unit = Unit::kLayer});
 };
+
+// Fills mean_h, tokens and router_entropy from a sparse layer's sums.
+void finish_base(const Sums& sums, artifact::LayerScores& layer);
 
 }  // namespace fettle::analyze

@@ -10,8 +10,7 @@ namespace {
 class Reap : public SumObserver {
  public:
   explicit Reap(const ScoreContext& context)
-      : SumObserver(context, {Unit::kExpert, sweep::Pass::kForward}),
-        tokens_(context.config, Unit::kExpert) {}
+      : SumObserver(context, sweep::Pass::kForward) {}
 
   bool wants_experts() const override { return true; }
 
@@ -21,7 +20,6 @@ class Reap : public SumObserver {
       model::LayerWeights& weights) override {
     SumObserver::begin_layer(pass, layer, weights);
     if (pass != sweep::Pass::kForward) return;
-    tokens_.begin(layer, weights.input_norm.device());
     constant_ = weights.experts.constant;
     if (constant_.defined()) empty_norms_ = empty_norms(weights.experts);
   }
@@ -31,8 +29,6 @@ class Reap : public SumObserver {
       std::int64_t layer,
       model::LayerWeights& weights) override {
     SumObserver::end_layer(pass, layer, weights);
-    if (pass != sweep::Pass::kForward) return;
-    tokens_.end(layer);
     constant_.reset();
   }
 
@@ -40,7 +36,7 @@ class Reap : public SumObserver {
     const at::NoGradGuard no_grad;
     tokens_.add_all(routed_tokens(view));
     if (constant_.defined()) {
-      sums_.add_all(routed_mass(view).mul_(empty_norms_));
+      norms_.add_all(routed_mass(view).mul_(empty_norms_));
     }
   }
 
@@ -49,13 +45,7 @@ class Reap : public SumObserver {
     at::Tensor output = view.y.to(at::kFloat);
     if (constant_.defined()) output = output + constant_[view.expert];
     const at::Tensor norms = output.norm(2, 1);
-    sums_.add(view.expert, norms.mul(view.weight.to(at::kFloat)).sum());
-  }
-
-  at::Tensor score(std::int64_t layer) const override {
-    return sums_.total(layer)
-        .div(tokens_.total(layer).clamp_min(1))
-        .to(at::kFloat);
+    norms_.add(view.expert, norms.mul(view.weight.to(at::kFloat)).sum());
   }
 
  private:
@@ -70,45 +60,73 @@ class Reap : public SumObserver {
     return norms;
   }
 
-  LayerSums tokens_;
+  LayerSums& norms_ = keep("norms", {.unit = Unit::kExpert});
+  LayerSums& tokens_ = keep("tokens", {.unit = Unit::kExpert});
   at::Tensor constant_;     // [E, H] of the layer in use, or undefined
   at::Tensor empty_norms_;  // [E]
 };
 
+at::Tensor reap(const Sums& sums, const Widths&) {
+  return sums.at("norms")
+      .values.div(sums.at("tokens").values.clamp_min(1))
+      .to(at::kFloat);
+}
+
 class Frequency : public SumObserver {
  public:
   explicit Frequency(const ScoreContext& context)
-      : SumObserver(context, {Unit::kExpert, sweep::Pass::kForward}) {}
+      : SumObserver(context, sweep::Pass::kForward) {}
 
   void on_routing(std::int64_t, const model::RoutingView& view) override {
     const at::NoGradGuard no_grad;
-    sums_.add_all(routed_tokens(view));
+    sum_.add_all(routed_tokens(view));
   }
+
+ private:
+  LayerSums& sum_ = keep("sum", {.unit = Unit::kExpert});
 };
 
 class GateMass : public SumObserver {
  public:
   explicit GateMass(const ScoreContext& context)
-      : SumObserver(context, {Unit::kExpert, sweep::Pass::kForward}) {}
+      : SumObserver(context, sweep::Pass::kForward) {}
 
   void on_routing(std::int64_t, const model::RoutingView& view) override {
     const at::NoGradGuard no_grad;
-    sums_.add_all(routed_mass(view));
+    sum_.add_all(routed_mass(view));
   }
+
+ private:
+  LayerSums& sum_ = keep("sum", {.unit = Unit::kExpert});
 };
 
 }  // namespace
 
-std::unique_ptr<ScoreObserver> make_reap(const ScoreContext& context) {
-  return std::make_unique<Reap>(context);
+ScoreMethod reap_score() {
+  return {
+      .name = "reap",
+      .unit = Unit::kExpert,
+      .help = "mean of mixing weight times norm of the expert's output",
+      .make = make_observer<Reap>,
+      .score = reap};
 }
 
-std::unique_ptr<ScoreObserver> make_frequency(const ScoreContext& context) {
-  return std::make_unique<Frequency>(context);
+ScoreMethod frequency_score() {
+  return {
+      .name = "frequency",
+      .unit = Unit::kExpert,
+      .help = "number of tokens that chose the expert",
+      .make = make_observer<Frequency>,
+      .score = plain_sum};
 }
 
-std::unique_ptr<ScoreObserver> make_gate_mass(const ScoreContext& context) {
-  return std::make_unique<GateMass>(context);
+ScoreMethod gate_mass_score() {
+  return {
+      .name = "gate_mass",
+      .unit = Unit::kExpert,
+      .help = "sum of the expert's mixing weights",
+      .make = make_observer<GateMass>,
+      .score = plain_sum};
 }
 
 }  // namespace fettle::analyze

@@ -45,8 +45,7 @@ struct Held {
 class GradAbs : public SumObserver {
  public:
   explicit GradAbs(const ScoreContext& context)
-      : SumObserver(context, {Unit::kNeuron, sweep::Pass::kBackward}),
-        config_(context.config) {}
+      : SumObserver(context, sweep::Pass::kBackward) {}
 
   bool wants_expert_gradients() const override { return true; }
 
@@ -57,7 +56,6 @@ class GradAbs : public SumObserver {
         batches, [](const GradientBatch& b) { return b.micro_batches == 1; });
     for (std::size_t b = 0; b < batches.size(); ++b) {
       batch_of_.insert(batch_of_.end(), batches[b].micro_batches, b);
-      if (batches[b].loss_tokens > 0) ++batch_count_;
     }
   }
 
@@ -66,7 +64,7 @@ class GradAbs : public SumObserver {
       std::int64_t layer,
       model::LayerWeights& weights) override {
     SumObserver::begin_layer(pass, layer, weights);
-    held_.assign(config_.layers[layer].expert_widths.size(), {});
+    held_.assign(config().layers[layer].expert_widths.size(), {});
     seen_.assign(batches_.size(), 0);
   }
 
@@ -92,34 +90,53 @@ class GradAbs : public SumObserver {
     if (++seen_[batch] < batches_[batch].micro_batches) return;
     const at::NoGradGuard no_grad;
     const auto tokens = static_cast<double>(batches_[batch].loss_tokens);
+    if (tokens > 0) count_.add_all(at::ones({}, at::kDouble));
     for (std::size_t e = 0; e < held_.size(); ++e) {
       Held held = std::exchange(held_[e], {});
       if (held.sum.down.defined()) held.mean = mean_abs(held.sum);
       if (!held.mean.defined() || tokens == 0) continue;
-      sums_.add(static_cast<std::int64_t>(e), held.mean / tokens);
+      sum_.add(static_cast<std::int64_t>(e), held.mean / tokens);
     }
   }
 
-  at::Tensor score(std::int64_t layer) const override {
-    return sums_.total(layer)
-        .div(static_cast<double>(batch_count_))
-        .to(at::kFloat);
-  }
-
  private:
-  const model::ModelConfig& config_;
+  LayerSums& sum_ = keep("sum");
+  LayerSums& count_ = keep("batches", {.unit = Unit::kLayer});
   std::vector<GradientBatch> batches_;
   std::vector<std::size_t> batch_of_;  // of a micro-batch
-  std::int64_t batch_count_ = 0;       // over all sweeps
   bool whole_ = false;                 // every batch is one micro-batch
   std::vector<Held> held_;             // [E], of the batch in progress
   std::vector<std::int64_t> seen_;     // micro-batches of each batch so far
 };
 
+at::Tensor score(const Sums& sums, const Widths&) {
+  return sums.at("sum")
+      .values.div(sums.at("batches").values.clamp_min(1))
+      .to(at::kFloat);
+}
+
+// A batch in progress: its sum, one part of it, and their absolute values.
+std::int64_t held_bytes(const model::ModelConfig& config) {
+  std::int64_t widest = 0;
+  for (const model::LayerConfig& layer : config.layers) {
+    widest = std::max(widest, layer.total_width());
+  }
+  return 3 * 4 * config.hidden_size * widest;
+}
+
 }  // namespace
 
-std::unique_ptr<ScoreObserver> make_grad_abs(const ScoreContext& context) {
-  return std::make_unique<GradAbs>(context);
+ScoreMethod grad_abs_score() {
+  return {
+      .name = "grad_abs",
+      .unit = Unit::kNeuron,
+      .needs_backward = true,
+      .needs_gradient_batches = true,
+      .neuron_sums = 1,
+      .help = "mean absolute gradient of the neuron's weights over batches",
+      .make = make_observer<GradAbs>,
+      .score = score,
+      .layer_bytes = held_bytes};
 }
 
 }  // namespace fettle::analyze

@@ -6,6 +6,19 @@
 #include "core/error.h"
 
 namespace fettle::analyze {
+namespace {
+
+// A layer's own value is kept as if it had one expert of width one.
+std::vector<std::int64_t> slots(
+    const std::vector<std::int64_t>& widths, Unit unit) {
+  if (unit == Unit::kNeuron) return widths;
+  if (unit == Unit::kExpert) {
+    return std::vector<std::int64_t>(widths.size(), 1);
+  }
+  return std::vector<std::int64_t>(widths.empty() ? 0 : 1, 1);
+}
+
+}  // namespace
 
 std::vector<std::int64_t> neuron_offsets(
     const std::vector<std::int64_t>& widths) {
@@ -14,37 +27,60 @@ std::vector<std::int64_t> neuron_offsets(
   return offsets;
 }
 
-LayerSums::LayerSums(const model::ModelConfig& config, Unit unit)
-    : unit_(unit) {
+at::Tensor per_neuron(
+    const at::Tensor& values, const std::vector<std::int64_t>& widths) {
+  return at::repeat_interleave(values, at::tensor(widths, at::kLong), 0);
+}
+
+LayerSums::LayerSums(const model::ModelConfig& config, Kind kind)
+    : kind_(kind), set_(config.layers.size(), false) {
   for (const model::LayerConfig& layer : config.layers) {
-    offsets_.push_back(
-        unit == Unit::kNeuron ? neuron_offsets(layer.expert_widths)
-                              : neuron_offsets(std::vector<std::int64_t>(
-                                    layer.expert_widths.size(), 1)));
+    offsets_.push_back(neuron_offsets(slots(layer.expert_widths, kind.unit)));
     totals_.push_back(at::zeros({offsets_.back().back()}, at::kDouble));
   }
 }
 
 void LayerSums::begin(std::int64_t layer, at::Device device) {
+  if (!is_summed()) return;
   layer_ = layer;
   current_ = at::zeros(
       {offsets_[layer].back()}, at::dtype(at::kDouble).device(device));
 }
 
 void LayerSums::end(std::int64_t layer) {
+  if (!is_summed()) return;
   FETTLE_ASSERT(layer == layer_);
   const at::NoGradGuard no_grad;
-  totals_[layer].add_(current_.cpu());
+  reduce(totals_[layer], current_.cpu());
   current_.reset();
   layer_ = -1;
 }
 
-void LayerSums::add(std::int64_t expert, const at::Tensor& values) {
-  const std::vector<std::int64_t>& offsets = offsets_[layer_];
-  current_.slice(0, offsets[expert], offsets[expert + 1]).add_(values);
+void LayerSums::reduce(at::Tensor into, const at::Tensor& values) const {
+  if (kind_.reduction == Reduction::kMax) {
+    at::maximum_out(into, into, values.to(at::kDouble));
+  } else {
+    into.add_(values);
+  }
 }
 
-void LayerSums::add_all(const at::Tensor& values) { current_.add_(values); }
+void LayerSums::add(std::int64_t expert, const at::Tensor& values) {
+  const std::vector<std::int64_t>& offsets = offsets_[layer_];
+  reduce(current_.slice(0, offsets[expert], offsets[expert + 1]), values);
+}
+
+void LayerSums::add_all(const at::Tensor& values) { reduce(current_, values); }
+
+void LayerSums::set(std::int64_t layer, const at::Tensor& values) {
+  const at::NoGradGuard no_grad;
+  FETTLE_ASSERT(values.numel() == totals_[layer].numel());
+  totals_[layer].copy_(values);
+  set_[layer] = true;
+}
+
+artifact::Sum LayerSums::total(std::int64_t layer) const {
+  return {kind_.unit, kind_.reduction, totals_[layer]};
+}
 
 at::Tensor routed_tokens(const model::RoutingView& view) {
   return at::bincount(view.selected.flatten(), {}, view.logits.size(1))
@@ -58,7 +94,5 @@ at::Tensor routed_mass(const model::RoutingView& view) {
       .scatter_(1, view.selected, view.weights.to(view.logits.scalar_type()))
       .sum(0, false, at::kDouble);
 }
-
-at::Tensor LayerSums::total(std::int64_t layer) const { return totals_[layer]; }
 
 }  // namespace fettle::analyze

@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of importance scores. A score is one observer of the sweeps and one
-// row here; nothing else knows its name.
+// The table of importance scores. A score is one observer of the sweeps, which
+// keeps sums, one pure function from sums to scores, and one row here; nothing
+// else knows its name.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "artifact/score_file.h"
 #include "model/model_config.h"
 #include "sweep/observer.h"
 
 namespace fettle::analyze {
 
-enum class Unit { kNeuron, kExpert };
+using artifact::Reduction;
+using artifact::Unit;
+
+// What a score has summed of a layer, by name.
+using Sums = std::map<std::string, artifact::Sum>;
 
 struct ScoreContext {
   const model::ModelConfig& config;  // outlives the observer
@@ -30,24 +35,34 @@ struct GradientBatch {
   std::int64_t loss_tokens = 0;  // scored positions
 };
 
-// Sums one score over any number of sweeps. A tap that runs for several experts
-// at once only touches what belongs to its expert.
+// Sums over any number of sweeps. A tap that runs for several experts at once
+// only touches what belongs to its expert.
 class ScoreObserver : public sweep::Observer {
  public:
   // Tells what the next sweeps pass: the batches in the order of their
   // micro-batches.
   virtual void begin_sweeps(std::span<const GradientBatch>) {}
-  // The score so far: [S] or [E] fp32 on the CPU.
-  virtual at::Tensor score(std::int64_t layer) const = 0;
+  // The sums so far.
+  virtual Sums sums(std::int64_t layer) const = 0;
+  // Goes on from sums taken earlier, of the same names and shapes.
+  virtual void restore(std::int64_t layer, const Sums& sums) = 0;
 };
+
+using Widths = std::vector<std::int64_t>;
 
 struct ScoreMethod {
   std::string_view name;
-  Unit unit;
-  bool needs_backward;
-  bool needs_gradient_batches;  // batches of a fixed number of sequences
-  std::string_view help;
-  std::unique_ptr<ScoreObserver> (*make)(const ScoreContext&);
+  Unit unit = Unit::kNeuron;
+  bool needs_backward = false;
+  bool needs_gradient_batches = false;  // of a fixed number of sequences
+  bool needs_one_chunk = false;         // sums that can't be kept for later
+  int neuron_sums = 0;                  // sums of one value a neuron
+  std::string_view help = {};
+  std::unique_ptr<ScoreObserver> (*make)(const ScoreContext&) = nullptr;
+  // The scores of a layer's experts of these widths: [S] or [E] fp32.
+  at::Tensor (*score)(const Sums&, const Widths&) = nullptr;
+  // Bytes held beside the sums while a layer is in use; null: none.
+  std::int64_t (*layer_bytes)(const model::ModelConfig&) = nullptr;
 };
 
 std::span<const ScoreMethod> score_methods();
@@ -55,14 +70,19 @@ std::span<const ScoreMethod> score_methods();
 // Throws UserError naming the known scores.
 const ScoreMethod& find_score(std::string_view name);
 
-// The makers of the table's rows, one file each.
-std::unique_ptr<ScoreObserver> make_mask_fisher(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_grad_abs(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_wanda(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_magnitude(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_random(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_reap(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_frequency(const ScoreContext&);
-std::unique_ptr<ScoreObserver> make_gate_mass(const ScoreContext&);
+// The table's rows, one file each or a few that belong together.
+ScoreMethod mask_fisher_score();
+ScoreMethod weight_fisher_score();
+ScoreMethod grad_abs_score();
+ScoreMethod heapr_score();
+ScoreMethod camera_score();
+ScoreMethod obs_score();
+ScoreMethod wanda_score();
+ScoreMethod magnitude_score();
+ScoreMethod random_score();
+ScoreMethod reap_score();
+ScoreMethod frequency_score();
+ScoreMethod gate_mass_score();
+ScoreMethod expert_fisher_score();
 
 }  // namespace fettle::analyze

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part that all scores which sum over tokens share: sums opened and closed
-// with each layer of one pass.
+// The part that all scores share: named sums, opened and closed with each layer
+// of one pass.
 #pragma once
+
+#include <map>
+#include <string>
 
 #include "analyze/layer_sums.h"
 #include "analyze/score_method.h"
@@ -13,29 +16,38 @@ class SumObserver : public ScoreObserver {
   void begin_layer(
       sweep::Pass pass,
       std::int64_t layer,
-      model::LayerWeights& weights) override {
-    if (pass == pass_) sums_.begin(layer, weights.input_norm.device());
-  }
+      model::LayerWeights& weights) override;
   void end_layer(
-      sweep::Pass pass, std::int64_t layer, model::LayerWeights&) override {
-    if (pass == pass_) sums_.end(layer);
-  }
-  at::Tensor score(std::int64_t layer) const override {
-    return sums_.total(layer).to(at::kFloat);
-  }
+      sweep::Pass pass, std::int64_t layer, model::LayerWeights&) override;
+  Sums sums(std::int64_t layer) const override;
+  void restore(std::int64_t layer, const Sums& sums) override;
 
  protected:
-  struct Kind {
-    Unit unit;
-    sweep::Pass pass;
-  };
-  SumObserver(const ScoreContext& context, Kind kind)
-      : sums_(context.config, kind.unit), pass_(kind.pass) {}
+  SumObserver(const ScoreContext& context, sweep::Pass pass)
+      : config_(context.config), pass_(pass) {}
 
-  LayerSums sums_;
+  // A sum of that name; valid as long as the observer.
+  LayerSums& keep(const std::string& name, LayerSums::Kind kind = {});
+
+  sweep::Pass pass() const { return pass_; }
+  const model::ModelConfig& config() const { return config_; }
 
  private:
+  const model::ModelConfig& config_;
   sweep::Pass pass_;
+  std::map<std::string, LayerSums> sums_;
 };
+
+template <typename Observer>
+std::unique_ptr<ScoreObserver> make_observer(const ScoreContext& context) {
+  return std::make_unique<Observer>(context);
+}
+
+// The score that is a sum itself.
+at::Tensor plain_sum(const Sums& sums, const Widths&);
+
+// Keeps, of each layer once, the squared norm of every neuron's output weights.
+void keep_output_squares(
+    LayerSums& squares, std::int64_t layer, const model::LayerWeights& weights);
 
 }  // namespace fettle::analyze

@@ -21,12 +21,28 @@
 
 namespace fettle::artifact {
 
+enum class Unit { kNeuron, kExpert, kLayer };
+
+// How the values of two runs become those of both: kSame are the model's and
+// not the data's, kNone can't be made from them.
+enum class Reduction { kSum, kMax, kSame, kNone };
+
+// What scores are made of: one value a neuron [S], an expert [E], or a layer
+// [1], fp64 on the CPU.
+struct Sum {
+  Unit unit = Unit::kNeuron;
+  Reduction reduction = Reduction::kSum;
+  at::Tensor values;
+};
+
 struct LayerScores {
   std::vector<std::int64_t> widths;          // [E]; empty for a dense layer
   std::map<std::string, at::Tensor> neuron;  // score name -> [S]
   std::map<std::string, at::Tensor> expert;  // score name -> [E]
   at::Tensor mean_h;                         // [S]; 0 without tokens
   at::Tensor tokens;                         // [E] int64
+  // By "score.sum", and "base.sum" for the two above and the entropy.
+  std::map<std::string, Sum> sums;
   // Mean over tokens of the entropy of the router's distribution, nats.
   double router_entropy = 0;
 

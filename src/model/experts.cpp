@@ -128,7 +128,7 @@ void backward_expert(
       }
       if (tapped) {
         plan.tap->on_expert_gradient(
-            plan.layer, {e, xe, plan.h[e], dh, dgu, weighted});
+            plan.layer, {e, xe, plan.h[e], dh, dgu, weighted, mix});
       }
     }
   }
@@ -172,6 +172,9 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     if (ctx->needs_input_grad(3)) out.d_down = at::zeros_like(saved[3]);
     if (saved[4].defined() && ctx->needs_input_grad(4)) {
       out.d_constant = at::zeros_like(saved[4]);
+    }
+    if (plan->tap != nullptr && plan->tap->wants_expert_gradients()) {
+      plan->tap->on_output_gradient(plan->layer, dy);
     }
     for_each_expert(plan->dispatch, dy.is_cpu(), [&](std::int64_t e) {
       backward_expert(*plan, e, dy, saved, out);

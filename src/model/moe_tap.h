@@ -36,6 +36,7 @@ struct ExpertGradView {
   at::Tensor dh;         // [n, I] dL/dh, mixing weight included by chain rule
   at::Tensor d_gate_up;  // [n, 2I]
   at::Tensor dy;         // [n, H] dL/dy of the unweighted output y
+  at::Tensor weight;     // [n] mixing weights, as they multiplied y
 };
 
 class MoeTap {
@@ -46,6 +47,9 @@ class MoeTap {
   virtual void on_routing(std::int64_t, const RoutingView&) {}
   virtual void on_expert(std::int64_t, const ExpertView&) {}
   virtual void on_expert_gradient(std::int64_t, const ExpertGradView&) {}
+  // Gradient of the loss with respect to the sum over experts of weight times
+  // output [N, H]; comes before the gradients of the experts, where wanted.
+  virtual void on_output_gradient(std::int64_t, const at::Tensor&) {}
   // Gradient of the loss with respect to the router's logits [N, E].
   virtual void on_router_gradient(
       std::int64_t, const at::Tensor& /*x*/, const at::Tensor& /*d_logits*/) {}

@@ -35,6 +35,15 @@ void TapFanout::on_expert_gradient(
   }
 }
 
+void TapFanout::on_output_gradient(
+    std::int64_t layer, const at::Tensor& d_output) {
+  for (Observer* observer : observers_) {
+    if (observer->wants_expert_gradients()) {
+      observer->on_output_gradient(layer, d_output);
+    }
+  }
+}
+
 void TapFanout::on_router_gradient(
     std::int64_t layer, const at::Tensor& x, const at::Tensor& d_logits) {
   for (Observer* observer : observers_) {

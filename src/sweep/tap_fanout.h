@@ -21,6 +21,8 @@ class TapFanout : public model::MoeTap {
   void on_expert(std::int64_t layer, const model::ExpertView& view) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
+  void on_output_gradient(
+      std::int64_t layer, const at::Tensor& d_output) override;
   void on_router_gradient(
       std::int64_t layer,
       const at::Tensor& x,

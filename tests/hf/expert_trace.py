@@ -26,8 +26,10 @@ class Call:
 
     layer: int
     expert: int
-    h: torch.Tensor  # [n, I], its gradient is kept
-    y: torch.Tensor  # [n, H], not weighted
+    x: torch.Tensor  # [n, H]
+    gate_up: torch.Tensor  # [n, 2I], its gradient is kept, as of the next two
+    h: torch.Tensor  # [n, I]
+    y: torch.Tensor  # [n, H], not weighted, without a cut's constant
     weight: torch.Tensor  # [n]
 
 
@@ -46,6 +48,7 @@ class TracedExperts:
         self.layer = layer
         self.module = module
         self.calls: list[Call] = []
+        self.outputs: list[torch.Tensor] = []  # [N, H], gradients kept
         self.cuts: dict[int, Cut] = {}
 
     def __call__(
@@ -59,20 +62,27 @@ class TracedExperts:
             token, place = torch.where(top_k_index == expert)
             if len(token) == 0:
                 continue
-            gate_up = hidden_states[token] @ self.module.gate_up_proj[expert].T
+            x = hidden_states[token]
+            gate_up = x @ self.module.gate_up_proj[expert].T
             gate, up = gate_up.chunk(2, dim=1)
             h = torch.nn.functional.silu(gate) * up
-            if h.requires_grad:
-                h.retain_grad()
             cut = self.cuts.get(expert)
             y = (h if cut is None else h * cut.kept) @ self.module.down_proj[
                 expert
             ].T
             weight = top_k_weights[token, place]
-            self.calls.append(Call(self.layer, expert, h, y, weight))
+            if h.requires_grad:
+                for kept in (gate_up, h, y):
+                    kept.retain_grad()
+            self.calls.append(
+                Call(self.layer, expert, x, gate_up, h, y, weight)
+            )
             if cut is not None:
                 y = y + cut.constant
             result = result.index_add(0, token, y * weight[:, None])
+        if result.requires_grad:
+            result.retain_grad()
+            self.outputs.append(result)
         return result
 
 

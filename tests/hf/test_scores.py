@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -17,8 +18,17 @@ import torch
 TOLERANCE = 1e-3
 FLOOR = 1e-6
 
-NEURON = ["mask_fisher", "grad_abs", "wanda", "magnitude"]
-EXPERT = ["reap", "frequency", "gate_mass"]
+NEURON = [
+    "mask_fisher",
+    "weight_fisher",
+    "grad_abs",
+    "heapr",
+    "camera",
+    "obs",
+    "wanda",
+    "magnitude",
+]
+EXPERT = ["reap", "frequency", "gate_mass", "expert_fisher"]
 
 Scores = dict[str, torch.Tensor]
 
@@ -29,27 +39,120 @@ def _per_neuron(gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     return torch.cat([gate, up, down.transpose(1, 2)], dim=2)
 
 
-def _observe(scores: Scores, prefix: str, call: expert_trace.Call) -> None:
+@dataclasses.dataclass
+class Moments:
+    """Of one layer: what is squared, summed and kept until the end."""
+
+    activations: torch.Tensor  # [E, I, I], weighted
+    gradients: torch.Tensor  # [E, H, H], of the weighted outputs
+    layer_gradients: torch.Tensor  # [H, H], of the summed outputs
+    largest: torch.Tensor  # [E, I], largest squared weighted activation
+    tokens: int
+
+    @staticmethod
+    def of(module: torch.nn.Module) -> "Moments":
+        e, h, i = module.down_proj.shape
+        return Moments(
+            torch.zeros(e, i, i, dtype=torch.double),
+            torch.zeros(e, h, h, dtype=torch.double),
+            torch.zeros(h, h, dtype=torch.double),
+            torch.zeros(e, i),
+            0,
+        )
+
+
+def _token_gradients(call: expert_trace.Call) -> torch.Tensor:
+    """Every token's own gradient of each neuron's 3H weights: [n, I, 3H]."""
+    into = torch.einsum("nj,nh->njh", call.gate_up.grad, call.x)
+    gate, up = into.chunk(2, dim=1)
+    down = torch.einsum("nk,nh->nkh", call.h, call.y.grad)
+    return torch.cat([gate, up, down], dim=2)
+
+
+def _observe(
+    scores: Scores, prefix: str, moments: Moments, call: expert_trace.Call
+) -> None:
     e = call.expert
     weighted = call.h * call.weight[:, None]
-    scores[f"{prefix}.neuron.mask_fisher"][e] += (
-        (call.h * call.h.grad).square().sum(0)
+    product = call.h * call.h.grad
+    gradient = (call.y.grad / call.weight[:, None]).double()
+    moments.activations[e] += weighted.double().T @ weighted.double()
+    moments.gradients[e] += gradient.T @ gradient
+    moments.largest[e] = torch.maximum(
+        moments.largest[e], weighted.square().amax(0)
     )
-    scores[f"{prefix}.neuron.wanda"][e] += weighted.square().sum(0)
+    scores[f"{prefix}.neuron.mask_fisher"][e] += product.square().sum(0)
+    scores[f"{prefix}.neuron.weight_fisher"][e] += (
+        _token_gradients(call).square().sum((0, 2))
+    )
     scores[f"{prefix}.mean_h"][e] += call.h.sum(0)
     scores[f"{prefix}.expert.reap"][e] += (
         call.weight * call.y.norm(dim=1)
     ).sum()
     scores[f"{prefix}.expert.gate_mass"][e] += call.weight.sum()
     scores[f"{prefix}.expert.frequency"][e] += len(call.weight)
+    scores[f"{prefix}.expert.expert_fisher"][e] += (
+        (call.y * call.y.grad).sum(1).square().sum()
+    )
 
 
-def _finish(scores: Scores, prefix: str, module: Any, batches: int) -> None:
+def _elimination(
+    moment: torch.Tensor, w: torch.Tensor, metric: torch.Tensor
+) -> torch.Tensor:
+    """Removes one neuron after the other, refitting from scratch each time.
+
+    moment: [I, I]; w: [I, H] output weights; metric: [H, H].
+    """
+    count = len(w)
+    scores = torch.zeros(count, dtype=torch.double)
+    kept = list(range(count))
+    highest = 0.0
+    while kept:
+        inverse = torch.linalg.inv(moment[kept][:, kept])
+        gone = [k for k in range(count) if k not in kept]
+        fitted = (
+            w[kept] + inverse @ moment[kept][:, gone] @ w[gone]
+            if gone
+            else w[kept]
+        )
+        energy = ((fitted @ metric) * fitted).sum(1)
+        costs = 0.5 * energy / inverse.diagonal()
+        best = int(costs.argmin())
+        highest = max(highest, float(costs[best]))
+        scores[kept.pop(best)] = highest
+    return scores
+
+
+def _obs(module: torch.nn.Module, moments: Moments) -> torch.Tensor:
+    activations = moments.activations
+    ridge = 1e-3 * activations.diagonal(dim1=1, dim2=2).mean() + 1e-12
+    eye = torch.eye(activations.shape[1], dtype=torch.double)
+    metric = moments.layer_gradients / moments.tokens
+    return torch.stack(
+        [
+            _elimination(activations[e] + ridge * eye, down.T, metric)
+            for e, down in enumerate(module.down_proj.double())
+        ]
+    )
+
+
+def _finish(
+    scores: Scores, prefix: str, module: Any, moments: Moments, batches: int
+) -> None:
     tokens = scores[f"{prefix}.expert.frequency"].clamp(min=1)
     down_norms = module.down_proj.norm(dim=1)
     gate, up = module.gate_up_proj.norm(dim=2).chunk(2, dim=1)
-    wanda = scores[f"{prefix}.neuron.wanda"]
-    scores[f"{prefix}.neuron.wanda"] = wanda.sqrt() * down_norms
+    squares = moments.activations.diagonal(dim1=1, dim2=2)
+    down = module.down_proj.double()
+    energy = torch.einsum("ehi,ehg,egi->ei", down, moments.gradients, down)
+    scores[f"{prefix}.neuron.heapr"] = (
+        squares * energy / tokens[:, None] ** 2
+    ).float()
+    scores[f"{prefix}.neuron.camera"] = down_norms.square() * (
+        0.1 * squares.float() + 0.9 * moments.largest
+    )
+    scores[f"{prefix}.neuron.obs"] = _obs(module, moments).float()
+    scores[f"{prefix}.neuron.wanda"] = squares.sqrt().float() * down_norms
     scores[f"{prefix}.neuron.magnitude"] = gate * up * down_norms
     scores[f"{prefix}.neuron.grad_abs"] /= batches
     scores[f"{prefix}.expert.reap"] /= tokens
@@ -62,6 +165,7 @@ def direct_scores(
     """All scores by name, neurons as [E, I]; `batch` sequences a gradient."""
     traced = expert_trace.trace(model)
     scores: Scores = {}
+    moments = {l: Moments.of(e.module) for l, e in traced.items()}
     for layer, experts in traced.items():
         e, _, i = experts.module.down_proj.shape
         for name in NEURON:
@@ -78,7 +182,11 @@ def direct_scores(
             prefix = f"layers.{layer}"
             with torch.no_grad():
                 for call in experts.calls:
-                    _observe(scores, prefix, call)
+                    _observe(scores, prefix, moments[layer], call)
+                for output in experts.outputs:
+                    g = output.grad.double()
+                    moments[layer].layer_gradients += g.T @ g
+                    moments[layer].tokens += len(g)
                 gradient = _per_neuron(
                     experts.module.gate_up_proj.grad,
                     experts.module.down_proj.grad,
@@ -87,9 +195,16 @@ def direct_scores(
                     gradient.abs().mean(2) / loss_tokens
                 )
             experts.calls.clear()
+            experts.outputs.clear()
     with torch.no_grad():
         for layer, experts in traced.items():
-            _finish(scores, f"layers.{layer}", experts.module, len(chunks))
+            _finish(
+                scores,
+                f"layers.{layer}",
+                experts.module,
+                moments[layer],
+                len(chunks),
+            )
     return scores
 
 

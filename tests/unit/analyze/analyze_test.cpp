@@ -17,15 +17,20 @@ using testing::random_data;
 using testing::TinyModel;
 using testing::TinyModelOptions;
 
+// All that can be summed over chunks.
 const std::vector<std::string> kAll{
     "mask_fisher",
+    "weight_fisher",
     "grad_abs",
+    "heapr",
+    "camera",
     "wanda",
     "magnitude",
     "random",
     "reap",
     "frequency",
-    "gate_mass"};
+    "gate_mass",
+    "expert_fisher"};
 
 artifact::ScoreFile run(
     const TinyModel& tiny,
@@ -67,8 +72,8 @@ TEST_CASE("Counts add up to the tokens' choices") {
   const auto data = random_data(5, 7, 11);
   const auto scores = run(tiny, data, {.scores = kAll});
   REQUIRE(scores.tokens == 35);
-  REQUIRE(scores.neuron_scores().size() == 5);
-  REQUIRE(scores.expert_scores().size() == 3);
+  REQUIRE(scores.neuron_scores().size() == 8);
+  REQUIRE(scores.expert_scores().size() == 4);
   const model::ModelReader reader(tiny.path());
   REQUIRE(
       scores.model_fingerprint ==
@@ -234,10 +239,40 @@ TEST_CASE("A score that overflows names layer and expert") {
 
 TEST_CASE("Memory beside the sweeps is told") {
   const auto config = testing::tiny_config({});
-  // 48 neurons: fp64 sums and their fp32 copy, of the mean and of each score.
+  // 48 neurons: fp64 sums and fp32 results, of the mean and of each score.
   REQUIRE(analyze_bytes(config, {"reap"}) == 48 * 12);
-  REQUIRE(analyze_bytes(config, {"wanda"}) == 2 * 48 * 12);
-  REQUIRE(analyze_bytes(config, {"grad_abs"}) == 2 * 48 * 12 + 3 * 4 * 8 * 24);
+  REQUIRE(analyze_bytes(config, {"mask_fisher"}) == 48 * 24);
+  REQUIRE(analyze_bytes(config, {"wanda"}) == 48 * (24 + 8));
+  REQUIRE(analyze_bytes(config, {"grad_abs"}) == 48 * 24 + 3 * 4 * 8 * 24);
+  // Four experts' moments of 6 x 6 and one of 8 x 8, once more in fp64, and
+  // what each thread works on.
+  const std::int64_t work = 6 * 6 * 6 + 2 * 6 * 8;
+  REQUIRE(
+      analyze_bytes(config, {"obs"}) ==
+      48 * 24 + 4 * (4 * 36 + 64) + 8 * 64 + 8 * at::get_num_threads() * work);
+}
+
+TEST_CASE("obs needs all tokens in one chunk") {
+  const TinyModel tiny;
+  const auto data = random_data(4, 9, 11);
+  REQUIRE_THROWS_WITH(
+      run(tiny, data, {.scores = {"obs"}, .chunk_tokens = 9}),
+      Contains("obs: expected all tokens in one chunk"));
+}
+
+TEST_CASE("obs doesn't depend on micro-batches beyond rounding") {
+  TinyModelOptions options;
+  options.widths = {{6, 0, 3, 5}, {1, 6, 6, 2}};
+  const TinyModel tiny(options);
+  const auto data = random_data(9, 9, 11);
+  const auto whole = run(tiny, data, {.scores = {"obs"}});
+  const auto cut =
+      run(tiny, data, {.scores = {"obs"}, .micro_batch_tokens = 20});
+  // fp32 moments of 81 tokens in another order, inverted with little damping.
+  require_equal(whole, cut, 1e-2);
+  for (const auto& layer : whole.layers) {
+    REQUIRE(layer.neuron.at("obs").min().item<float>() > 0);
+  }
 }
 
 }  // namespace

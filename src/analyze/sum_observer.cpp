@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "analyze/sum_observer.h"
+
+namespace fettle::analyze {
+
+LayerSums& SumObserver::keep(const std::string& name, LayerSums::Kind kind) {
+  return sums_.try_emplace(name, config_, kind).first->second;
+}
+
+void SumObserver::begin_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  if (pass != pass_) return;
+  for (auto& entry : sums_) {
+    entry.second.begin(layer, weights.input_norm.device());
+  }
+}
+
+void SumObserver::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass != pass_) return;
+  for (auto& entry : sums_) entry.second.end(layer);
+}
+
+Sums SumObserver::sums(std::int64_t layer) const {
+  Sums result;
+  for (const auto& [name, sum] : sums_) result[name] = sum.total(layer);
+  return result;
+}
+
+void SumObserver::restore(std::int64_t layer, const Sums& sums) {
+  for (auto& [name, sum] : sums_) sum.set(layer, sums.at(name).values);
+}
+
+at::Tensor plain_sum(const Sums& sums, const Widths&) {
+  return sums.at("sum").values.to(at::kFloat);
+}
+
+void keep_output_squares(
+    LayerSums& squares,
+    std::int64_t layer,
+    const model::LayerWeights& weights) {
+  if (squares.is_set(layer) || !weights.experts.down.defined()) return;
+  const at::NoGradGuard no_grad;
+  squares.set(layer, weights.experts.down.to(at::kFloat).square().sum(1));
+}
+
+}  // namespace fettle::analyze
