@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/session.h"
 #include "core/error.h"
 #include "io/checkpoint.h"
@@ -26,7 +28,7 @@ class Builder {
       scores_ = steps_.back().out.string();
     } else if (stage.name == "trim") {
       if (scores_.empty()) refuse(stage, "needs an analyze stage before it");
-      step(stage, {model_, "--scores", scores_}, {});
+      step(stage, {model_, "--scores", scores_}, trim_data(stage));
       model_made();
       scores_.clear();
     } else if (stage.name == "tune") {
@@ -61,6 +63,19 @@ class Builder {
                                : "needs data: {calibration: [..]}");
     }
     return files;
+  }
+
+  // A repair by ridge reads the calibration data, unless the stage names its
+  // own.
+  std::vector<std::pair<std::string, Files>> trim_data(
+      const RecipeStage& stage) const {
+    const auto given = [&](std::string_view option) {
+      return std::ranges::any_of(stage.arguments, [&](const std::string& a) {
+        return a.starts_with(option);
+      });
+    };
+    if (!given("--repair=ridge") || given("--data=")) return {};
+    return {{"--data", need(recipe_.calibration, stage)}};
   }
 
   void model_made() {

@@ -184,9 +184,23 @@ def test_keep_out_of_range(fettle, scores, tmp_path, keep):
     assert not (tmp_path / "out").exists()
 
 
-def test_budget_too_small(fettle):
+def test_budget_too_small(fettle, scores, tmp_path):
     result = fettle("eval", MODEL, "--data", HELD, "--ram", "1MiB", "--quiet")
     refused(result, "--ram", "smallest")
+    repair = ("trim", MODEL, "--scores", scores, "--keep", 0.5, "--repair",
+              "ridge", "--data", HELD, "--out", tmp_path / "out", "--quiet")
+    refused(fettle(*repair, "--ram", "100MiB"), "--ram", "smallest")
+    assert not (tmp_path / "out").exists()
+
+
+def test_repair_and_data_belong_together(fettle, scores, tmp_path):
+    trim = ("trim", MODEL, "--scores", scores, "--keep", 0.5, "--out",
+            tmp_path / "out", "--quiet")
+    alone = fettle(*trim, "--repair", "ridge")
+    assert alone.status == 2 and "needs calibration data" in alone.err
+    unread = fettle(*trim, "--data", HELD)
+    assert unread.status == 2 and "only repair ridge" in unread.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_disk_full(fettle, tmp_path):

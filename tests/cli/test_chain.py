@@ -58,6 +58,9 @@ def test_result_under_a_tight_budget_is_the_same(fettle):
     ("--scope", "global"), ("--scope", "layer"), ("--scope", "expert"),
     ("--unit", "expert", "--score", "mask_fisher", "--scope", "layer"),
     ("--repair", "constant"),
+    ("--repair", "ridge", "--data", HELD, "--tokens", 2048),
+    ("--repair", "ridge+constant", "--data", HELD, "--tokens", 2048,
+     "--repair-inputs", "trimmed"),
 ])
 def test_trim_and_evaluate(fettle, scores, tmp_path, arguments):
     out = tmp_path / "trimmed"
@@ -68,6 +71,25 @@ def test_trim_and_evaluate(fettle, scores, tmp_path, arguments):
     share = sizes["after"]["neurons"] / sizes["before"]["neurons"]
     assert abs(share - 0.75) < 0.03
     assert evaluated(fettle, out)["files"][0]["nll"] < 3
+
+
+def test_repair_keeps_to_its_budget_and_loses_less(fettle, scores, tmp_path):
+    trim = ("trim", MODEL, "--scores", scores, "--keep", 0.25, "--quiet")
+    ridge = (*trim, "--repair", "ridge", "--data", TRAIN, "--tokens", 8192,
+             "--seq-len", 128, "--json", "-")
+    cut, tight = tmp_path / "cut", tmp_path / "tight"
+    assert fettle(*trim, "--out", cut).status == 0
+    done = fettle(*ridge, "--ram", "256MiB", "--out", tight)
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert result["peak_ram_bytes"] < 256 << 20
+    assert result["repair"]["tokens"] >= 8192
+    loss = evaluated(fettle, tight)["files"][0]["nll"]
+    assert loss < evaluated(fettle, cut)["files"][0]["nll"] - 0.01
+    # More room changes micro-batches, and so the order of fp32 sums, only.
+    free = tmp_path / "free"
+    assert fettle(*ridge, "--out", free).status == 0
+    assert abs(loss - evaluated(fettle, free)["files"][0]["nll"]) < 1e-3
 
 
 def test_generate_is_greedy_and_repeatable(fettle):
@@ -119,14 +141,17 @@ def test_tune_stopped_and_resumed(program, fettle, unbroken, tmp_path, stop):
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4, 0.6])
-@pytest.mark.parametrize("stage", ["analyze", "trim", "export"])
+@pytest.mark.parametrize("stage", ["analyze", "trim", "repair", "export"])
 def test_killed_stage_leaves_nothing_whole(
         program, fettle, scores, tmp_path, stage, delay):
     arguments = {
         "analyze": ["--data", HELD, "--tokens", 4096, "--seq-len", 128],
         "trim": ["--scores", scores, "--keep", 0.5],
+        "repair": ["--scores", scores, "--keep", 0.5, "--repair", "ridge",
+                   "--data", TRAIN, "--tokens", 2048, "--seq-len", 128],
         "export": ["--format", "hf"],
     }[stage]
+    stage = "trim" if stage == "repair" else stage
     out = tmp_path / "out"
     command = [stage, MODEL, *arguments, "--out", out, "--quiet"]
     process = subprocess.Popen([program, *map(str, command)],
@@ -167,7 +192,7 @@ data: {{calibration: [{HELD}], train: [{TRAIN}], eval: [{HELD}]}}
 seq_len: 128
 stages:
   - analyze: {{scores: [wanda], tokens: 1024, seq_len: 128}}
-  - trim: {{score: wanda, keep: 0.5, round: 8}}
+  - trim: {{score: wanda, keep: 0.5, round: 8, repair: ridge, tokens: 512}}
   - tune: {{steps: 2, tokens_per_step: 256, seq_len: 64, score_sequences: 2}}
   - export: {{format: hf-padded}}
 """
