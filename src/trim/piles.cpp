@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -24,17 +25,31 @@ void set_levels(Pile& pile, std::int64_t fewest, std::int64_t most) {
   pile.cap = std::max(pile.cap, pile.floor);
 }
 
-Pile neuron_pile(
+bool is_condenser(
+    const TrimOptions& options, std::int64_t layer, std::int64_t expert) {
+  const auto l = static_cast<std::size_t>(layer);
+  return l < options.condensers.size() &&
+         std::ranges::binary_search(options.condensers[l], expert);
+}
+
+void add_neuron_pile(
+    Pool& pool,
+    Pool::Place place,
     std::span<const float> scores,
     std::span<const double> values,
     const TrimOptions& options) {
+  place.order = falling_order(scores);
   Pile pile;
-  pile.order = falling_order(scores);
   pile.values.reserve(values.size());
-  for (const std::uint32_t k : pile.order) pile.values.push_back(values[k]);
+  for (const std::uint32_t k : place.order) pile.values.push_back(values[k]);
   pile.step = options.round;
-  set_levels(pile, options.min_width, options.max_width);
-  return pile;
+  const std::int64_t fewest =
+      is_condenser(options, place.layer, place.expert)
+          ? std::max(options.min_width, options.condenser_width)
+          : options.min_width;
+  set_levels(pile, fewest, options.max_width);
+  pool.piles.push_back(std::move(pile));
+  pool.places.push_back({std::move(place)});
 }
 
 // The experts of a grouped router in an order of which any multiple of the
@@ -54,36 +69,40 @@ std::vector<std::uint32_t> grouped_order(
   return order;
 }
 
-// Experts that a layer's router cannot do without.
-std::int64_t fewest_experts(
-    const model::RouterConfig& router, const model::LayerConfig& layer) {
-  if (router.groups <= 1) return std::max<std::int64_t>(layer.top_k, 1);
-  const std::int64_t chosen = std::max<std::int64_t>(router.topk_groups, 1);
-  std::int64_t per_group = (layer.top_k + chosen - 1) / chosen;
-  if (router.group_score == model::GroupScore::kTopTwoSum) {
-    per_group = std::max<std::int64_t>(per_group, 2);
-  }
-  return per_group * router.groups;
-}
-
-Pile expert_pile(
-    const LayerValues& layer_values,
-    const model::RouterConfig& router,
-    const model::LayerConfig& layer,
+void add_expert_pile(
+    Pool& pool,
+    std::int64_t l,
+    LayerValues values,
+    const model::ModelConfig& config,
     const TrimOptions& options) {
+  const model::LayerConfig& layer = config.layers[l];
+  const auto& router = config.router;
+  const auto experts = static_cast<std::int64_t>(values.scores.size());
+  const std::int64_t group = experts / router.groups;
+  std::vector<std::int64_t> spared(static_cast<std::size_t>(router.groups), 0);
+  for (std::int64_t e = 0; e < experts; ++e) {
+    if (!is_condenser(options, l, e)) continue;
+    values.scores[e] = std::numeric_limits<float>::infinity();
+    values.values[e] = std::numeric_limits<double>::infinity();
+    ++spared[e / group];
+  }
+  Pool::Place place{l, -1, grouped_order(values.scores, router.groups)};
   Pile pile;
-  pile.order = grouped_order(layer_values.scores, router.groups);
   pile.step = std::lcm(options.round, router.groups);
-  for (const std::uint32_t e : pile.order) {
-    pile.values.push_back(layer_values.values[e]);
+  for (const std::uint32_t e : place.order) {
+    pile.values.push_back(values.values[e]);
     if (options.budget) {
       pile.costs.push_back(
           options.bytes.per_expert +
           layer.expert_widths[e] * options.bytes.per_neuron);
     }
   }
-  set_levels(pile, fewest_experts(router, layer), 0);
-  return pile;
+  const std::int64_t fewest = std::max(
+      fewest_experts(router, layer),
+      *std::ranges::max_element(spared) * router.groups);
+  set_levels(pile, fewest, 0);
+  pool.piles.push_back(std::move(pile));
+  pool.places.push_back({std::move(place)});
 }
 
 void check_shape(
@@ -101,6 +120,17 @@ void check_shape(
 }
 
 }  // namespace
+
+std::int64_t fewest_experts(
+    const model::RouterConfig& router, const model::LayerConfig& layer) {
+  if (router.groups <= 1) return std::max<std::int64_t>(layer.top_k, 1);
+  const std::int64_t chosen = std::max<std::int64_t>(router.topk_groups, 1);
+  std::int64_t per_group = (layer.top_k + chosen - 1) / chosen;
+  if (router.group_score == model::GroupScore::kTopTwoSum) {
+    per_group = std::max<std::int64_t>(per_group, 2);
+  }
+  return per_group * router.groups;
+}
 
 std::int64_t Pool::cost() const {
   std::int64_t sum = 0;
@@ -134,11 +164,12 @@ std::vector<Pool> neuron_pools(
         pools.push_back({{}, {}, fmt::format("layer {}, expert {}", l, e)});
       }
       const auto width = static_cast<std::size_t>(widths[e]);
-      pools.back().piles.push_back(neuron_pile(
+      add_neuron_pile(
+          pools.back(),
+          {l, static_cast<std::int64_t>(e), {}},
           std::span(layer.scores).subspan(begin, width),
           std::span(layer.values).subspan(begin, width),
-          options));
-      pools.back().places.push_back({l, static_cast<std::int64_t>(e)});
+          options);
       begin += width;
     }
   }
@@ -157,14 +188,32 @@ std::vector<Pool> expert_pools(
     if (options.scope != Scope::kGlobal) {
       pools.push_back({{}, {}, fmt::format("layer {}", l)});
     }
-    pools.back().piles.push_back(expert_pile(
-        expert_values(scores, l, options),
-        config.router,
-        config.layers[l],
-        options));
-    pools.back().places.push_back({l, -1});
+    add_expert_pile(
+        pools.back(), l, expert_values(scores, l, options), config, options);
   }
   return pools;
+}
+
+void join_widths(std::vector<Pool>& pools, Widths widths) {
+  if (widths == Widths::kFree) return;
+  for (Pool& pool : pools) {
+    Pool joined{{}, {}, pool.name};
+    std::size_t first = 0;
+    for (std::size_t p = 1; p <= pool.piles.size(); ++p) {
+      const bool same =
+          p < pool.piles.size() &&
+          (widths == Widths::kUniform ||
+           pool.places[p][0].layer == pool.places[first][0].layer);
+      if (same) continue;
+      joined.piles.push_back(
+          in_step(std::span(pool.piles).subspan(first, p - first)));
+      joined.places.emplace_back();
+      for (; first < p; ++first) {
+        joined.places.back().push_back(std::move(pool.places[first][0]));
+      }
+    }
+    pool = std::move(joined);
+  }
 }
 
 }  // namespace fettle::trim

@@ -14,13 +14,15 @@
 namespace fettle::trim {
 
 struct Pool {
-  std::vector<Pile> piles;
-  // Of each pile: its layer, and its expert or -1 (unit expert).
+  // Whose items a pile holds: an expert's neurons, or a layer's experts.
   struct Place {
     std::int64_t layer;
-    std::int64_t expert;
+    std::int64_t expert;               // -1: whole experts
+    std::vector<std::uint32_t> order;  // items by falling score, ties by index
   };
-  std::vector<Place> places;
+  std::vector<Pile> piles;
+  // Of each pile: those that keep as many of their items as it does.
+  std::vector<std::vector<Place>> places;
   std::string name;  // for messages: "layer 3"
 
   std::int64_t cost() const;        // of all items
@@ -32,6 +34,13 @@ std::vector<Pool> neuron_pools(
     const artifact::ScoreFile& scores,
     const model::ModelConfig& config,
     const TrimOptions& options);
+
+// Experts that a layer's router cannot do without, equally many of each group.
+std::int64_t fewest_experts(
+    const model::RouterConfig& router, const model::LayerConfig& layer);
+
+// Makes one pile of all whose widths are to be equal.
+void join_widths(std::vector<Pool>& pools, Widths widths);
 
 std::vector<Pool> expert_pools(
     const artifact::ScoreFile& scores,

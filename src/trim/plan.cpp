@@ -4,13 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
-#include "core/bytes.h"
 #include "core/error.h"
 #include "io/checksum.h"
+#include "trim/allowance.h"
+#include "trim/mixed.h"
 #include "trim/piles.h"
 
 namespace fettle::trim {
@@ -18,6 +19,31 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& subject, const std::string& why) {
   throw UserError("trim", subject, why);
+}
+
+void check_widths(const TrimOptions& options) {
+  if (options.widths != Widths::kFree && options.unit != Unit::kNeuron) {
+    refuse("widths", "equal widths go with unit neuron alone");
+  }
+  if (options.widths != Widths::kFree && options.scope == Scope::kExpert) {
+    refuse(
+        "widths",
+        "scope expert keeps the same share of every expert already; use scope "
+        "layer or global");
+  }
+  if (options.widths == Widths::kUniform && options.scope != Scope::kGlobal) {
+    refuse("widths", "one width for the model needs scope global");
+  }
+  if (options.unit == Unit::kMixed && options.scope == Scope::kExpert) {
+    refuse("scope", "whole experts compete at least within a layer");
+  }
+  if (!(options.exchange_rate >= 0 &&
+        options.exchange_rate < std::numeric_limits<double>::infinity())) {
+    refuse("exchange-rate", "expected a finite number of at least 0");
+  }
+  if (options.condenser_width < 0) {
+    refuse("condenser-width", "expected a number of neurons of at least 0");
+  }
 }
 
 void check_options(const TrimOptions& options) {
@@ -42,104 +68,21 @@ void check_options(const TrimOptions& options) {
       (options.min_width > 0 || options.max_width > 0)) {
     refuse("min-width", "bounds the widths of experts; use unit neuron");
   }
+  check_widths(options);
 }
 
-// What the pools may keep: a share of each one's cost.
-struct Allowance {
-  double share = 1;
-  std::int64_t fixed = 0;      // bytes that stay whatever the plan
-  std::int64_t cost_size = 0;  // bytes of one unit of cost
-};
-
-Allowance allowance(
-    const std::vector<Pool>& pools,
-    const model::ModelConfig& config,
-    const TrimOptions& options) {
-  if (options.keep) return {*options.keep, 0, 0};
-  Allowance result{1, options.bytes.fixed, 1};
-  if (options.unit == Unit::kNeuron) {
-    result.cost_size = options.bytes.per_neuron;
-    for (const model::LayerConfig& layer : config.layers) {
-      result.fixed += options.bytes.per_expert * layer.num_experts();
+// Where every value is 0 there is nothing to tell neurons apart by.
+void check_values(const std::vector<Pool>& pools, const TrimOptions& options) {
+  for (const Pool& pool : pools) {
+    for (const Pile& pile : pool.piles) {
+      if (pile.size() == 0) continue;
+      if (pile.values.front() != 0 || pile.values.back() != 0) return;
     }
   }
-  std::int64_t cost = 0;
-  for (const Pool& pool : pools) cost += pool.cost();
-  const auto left = static_cast<double>(*options.budget - result.fixed);
-  const auto whole = static_cast<double>(cost * result.cost_size);
-  result.share = whole > 0 ? std::min(left / whole, 1.0) : 1.0;
-  return result;
-}
-
-std::int64_t capacity(
-    const Pool& pool, const Allowance& allowed, const TrimOptions& options) {
-  const double share = allowed.share * static_cast<double>(pool.cost());
-  // The small addend undoes rounding in the share, not more than that.
-  return options.keep ? std::llround(share)
-                      : static_cast<std::int64_t>(std::floor(share + 1e-6));
-}
-
-// The pool whose floors need the largest share of it.
-struct Tightest {
-  double share = 0;
-  std::int64_t floor = 0;
-  std::int64_t capacity = 0;
-  std::string name = "the model";
-};
-
-Tightest find_tightest(
-    const std::vector<Pool>& pools,
-    const Allowance& allowed,
-    const TrimOptions& options) {
-  Tightest tightest;
-  for (const Pool& pool : pools) {
-    const std::int64_t floor = pool.floor_cost();
-    if (floor == 0) continue;
-    const double share =
-        static_cast<double>(floor) / static_cast<double>(pool.cost());
-    if (share <= tightest.share) continue;
-    tightest = {share, floor, capacity(pool, allowed, options), pool.name};
-  }
-  return tightest;
-}
-
-// Throws, naming what would do, unless every pool has room for its floors.
-void check_floors(
-    const std::vector<Pool>& pools,
-    const Allowance& allowed,
-    const TrimOptions& options) {
-  const Tightest tightest = find_tightest(pools, allowed, options);
-  if (allowed.share >= 0 && tightest.floor <= tightest.capacity) return;
-  const char* const need = options.unit == Unit::kExpert
-                               ? "the experts that the router needs"
-                               : "the smallest width of every expert";
-  if (options.keep) {
-    refuse(
-        "keep",
-        fmt::format(
-            "{} of {} is too little for {}; the smallest is {:.4f}",
-            *options.keep,
-            tightest.name,
-            need,
-            std::ceil(tightest.share * 1e4) / 1e4));
-  }
-  std::int64_t cost = 0;
-  for (const Pool& pool : pools) cost += pool.cost();
-  // The small subtrahend undoes rounding in the product.
-  const auto smallest =
-      allowed.fixed + static_cast<std::int64_t>(std::ceil(
-                          tightest.share * static_cast<double>(cost) *
-                              static_cast<double>(allowed.cost_size) -
-                          1e-6));
   refuse(
-      "budget",
-      fmt::format(
-          "{} is too little for {} and all that can't be trimmed; the smallest "
-          "is {} ({} bytes)",
-          format_bytes(*options.budget),
-          need,
-          format_bytes(smallest),
-          smallest));
+      "score " + options.score,
+      "is 0 everywhere: no calibration token reached an expert, or none had a "
+      "gradient; run fettle analyze on other data");
 }
 
 std::vector<std::int64_t> all_neurons(std::int64_t width) {
@@ -148,9 +91,11 @@ std::vector<std::int64_t> all_neurons(std::int64_t width) {
   return neurons;
 }
 
-std::vector<std::int64_t> first_sorted(const Pile& pile, std::int64_t count) {
-  std::vector<std::int64_t> items(
-      pile.order.begin(), pile.order.begin() + count);
+// Of a place that keeps `count`, or all it has.
+std::vector<std::int64_t> first_sorted(
+    const std::vector<std::uint32_t>& order, std::int64_t count) {
+  count = std::min(count, static_cast<std::int64_t>(order.size()));
+  std::vector<std::int64_t> items(order.begin(), order.begin() + count);
   std::ranges::sort(items);
   return items;
 }
@@ -161,18 +106,37 @@ void apply(
     const model::ModelConfig& config,
     artifact::TrimPlan& plan) {
   for (std::size_t p = 0; p < pool.piles.size(); ++p) {
-    const auto [layer, expert] = pool.places[p];
-    std::vector<std::int64_t> items = first_sorted(pool.piles[p], kept[p]);
-    std::vector<artifact::ExpertPlan>& experts = plan.layers[layer].experts;
-    if (expert >= 0) {
-      experts.push_back({expert, std::move(items)});
-      continue;
-    }
-    for (const std::int64_t e : items) {
-      experts.push_back(
-          {e, all_neurons(config.layers[layer].expert_widths[e])});
+    for (const Pool::Place& place : pool.places[p]) {
+      std::vector<std::int64_t> items = first_sorted(place.order, kept[p]);
+      auto& experts = plan.layers[place.layer].experts;
+      if (place.expert >= 0) {
+        experts.push_back({place.expert, std::move(items)});
+        continue;
+      }
+      for (const std::int64_t e : items) {
+        const auto& widths = config.layers[place.layer].expert_widths;
+        experts.push_back({e, all_neurons(widths[e])});
+      }
     }
   }
+}
+
+std::vector<PoolNeed> needs_of(
+    const std::vector<Pool>& pools,
+    const model::ModelConfig& config,
+    const TrimOptions& options) {
+  std::vector<PoolNeed> needs;
+  for (const Pool& pool : pools) {
+    if (options.unit == Unit::kMixed) {
+      needs.push_back(
+          {mixed_cost(pool, options.bytes),
+           mixed_floor(pool, config, options),
+           &pool.name});
+    } else {
+      needs.push_back({pool.cost(), pool.floor_cost(), &pool.name});
+    }
+  }
+  return needs;
 }
 
 }  // namespace
@@ -182,30 +146,35 @@ artifact::TrimPlan plan_trim(
     const model::ModelConfig& config,
     const TrimOptions& options) {
   check_options(options);
-  const std::vector<Pool> pools = options.unit == Unit::kNeuron
-                                      ? neuron_pools(scores, config, options)
-                                      : expert_pools(scores, config, options);
-  const Allowance allowed = allowance(pools, config, options);
-  check_floors(pools, allowed, options);
+  std::vector<Pool> pools = options.unit == Unit::kExpert
+                                ? expert_pools(scores, config, options)
+                                : neuron_pools(scores, config, options);
+  check_values(pools, options);
+  join_widths(pools, options.widths);
+  const auto allowed =
+      capacities(needs_of(pools, config, options), config, options);
   artifact::TrimPlan plan;
   plan.model_fingerprint = scores.model_fingerprint;
   plan.options = options_json(options);
   for (const model::LayerConfig& layer : config.layers) {
     plan.layers.push_back({{}, layer.sparse ? layer.top_k : 0});
   }
-  for (const Pool& pool : pools) {
-    const auto kept = fill(
-        pool.piles,
-        {.capacity = capacity(pool, allowed, options),
-         .nearest = options.keep.has_value()});
-    apply(pool, kept, config, plan);
+  for (std::size_t p = 0; p < pools.size(); ++p) {
+    const auto kept = options.unit == Unit::kMixed
+                          ? fill_mixed(pools[p], config, options, allowed[p])
+                          : fill(
+                                pools[p].piles,
+                                {.capacity = allowed[p],
+                                 .nearest = options.keep.has_value()});
+    apply(pools[p], kept, config, plan);
   }
   return plan;
 }
 
 Json options_json(const TrimOptions& options) {
   constexpr const char* kScopes[] = {"expert", "layer", "global"};
-  constexpr const char* kUnits[] = {"neuron", "expert"};
+  constexpr const char* kUnits[] = {"neuron", "expert", "mixed"};
+  constexpr const char* kWidths[] = {"free", "per-layer", "uniform"};
   constexpr const char* kNormalise[] = {"none", "sqrt", "layer_mean"};
   Json json = {
       {"score", options.score},
@@ -215,6 +184,16 @@ Json options_json(const TrimOptions& options) {
       {"min_width", options.min_width},
       {"max_width", options.max_width},
       {"normalise", kNormalise[static_cast<int>(options.normalise)]}};
+  if (options.widths != Widths::kFree) {
+    json["widths"] = kWidths[static_cast<int>(options.widths)];
+  }
+  if (options.unit == Unit::kMixed) {
+    json["exchange_rate"] = options.exchange_rate;
+  }
+  if (!options.condensers.empty()) {
+    json["condensers"] = options.condensers;
+    json["condenser_width"] = options.condenser_width;
+  }
   if (options.keep) json["keep"] = *options.keep;
   if (options.budget) json["budget"] = *options.budget;
   return json;
@@ -225,8 +204,7 @@ void require_scores_of(
   const std::string found =
       io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
   if (found == scores.model_fingerprint) return;
-  throw UserError(
-      "trim",
+  refuse(
       "scores",
       fmt::format(
           "expected scores of {} (fingerprint {}), found those of another "
@@ -234,6 +212,23 @@ void require_scores_of(
           reader.folder().string(),
           found,
           scores.model_fingerprint));
+}
+
+void require_plan_of(
+    const model::ModelReader& reader, const artifact::TrimPlan& plan) {
+  const std::string found =
+      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  if (found != plan.model_fingerprint) {
+    refuse(
+        "plan",
+        fmt::format(
+            "expected a plan of {} (fingerprint {}), found one made of another "
+            "model's scores ({}); plan again with this one's",
+            reader.folder().string(),
+            found,
+            plan.model_fingerprint));
+  }
+  plan.check_against(reader.config());
 }
 
 }  // namespace fettle::trim

@@ -11,13 +11,19 @@
 #include "artifact/trim_plan.h"
 #include "model/model_config.h"
 #include "model/model_reader.h"
+#include "trim/condensers.h"
 
 namespace fettle::trim {
 
 // What competes for being kept: the neurons of one expert, of one layer, or of
 // the whole model. Whole experts compete within a layer at least.
 enum class Scope { kExpert, kLayer, kGlobal };
-enum class Unit { kNeuron, kExpert };
+// kMixed: experts go whole, router row and all, where that is cheaper than
+// cutting neurons.
+enum class Unit { kNeuron, kExpert, kMixed };
+// Which experts' widths must be equal, as far as there are neurons: those that
+// compete keep the width at which the sum of what they keep is best.
+enum class Widths { kFree, kPerLayer, kUniform };
 // How scores are made comparable between layers: as they are, their square
 // root, or divided by their layer's mean.
 enum class Normalise { kNone, kSqrt, kLayerMean };
@@ -46,7 +52,7 @@ struct TrimOptions {
   std::optional<double> keep = {};
   // Most bytes that the trimmed model's tensors may take.
   std::optional<std::int64_t> budget = {};
-  // Where `budget` is given: the model's bytes.
+  // Where `budget` is given, or the unit is kMixed: the model's bytes.
   ModelBytes bytes = {};
   // Kept widths (or expert counts) are multiples of this, or everything.
   std::int64_t round = 1;
@@ -55,6 +61,15 @@ struct TrimOptions {
   // Most neurons that an expert keeps; 0: no limit.
   std::int64_t max_width = 0;
   Normalise normalise = Normalise::kNone;
+  Widths widths = Widths::kFree;
+  // Unit kMixed: what an expert that goes whole is taken to cost, relative to
+  // the sum of its neurons' scores. Below 1: its tokens' next best experts make
+  // up for a part of it, which neurons that go can't count on. 1 by default,
+  // under which whole experts go about when nothing is left of them.
+  double exchange_rate = 1;
+  // Experts, by layer, that are never removed and keep condenser_width neurons.
+  Condensers condensers = {};
+  std::int64_t condenser_width = 0;
 };
 
 // The plan. The number kept comes as near to `keep` as `round` permits, and
@@ -62,8 +77,8 @@ struct TrimOptions {
 // least top_k a layer, and equally many of each router group. Deterministic:
 // ties go to the lower index.
 // Throws UserError on scores of another shape, an unknown score or one of the
-// other unit, values that are not finite, options out of range, and a keep or
-// budget too small for the floors, naming the smallest that would do.
+// other unit, values that are not finite or all zero, options out of range, and
+// a keep or budget too small for the floors, naming the smallest that would do.
 artifact::TrimPlan plan_trim(
     const artifact::ScoreFile& scores,
     const model::ModelConfig& config,
@@ -74,5 +89,9 @@ Json options_json(const TrimOptions& options);
 // Throws UserError unless `scores` were made of this very model.
 void require_scores_of(
     const model::ModelReader& reader, const artifact::ScoreFile& scores);
+
+// Throws UserError unless `plan` was made for this very model and fits it.
+void require_plan_of(
+    const model::ModelReader& reader, const artifact::TrimPlan& plan);
 
 }  // namespace fettle::trim

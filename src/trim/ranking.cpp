@@ -94,6 +94,33 @@ std::int64_t Pile::cost(std::int64_t first, std::int64_t last) const {
       costs.begin() + first, costs.begin() + last, std::int64_t{0});
 }
 
+Pile in_step(std::span<const Pile> members) {
+  Pile result;
+  std::int64_t longest = 0;
+  for (const Pile& member : members) {
+    result.step = member.step;
+    result.floor = std::max(result.floor, member.floor);
+    result.cap = std::max(result.cap, member.cap);
+    longest = std::max(longest, member.size());
+  }
+  result.values.assign(static_cast<std::size_t>(longest), 0.0);
+  result.costs.assign(static_cast<std::size_t>(longest), 0);
+  for (const Pile& member : members) {
+    for (std::int64_t i = 0; i < member.size(); ++i) {
+      result.values[i] += member.values[i];
+      ++result.costs[i];
+    }
+  }
+  for (std::int64_t i = 0; i < longest; ++i) {
+    result.values[i] /= static_cast<double>(result.costs[i]);
+    // Where short members end, the mean of the others must not rise.
+    if (i > 0) {
+      result.values[i] = std::min(result.values[i], result.values[i - 1]);
+    }
+  }
+  return result;
+}
+
 std::vector<std::uint32_t> falling_order(std::span<const float> scores) {
   // One integer per item, whose order is that of (falling score, index).
   std::vector<std::uint64_t> keys(scores.size());

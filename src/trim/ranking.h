@@ -12,16 +12,20 @@ namespace fettle::trim {
 // What can be cut from one place, best first: an expert's neurons, or a layer's
 // experts. Kept is a prefix whose length is `floor` plus whole steps, or `cap`.
 struct Pile {
-  std::vector<std::uint32_t> order;  // items by falling score, ties by index
-  std::vector<double> values;        // [order], falling; compared across piles
-  std::vector<std::int64_t> costs;   // [order]; empty: 1 each
-  std::int64_t step = 1;             // items that come or go together
-  std::int64_t floor = 0;            // fewest items kept
-  std::int64_t cap = 0;              // most items kept
+  std::vector<double> values;       // falling; compared across piles
+  std::vector<std::int64_t> costs;  // of each value; empty: 1 each
+  std::int64_t step = 1;            // items that come or go together
+  std::int64_t floor = 0;           // fewest items kept
+  std::int64_t cap = 0;             // most items kept
 
-  std::int64_t size() const { return static_cast<std::int64_t>(order.size()); }
+  std::int64_t size() const { return static_cast<std::int64_t>(values.size()); }
   std::int64_t cost(std::int64_t first, std::int64_t last) const;
 };
+
+// One pile for several whose kept lengths are to be equal, or as near as their
+// sizes permit: item i stands for the i-th of each member that has one, and is
+// worth their mean. Members have equal steps.
+Pile in_step(std::span<const Pile> members);
 
 // Indices of `scores` by falling score, ties by index. Scores are no NaN.
 std::vector<std::uint32_t> falling_order(std::span<const float> scores);

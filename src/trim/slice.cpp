@@ -4,7 +4,8 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
-#include "io/checksum.h"
+#include "io/file.h"
+#include "trim/condensers.h"
 #include "trim/cut_layer.h"
 #include "trim/plan.h"
 #include "trim/sliced_weights.h"
@@ -31,26 +32,13 @@ void check_means(
   }
 }
 
-// Throws, before anything is written, what can be known by then. Returns the
-// model's fingerprint.
-std::string check_input(
+// Throws, before anything is written, what can be known by then.
+void check_input(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     const TrimRunOptions& options) {
   if (options.scores != nullptr) require_scores_of(reader, *options.scores);
-  std::string print =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
-  if (plan.model_fingerprint != print) {
-    throw UserError(
-        "trim",
-        "plan",
-        fmt::format(
-            "expected a plan of {} (fingerprint {}), found one made of another "
-            "model's scores ({}); plan again with this one's",
-            reader.folder().string(),
-            print,
-            plan.model_fingerprint));
-  }
+  require_plan_of(reader, plan);
   if (options.repair == Repair::kConstant) {
     check_means(options.scores, reader.config());
   }
@@ -60,7 +48,6 @@ std::string check_input(
         fmt::format("repair {}", name_of(options.repair)),
         "needs calibration data; name files with --data");
   }
-  return print;
 }
 
 }  // namespace
@@ -86,6 +73,7 @@ model::ModelConfig trimmed_config(
       layer.has_constants = true;
     }
   }
+  renumber_condensers(result.json, plan);
   return result;
 }
 
@@ -110,7 +98,7 @@ TrimResult trim_model(
     const artifact::TrimPlan& plan,
     const TrimRunOptions& options,
     const std::filesystem::path& folder) {
-  const std::string print = check_input(reader, plan, options);
+  check_input(reader, plan, options);
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, options.repair);
   TrimResult result = trimmed_size(reader, plan, options.repair);
@@ -136,12 +124,17 @@ TrimResult trim_model(
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
        .record =
            {.stage = "trim",
-            .input_fingerprint = print,
+            .input_fingerprint = plan.model_fingerprint,
             .options = record,
             .measured = result.to_json()},
        .label = "trim",
        .reporter = options.reporter},
       folder);
+  const std::filesystem::path manifest = folder / "fettle.json";
+  if (Json json = read_json(manifest, "trim"); json.contains("condensers")) {
+    renumber_condensers(json, plan);
+    io::write_file(manifest, json.dump(1) + "\n");
+  }
   if (sweep) {
     result.repair = sweep->report();
     artifact::set_measured(folder, result.to_json());

@@ -57,6 +57,7 @@ def test_result_under_a_tight_budget_is_the_same(fettle):
 @pytest.mark.parametrize("arguments", [
     ("--scope", "global"), ("--scope", "layer"), ("--scope", "expert"),
     ("--unit", "expert", "--score", "mask_fisher", "--scope", "layer"),
+    ("--unit", "mixed"), ("--widths", "per-layer"), ("--widths", "uniform"),
     ("--repair", "constant"),
     ("--repair", "ridge", "--data", HELD, "--tokens", 2048),
     ("--repair", "ridge+constant", "--data", HELD, "--tokens", 2048,
@@ -71,6 +72,28 @@ def test_trim_and_evaluate(fettle, scores, tmp_path, arguments):
     share = sizes["after"]["neurons"] / sizes["before"]["neurons"]
     assert abs(share - 0.75) < 0.03
     assert evaluated(fettle, out)["files"][0]["nll"] < 3
+
+
+def test_plan_can_be_made_before_the_trim(fettle, scores, tmp_path):
+    keep = ("trim", MODEL, "--scores", scores, "--keep", 0.5, "--quiet")
+    planned = fettle(*keep, "--plan-only", "--out", tmp_path / "plan")
+    assert planned.status == 0, planned.err
+    assert "width, min..median..max" in planned.out
+    assert os.listdir(tmp_path / "plan") == ["trim_plan.json"]
+    file = tmp_path / "plan" / "trim_plan.json"
+    later = ("trim", MODEL, "--plan", file, "--quiet")
+    assert fettle(*later, "--out", tmp_path / "later").status == 0
+    assert fettle(*keep, "--out", tmp_path / "once").status == 0
+    assert files_of(tmp_path / "later") == files_of(tmp_path / "once")
+    both = fettle(*keep, "--plan", file, "--out", tmp_path / "both")
+    assert both.status == 2 and "--plan" in both.err
+    neither = fettle("trim", MODEL, "--keep", 0.5, "--out", tmp_path / "both")
+    assert neither.status == 2 and "--scores" in neither.err
+    # Another model's plan is none of this one's.
+    other = fettle("trim", tmp_path / "once", "--plan", file, "--out",
+                   tmp_path / "both", "--quiet")
+    assert other.status == 1 and "another model" in other.err
+    assert not (tmp_path / "both").exists()
 
 
 def test_repair_keeps_to_its_budget_and_loses_less(fettle, scores, tmp_path):

@@ -13,7 +13,7 @@ namespace fettle::trim {
 namespace {
 
 using namespace testing;
-using Widths = std::vector<std::vector<std::int64_t>>;
+using Table = std::vector<std::vector<std::int64_t>>;
 
 // Two layers of two experts with four neurons each.
 model::ModelConfig two_by_two() {
@@ -41,13 +41,13 @@ TEST_CASE("Scopes decide what competes") {
   const auto widths = [&](Scope scope, double keep) {
     return kept_widths(plan_trim(scores, config, options(scope, keep)));
   };
-  REQUIRE(widths(Scope::kGlobal, 0.5) == Widths{{2, 2}, {4, 0}});
-  REQUIRE(widths(Scope::kLayer, 0.5) == Widths{{2, 2}, {4, 0}});
-  REQUIRE(widths(Scope::kExpert, 0.5) == Widths{{2, 2}, {2, 2}});
-  REQUIRE(widths(Scope::kGlobal, 0.25) == Widths{{2, 2}, {0, 0}});
-  REQUIRE(widths(Scope::kLayer, 0.25) == Widths{{2, 0}, {2, 0}});
-  REQUIRE(widths(Scope::kExpert, 0.25) == Widths{{1, 1}, {1, 1}});
-  REQUIRE(widths(Scope::kGlobal, 1.0) == Widths{{4, 4}, {4, 4}});
+  REQUIRE(widths(Scope::kGlobal, 0.5) == Table{{2, 2}, {4, 0}});
+  REQUIRE(widths(Scope::kLayer, 0.5) == Table{{2, 2}, {4, 0}});
+  REQUIRE(widths(Scope::kExpert, 0.5) == Table{{2, 2}, {2, 2}});
+  REQUIRE(widths(Scope::kGlobal, 0.25) == Table{{2, 2}, {0, 0}});
+  REQUIRE(widths(Scope::kLayer, 0.25) == Table{{2, 0}, {2, 0}});
+  REQUIRE(widths(Scope::kExpert, 0.25) == Table{{1, 1}, {1, 1}});
+  REQUIRE(widths(Scope::kGlobal, 1.0) == Table{{4, 4}, {4, 4}});
 }
 
 TEST_CASE("The best neurons are kept, in ascending order") {
@@ -68,7 +68,7 @@ TEST_CASE("Ties go to the lower index") {
   const auto scores = neuron_scores(
       config, {std::vector<float>(8, 1.0f), std::vector<float>(8, 1.0f)});
   const auto plan = plan_trim(scores, config, options(Scope::kGlobal, 0.375));
-  REQUIRE(kept_widths(plan) == Widths{{4, 2}, {0, 0}});
+  REQUIRE(kept_widths(plan) == Table{{4, 2}, {0, 0}});
   REQUIRE(plan.layers[0].experts[1].neurons == std::vector<std::int64_t>{0, 1});
 }
 
@@ -80,12 +80,11 @@ TEST_CASE("Normalising makes layers comparable") {
   for (const float value : small) large.push_back(100 * value);
   const auto scores = neuron_scores(config, {small, large});
   TrimOptions raw = options(Scope::kGlobal, 0.5);
-  REQUIRE(
-      kept_widths(plan_trim(scores, config, raw)) == Widths{{0, 0}, {4, 4}});
+  REQUIRE(kept_widths(plan_trim(scores, config, raw)) == Table{{0, 0}, {4, 4}});
   TrimOptions mean = raw;
   mean.normalise = Normalise::kLayerMean;
   REQUIRE(
-      kept_widths(plan_trim(scores, config, mean)) == Widths{{4, 0}, {4, 0}});
+      kept_widths(plan_trim(scores, config, mean)) == Table{{4, 0}, {4, 0}});
   // Square roots change the means of steps: 16 + 0 > 9 + 2.25, but
   // 4 + 0 < 3 + 1.5.
   const auto uneven = neuron_scores(
@@ -102,11 +101,11 @@ TEST_CASE("Floors and caps bound every expert") {
   bounded.min_width = 1;
   REQUIRE(
       kept_widths(plan_trim(sample_scores(), two_by_two(), bounded)) ==
-      Widths{{2, 2}, {3, 1}});
+      Table{{2, 2}, {3, 1}});
   bounded.max_width = 2;
   REQUIRE(
       kept_widths(plan_trim(sample_scores(), two_by_two(), bounded)) ==
-      Widths{{2, 2}, {2, 2}});
+      Table{{2, 2}, {2, 2}});
 }
 
 TEST_CASE("Widths are multiples of round, or all there is") {
@@ -187,6 +186,11 @@ TEST_CASE("6,144 experts of 768 neurons are planned within a second") {
   const auto scores = neuron_scores(config, values);
   TrimOptions half = options(Scope::kGlobal, 0.5);
   half.round = GENERATE(1, 16);
+  half.bytes = {.fixed = 0, .per_neuron = 12288, .per_expert = 4096};
+  SECTION("free") {}
+  SECTION("a width a layer") { half.widths = Widths::kPerLayer; }
+  SECTION("one width") { half.widths = Widths::kUniform; }
+  SECTION("mixed") { half.unit = Unit::kMixed; }
   const double begin = thread_seconds();
   const auto plan = plan_trim(scores, config, half);
   const double seconds = thread_seconds() - begin;

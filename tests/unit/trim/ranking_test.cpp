@@ -13,8 +13,9 @@ namespace {
 
 Pile make_pile(std::vector<float> scores, std::int64_t step = 1) {
   Pile pile;
-  pile.order = falling_order(scores);
-  for (const std::uint32_t i : pile.order) pile.values.push_back(scores[i]);
+  for (const std::uint32_t i : falling_order(scores)) {
+    pile.values.push_back(scores[i]);
+  }
   pile.step = step;
   pile.cap = pile.size();
   return pile;

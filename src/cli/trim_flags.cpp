@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/trim_flags.h"
+
+#include <map>
+
+#include "core/error.h"
+
+namespace fettle::cli {
+namespace {
+
+const std::map<std::string, trim::Scope> kScopes{
+    {"expert", trim::Scope::kExpert},
+    {"layer", trim::Scope::kLayer},
+    {"global", trim::Scope::kGlobal}};
+const std::map<std::string, trim::Unit> kUnits{
+    {"neuron", trim::Unit::kNeuron},
+    {"expert", trim::Unit::kExpert},
+    {"mixed", trim::Unit::kMixed}};
+const std::map<std::string, trim::Widths> kWidths{
+    {"free", trim::Widths::kFree},
+    {"per-layer", trim::Widths::kPerLayer},
+    {"uniform", trim::Widths::kUniform}};
+const std::map<std::string, trim::Normalise> kNormalise{
+    {"none", trim::Normalise::kNone},
+    {"sqrt", trim::Normalise::kSqrt},
+    {"layer_mean", trim::Normalise::kLayerMean}};
+const std::map<std::string, trim::Repair> kRepairs{
+    {"none", trim::Repair::kNone},
+    {"constant", trim::Repair::kConstant},
+    {"ridge", trim::Repair::kRidge},
+    {"ridge+constant", trim::Repair::kRidgeConstant}};
+const std::map<std::string, bool> kRepairInputs{
+    {"original", false}, {"trimmed", true}};
+
+// An option whose values have names; `value` is the default by name.
+template <typename Value>
+void add_named(
+    CLI::App& app,
+    const char* option,
+    std::string& value,
+    const std::map<std::string, Value>& names,
+    const char* help) {
+  std::vector<std::string> known;
+  for (const auto& [name, unused] : names) known.push_back(name);
+  app.add_option(option, value, help)
+      ->check(CLI::IsMember(known))
+      ->capture_default_str();
+}
+
+void add_plan_flags(CLI::App& app, TrimFlags& f) {
+  auto* keep = app.add_option(
+      "--keep", f.options.keep, "Share of neurons or experts kept, (0, 1]");
+  auto* budget = app.add_option(
+      "--budget", f.budget, "Most bytes of weights, such as 11GiB");
+  auto* plan = app.add_option(
+      "--plan", f.plan, "Trim by this trim_plan.json; nothing is planned");
+  budget->excludes(keep);
+  plan->excludes(keep)->excludes(budget);
+  app.add_option("--score", f.options.score, "Score to rank by")
+      ->capture_default_str();
+  add_named(app, "--scope", f.scope, kScopes, "What competes to be kept");
+  add_named(
+      app,
+      "--unit",
+      f.unit,
+      kUnits,
+      "What is cut; mixed: neurons and whole experts at one price");
+  add_named(
+      app,
+      "--normalise",
+      f.normalise,
+      kNormalise,
+      "How layers' scores are made comparable");
+  add_named(
+      app, "--widths", f.widths, kWidths, "Which experts are equally wide");
+  const auto count = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+  };
+  app.add_option(
+         "--round", f.options.round, "Kept widths are multiples of this")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  count("--min-width", f.options.min_width, "Fewest neurons of an expert");
+  count("--max-width", f.options.max_width, "Most neurons; 0: no limit");
+  count(
+      "--condenser-width",
+      f.options.condenser_width,
+      "Fewest neurons of an expert that is a condenser");
+  count(
+      "--exchange-rate",
+      f.options.exchange_rate,
+      "Unit mixed: what a whole expert costs, relative to its neurons' sum");
+}
+
+void add_repair_flags(CLI::App& app, TrimFlags& f) {
+  add_named(
+      app,
+      "--repair",
+      f.repair,
+      kRepairs,
+      "constant: each expert keeps the mean output of what it lost; ridge: its "
+      "down_proj is fitted to its old output on --data");
+  app.add_option("--data", f.data, "JSONL files of the ridge repair");
+  app.add_option("--tokens", f.tokens, "Tokens of the ridge repair; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--seq-len", f.seq_len, "Tokens of a window")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option(
+         "--ridge-lambda",
+         f.ridge.lambda,
+         "How strongly ridge holds weights to what they were, relative to the "
+         "mean square of a layer's activations")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_named(
+      app,
+      "--repair-inputs",
+      f.repair_inputs,
+      kRepairInputs,
+      "trimmed: ridge fits a layer behind the trimmed layers below it");
+}
+
+}  // namespace
+
+void add_trim_flags(CLI::App& app, TrimFlags& flags) {
+  add_plan_flags(app, flags);
+  add_repair_flags(app, flags);
+}
+
+trim::Repair TrimFlags::repair_kind() const { return kRepairs.at(repair); }
+
+trim::TrimOptions TrimFlags::plan_options() const {
+  trim::TrimOptions result = options;
+  result.scope = kScopes.at(scope);
+  result.unit = kUnits.at(unit);
+  result.normalise = kNormalise.at(normalise);
+  result.widths = kWidths.at(widths);
+  return result;
+}
+
+trim::RidgeOptions TrimFlags::ridge_options() const {
+  trim::RidgeOptions result = ridge;
+  result.trimmed_inputs = kRepairInputs.at(repair_inputs);
+  result.constant = trim::adds_constants(repair_kind());
+  return result;
+}
+
+void TrimFlags::check(bool scores_given, bool plan_only) const {
+  const auto refuse = [](const char* flag, const char* why) {
+    throw UsageError("trim", flag, why);
+  };
+  if (plan.empty() && !options.keep && budget.empty()) {
+    refuse("--keep", "give --keep, --budget or --plan");
+  }
+  if (!scores_given && plan.empty()) {
+    refuse("--scores", "a plan is made from scores: name a folder");
+  }
+  if (!scores_given && repair_kind() == trim::Repair::kConstant) {
+    refuse("--scores", "repair constant takes the scores' mean activations");
+  }
+  if (trim::fits_down(repair_kind()) && data.empty() && !plan_only) {
+    refuse("--data", "repair ridge needs calibration data: name files");
+  }
+  if (!trim::fits_down(repair_kind()) && !data.empty()) {
+    refuse("--data", "only repair ridge reads data; leave it out");
+  }
+}
+
+}  // namespace fettle::cli

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The flags of a trim: what is cut, and what makes up for it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "trim/plan.h"
+#include "trim/repair.h"
+
+namespace fettle::cli {
+
+struct TrimFlags {
+  // As given; named values as their names.
+  std::string scope = "global", unit = "neuron", normalise = "none";
+  std::string widths = "free", repair = "none", repair_inputs = "original";
+  std::string budget, plan;
+  std::vector<std::string> data;
+  std::int64_t tokens = 262144;
+  std::int64_t seq_len = 512;
+  trim::TrimOptions options;
+  trim::RidgeOptions ridge;
+
+  trim::Repair repair_kind() const;
+  // Options with the named values in; the budget and condensers are left out.
+  trim::TrimOptions plan_options() const;
+  trim::RidgeOptions ridge_options() const;
+  // Throws UsageError on flags that contradict each other.
+  void check(bool scores_given, bool plan_only) const;
+};
+
+void add_trim_flags(CLI::App& app, TrimFlags& flags);
+
+}  // namespace fettle::cli
