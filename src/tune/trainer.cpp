@@ -58,12 +58,12 @@ Trainer::~Trainer() { input_.model.set_patch({}); }
 // Steps already done.
 std::int64_t Trainer::restore() {
   if (!options_.resume) return 0;
-  const auto state = load_newest_state(directory_.path());
+  const auto state = artifact::load_newest_state(directory_.path(), "tune");
   if (!state) {
     reporter_.note("no saved state found; starting from the first step");
     return 0;
   }
-  check_same_run(state->identity, identity_);
+  artifact::check_same_run(state->identity, identity_, "tune");
   for (const auto& part : parts_) part->load_state(state->tensors);
   input_.train.restore(state->cursor);
   if (state->micro_batch_tokens > micro_batch_tokens_) {
@@ -143,10 +143,10 @@ std::vector<sweep::EvalScore> Trainer::evaluate() {
 
 void Trainer::save(std::int64_t step) {
   const auto start = Clock::now();
-  RunState state{
+  artifact::RunState state{
       step, identity_, input_.train.state(), micro_batch_tokens_, {}};
   for (const auto& part : parts_) part->save_state(state.tensors);
-  save_state(directory_.path(), state);
+  artifact::save_state(directory_.path(), state);
   times_.save = seconds_since(start);
 }
 
@@ -274,7 +274,7 @@ void Trainer::finish() {
        tune::to_json(options_),
        result_.to_json()});
   metrics_.reset();
-  remove_states(directory_.path());
+  artifact::remove_states(directory_.path());
   directory_.commit();
 }
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "artifact/run_state.h"
 #include "core/json.h"
 #include "io/atomic_directory.h"
 #include "tune/metrics.h"
-#include "tune/run_state.h"
 #include "tune/step.h"
 #include "tune/tune.h"
 

@@ -29,7 +29,7 @@ Expert run(std::int64_t n, std::int64_t width, std::int64_t hidden) {
       at::silu(gate_up.narrow(1, 0, width)) * gate_up.narrow(1, width, width);
   h.retain_grad();
   torch::autograd::backward({h.mm(expert.down.t())}, {dy});
-  expert.view = {0, x, h.detach(), h.grad(), gate_up.grad(), dy};
+  expert.view = {0, x, h.detach(), h.grad(), gate_up.grad(), dy, at::ones({n})};
   return expert;
 }
 

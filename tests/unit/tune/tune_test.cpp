@@ -4,10 +4,10 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 
+#include "artifact/run_state.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "tiny_model.h"
-#include "tune/run_state.h"
 
 using namespace fettle;
 using namespace fettle::tune;
@@ -244,7 +244,8 @@ TEST_CASE_METHOD(
       run(out, options),
       Contains("step 2") && Contains("in layer 1") && Contains("lower lr"));
   CHECK_FALSE(fs::exists(out));
-  const auto state = load_newest_state(folder.path() / "out.partial");
+  const auto state =
+      artifact::load_newest_state(folder.path() / "out.partial", "tune");
   REQUIRE(state.has_value());
   CHECK(state->step == 1);
 }
@@ -259,7 +260,9 @@ TEST_CASE_METHOD(
   CHECK_THROWS_WITH(
       run(folder.path() / "out", options),
       Contains("before choosing") && Contains("in layer 1"));
-  CHECK(load_newest_state(folder.path() / "out.partial")->step == 1);
+  CHECK(
+      artifact::load_newest_state(folder.path() / "out.partial", "tune")
+          ->step == 1);
 }
 
 TEST_CASE_METHOD(Fixture, "the size of micro-batches changes only rounding") {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/run_state.h"
+#include "artifact/run_state.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,7 @@
 #include "io/checksum.h"
 #include "io/file.h"
 
-namespace fettle::tune {
+namespace fettle::artifact {
 
 namespace {
 
@@ -46,7 +46,7 @@ void save_state(const fs::path& folder, const RunState& state) {
   // The same step of the same run is the same state.
   if (fs::exists(folder / name)) return;
   io::AtomicDirectory directory(folder / name, {.keep_unfinished = false});
-  artifact::save_tensors(directory.path() / kTensors, {state.tensors, {}});
+  save_tensors(directory.path() / kTensors, {state.tensors, {}});
   const Json json{
       {"format", kFormat},
       {"step", state.step},
@@ -59,15 +59,16 @@ void save_state(const fs::path& folder, const RunState& state) {
   remove_states_but(folder, name);
 }
 
-std::optional<RunState> load_newest_state(const fs::path& folder) {
+std::optional<RunState> load_newest_state(
+    const fs::path& folder, std::string_view stage) {
   fs::path newest;
   for (const auto& entry : fs::directory_iterator(folder)) {
     // Steps are zero-padded: the order of names is the order of steps.
     if (is_whole(entry.path())) newest = std::max(newest, entry.path());
   }
   if (newest.empty()) return std::nullopt;
-  const Json json = read_json(newest / kInfo, "tune");
-  const JsonObject info(json, "tune", (newest / kInfo).string());
+  const Json json = read_json(newest / kInfo, stage);
+  const JsonObject info(json, std::string(stage), (newest / kInfo).string());
   if (info.integer("format") != kFormat) {
     info.refuse(
         "format",
@@ -79,7 +80,7 @@ std::optional<RunState> load_newest_state(const fs::path& folder) {
   }
   if (io::hash_file(newest / kTensors) != info.string("checksum")) {
     throw UserError(
-        "tune",
+        stage,
         (newest / kTensors).string(),
         "expected the checksum in state.json, found another; the state is "
         "damaged: start again without --resume");
@@ -89,17 +90,20 @@ std::optional<RunState> load_newest_state(const fs::path& folder) {
       info.at("identity"),
       info.at("cursor"),
       info.integer("micro_batch_tokens"),
-      artifact::load_tensors(newest / kTensors).tensors};
+      load_tensors(newest / kTensors).tensors};
 }
 
 void remove_states(const fs::path& folder) { remove_states_but(folder, ""); }
 
-void check_same_run(const Json& saved, const Json& now) {
+void check_same_run(
+    const Json& saved, const Json& now, std::string_view stage) {
   const Json was = saved.flatten();
   const Json is = now.flatten();
-  const auto differ = [](const std::string& key, const Json& a, const Json& b) {
+  const auto differ = [&](const std::string& key,
+                          const Json& a,
+                          const Json& b) {
     throw UserError(
-        "tune",
+        stage,
         key.substr(1),
         fmt::format(
             "expected {}, as when this run began, found {}; resume with the "
@@ -116,4 +120,4 @@ void check_same_run(const Json& saved, const Json& now) {
   }
 }
 
-}  // namespace fettle::tune
+}  // namespace fettle::artifact

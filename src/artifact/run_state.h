@@ -7,32 +7,35 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string_view>
 
 #include "artifact/tensor_file.h"
 #include "core/json.h"
 
-namespace fettle::tune {
+namespace fettle::artifact {
 
 struct RunState {
-  std::int64_t step = 0;  // steps done
+  std::int64_t step = 0;  // steps or chunks done
   // What must be the same for a resume to be the same run: model, data,
   // options.
   Json identity = Json::object();
-  Json cursor = Json::object();         // position in the training data
+  Json cursor = Json::object();         // position in the data
   std::int64_t micro_batch_tokens = 0;  // they decide how sums are rounded
-  artifact::TensorMap tensors;
+  TensorMap tensors;
 };
 
 // Writes `state` under `folder` and removes older states.
 void save_state(const std::filesystem::path& folder, const RunState& state);
 
-// The newest state under `folder`, or none. Throws UserError when it is damaged
-// or of another format.
-std::optional<RunState> load_newest_state(const std::filesystem::path& folder);
+// The newest state under `folder`, or none. Throws UserError (of `stage`) when
+// it is damaged or of another format.
+std::optional<RunState> load_newest_state(
+    const std::filesystem::path& folder, std::string_view stage);
 
 void remove_states(const std::filesystem::path& folder);
 
-// Throws UserError naming the first entry in which `now` differs from `saved`.
-void check_same_run(const Json& saved, const Json& now);
+// Throws UserError (of `stage`) naming the first entry in which `now` differs
+// from `saved`.
+void check_same_run(const Json& saved, const Json& now, std::string_view stage);
 
-}  // namespace fettle::tune
+}  // namespace fettle::artifact

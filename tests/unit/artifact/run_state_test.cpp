@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/run_state.h"
+#include "artifact/run_state.h"
 
 #include <catch2/catch.hpp>
 #include <fstream>
 
 #include "core/error.h"
 #include "tiny_model.h"
-#include "tune/metrics.h"
 
 using namespace fettle;
-using namespace fettle::tune;
+using namespace fettle::artifact;
 using Catch::Contains;
 namespace fs = std::filesystem;
 
@@ -24,21 +23,16 @@ RunState state_of(std::int64_t step) {
       {{"a", at::full({2, 2}, step)}, {"none", at::empty({3, 0, 2})}}};
 }
 
-std::string text_of(const fs::path& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 }  // namespace
 
 TEST_CASE("the newest whole state is found, and older ones go") {
   const testing::TemporaryFolder folder;
-  CHECK_FALSE(load_newest_state(folder.path()).has_value());
+  CHECK_FALSE(load_newest_state(folder.path(), "tune").has_value());
   save_state(folder.path(), state_of(9));
   save_state(folder.path(), state_of(10));
   // What a run killed while saving leaves.
   fs::create_directories(folder.path() / "state-00000011.partial");
-  const auto state = load_newest_state(folder.path());
+  const auto state = load_newest_state(folder.path(), "tune");
   REQUIRE(state.has_value());
   CHECK(state->step == 10);
   CHECK(state->cursor == Json{{"drawn", 3}});
@@ -64,53 +58,29 @@ TEST_CASE("a damaged state is refused") {
     file.seekp(-1, std::ios::end);
     file.put('!');
     file.close();
-    CHECK_THROWS_WITH(load_newest_state(folder.path()), Contains("damaged"));
+    CHECK_THROWS_WITH(
+        load_newest_state(folder.path(), "tune"), Contains("damaged"));
   }
   SECTION("another format") {
     Json json = read_json(state / "state.json", "test");
     json["format"] = 2;
     std::ofstream(state / "state.json") << json;
     CHECK_THROWS_WITH(
-        load_newest_state(folder.path()), Contains("expected 1, found 2"));
+        load_newest_state(folder.path(), "tune"),
+        Contains("expected 1, found 2"));
   }
 }
 
 TEST_CASE("a resume with something else names it") {
   const Json saved{{"options", {{"lr", 0.1}, {"steps", 5}}}, {"model", "a"}};
-  CHECK_NOTHROW(check_same_run(saved, saved));
+  CHECK_NOTHROW(check_same_run(saved, saved, "tune"));
   Json now = saved;
   now["options"]["lr"] = 0.2;
   CHECK_THROWS_WITH(
-      check_same_run(saved, now),
+      check_same_run(saved, now, "tune"),
       Contains("options/lr") && Contains("0.1") && Contains("0.2"));
   now = saved;
   now["extra"] = 1;
-  CHECK_THROWS_WITH(check_same_run(saved, now), Contains("extra"));
-  CHECK_THROWS_WITH(check_same_run(now, saved), Contains("extra"));
-}
-
-TEST_CASE("metrics of steps to be made again are dropped") {
-  const testing::TemporaryFolder folder;
-  const fs::path path = folder.path() / "metrics.jsonl";
-  {
-    MetricsFile metrics(path, -1);
-    for (int step = 0; step < 4; ++step) metrics.append({{"step", step}});
-  }
-  std::ofstream(path, std::ios::app) << "{\"step\": 4, \"lo";
-  MetricsFile metrics(path, 2);
-  metrics.append({{"step", 3}, {"loss", 0.5}});
-  CHECK(
-      text_of(path) ==
-      "{\"step\":0}\n{\"step\":1}\n{\"step\":2}\n{\"loss\":0.5,\"step\":3}\n");
-  MetricsFile fresh(path, -1);
-  CHECK(text_of(path).empty());
-}
-
-TEST_CASE("a disk that refuses metrics is reported") {
-  // Writes to this device always find it full.
-  if (!fs::exists("/dev/full")) return;
-  const testing::TemporaryFolder folder;
-  const fs::path path = folder.path() / "metrics.jsonl";
-  fs::create_symlink("/dev/full", path);
-  CHECK_THROWS_AS(MetricsFile(path, -1).append({{"step", 0}}), UserError);
+  CHECK_THROWS_WITH(check_same_run(saved, now, "tune"), Contains("extra"));
+  CHECK_THROWS_WITH(check_same_run(now, saved, "tune"), Contains("extra"));
 }
