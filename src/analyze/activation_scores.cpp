@@ -43,8 +43,8 @@ class Wanda : public SumObserver {
 };
 
 at::Tensor wanda(const Sums& sums, const Widths&) {
-  return sums.at("squares")
-      .values.mul(sums.at("outputs").values)
+  return values_of(sums, "squares")
+      .mul(values_of(sums, "outputs"))
       .sqrt()
       .to(at::kFloat);
 }
@@ -81,10 +81,10 @@ class Camera : public SumObserver {
 
 at::Tensor camera(const Sums& sums, const Widths&) {
   constexpr double kAlpha = 0.9;
-  return sums.at("squares")
-      .values.mul(1 - kAlpha)
-      .add(sums.at("largest").values, kAlpha)
-      .mul(sums.at("outputs").values)
+  return values_of(sums, "squares")
+      .mul(1 - kAlpha)
+      .add(values_of(sums, "largest"), kAlpha)
+      .mul(values_of(sums, "outputs"))
       .to(at::kFloat);
 }
 

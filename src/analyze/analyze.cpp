@@ -4,37 +4,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <memory>
-#include <set>
 #include <utility>
 
-#include "analyze/base_statistics.h"
 #include "analyze/calibration.h"
-#include "analyze/finish.h"
-#include "analyze/score_method.h"
+#include "analyze/score_set.h"
+#include "artifact/manifest.h"
+#include "artifact/run_state.h"
 #include "core/error.h"
 #include "io/checksum.h"
 #include "sweep/micro_batches.h"
 
 namespace fettle::analyze {
 namespace {
-
-struct ActiveScore {
-  const ScoreMethod* method;
-  std::unique_ptr<ScoreObserver> observer;
-};
-
-std::vector<ActiveScore> make_scores(
-    const model::ModelConfig& config, const AnalyzeOptions& options) {
-  std::vector<ActiveScore> scores;
-  std::set<std::string> seen;
-  for (const std::string& name : options.scores) {
-    const ScoreMethod& method = find_score(name);
-    if (!seen.insert(name).second) continue;
-    scores.push_back({&method, method.make({config, options.seed})});
-  }
-  return scores;
-}
 
 void check_input(
     const model::ModelConfig& config,
@@ -58,62 +39,190 @@ void check_input(
   }
 }
 
-void check_chunks(const std::vector<ActiveScore>& scores) {
-  for (const ActiveScore& score : scores) {
-    if (!score.method->needs_one_chunk) continue;
+template <typename Value>
+std::span<const std::byte> bytes_of(const std::vector<Value>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+// Of ids, labels and where sequences and documents begin.
+std::string checksum(const std::vector<model::Sequence>& data) {
+  io::Hasher hasher;
+  for (const model::Sequence& sequence : data) {
+    const std::vector<std::size_t> sizes{
+        sequence.ids.size(),
+        sequence.labels.size(),
+        sequence.document_starts.size()};
+    hasher.update(bytes_of(sizes));
+    hasher.update(bytes_of(sequence.ids));
+    hasher.update(bytes_of(sequence.labels));
+    hasher.update(bytes_of(sequence.document_starts));
+  }
+  return hasher.digest();
+}
+
+class Analysis {
+ public:
+  Analysis(
+      model::CausalLm& model,
+      const std::vector<model::Sequence>& data,
+      const AnalyzeOptions& options)
+      : model_(model),
+        data_(data),
+        options_(options),
+        scores_(model.config(), options.scores, options.seed),
+        cut_{
+            .micro_batch_tokens = options.micro_batch_tokens,
+            .batch_sequences =
+                scores_.needs_gradient_batches() ? options.batch_sequences : 0,
+            .chunk_tokens = options.chunk_tokens,
+            .vocab_size = model.config().vocab_size} {
+    check_input(model.config(), data);
+    fingerprint_ = io::fingerprint(
+        model.reader().checkpoint(), model.reader().folder() / "config.json");
+    checksum_ = checksum(data);
+  }
+
+  artifact::ScoreFile run() {
+    const std::int64_t done = options_.resume ? restore() : 0;
+    const std::vector<std::size_t> starts = chunk_starts(data_, cut_);
+    const auto chunks = static_cast<std::int64_t>(starts.size()) - 1;
+    if (chunks > 1) check_chunks();
+    for (std::int64_t c = done; c < chunks; ++c) {
+      if (chunks > 1) note(fmt::format("chunk {} of {}", c + 1, chunks));
+      sweep_chunk(make_chunk(data_, starts[c], starts[c + 1], cut_));
+      if (c + 1 < chunks) save(c + 1);
+    }
+    if (loss_tokens_ == 0 && scores_.needs_backward()) {
+      throw UserError(
+          "analyze",
+          "data",
+          "expected at least one scored token, found none: a gradient score "
+          "needs sequences of two tokens or more with labels");
+    }
+    return file();
+  }
+
+ private:
+  void note(const std::string& text) const {
+    if (options_.sweep.reporter != nullptr) options_.sweep.reporter->note(text);
+  }
+
+  void check_chunks() const {
+    const std::string_view score = scores_.needs_one_chunk();
+    if (score.empty()) return;
     throw UserError(
         "analyze",
-        score.method->name,
+        score,
         "expected all tokens in one chunk, found several: the score needs all "
-        "tokens of a layer at once; raise --chunk-tokens, or lower --tokens");
+        "tokens of a layer at once; leave out --chunk-tokens");
   }
-}
 
-// Runs the sweeps over one chunk; returns its scored tokens.
-std::int64_t sweep_chunk(
-    model::CausalLm& model,
-    const CalibrationChunk& chunk,
-    std::vector<ActiveScore>& scores,
-    std::span<sweep::Observer* const> forward,
-    const AnalyzeOptions& options) {
-  const std::int64_t loss_tokens = sweep::loss_tokens(chunk.micro_batches);
-  std::vector<sweep::Observer*> backward;
-  for (ActiveScore& score : scores) {
-    score.observer->begin_sweeps(chunk.batches);
-    if (score.method->needs_backward) backward.push_back(score.observer.get());
-  }
-  sweep::Sweep sweep(model, chunk.micro_batches, options.sweep);
-  sweep.forward(forward, {.keep_boundaries = !backward.empty()});
-  if (!backward.empty()) {
+  void sweep_chunk(const CalibrationChunk& chunk) {
+    tokens_ += chunk.tokens;
+    loss_tokens_ += sweep::loss_tokens(chunk.micro_batches);
+    scores_.begin_sweeps(chunk.batches);
+    sweep::Sweep sweep(model_, chunk.micro_batches, options_.sweep);
+    sweep.forward(
+        scores_.forward(), {.keep_boundaries = scores_.needs_backward()});
+    if (!scores_.needs_backward()) return;
     sweep.token_nll_with_gradient(1.0);
-    sweep.backward(backward);
+    sweep.backward(scores_.backward());
   }
-  return loss_tokens;
-}
 
-artifact::LayerScores collect(
-    const model::ModelConfig& config,
-    const BaseStatistics& base,
-    const std::vector<ActiveScore>& scores,
-    std::int64_t index) {
-  artifact::LayerScores layer;
-  layer.widths = config.layers[index].expert_widths;
-  if (layer.widths.empty()) return layer;
-  put_sums(layer, kBase, base.sums(index));
-  std::vector<std::string> names;
-  for (const ActiveScore& score : scores) {
-    names.emplace_back(score.method->name);
-    put_sums(layer, names.back(), score.observer->sums(index));
+  // What a resumed run must share with the run that saved the state.
+  Json identity() const {
+    Json same = options_.run;
+    same.erase("model");  // its name; the fingerprint tells models apart
+    same["scores"] = options_.scores;
+    same["seed"] = options_.seed;
+    same["batch_sequences"] = cut_.batch_sequences;
+    same["chunk_tokens"] = options_.chunks_by_budget
+                               ? Json("by budget")
+                               : Json(options_.chunk_tokens);
+    return {
+        {"model", fingerprint_},
+        {"options", std::move(same)},
+        {"sequences", checksum_},
+        {"version", std::string(artifact::version())}};
   }
-  finish_layer(layer, names, index);
-  return layer;
-}
+
+  void save(std::int64_t chunks) const {
+    if (options_.state_folder.empty()) return;
+    artifact::save_state(
+        options_.state_folder,
+        {chunks,
+         identity(),
+         {{"tokens", tokens_},
+          {"loss_tokens", loss_tokens_},
+          {"chunk_tokens", cut_.chunk_tokens}},
+         cut_.micro_batch_tokens,
+         scores_.state()});
+  }
+
+  // Chunks already done.
+  std::int64_t restore() {
+    const auto state =
+        artifact::load_newest_state(options_.state_folder, "analyze");
+    if (!state) {
+      note("no saved state found; starting from the first chunk");
+      return 0;
+    }
+    artifact::check_same_run(state->identity, identity(), "analyze");
+    scores_.restore(state->tensors);
+    tokens_ = state->cursor.at("tokens");
+    loss_tokens_ = state->cursor.at("loss_tokens");
+    cut_.chunk_tokens = state->cursor.at("chunk_tokens");
+    if (state->micro_batch_tokens > cut_.micro_batch_tokens) {
+      note(fmt::format(
+          "micro-batches of {} tokens instead of {}: the result may differ "
+          "in rounding from a run with the memory of before",
+          cut_.micro_batch_tokens,
+          state->micro_batch_tokens));
+    } else {
+      cut_.micro_batch_tokens = state->micro_batch_tokens;
+    }
+    note(fmt::format("resuming after chunk {}", state->step));
+    return state->step;
+  }
+
+  artifact::ScoreFile file() const {
+    artifact::ScoreFile file;
+    file.model_fingerprint = fingerprint_;
+    file.version = artifact::version();
+    file.tokens = tokens_;
+    for (std::int64_t l = 0; l < model_.config().num_layers(); ++l) {
+      file.layers.push_back(scores_.finish(l));
+    }
+    file.run = options_.run;
+    file.run["scores"] = options_.scores;
+    file.run["batch_sequences"] = options_.batch_sequences;
+    file.run["seed"] = options_.seed;
+    file.run["sequences"] = data_.size();
+    file.run["loss_tokens"] = loss_tokens_;
+    file.run["data_checksums"] = {checksum_};
+    return file;
+  }
+
+  model::CausalLm& model_;
+  const std::vector<model::Sequence>& data_;
+  const AnalyzeOptions& options_;
+  ScoreSet scores_;
+  CalibrationOptions cut_;
+  std::string fingerprint_, checksum_;
+  std::int64_t tokens_ = 0, loss_tokens_ = 0;
+};
 
 }  // namespace
 
 bool needs_backward(const std::vector<std::string>& scores) {
   return std::ranges::any_of(scores, [](const std::string& name) {
     return find_score(name).needs_backward;
+  });
+}
+
+bool needs_one_chunk(const std::vector<std::string>& scores) {
+  return std::ranges::any_of(scores, [](const std::string& name) {
+    return find_score(name).needs_one_chunk;
   });
 }
 
@@ -134,55 +243,28 @@ std::int64_t analyze_bytes(
   return bytes;
 }
 
+std::int64_t chunk_tokens_within(
+    const sweep::SweepPlan& plan, std::int64_t weight_bytes) {
+  const std::int64_t kept = plan.activation_bytes;
+  const std::int64_t spilled = plan.spilled_bytes;
+  if (spilled == 0 || kept == 0) return 0;
+  const double share =
+      static_cast<double>(kept) / static_cast<double>(kept + spilled);
+  const auto chunk = static_cast<std::int64_t>(
+      share * static_cast<double>(plan.workload.tokens));
+  if (chunk < plan.workload.longest_sequence) return 0;
+  // Weights are read once a pass, activations written and read back.
+  const double passes = plan.workload.backward ? 2 : 1;
+  const double again =
+      (1 / share - 1) * passes * static_cast<double>(weight_bytes);
+  return again < 2.0 * static_cast<double>(spilled) ? chunk : 0;
+}
+
 artifact::ScoreFile analyze(
     model::CausalLm& model,
     const std::vector<model::Sequence>& data,
     const AnalyzeOptions& options) {
-  const model::ModelConfig& config = model.config();
-  std::vector<ActiveScore> scores = make_scores(config, options);
-  check_input(config, data);
-  const bool batched = std::ranges::any_of(scores, [](const ActiveScore& s) {
-    return s.method->needs_gradient_batches;
-  });
-  const CalibrationOptions cut{
-      .micro_batch_tokens = options.micro_batch_tokens,
-      .batch_sequences = batched ? options.batch_sequences : 0,
-      .chunk_tokens = options.chunk_tokens,
-      .vocab_size = config.vocab_size};
-
-  BaseStatistics base({config});
-  std::vector<sweep::Observer*> forward{&base};
-  for (ActiveScore& score : scores) forward.push_back(score.observer.get());
-
-  artifact::ScoreFile file;
-  std::int64_t loss_tokens = 0;
-  const std::vector<std::size_t> starts = chunk_starts(data, cut);
-  if (starts.size() > 2) check_chunks(scores);
-  for (std::size_t c = 0; c + 1 < starts.size(); ++c) {
-    const CalibrationChunk chunk =
-        make_chunk(data, starts[c], starts[c + 1], cut);
-    file.tokens += chunk.tokens;
-    loss_tokens += sweep_chunk(model, chunk, scores, forward, options);
-  }
-  if (loss_tokens == 0 && needs_backward(options.scores)) {
-    throw UserError(
-        "analyze",
-        "data",
-        "expected at least one scored token, found none: a gradient score "
-        "needs sequences of two tokens or more with labels");
-  }
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    file.layers.push_back(collect(config, base, scores, l));
-  }
-  file.model_fingerprint = io::fingerprint(
-      model.reader().checkpoint(), model.reader().folder() / "config.json");
-  file.run = options.run;
-  file.run["scores"] = options.scores;
-  file.run["batch_sequences"] = options.batch_sequences;
-  file.run["seed"] = options.seed;
-  file.run["sequences"] = data.size();
-  file.run["loss_tokens"] = loss_tokens;
-  return file;
+  return Analysis(model, data, options).run();
 }
 
 }  // namespace fettle::analyze

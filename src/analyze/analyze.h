@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scores every intermediate dimension and every expert of a model on
 // calibration data: one forward sweep, and one backward sweep when a score asks
-// for it, whatever the number of scores.
+// for it, whatever the number of scores. Data that is swept in several chunks
+// gives the same scores up to rounding.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "artifact/score_file.h"
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
+#include "sweep/plan.h"
 #include "sweep/sweep.h"
 
 namespace fettle::analyze {
@@ -24,25 +27,41 @@ struct AnalyzeOptions {
   std::int64_t batch_sequences = 8;
   // Tokens swept at a time; sums carry over. 0: all at once.
   std::int64_t chunk_tokens = 0;
+  // chunk_tokens came from what the budget allows: a resumed run keeps to the
+  // chunks it began with, whatever the budget now.
+  bool chunks_by_budget = false;
   // Of the random score.
   std::uint64_t seed = 0;
+  // Where the sums are kept after each chunk but the last; empty: nowhere.
+  std::filesystem::path state_folder = {};
+  // Go on from what state_folder holds.
+  bool resume = false;
   sweep::SweepOptions sweep = {};
   // Kept in the score file with the options, such as the data files' names.
   Json run = Json::object();
 };
 
-// Whether any of the scores needs a backward sweep. Throws UserError on an
-// unknown name.
+// Whether any of the scores needs a backward sweep, or all tokens of a layer in
+// one sweep. Throw UserError on an unknown name.
 bool needs_backward(const std::vector<std::string>& scores);
+bool needs_one_chunk(const std::vector<std::string>& scores);
 
 // Bytes of RAM that the analysis keeps beside the sweep's own.
 std::int64_t analyze_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores);
 
+// Tokens of a chunk, for data whose activations don't fit into the RAM of
+// `plan`: as many as do fit, if reading `weight_bytes` of weights again for
+// each chunk moves less than spilling. 0: all at once.
+std::int64_t chunk_tokens_within(
+    const sweep::SweepPlan& plan, std::int64_t weight_bytes);
+
 // The scores of `model` on `data`. The result is the same bits for the same
-// data, options and build. Throws UserError when a score is unknown, the model
-// has no experts, the data is empty, no position is scored though a gradient is
-// needed, or a score is not finite (naming layer and expert).
+// data, options and build, resumed or not. Throws UserError when a score is
+// unknown, the model has no experts, the data is empty, no position is scored
+// though a gradient is needed, a score that needs one chunk meets several, a
+// score is not finite (naming layer and expert), or a run is resumed with
+// another model, data or options.
 artifact::ScoreFile analyze(
     model::CausalLm& model,
     const std::vector<model::Sequence>& data,

@@ -20,13 +20,14 @@ void BaseStatistics::on_expert(std::int64_t, const model::ExpertView& view) {
 }
 
 void finish_base(const Sums& sums, artifact::LayerScores& layer) {
-  const at::Tensor& tokens = sums.at("tokens").values;
-  layer.mean_h = sums.at("h")
-                     .values.div(per_neuron(tokens.clamp_min(1), layer.widths))
+  const at::Tensor& tokens = values_of(sums, "tokens");
+  layer.mean_h = values_of(sums, "h")
+                     .div(per_neuron(tokens.clamp_min(1), layer.widths))
                      .to(at::kFloat);
   layer.tokens = tokens.to(at::kLong);
-  layer.router_entropy = sums.at("entropy").values.item<double>() /
-                         std::max(sums.at("routed").values.item<double>(), 1.0);
+  layer.router_entropy =
+      values_of(sums, "entropy").item<double>() /
+      std::max(values_of(sums, "routed").item<double>(), 1.0);
 }
 
 }  // namespace fettle::analyze

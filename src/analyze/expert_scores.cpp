@@ -67,8 +67,8 @@ class Reap : public SumObserver {
 };
 
 at::Tensor reap(const Sums& sums, const Widths&) {
-  return sums.at("norms")
-      .values.div(sums.at("tokens").values.clamp_min(1))
+  return values_of(sums, "norms")
+      .div(values_of(sums, "tokens").clamp_min(1))
       .to(at::kFloat);
 }
 

@@ -109,14 +109,14 @@ class GradAbs : public SumObserver {
   std::vector<std::int64_t> seen_;     // micro-batches of each batch so far
 };
 
-at::Tensor score(const Sums& sums, const Widths&) {
-  return sums.at("sum")
-      .values.div(sums.at("batches").values.clamp_min(1))
+at::Tensor mean_gradient(const Sums& sums, const Widths&) {
+  return values_of(sums, "sum")
+      .div(values_of(sums, "batches").clamp_min(1))
       .to(at::kFloat);
 }
 
 // A batch in progress: its sum, one part of it, and their absolute values.
-std::int64_t held_bytes(const model::ModelConfig& config) {
+std::int64_t gradient_bytes(const model::ModelConfig& config) {
   std::int64_t widest = 0;
   for (const model::LayerConfig& layer : config.layers) {
     widest = std::max(widest, layer.total_width());
@@ -135,8 +135,8 @@ ScoreMethod grad_abs_score() {
       .neuron_sums = 1,
       .help = "mean absolute gradient of the neuron's weights over batches",
       .make = make_observer<GradAbs>,
-      .score = score,
-      .layer_bytes = held_bytes};
+      .score = mean_gradient,
+      .layer_bytes = gradient_bytes};
 }
 
 }  // namespace fettle::analyze

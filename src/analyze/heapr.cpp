@@ -37,11 +37,11 @@ class Heapr : public SumObserver {
   LayerSums& tokens_ = keep("tokens", {.unit = Unit::kExpert});
 };
 
-at::Tensor score(const Sums& sums, const Widths& widths) {
+at::Tensor energy(const Sums& sums, const Widths& widths) {
   const at::Tensor tokens =
-      per_neuron(sums.at("tokens").values.clamp_min(1), widths);
-  return sums.at("activations")
-      .values.mul(sums.at("gradients").values)
+      per_neuron(values_of(sums, "tokens").clamp_min(1), widths);
+  return values_of(sums, "activations")
+      .mul(values_of(sums, "gradients"))
       .div(tokens.square())
       .to(at::kFloat);
 }
@@ -58,7 +58,7 @@ ScoreMethod heapr_score() {
           "mean square of the weighted activation times the output "
           "weights' norm in the gradients' covariance",
       .make = make_observer<Heapr>,
-      .score = score};
+      .score = energy};
 }
 
 }  // namespace fettle::analyze

@@ -15,6 +15,7 @@
 
 #include "analyze/elimination.h"
 #include "analyze/sum_observer.h"
+#include "model/expert_loop.h"
 
 namespace fettle::analyze {
 namespace {
@@ -93,18 +94,14 @@ class Obs : public SumObserver {
         gradients_.cpu()
             .to(at::kDouble)
             .div_(static_cast<double>(std::max<std::int64_t>(tokens_, 1)));
-    // Experts of a layer are mostly of one size; each one's arithmetic stays on
-    // its thread, so that the bits don't depend on their number.
-    at::parallel_for(0, bank.size(), 1, [&](std::int64_t b, std::int64_t end) {
-      const at::NoGradGuard no_grad_here;
-      for (std::int64_t e = b; e < end; ++e) {
-        const std::int64_t width = bank.width(e);
-        if (width == 0) continue;
-        const at::Tensor w =
-            bank.down.narrow(0, bank.offsets[e], width).cpu().to(at::kDouble);
-        scores.narrow(0, bank.offsets[e], width)
-            .copy_(expert_scores(moments_[e].cpu(), w, gradients, ridge));
-      }
+    model::Dispatch neurons;
+    neurons.starts = bank.offsets;
+    model::for_each_expert(neurons, true, [&](std::int64_t e) {
+      const std::int64_t begin = bank.offsets[e];
+      const at::Tensor w =
+          bank.down.narrow(0, begin, bank.width(e)).cpu().to(at::kDouble);
+      scores.narrow(0, begin, bank.width(e))
+          .copy_(expert_scores(moments_[e].cpu(), w, gradients, ridge));
     });
     return scores;
   }
@@ -132,7 +129,7 @@ class Obs : public SumObserver {
 };
 
 // One layer's moments, and what the eliminations at work keep in fp64.
-std::int64_t held_bytes(const model::ModelConfig& config) {
+std::int64_t moment_bytes(const model::ModelConfig& config) {
   const std::int64_t hidden = config.hidden_size;
   std::int64_t moments = 0;
   std::int64_t widest = 0;
@@ -163,7 +160,7 @@ ScoreMethod obs_score() {
           "weights are fitted anew; for trims with repair",
       .make = make_observer<Obs>,
       .score = plain_sum,
-      .layer_bytes = held_bytes};
+      .layer_bytes = moment_bytes};
 }
 
 }  // namespace fettle::analyze

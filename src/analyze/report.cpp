@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <kainjow/mustache.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "analyze/layer_sums.h"
+#include "analyze/report_data.h"
 #include "artifact/manifest.h"
 #include "core/error.h"
 #include "io/file.h"
@@ -24,64 +23,6 @@ namespace analyze {
 namespace {
 
 namespace mustache = kainjow::mustache;
-
-// Four significant digits: the page holds a number per expert and score.
-double rounded(double value) {
-  if (value == 0 || !std::isfinite(value)) return 0;
-  const double unit =
-      std::pow(10.0, std::floor(std::log10(std::abs(value))) - 3);
-  return std::round(value / unit) * unit;
-}
-
-// One number per expert: an expert's score, or the sum of its neurons'.
-std::vector<double> importance(
-    const artifact::LayerScores& layer, const std::string& name) {
-  std::vector<double> values;
-  if (const auto found = layer.expert.find(name); found != layer.expert.end()) {
-    const at::Tensor scores = found->second.to(at::kDouble);
-    for (std::int64_t e = 0; e < layer.num_experts(); ++e) {
-      values.push_back(scores[e].item<double>());
-    }
-    return values;
-  }
-  const at::Tensor scores = layer.neuron.at(name).to(at::kDouble);
-  const auto offsets = neuron_offsets(layer.widths);
-  for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
-    values.push_back(
-        scores.slice(0, offsets[e], offsets[e + 1]).sum().item<double>());
-  }
-  return values;
-}
-
-Json heat_map(const artifact::ScoreFile& scores, const std::string& name) {
-  Json rows = Json::array();
-  for (const artifact::LayerScores& layer : scores.layers) {
-    Json row = Json::array();
-    if (!layer.widths.empty()) {
-      for (const double value : importance(layer, name)) {
-        row.push_back(rounded(value));
-      }
-    }
-    rows.push_back(std::move(row));
-  }
-  return {{"name", name}, {"rows", std::move(rows)}};
-}
-
-// Share of its layer's routed tokens that each expert got.
-Json loads(const artifact::ScoreFile& scores) {
-  Json rows = Json::array();
-  for (const artifact::LayerScores& layer : scores.layers) {
-    Json row = Json::array();
-    if (!layer.widths.empty()) {
-      const double total = std::max(layer.tokens.sum().item<double>(), 1.0);
-      for (std::int64_t e = 0; e < layer.num_experts(); ++e) {
-        row.push_back(rounded(layer.tokens[e].item<double>() / total));
-      }
-    }
-    rows.push_back(std::move(row));
-  }
-  return rows;
-}
 
 struct RankedExpert {
   double value;
@@ -147,6 +88,45 @@ mustache::data tables(
   return list;
 }
 
+// A square table a score: what each two runs share of their better halves.
+mustache::data overlap_tables(const Json& overlap) {
+  mustache::data list{mustache::data::type::list};
+  const Json& names = overlap["names"];
+  for (const Json& score : overlap["scores"]) {
+    mustache::data heads{mustache::data::type::list};
+    mustache::data rows{mustache::data::type::list};
+    for (std::size_t a = 0; a < names.size(); ++a) {
+      heads.push_back(mustache::data("name", names[a].get<std::string>()));
+      mustache::data cells{mustache::data::type::list};
+      for (std::size_t b = 0; b < names.size(); ++b) {
+        double share = 1;
+        for (const Json& pair : score["pairs"]) {
+          if (pair["a"] == std::min(a, b) && pair["b"] == std::max(a, b)) {
+            share = pair["all"].get<double>();
+          }
+        }
+        mustache::data cell;
+        cell["share"] = fmt::format("{:.1f} %", 100 * share);
+        // From white at no overlap to blue at a whole one.
+        cell["colour"] = fmt::format(
+            "rgba(74, 111, 165, {:.2f})", std::clamp(share, 0.0, 1.0));
+        cell["ink"] = share > 0.6 ? "#fff" : "#1b2430";
+        cells.push_back(cell);
+      }
+      mustache::data row;
+      row["name"] = names[a].get<std::string>();
+      row["cells"] = std::move(cells);
+      rows.push_back(row);
+    }
+    mustache::data entry;
+    entry["score"] = score["name"].get<std::string>();
+    entry["heads"] = std::move(heads);
+    entry["rows"] = std::move(rows);
+    list.push_back(entry);
+  }
+  return list;
+}
+
 // JSON inside a script element must not end it.
 std::string script_text(const Json& json) {
   std::string text = json.dump();
@@ -160,22 +140,13 @@ std::string script_text(const Json& json) {
 
 std::string report_page(
     const artifact::ScoreFile& scores, const ReportOptions& options) {
-  std::vector<std::string> names = scores.neuron_scores();
-  for (std::string& name : scores.expert_scores()) {
-    names.push_back(std::move(name));
-  }
-  Json data = {{"scores", Json::array()}, {"load", loads(scores)}};
-  data["entropy"] = Json::array();
+  const std::vector<std::string> names = report_scores(scores);
+  const Json data = report_data(scores);
   std::int64_t experts = 0;
   std::int64_t neurons = 0;
   for (const artifact::LayerScores& layer : scores.layers) {
-    data["entropy"].push_back(
-        layer.widths.empty() ? Json() : Json(rounded(layer.router_entropy)));
     experts += layer.num_experts();
     neurons += layer.total_width();
-  }
-  for (const std::string& name : names) {
-    data["scores"].push_back(heat_map(scores, name));
   }
   mustache::mustache page{std::string(report_html)};
   FETTLE_ASSERT(page.is_valid());
@@ -186,6 +157,9 @@ std::string report_page(
   view["experts"] = std::to_string(experts);
   view["neurons"] = std::to_string(neurons);
   view["tokens"] = std::to_string(scores.tokens);
+  view["overlaps"] = overlap_tables(data["overlap"]);
+  view["has_overlaps"] = !data["overlap"]["scores"].empty();
+  view["has_neurons"] = !data["kept"].empty();
   view["tables"] = tables(scores, names, options.listed);
   view["data"] = script_text(data);
   view["chart_js"] = std::string(chart_js);

@@ -27,6 +27,15 @@ std::span<const ScoreMethod> score_methods() {
   return methods;
 }
 
+const at::Tensor& values_of(const Sums& sums, const std::string& name) {
+  const auto found = sums.find(name);
+  if (found != sums.end()) return found->second.values;
+  throw UserError(
+      "scores",
+      "sum " + name,
+      "is missing; run fettle analyze of this version again");
+}
+
 const ScoreMethod& find_score(std::string_view name) {
   std::string known;
   for (const ScoreMethod& method : score_methods()) {

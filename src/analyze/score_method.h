@@ -24,6 +24,9 @@ using artifact::Unit;
 // What a score has summed of a layer, by name.
 using Sums = std::map<std::string, artifact::Sum>;
 
+// The values of one of them. Throws UserError when it is missing.
+const at::Tensor& values_of(const Sums& sums, const std::string& name);
+
 struct ScoreContext {
   const model::ModelConfig& config;  // outlives the observer
   std::uint64_t seed = 0;

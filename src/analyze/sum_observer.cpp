@@ -28,11 +28,11 @@ Sums SumObserver::sums(std::int64_t layer) const {
 }
 
 void SumObserver::restore(std::int64_t layer, const Sums& sums) {
-  for (auto& [name, sum] : sums_) sum.set(layer, sums.at(name).values);
+  for (auto& [name, sum] : sums_) sum.set(layer, values_of(sums, name));
 }
 
 at::Tensor plain_sum(const Sums& sums, const Widths&) {
-  return sums.at("sum").values.to(at::kFloat);
+  return values_of(sums, "sum").to(at::kFloat);
 }
 
 void keep_output_squares(

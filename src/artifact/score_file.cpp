@@ -1,100 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "artifact/score_file.h"
 
-#include <fmt/format.h>
-
 #include <numeric>
 #include <utility>
 
+#include "artifact/score_layout.h"
 #include "artifact/tensor_file.h"
-#include "core/error.h"
 #include "io/file.h"
 
 namespace fettle::artifact {
 namespace {
 
-constexpr std::int64_t kFormat = 1;
-constexpr const char* kArrays = "scores.safetensors";
-constexpr const char* kText = "scores.json";
+using score_layout::array_name;
 
-using Scores = std::map<std::string, at::Tensor>;
-
-std::vector<std::string> names_of(
-    const ScoreFile& file, Scores LayerScores::*which) {
+const LayerScores* first_sparse(const ScoreFile& file) {
   for (const LayerScores& layer : file.layers) {
-    if (layer.widths.empty()) continue;
-    std::vector<std::string> names;
-    for (const auto& entry : layer.*which) names.push_back(entry.first);
-    return names;
+    if (!layer.widths.empty()) return &layer;
+  }
+  return nullptr;
+}
+
+template <typename Entries>
+std::vector<std::string> keys(const Entries& entries) {
+  std::vector<std::string> names;
+  for (const auto& entry : entries) names.push_back(entry.first);
+  return names;
+}
+
+template <typename Names, typename Value>
+std::string name_in(const Names& names, Value value) {
+  for (const auto& [known, name] : names) {
+    if (known == value) return std::string(name);
   }
   return {};
 }
 
-std::string array_name(std::size_t layer, const std::string& rest) {
-  return fmt::format("layers.{}.{}", layer, rest);
+Json sums_json(const ScoreFile& file) {
+  Json list = Json::array();
+  const LayerScores* layer = first_sparse(file);
+  if (layer == nullptr) return list;
+  for (const auto& [name, sum] : layer->sums) {
+    list.push_back(
+        {{"name", name},
+         {"per", name_in(score_layout::kUnits, sum.unit)},
+         {"reduction", name_in(score_layout::kReductions, sum.reduction)}});
+  }
+  return list;
 }
 
-// Takes the arrays of a loaded file one by one, checking each.
-class ArrayReader {
- public:
-  explicit ArrayReader(const std::filesystem::path& path)
-      : path_(path), file_(load_tensors(path, {.finite = true})) {}
-
-  at::Tensor take(
-      const std::string& name, std::int64_t size, at::ScalarType type) const {
-    const auto found = file_.tensors.find(name);
-    if (found == file_.tensors.end()) {
-      refuse(name, "is missing; run fettle analyze again");
+Json merged_json(const ScoreFile& file) {
+  Json list = Json::array();
+  for (const MergedRun& run : file.merged) {
+    Json scores = Json::array();
+    for (std::size_t l = 0; l < run.ranks.size(); ++l) {
+      if (file.layers[l].widths.empty()) continue;
+      scores = keys(run.ranks[l]);
+      break;
     }
-    const at::Tensor& tensor = found->second;
-    if (tensor.dim() != 1 || tensor.size(0) != size ||
-        tensor.scalar_type() != type) {
-      refuse(
-          name,
-          fmt::format(
-              "expected {} values of type {}, found shape [{}] of type {}; run "
-              "fettle analyze again",
-              size,
-              c10::toString(type),
-              fmt::join(tensor.sizes(), ", "),
-              c10::toString(tensor.scalar_type())));
-    }
-    return tensor;
+    list.push_back(
+        {{"name", run.name}, {"tokens", run.tokens}, {"scores", scores}});
   }
-
- private:
-  [[noreturn]] void refuse(
-      const std::string& name, const std::string& why) const {
-    throw UserError("scores", path_.string() + ": " + name, why);
-  }
-
-  std::filesystem::path path_;
-  TensorFile file_;
-};
-
-std::vector<std::string> read_names(
-    const JsonObject& json, std::string_view key) {
-  std::vector<std::string> names;
-  const Json& array = json.at(key);
-  if (!array.is_array()) json.refuse(key, "expected a list of score names");
-  for (const Json& name : array) {
-    if (!name.is_string()) json.refuse(key, "expected a list of score names");
-    names.push_back(name.get<std::string>());
-  }
-  return names;
+  return list;
 }
 
-std::vector<std::int64_t> read_widths(const JsonObject& json) {
-  std::vector<std::int64_t> widths;
-  const Json& array = json.at("widths");
-  if (!array.is_array()) json.refuse("widths", "expected a list");
-  for (const Json& width : array) {
-    if (!width.is_number_integer() || width.get<std::int64_t>() < 0) {
-      json.refuse("widths", "expected integers of at least 0");
-    }
-    widths.push_back(width.get<std::int64_t>());
+void add_layer(const ScoreFile& file, std::size_t l, TensorMap& tensors) {
+  const LayerScores& layer = file.layers[l];
+  for (const auto& [name, values] : layer.neuron) {
+    tensors[array_name(l, "neuron." + name)] = values;
   }
-  return widths;
+  for (const auto& [name, values] : layer.expert) {
+    tensors[array_name(l, "expert." + name)] = values;
+  }
+  for (const auto& [name, sum] : layer.sums) {
+    tensors[array_name(l, "sums." + name)] = sum.values;
+  }
+  for (std::size_t r = 0; r < file.merged.size(); ++r) {
+    for (const auto& [name, ranks] : file.merged[r].ranks[l]) {
+      tensors[score_layout::rank_name(l, r, name)] = ranks;
+    }
+  }
+  tensors[array_name(l, "mean_h")] = layer.mean_h;
+  tensors[array_name(l, "tokens")] = layer.tokens;
 }
 
 }  // namespace
@@ -104,11 +90,13 @@ std::int64_t LayerScores::total_width() const {
 }
 
 std::vector<std::string> ScoreFile::neuron_scores() const {
-  return names_of(*this, &LayerScores::neuron);
+  const LayerScores* layer = first_sparse(*this);
+  return layer == nullptr ? std::vector<std::string>{} : keys(layer->neuron);
 }
 
 std::vector<std::string> ScoreFile::expert_scores() const {
-  return names_of(*this, &LayerScores::expert);
+  const LayerScores* layer = first_sparse(*this);
+  return layer == nullptr ? std::vector<std::string>{} : keys(layer->expert);
 }
 
 void ScoreFile::save(const std::filesystem::path& folder) const {
@@ -118,71 +106,21 @@ void ScoreFile::save(const std::filesystem::path& folder) const {
     const LayerScores& layer = layers[l];
     rows.push_back(
         {{"widths", layer.widths}, {"router_entropy", layer.router_entropy}});
-    if (layer.widths.empty()) continue;
-    for (const auto& [name, values] : layer.neuron) {
-      file.tensors[array_name(l, "neuron." + name)] = values;
-    }
-    for (const auto& [name, values] : layer.expert) {
-      file.tensors[array_name(l, "expert." + name)] = values;
-    }
-    file.tensors[array_name(l, "mean_h")] = layer.mean_h;
-    file.tensors[array_name(l, "tokens")] = layer.tokens;
+    if (!layer.widths.empty()) add_layer(*this, l, file.tensors);
   }
-  save_tensors(folder / kArrays, file);
+  save_tensors(folder / score_layout::kArrays, file);
   const Json text = {
-      {"format", kFormat},
+      {"format", score_layout::kFormat},
+      {"version", version},
       {"model_fingerprint", model_fingerprint},
       {"tokens", tokens},
       {"neuron_scores", neuron_scores()},
       {"expert_scores", expert_scores()},
+      {"sums", sums_json(*this)},
+      {"merged", merged_json(*this)},
       {"layers", std::move(rows)},
       {"run", run}};
-  io::write_file(folder / kText, text.dump(1) + "\n");
-}
-
-ScoreFile ScoreFile::load(const std::filesystem::path& folder) {
-  const Json text = read_json(folder / kText, "scores");
-  const JsonObject json(text, "scores", (folder / kText).string());
-  if (json.integer("format") != kFormat) {
-    json.refuse(
-        "format",
-        fmt::format(
-            "expected {}, found {}; run fettle analyze of this version",
-            kFormat,
-            json.integer("format")));
-  }
-  ScoreFile file;
-  file.model_fingerprint = json.string("model_fingerprint");
-  file.tokens = json.integer("tokens");
-  file.run = json.at("run");
-  const auto neuron = read_names(json, "neuron_scores");
-  const auto expert = read_names(json, "expert_scores");
-  const ArrayReader arrays(folder / kArrays);
-  const Json& rows = json.at("layers");
-  if (!rows.is_array()) json.refuse("layers", "expected a list");
-  for (std::size_t l = 0; l < rows.size(); ++l) {
-    const JsonObject row(
-        rows[l], "scores", fmt::format("{}: layers[{}]", json.subject(), l));
-    LayerScores layer;
-    layer.widths = read_widths(row);
-    layer.router_entropy = row.number("router_entropy");
-    if (!layer.widths.empty()) {
-      const std::int64_t width = layer.total_width();
-      const std::int64_t experts = layer.num_experts();
-      for (const std::string& name : neuron) {
-        layer.neuron[name] =
-            arrays.take(array_name(l, "neuron." + name), width, at::kFloat);
-      }
-      for (const std::string& name : expert) {
-        layer.expert[name] =
-            arrays.take(array_name(l, "expert." + name), experts, at::kFloat);
-      }
-      layer.mean_h = arrays.take(array_name(l, "mean_h"), width, at::kFloat);
-      layer.tokens = arrays.take(array_name(l, "tokens"), experts, at::kLong);
-    }
-    file.layers.push_back(std::move(layer));
-  }
-  return file;
+  io::write_file(folder / score_layout::kText, text.dump(1) + "\n");
 }
 
 }  // namespace fettle::artifact

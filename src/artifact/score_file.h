@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The scores that analyze writes and trim reads: scores.safetensors (arrays)
-// and scores.json (what was measured, on which model and data).
+// and scores.json (what was measured, on which model and data). Beside the
+// scores stand the sums they are made of, so that scores of several runs can be
+// merged without the model.
 //
-// Arrays, all fp32 on the CPU unless said, S = sum of the layer's widths:
-//   layers.{l}.neuron.{score}  [S]   per intermediate dimension, experts in
-//   order layers.{l}.expert.{score}  [E] layers.{l}.mean_h          [S]   mean
-//   of h over the expert's tokens layers.{l}.tokens          [E]   int64,
-//   tokens that chose the expert
+// Arrays on file, S = sum of a layer's widths, E = its experts:
+//   layers.{l}.neuron.{score}      [S]  fp32, neurons of expert 0 first
+//   layers.{l}.expert.{score}      [E]  fp32
+//   layers.{l}.mean_h              [S]  fp32, mean of h over the expert's
+//                                       tokens
+//   layers.{l}.tokens              [E]  int64, tokens that chose the expert
+//   layers.{l}.sums.{score}.{sum}  [S], [E] or [1]  fp64
+//   layers.{l}.ranks.{run}.{score} [S]  int32, of merged files only
 #pragma once
 
 #include <ATen/ATen.h>
@@ -52,11 +57,22 @@ struct LayerScores {
   std::int64_t total_width() const;  // S
 };
 
+// One of the runs that a file was merged from.
+struct MergedRun {
+  std::string name;         // of its data
+  std::int64_t tokens = 0;  // calibration tokens
+  // By layer, score name -> [S] int32: the neuron's place among all of the
+  // model, 0 the most important.
+  std::vector<std::map<std::string, at::Tensor>> ranks;
+};
+
 struct ScoreFile {
   std::string model_fingerprint;  // of the model that was scored
+  std::string version;            // of the program that scored
   std::int64_t tokens = 0;        // calibration tokens
   std::vector<LayerScores> layers;
-  Json run = Json::object();  // options, data files, seed, timings
+  std::vector<MergedRun> merged;  // empty where one run made the file
+  Json run = Json::object();      // options, data files, seed, timings
 
   // Names of the scores that every sparse layer has, sorted.
   std::vector<std::string> neuron_scores() const;
@@ -64,7 +80,7 @@ struct ScoreFile {
 
   // Writes both files into `folder` (which exists).
   void save(const std::filesystem::path& folder) const;
-  // Throws UserError on a file of another version, a missing array, a wrong
+  // Throws UserError on a file of another format, a missing array, a wrong
   // shape or dtype, or a value that is not finite.
   static ScoreFile load(const std::filesystem::path& folder);
 };

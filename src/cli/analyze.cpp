@@ -5,10 +5,13 @@
 
 #include <chrono>
 
+#include "analyze/merge.h"
 #include "analyze/report.h"
 #include "analyze/score_method.h"
+#include "artifact/run_state.h"
 #include "cli/command.h"
 #include "cli/session.h"
+#include "core/error.h"
 #include "io/atomic_directory.h"
 
 namespace fettle::cli {
@@ -25,10 +28,11 @@ std::string scores_help() {
 class Analyze : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    app.add_option("MODEL", model_, "Model folder");
     app.add_option(
-           "--data", data_, "JSONL files, with weights as a.jsonl:2,b.jsonl")
-        ->required();
+        "--data", data_, "JSONL files, with weights as a.jsonl:2,b.jsonl");
+    app.add_option(
+        "--merge", merged_, "Instead of a model: folders of scores to add up");
     app.add_option("--out", out_, "Folder for the scores")->required();
     app.add_option("--scores", options_.scores, scores_help())
         ->delimiter(',')
@@ -44,44 +48,135 @@ class Analyze : public Command {
            "Sequences whose gradient counts as one, for grad_abs")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    app.add_option(
+           "--chunk-tokens",
+           options_.chunk_tokens,
+           "Tokens swept at a time, saved after each for --resume; 0: what the "
+           "budget allows")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_flag(
+        "--resume", options_.resume, "Go on where a killed run stopped");
   }
 
   Outcome run(Session& session) override {
+    if (!merged_.empty()) return merge();
+    if (model_.empty() || data_.empty()) {
+      throw UsageError(
+          "analyze",
+          model_.empty() ? "MODEL" : "--data",
+          "is required, unless --merge names folders of scores");
+    }
     auto reader = std::make_unique<model::ModelReader>(model_);
-    const bool backward = analyze::needs_backward(options_.scores);
-    io::AtomicDirectory folder(out_);
+    const sweep::Workload workload = workload_of(*reader);
+    io::AtomicDirectory folder(out_, {.resume = options_.resume});
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto data = sweep::load_calibration(
         data_files(data_),
         {tokenizer, session.sample_options(*reader), seq_len_},
         tokens_,
         session.seed());
-    sweep::Workload workload;
-    workload.tokens = sweep::count_tokens(data);
-    workload.longest_sequence = sweep::longest(data);
-    workload.backward = backward;
-    workload.extra_bytes =
-        analyze::analyze_bytes(reader->config(), options_.scores);
-    OpenModel opened = session.open(std::move(reader), workload);
-    options_.micro_batch_tokens = opened.plan.micro_batch_tokens;
-    options_.seed = session.seed();
-    options_.sweep = opened.plan.sweep_options(&session.reporter());
-    options_.run = {
-        {"data", data_}, {"seq_len", seq_len_}, {"seed", session.seed()}};
+    OpenModel opened = open(session, std::move(reader), data, workload);
+    set_options(session, opened);
+    options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
     const auto scores = analyze::analyze(*opened.model, data, options_);
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - begin;
-    scores.save(folder.path());
-    analyze::write_report(
-        folder.path() / "report.html",
-        scores,
-        {std::filesystem::path(model_).filename().string()});
-    folder.commit();
+    write(scores, folder);
     return outcome(scores, seconds.count());
   }
 
  private:
+  sweep::Workload workload_of(const model::ModelReader& reader) const {
+    sweep::Workload workload;
+    workload.backward = analyze::needs_backward(options_.scores);
+    workload.extra_bytes =
+        analyze::analyze_bytes(reader.config(), options_.scores);
+    return workload;
+  }
+
+  OpenModel open(
+      Session& session,
+      std::unique_ptr<model::ModelReader> reader,
+      const std::vector<model::Sequence>& data,
+      sweep::Workload workload) const {
+    workload.tokens = sweep::count_tokens(data);
+    workload.longest_sequence = sweep::longest(data);
+    if (options_.chunk_tokens > 0) {
+      workload.tokens = std::min(workload.tokens, options_.chunk_tokens);
+    }
+    return session.open(std::move(reader), workload);
+  }
+
+  void set_options(Session& session, const OpenModel& opened) {
+    options_.micro_batch_tokens = opened.plan.micro_batch_tokens;
+    options_.seed = session.seed();
+    options_.sweep = opened.plan.sweep_options(&session.reporter());
+    Json files = Json::array();
+    Json weights = Json::array();
+    for (const auto& file : data_files(data_)) {
+      files.push_back(file.path.string());
+      weights.push_back(file.weight);
+    }
+    options_.run = {
+        {"model", model_name()},
+        {"data", files},
+        {"data_weights", weights},
+        {"tokens", tokens_},
+        {"seq_len", seq_len_}};
+    if (options_.chunk_tokens > 0) return;
+    options_.chunks_by_budget = true;
+    if (analyze::needs_one_chunk(options_.scores)) return;
+    options_.chunk_tokens = analyze::chunk_tokens_within(
+        opened.plan, opened.model->reader().checkpoint().total_bytes());
+  }
+
+  std::string model_name() const {
+    const std::filesystem::path path =
+        std::filesystem::absolute(model_).lexically_normal();
+    return (path.has_filename() ? path : path.parent_path())
+        .filename()
+        .string();
+  }
+
+  static void write(
+      const artifact::ScoreFile& scores, io::AtomicDirectory& folder) {
+    scores.save(folder.path());
+    analyze::write_report(
+        folder.path() / "report.html",
+        scores,
+        {.title = scores.run.value("model", std::string("model"))});
+    artifact::remove_states(folder.path());
+    folder.commit();
+  }
+
+  Outcome merge() {
+    if (!model_.empty() || !data_.empty()) {
+      throw UsageError(
+          "analyze",
+          model_.empty() ? "--data" : model_,
+          "has no place beside --merge, which needs folders of scores alone");
+    }
+    io::AtomicDirectory folder(out_);
+    std::vector<analyze::MergeInput> inputs;
+    for (const std::string& name : merged_) {
+      inputs.push_back({name, artifact::ScoreFile::load(name)});
+    }
+    const auto scores = analyze::merge_scores(inputs);
+    write(scores, folder);
+    Outcome result;
+    result.json = {
+        {"out", out_}, {"merged", merged_}, {"tokens", scores.tokens}};
+    result.text = fmt::format(
+        "{} runs of {} calibration tokens in all; scores and report.html in "
+        "{}\n",
+        scores.merged.size(),
+        scores.tokens,
+        out_);
+    return result;
+  }
+
   Outcome outcome(const artifact::ScoreFile& scores, double seconds) const {
     const double rate = static_cast<double>(scores.tokens) / seconds;
     Outcome result;
@@ -89,20 +184,24 @@ class Analyze : public Command {
         {"out", out_},
         {"tokens", scores.tokens},
         {"scores", options_.scores},
-        {"tokens_per_second", rate},
         {"seconds", seconds}};
+    // A resumed run did a part of the tokens only.
+    std::string speed;
+    if (!options_.resume) {
+      result.json["tokens_per_second"] = rate;
+      speed = fmt::format(" ({:.0f} tokens/s)", rate);
+    }
     result.text = fmt::format(
-        "{} calibration tokens in {:.1f} s ({:.0f} tokens/s); scores and "
-        "report.html in {}\n",
+        "{} calibration tokens in {:.1f} s{}; scores and report.html in {}\n",
         scores.tokens,
         seconds,
-        rate,
+        speed,
         out_);
     return result;
   }
 
   std::string model_, out_;
-  std::vector<std::string> data_;
+  std::vector<std::string> data_, merged_;
   std::int64_t tokens_ = 262144;
   std::int64_t seq_len_ = 512;
   analyze::AnalyzeOptions options_;

@@ -87,7 +87,8 @@ class Run : public Command {
     session.reporter().note(step.name);
     if (record.is_stale(step)) std::filesystem::remove_all(step.out);
     auto arguments = step.arguments;
-    if (step.command == "tune" && resume_ && record.is_begun(step)) {
+    const bool resumes = step.command == "tune" || step.command == "analyze";
+    if (resumes && resume_ && record.is_begun(step)) {
       arguments.emplace_back("--resume");
     }
     record.begin(step);

@@ -3,67 +3,22 @@
 
 #include <catch2/catch.hpp>
 
-#include "../artifact/tiny_model.h"
 #include "analyze/calibration.h"
 #include "core/error.h"
 #include "io/checksum.h"
+#include "runs.h"
 #include "sweep/micro_batches.h"
 
 namespace fettle::analyze {
 namespace {
 
 using Catch::Matchers::Contains;
-using testing::random_data;
-using testing::TinyModel;
-using testing::TinyModelOptions;
-
-// All that can be summed over chunks.
-const std::vector<std::string> kAll{
-    "mask_fisher",
-    "weight_fisher",
-    "grad_abs",
-    "heapr",
-    "camera",
-    "wanda",
-    "magnitude",
-    "random",
-    "reap",
-    "frequency",
-    "gate_mass",
-    "expert_fisher"};
-
-artifact::ScoreFile run(
-    const TinyModel& tiny,
-    const std::vector<model::Sequence>& data,
-    const AnalyzeOptions& options) {
-  model::CausalLm model(tiny.path(), {});
-  return analyze(model, data, options);
-}
-
-// Largest relative difference of any score; exact where `bound` is 0.
-void require_equal(
-    const artifact::ScoreFile& a, const artifact::ScoreFile& b, double bound) {
-  REQUIRE(a.tokens == b.tokens);
-  for (std::size_t l = 0; l < a.layers.size(); ++l) {
-    const auto& x = a.layers[l];
-    const auto& y = b.layers[l];
-    REQUIRE(x.tokens.equal(y.tokens));
-    for (const auto scores :
-         {&artifact::LayerScores::neuron, &artifact::LayerScores::expert}) {
-      for (const auto& [name, values] : x.*scores) {
-        CAPTURE(l, name);
-        const at::Tensor other = (y.*scores).at(name);
-        if (bound == 0) {
-          REQUIRE(values.equal(other));
-        } else {
-          REQUIRE(at::allclose(
-              values, other, bound, bound * values.max().item<double>()));
-        }
-      }
-    }
-    REQUIRE(at::allclose(x.mean_h, y.mean_h, bound, bound));
-  }
-}
+using fettle::testing::random_data;
+using fettle::testing::TinyModel;
+using fettle::testing::TinyModelOptions;
+using testing::kAll;
+using testing::require_equal;
+using testing::run;
 
 TEST_CASE("Counts add up to the tokens' choices") {
   TinyModelOptions options;
@@ -238,7 +193,7 @@ TEST_CASE("A score that overflows names layer and expert") {
 }
 
 TEST_CASE("Memory beside the sweeps is told") {
-  const auto config = testing::tiny_config({});
+  const auto config = fettle::testing::tiny_config({});
   // 48 neurons: fp64 sums and fp32 results, of the mean and of each score.
   REQUIRE(analyze_bytes(config, {"reap"}) == 48 * 12);
   REQUIRE(analyze_bytes(config, {"mask_fisher"}) == 48 * 24);
@@ -250,6 +205,21 @@ TEST_CASE("Memory beside the sweeps is told") {
   REQUIRE(
       analyze_bytes(config, {"obs"}) ==
       48 * 24 + 4 * (4 * 36 + 64) + 8 * 64 + 8 * at::get_num_threads() * work);
+}
+
+TEST_CASE("A chunk holds what fits into memory, where that moves less") {
+  sweep::SweepPlan plan;
+  plan.workload.tokens = 1000;
+  plan.workload.longest_sequence = 10;
+  plan.workload.backward = true;
+  plan.activation_bytes = 1000;
+  REQUIRE(chunk_tokens_within(plan, 10) == 0);
+  plan.spilled_bytes = 3000;
+  // Three more readings of the weights, both ways, against 2 x 3000.
+  REQUIRE(chunk_tokens_within(plan, 999) == 250);
+  REQUIRE(chunk_tokens_within(plan, 1001) == 0);
+  plan.workload.longest_sequence = 300;
+  REQUIRE(chunk_tokens_within(plan, 999) == 0);
 }
 
 TEST_CASE("obs needs all tokens in one chunk") {

@@ -41,10 +41,43 @@ TEST_CASE("A report holds the scores it draws") {
   REQUIRE(data["scores"][0]["name"] == "mask_fisher");
   REQUIRE(data["scores"][0]["rows"] == Json::parse("[[], [9, 0, 6]]"));
   REQUIRE(data["scores"][1]["rows"][1][2] == Approx(0.1235));
-  REQUIRE(data["load"] == Json::parse("[[], [0.75, 0, 0.25]]"));
+  // Six and two of eight tokens, over the mean of 8 / 3.
+  REQUIRE(data["load"] == Json::parse("[[], [2.25, 0, 0.75]]"));
+  // The better two of five neurons are both of the first expert.
+  REQUIRE(data["kept"].size() == 1);
+  REQUIRE(data["kept"][0]["rows"] == Json::parse("[[], [1, 0, 0]]"));
+  REQUIRE(data["spread"][1] == Approx(0.5623));
+  REQUIRE(data["even"][1] == Approx(1.099));
+  REQUIRE(data["overlap"]["scores"].empty());
+  REQUIRE_THAT(page, !Contains("Overlap of domains"));
   REQUIRE(data["entropy"] == Json::parse("[null, 0.75]"));
   REQUIRE_THAT(page, Contains("a &lt;b&gt; &amp; &lt;/script&gt;"));
   REQUIRE_THAT(page, Contains("<td>60.00 %</td>"));
+}
+
+TEST_CASE("A report of merged scores shows what their runs share") {
+  artifact::ScoreFile scores = sample_scores();
+  scores.merged = {{"math", 5, {}}, {"code", 7, {}}, {"plays", 1, {}}};
+  for (artifact::MergedRun& run : scores.merged) run.ranks.resize(2);
+  const auto ranks = [](std::vector<int> values) {
+    return at::tensor(values, at::kInt);
+  };
+  scores.merged[0].ranks[1]["mask_fisher"] = ranks({0, 1, 2, 3, 4});
+  scores.merged[1].ranks[1]["mask_fisher"] = ranks({1, 2, 0, 3, 4});
+  scores.merged[2].ranks[1]["mask_fisher"] = ranks({4, 3, 2, 1, 0});
+  const std::string page = report_page(scores, {.title = "x"});
+  const Json overlap = page_data(page)["overlap"];
+  REQUIRE(overlap["names"] == Json({"math", "code", "plays"}));
+  // Halves {0, 1}, {2, 0} and {4, 3}.
+  const Json pairs = overlap["scores"][0]["pairs"];
+  REQUIRE(pairs.size() == 3);
+  REQUIRE(pairs[0]["all"] == Approx(1.0 / 3).epsilon(1e-3));
+  REQUIRE(pairs[1]["all"] == 0);
+  REQUIRE(pairs[0]["layers"][0].is_null());
+  REQUIRE(pairs[0]["layers"][1] == pairs[0]["all"]);
+  REQUIRE_THAT(page, Contains("Overlap of domains"));
+  REQUIRE_THAT(page, Contains(">33.3 %</td>"));
+  REQUIRE_THAT(page, Contains(">100.0 %</td>"));
 }
 
 TEST_CASE("A report needs no network") {
@@ -56,7 +89,7 @@ TEST_CASE("A report needs no network") {
 }
 
 TEST_CASE("A report is written to a file") {
-  const testing::TemporaryFolder folder;
+  const fettle::testing::TemporaryFolder folder;
   const auto path = folder.path() / "report.html";
   write_report(path, sample_scores(), {.title = "x"});
   std::ifstream file(path);

@@ -17,10 +17,10 @@ using sweep::Pass;
 
 // One layer of two experts of widths 2 and 1; hidden size 8.
 model::ModelConfig sample_config() {
-  testing::TinyModelOptions options;
+  fettle::testing::TinyModelOptions options;
   options.changes = {{"num_hidden_layers", 1}, {"num_experts", 2}};
   options.widths = {{2, 1}};
-  return testing::tiny_config(options);
+  return fettle::testing::tiny_config(options);
 }
 
 model::LayerWeights sample_weights() {

@@ -17,6 +17,7 @@ using Catch::Matchers::Contains;
 ScoreFile sample_scores() {
   ScoreFile file;
   file.model_fingerprint = "abc";
+  file.version = "0.9";
   file.tokens = 12;
   file.run = {{"seed", 3}};
   file.layers.resize(2);
@@ -27,6 +28,20 @@ ScoreFile sample_scores() {
   layer.mean_h = at::tensor({-1.0f, 0.0f, 1.0f, 2.0f, 3.0f});
   layer.tokens = at::tensor(std::vector<std::int64_t>{7, 0, 5});
   layer.router_entropy = 0.75;
+  const auto sum = [](Unit unit, Reduction reduction, std::int64_t size) {
+    return Sum{unit, reduction, at::arange(size, at::kDouble) / 3};
+  };
+  layer.sums = {
+      {"mask_fisher.sum", sum(Unit::kNeuron, Reduction::kSum, 5)},
+      {"camera.largest", sum(Unit::kNeuron, Reduction::kMax, 5)},
+      {"camera.outputs", sum(Unit::kNeuron, Reduction::kSame, 5)},
+      {"obs.sum", sum(Unit::kNeuron, Reduction::kNone, 5)},
+      {"base.tokens", sum(Unit::kExpert, Reduction::kSum, 3)},
+      {"base.entropy", sum(Unit::kLayer, Reduction::kSum, 1)}};
+  file.merged = {{"math", 5, {}}, {"code", 7, {}}};
+  for (MergedRun& run : file.merged) run.ranks.resize(2);
+  file.merged[0].ranks[1]["mask_fisher"] = at::arange(5, at::kInt);
+  file.merged[1].ranks[1]["mask_fisher"] = at::arange(5, at::kInt).flip(0);
   return file;
 }
 
@@ -60,15 +75,33 @@ TEST_CASE("A score file comes back as it was saved") {
   REQUIRE(
       layer.neuron.at("mask_fisher").equal(expected.neuron.at("mask_fisher")));
   REQUIRE(layer.expert.at("reap").equal(expected.expert.at("reap")));
+  REQUIRE(loaded.version == "0.9");
+  REQUIRE(layer.sums.size() == 6);
+  for (const auto& [name, sum] : expected.sums) {
+    CAPTURE(name);
+    REQUIRE(layer.sums.at(name).unit == sum.unit);
+    REQUIRE(layer.sums.at(name).reduction == sum.reduction);
+    REQUIRE(layer.sums.at(name).values.equal(sum.values));
+  }
+  REQUIRE(loaded.merged.size() == 2);
+  REQUIRE(loaded.merged[1].name == "code");
+  REQUIRE(loaded.merged[1].tokens == 7);
+  REQUIRE(loaded.merged[1].ranks[0].empty());
+  REQUIRE(loaded.merged[1]
+              .ranks[1]
+              .at("mask_fisher")
+              .equal(saved.merged[1].ranks[1].at("mask_fisher")));
   REQUIRE(loaded.neuron_scores() == std::vector<std::string>{"mask_fisher"});
   REQUIRE(loaded.expert_scores() == std::vector<std::string>{"reap"});
 }
 
-TEST_CASE("A score file of another version is refused") {
+TEST_CASE("A score file of another format is refused") {
   const testing::TemporaryFolder folder;
-  save_changed(folder.path(), [](Json& json) { json["format"] = 99; });
+  const int format = GENERATE(1, 99);
+  save_changed(folder.path(), [&](Json& json) { json["format"] = format; });
   REQUIRE_THROWS_WITH(
-      ScoreFile::load(folder.path()), Contains("expected 1, found 99"));
+      ScoreFile::load(folder.path()),
+      Contains("expected 2, found " + std::to_string(format)));
 }
 
 TEST_CASE("Damaged score files are refused by name") {
@@ -85,7 +118,17 @@ TEST_CASE("Damaged score files are refused by name") {
        {[](Json& j) { j["neuron_scores"] = {"wanda"}; },
         "layers.1.neuron.wanda: is missing"},
        {[](Json& j) { j["expert_scores"] = {3}; }, "list of score names"},
-       {[](Json& j) { j["neuron_scores"] = "x"; }, "list of score names"}}));
+       {[](Json& j) { j["neuron_scores"] = "x"; }, "a list"},
+       {[](Json& j) { j["sums"] = 1; }, "'sums' expected a list"},
+       {[](Json& j) { j["sums"][0]["name"] = "gone"; },
+        "layers.1.sums.gone: is missing"},
+       {[](Json& j) { j["sums"][0]["per"] = "token"; },
+        "expected one of neuron, expert, layer, found token"},
+       {[](Json& j) { j["sums"][0]["reduction"] = "mean"; },
+        "expected one of sum, max, same, none, found mean"},
+       {[](Json& j) { j["merged"][0]["scores"] = {"wanda"}; },
+        "layers.1.ranks.0.wanda: is missing"},
+       {[](Json& j) { j["merged"] = "x"; }, "'merged' expected a list"}}));
   const testing::TemporaryFolder folder;
   save_changed(folder.path(), sample.change);
   REQUIRE_THROWS_WITH(ScoreFile::load(folder.path()), Contains(sample.message));

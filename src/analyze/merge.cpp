@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "analyze/merge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "analyze/finish.h"
+#include "analyze/ranking.h"
+#include "core/error.h"
+
+namespace fettle::analyze {
+namespace {
+
+using artifact::LayerScores;
+using artifact::ScoreFile;
+
+std::vector<std::string> all_scores(const ScoreFile& file) {
+  std::vector<std::string> names = file.neuron_scores();
+  for (std::string& name : file.expert_scores()) {
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
+bool has_score(const ScoreFile& file, std::string_view name) {
+  return std::ranges::count(all_scores(file), name) > 0;
+}
+
+// What must be the same, as text, by what it is called.
+std::vector<std::pair<std::string, std::string>> identity(
+    const ScoreFile& file) {
+  const auto option = [&](const std::string& name) {
+    return file.run.contains(name) ? file.run[name].dump() : "none";
+  };
+  std::vector<std::pair<std::string, std::string>> same{
+      {"model", file.model_fingerprint},
+      {"version", file.version},
+      {"scores", fmt::format("{}", fmt::join(all_scores(file), ", "))},
+      {"option seq_len", option("seq_len")}};
+  if (has_score(file, "grad_abs")) {
+    same.emplace_back("option batch_sequences", option("batch_sequences"));
+  }
+  if (has_score(file, "random")) {
+    same.emplace_back("option seed", option("seed"));
+  }
+  return same;
+}
+
+void check_same_run(const MergeInput& first, const MergeInput& other) {
+  const auto expected = identity(first.scores);
+  const auto found = identity(other.scores);
+  // Of the same scores, they have the same entries.
+  for (std::size_t i = 0; i < std::min(expected.size(), found.size()); ++i) {
+    if (expected[i] == found[i]) continue;
+    throw UserError(
+        "merge",
+        other.name,
+        fmt::format(
+            "{}: expected {}, as in {}, found {}; merge what was analyzed "
+            "alike",
+            expected[i].first,
+            expected[i].second,
+            first.name,
+            found[i].second));
+  }
+}
+
+void check_layers(const MergeInput& first, const MergeInput& other) {
+  const auto& a = first.scores.layers;
+  const auto& b = other.scores.layers;
+  const bool same =
+      std::ranges::equal(a, b, [](const LayerScores& x, const LayerScores& y) {
+        return x.widths == y.widths &&
+               std::ranges::equal(
+                   x.sums, y.sums, [](const auto& p, const auto& q) {
+                     return p.first == q.first &&
+                            p.second.unit == q.second.unit &&
+                            p.second.reduction == q.second.reduction;
+                   });
+      });
+  if (same) return;
+  throw UserError(
+      "merge",
+      other.name,
+      fmt::format(
+          "expected layers and sums as in {}, found others; run fettle analyze "
+          "again",
+          first.name));
+}
+
+void check_mergeable(const MergeInput& input) {
+  for (const LayerScores& layer : input.scores.layers) {
+    for (const auto& [name, sum] : layer.sums) {
+      if (sum.reduction != Reduction::kNone) continue;
+      throw UserError(
+          "merge",
+          input.name,
+          fmt::format(
+              "score {} can't be merged, what it is made of is too large to "
+              "keep; analyze all the data in one run, or without it",
+              name.substr(0, name.find('.'))));
+    }
+  }
+}
+
+std::vector<std::string> checksums(const ScoreFile& file) {
+  const Json list = file.run.value("data_checksums", Json::array());
+  std::vector<std::string> sums;
+  for (const Json& sum : list) sums.push_back(sum.dump());
+  return sums;
+}
+
+void check_no_data_twice(const std::vector<MergeInput>& inputs) {
+  std::map<std::string, std::string> seen;
+  for (const MergeInput& input : inputs) {
+    for (const std::string& sum : checksums(input.scores)) {
+      const auto [found, added] = seen.emplace(sum, input.name);
+      if (added) continue;
+      throw UserError(
+          "merge",
+          input.name,
+          fmt::format(
+              "holds the same data as {}, which would count twice; leave one "
+              "out",
+              found->second));
+    }
+  }
+}
+
+void check_same_values(
+    const artifact::Sum& a,
+    const artifact::Sum& b,
+    const std::string& name,
+    const MergeInput& input) {
+  if (a.values.equal(b.values)) return;
+  throw UserError(
+      "merge",
+      input.name,
+      fmt::format(
+          "sum {} is not the data's and should be the same in all runs, found "
+          "other values; run fettle analyze again",
+          name));
+}
+
+void reduce(LayerScores& into, const MergeInput& input, std::size_t l) {
+  const at::NoGradGuard no_grad;
+  for (auto& [name, sum] : into.sums) {
+    const artifact::Sum& other = input.scores.layers[l].sums.at(name);
+    if (sum.reduction == Reduction::kSame) {
+      check_same_values(sum, other, name, input);
+    } else if (sum.reduction == Reduction::kMax) {
+      sum.values = at::maximum(sum.values, other.values);
+    } else {
+      sum.values = sum.values + other.values;
+    }
+  }
+}
+
+// The names of a run's data files, without their folders.
+std::string data_name(const ScoreFile& file) {
+  std::vector<std::string> names;
+  for (const Json& data : file.run.value("data", Json::array())) {
+    const std::string text =
+        data.is_string() ? data.get<std::string>() : data.dump();
+    names.push_back(std::filesystem::path(text).stem().string());
+  }
+  return fmt::format("{}", fmt::join(names, " + "));
+}
+
+void add_runs(const ScoreFile& file, std::vector<artifact::MergedRun>& runs) {
+  if (!file.merged.empty()) {
+    runs.insert(runs.end(), file.merged.begin(), file.merged.end());
+    return;
+  }
+  artifact::MergedRun run{data_name(file), file.tokens, {}};
+  run.ranks.resize(file.layers.size());
+  for (const std::string& score : data_scores(file)) {
+    const auto ranks = rank_neurons(file, score);
+    for (std::size_t l = 0; l < ranks.size(); ++l) {
+      if (!file.layers[l].widths.empty()) run.ranks[l][score] = ranks[l];
+    }
+  }
+  runs.push_back(std::move(run));
+}
+
+// "math", "math (2)": shards of one file are told apart by a number.
+void number_names(std::vector<artifact::MergedRun>& runs) {
+  std::set<std::string> taken;
+  for (artifact::MergedRun& run : runs) {
+    const std::string name = run.name.empty() ? "data" : run.name;
+    run.name = name;
+    for (int i = 2; !taken.insert(run.name).second; ++i) {
+      run.name = fmt::format("{} ({})", name, i);
+    }
+  }
+}
+
+Json merged_run(const std::vector<MergeInput>& inputs) {
+  Json run = inputs.front().scores.run;
+  for (const char* list : {"data", "data_checksums"}) {
+    run[list] = Json::array();
+    for (const MergeInput& input : inputs) {
+      for (const Json& item : input.scores.run.value(list, Json::array())) {
+        run[list].push_back(item);
+      }
+    }
+  }
+  for (const char* count : {"sequences", "loss_tokens"}) {
+    std::int64_t sum = 0;
+    for (const MergeInput& input : inputs) {
+      sum += input.scores.run.value(count, std::int64_t{0});
+    }
+    run[count] = sum;
+  }
+  return run;
+}
+
+}  // namespace
+
+ScoreFile merge_scores(const std::vector<MergeInput>& inputs) {
+  if (inputs.size() < 2) {
+    throw UserError(
+        "merge",
+        "--merge",
+        fmt::format(
+            "expected two folders of scores or more, found {}", inputs.size()));
+  }
+  check_mergeable(inputs.front());
+  for (const MergeInput& input : inputs) {
+    check_same_run(inputs.front(), input);
+    check_layers(inputs.front(), input);
+  }
+  check_no_data_twice(inputs);
+  ScoreFile merged = inputs.front().scores;
+  merged.run = merged_run(inputs);
+  merged.tokens = 0;
+  merged.merged.clear();
+  for (const MergeInput& input : inputs) {
+    merged.tokens += input.scores.tokens;
+    add_runs(input.scores, merged.merged);
+  }
+  number_names(merged.merged);
+  const std::vector<std::string> names = all_scores(merged);
+  for (std::size_t l = 0; l < merged.layers.size(); ++l) {
+    for (std::size_t i = 1; i < inputs.size(); ++i) {
+      reduce(merged.layers[l], inputs[i], l);
+    }
+    finish_layer(merged.layers[l], names, static_cast<std::int64_t>(l));
+  }
+  return merged;
+}
+
+}  // namespace fettle::analyze
