@@ -65,7 +65,7 @@ class Builder {
     return files;
   }
 
-  // A repair by ridge reads the calibration data, unless the stage names its
+  // A repair by fitting reads the calibration data, unless the stage names its
   // own.
   std::vector<std::pair<std::string, Files>> trim_data(
       const RecipeStage& stage) const {
@@ -74,7 +74,9 @@ class Builder {
         return a.starts_with(option);
       });
     };
-    if (!given("--repair=ridge") || given("--data=")) return {};
+    if (!(given("--repair=ridge") || given("--repair=joint")) ||
+        given("--data="))
+      return {};
     return {{"--data", need(recipe_.calibration, stage)}};
   }
 

@@ -28,7 +28,8 @@ const std::map<std::string, trim::Repair> kRepairs{
     {"none", trim::Repair::kNone},
     {"constant", trim::Repair::kConstant},
     {"ridge", trim::Repair::kRidge},
-    {"ridge+constant", trim::Repair::kRidgeConstant}};
+    {"ridge+constant", trim::Repair::kRidgeConstant},
+    {"joint", trim::Repair::kJoint}};
 const std::map<std::string, bool> kRepairInputs{
     {"original", false}, {"trimmed", true}};
 
@@ -101,9 +102,11 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
       f.repair,
       kRepairs,
       "constant: each expert keeps the mean output of what it lost; ridge: its "
-      "down_proj is fitted to its old output on --data");
-  app.add_option("--data", f.data, "JSONL files of the ridge repair");
-  app.add_option("--tokens", f.tokens, "Tokens of the ridge repair; 0: all")
+      "down_proj is fitted to its old output on --data; joint: those of a "
+      "layer "
+      "are fitted together to the layer's old output");
+  app.add_option("--data", f.data, "JSONL files of the repair");
+  app.add_option("--tokens", f.tokens, "Tokens of the repair; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--seq-len", f.seq_len, "Tokens of a window")
@@ -146,6 +149,7 @@ trim::RidgeOptions TrimFlags::ridge_options() const {
   trim::RidgeOptions result = ridge;
   result.trimmed_inputs = kRepairInputs.at(repair_inputs);
   result.constant = trim::adds_constants(repair_kind());
+  result.joint = repair_kind() == trim::Repair::kJoint;
   return result;
 }
 
@@ -163,10 +167,11 @@ void TrimFlags::check(bool scores_given, bool plan_only) const {
     refuse("--scores", "repair constant takes the scores' mean activations");
   }
   if (trim::fits_down(repair_kind()) && data.empty() && !plan_only) {
-    refuse("--data", "repair ridge needs calibration data: name files");
+    refuse(
+        "--data", "repair ridge and joint need calibration data: name files");
   }
   if (!trim::fits_down(repair_kind()) && !data.empty()) {
-    refuse("--data", "only repair ridge reads data; leave it out");
+    refuse("--data", "only repair ridge and joint read data; leave it out");
   }
 }
 

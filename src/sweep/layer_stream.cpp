@@ -36,9 +36,12 @@ at::Tensor LayerStream::compute(const Pass& pass, std::int64_t m) const {
   return model::decoder_layer(context, pass.weights, inputs(m));
 }
 
-void LayerStream::look(const Pass& pass) {
+void LayerStream::look(const Pass& pass, const Seen& seen) {
   const at::NoGradGuard no_grad;
-  for (std::int64_t m = 0; m < micro_batches(); ++m) compute(pass, m);
+  for (std::int64_t m = 0; m < micro_batches(); ++m) {
+    const at::Tensor outputs = compute(pass, m);
+    if (seen) seen(m, outputs);
+  }
 }
 
 void LayerStream::advance(const Pass& pass) {

@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "model/causal_lm.h"
@@ -34,8 +35,10 @@ class LayerStream {
     model::MoeTap* tap = nullptr;
   };
 
-  // Computes the layer for the tap alone: its inputs stay.
-  void look(const Pass& pass);
+  // Computes the layer for the tap alone: its inputs stay. `seen`, if any, is
+  // told of the outputs [N, H] of each micro-batch after the tap was.
+  using Seen = std::function<void(std::int64_t, const at::Tensor&)>;
+  void look(const Pass& pass, const Seen& seen = {});
   // Computes the layer; its outputs become the next layer's inputs.
   void advance(const Pass& pass);
 

@@ -13,6 +13,7 @@
 #include "trim/allowance.h"
 #include "trim/mixed.h"
 #include "trim/piles.h"
+#include "trim/stock_shape.h"
 
 namespace fettle::trim {
 namespace {
@@ -22,8 +23,13 @@ namespace {
 }
 
 void check_widths(const TrimOptions& options) {
-  if (options.widths != Widths::kFree && options.unit != Unit::kNeuron) {
-    refuse("widths", "equal widths go with unit neuron alone");
+  const bool stock =
+      options.widths == Widths::kUniform && options.unit == Unit::kMixed;
+  if (options.widths != Widths::kFree && options.unit != Unit::kNeuron &&
+      !stock) {
+    refuse(
+        "widths",
+        "equal widths go with unit neuron, and uniform with unit mixed");
   }
   if (options.widths != Widths::kFree && options.scope == Scope::kExpert) {
     refuse(
@@ -127,16 +133,31 @@ std::vector<PoolNeed> needs_of(
     const TrimOptions& options) {
   std::vector<PoolNeed> needs;
   for (const Pool& pool : pools) {
-    if (options.unit == Unit::kMixed) {
-      needs.push_back(
-          {mixed_cost(pool, options.bytes),
-           mixed_floor(pool, config, options),
-           &pool.name});
-    } else {
+    if (options.unit != Unit::kMixed) {
       needs.push_back({pool.cost(), pool.floor_cost(), &pool.name});
+      continue;
     }
+    const std::int64_t floor = options.widths == Widths::kUniform
+                                   ? stock_floor(pool, config, options)
+                                   : mixed_floor(pool, config, options);
+    needs.push_back({mixed_cost(pool, options.bytes), floor, &pool.name});
   }
   return needs;
+}
+
+// How much each pile keeps; the pool loses piles that go whole.
+std::vector<std::int64_t> fill_pool(
+    Pool& pool,
+    const model::ModelConfig& config,
+    const TrimOptions& options,
+    std::int64_t capacity) {
+  if (options.unit == Unit::kMixed) {
+    return options.widths == Widths::kUniform
+               ? fill_stock(pool, config, options, capacity)
+               : fill_mixed(pool, config, options, capacity);
+  }
+  return fill(
+      pool.piles, {.capacity = capacity, .nearest = options.keep.has_value()});
 }
 
 }  // namespace
@@ -150,7 +171,7 @@ artifact::TrimPlan plan_trim(
                                 ? expert_pools(scores, config, options)
                                 : neuron_pools(scores, config, options);
   check_values(pools, options);
-  join_widths(pools, options.widths);
+  if (options.unit == Unit::kNeuron) join_widths(pools, options.widths);
   const auto allowed =
       capacities(needs_of(pools, config, options), config, options);
   artifact::TrimPlan plan;
@@ -160,12 +181,7 @@ artifact::TrimPlan plan_trim(
     plan.layers.push_back({{}, layer.sparse ? layer.top_k : 0});
   }
   for (std::size_t p = 0; p < pools.size(); ++p) {
-    const auto kept = options.unit == Unit::kMixed
-                          ? fill_mixed(pools[p], config, options, allowed[p])
-                          : fill(
-                                pools[p].piles,
-                                {.capacity = allowed[p],
-                                 .nearest = options.keep.has_value()});
+    const auto kept = fill_pool(pools[p], config, options, allowed[p]);
     apply(pools[p], kept, config, plan);
   }
   return plan;

@@ -22,7 +22,8 @@ enum class Scope { kExpert, kLayer, kGlobal };
 // cutting neurons.
 enum class Unit { kNeuron, kExpert, kMixed };
 // Which experts' widths must be equal, as far as there are neurons: those that
-// compete keep the width at which the sum of what they keep is best.
+// compete keep the width at which the sum of what they keep is best. kUniform
+// with unit kMixed: all layers keep one number of experts too.
 enum class Widths { kFree, kPerLayer, kUniform };
 // How scores are made comparable between layers: as they are, their square
 // root, or divided by their layer's mean.

@@ -5,7 +5,7 @@ namespace fettle::trim {
 
 std::string_view name_of(Repair repair) {
   constexpr std::string_view kNames[] = {
-      "none", "constant", "ridge", "ridge+constant"};
+      "none", "constant", "ridge", "ridge+constant", "joint"};
   return kNames[static_cast<int>(repair)];
 }
 
@@ -14,7 +14,8 @@ bool adds_constants(Repair repair) {
 }
 
 bool fits_down(Repair repair) {
-  return repair == Repair::kRidge || repair == Repair::kRidgeConstant;
+  return repair == Repair::kRidge || repair == Repair::kRidgeConstant ||
+         repair == Repair::kJoint;
 }
 
 }  // namespace fettle::trim

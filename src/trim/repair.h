@@ -10,10 +10,12 @@
 namespace fettle::trim {
 
 // constant: the mean output over the calibration tokens of what an expert lost
-// is added to its output before the router weighs it. ridge: down_proj is
-// fitted anew to the expert's whole output (see ridge.h). Both: fitted
-// together.
-enum class Repair { kNone, kConstant, kRidge, kRidgeConstant };
+// is added to its output before the router weighs it. ridge: each down_proj is
+// fitted anew to its expert's whole output (see ridge.h). Both: fitted
+// together. joint: all experts of a layer are fitted together to the whole
+// layer's output behind untrimmed layers; best where whole experts go, and
+// takes the square of a layer's kept neurons in memory.
+enum class Repair { kNone, kConstant, kRidge, kRidgeConstant, kJoint };
 
 std::string_view name_of(Repair repair);  // "ridge+constant"
 bool adds_constants(Repair repair);
@@ -29,6 +31,9 @@ struct RidgeOptions {
   bool trimmed_inputs = false;
   // Whether a constant output of each expert is fitted with it.
   bool constant = false;
+  // Fit all experts of a layer together; the inputs are the trimmed ones then,
+  // and there is no constant.
+  bool joint = false;
   store::ActivationStoreOptions activations = {};
 };
 

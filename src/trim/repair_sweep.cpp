@@ -20,6 +20,13 @@ std::vector<std::int64_t> kept_experts_of(const artifact::LayerPlan& plan) {
   return experts;
 }
 
+// Two streams share the memory for activations.
+store::ActivationStoreOptions shared_store(const RidgeOptions& options) {
+  store::ActivationStoreOptions result = options.activations;
+  if (options.joint) result.ram_bytes /= 2;
+  return result;
+}
+
 std::int64_t kept_width(const artifact::ExpertPlan& expert) {
   return static_cast<std::int64_t>(expert.neurons.size());
 }
@@ -36,13 +43,14 @@ RepairSweep::RepairSweep(
       plan_(plan),
       trimmed_(trimmed),
       options_(options),
-      stream_(model, data, options.activations) {
+      stream_(model, data, shared_store(options)) {
   if (stream_.tokens() == 0) {
     throw UserError(
         "trim",
         "data",
         "expected at least one token of calibration data, found none");
   }
+  if (options.joint) original_.emplace(model, data, shared_store(options));
   report_.tokens = stream_.tokens();
   report_.error_left.assign(plan.layers.size(), 0.0);
 }
@@ -50,7 +58,8 @@ RepairSweep::RepairSweep(
 const RepairedLayer& RepairSweep::layer(std::int64_t layer) {
   FETTLE_ASSERT(next_ <= layer + 1);
   while (next_ <= layer) {
-    pass_layer(next_, next_ + 1 == model_.config().num_layers());
+    const bool last = next_ + 1 == model_.config().num_layers();
+    options_.joint ? pass_layer_jointly(next_, last) : pass_layer(next_, last);
     ++next_;
   }
   return current_;
@@ -197,8 +206,15 @@ std::int64_t repair_bytes(
                4 * hidden * kept));
       repaired += 4 * hidden * kept;
     }
+    if (options.joint) {
+      // The fp32 sums, then fp64 with the matrix, its shift and its factor.
+      moments = 4 * kept_neurons * (kept_neurons + hidden);
+      solving = 8 * kept_neurons * (3 * kept_neurons + 3 * hidden);
+      repaired = 4 * hidden * kept_neurons;
+    }
     std::int64_t layer = moments + solving + repaired;
-    if (options.trimmed_inputs) layer += 3 * 4 * hidden * kept_neurons;
+    if (options.trimmed_inputs || options.joint)
+      layer += 3 * 4 * hidden * kept_neurons;
     most = std::max(most, layer);
   }
   return most;

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "artifact/trim_plan.h"
@@ -56,6 +57,8 @@ class RepairSweep {
 
  private:
   void pass_layer(std::int64_t layer, bool last);
+  void pass_layer_jointly(std::int64_t layer, bool last);
+  void refit_jointly(std::int64_t layer, const model::LayerWeights& cut);
   // The moments of the plan's expert i are those of expert slots[i].
   void refit_layer(
       std::int64_t layer,
@@ -74,7 +77,8 @@ class RepairSweep {
   const artifact::TrimPlan& plan_;
   const model::ModelConfig& trimmed_;
   RidgeOptions options_;
-  sweep::LayerStream stream_;
+  sweep::LayerStream stream_;  // behind trimmed layers, if so asked for
+  std::optional<sweep::LayerStream> original_;  // of a joint repair
   std::int64_t next_ = 0;
   RepairedLayer current_;
   RepairReport report_;

@@ -20,8 +20,8 @@ Split split_neurons(const std::vector<std::int64_t>& kept, std::int64_t width) {
   return {index, cut.nonzero().view({-1})};
 }
 
-// (a + lambda I)^-1 b, a [S, S] symmetric, b [S, H]. Raises lambda where that
-// is needed.
+}  // namespace
+
 at::Tensor solve_ridge(
     const at::Tensor& a, const at::Tensor& b, double& lambda) {
   const double scale = a.diagonal().mean().item<double>();
@@ -38,8 +38,6 @@ at::Tensor solve_ridge(
     lambda *= 10;
   }
 }
-
-}  // namespace
 
 Refit refit_down(
     const at::Tensor& down,

@@ -110,8 +110,10 @@ TrimResult trim_model(
   if (fits_down(options.repair)) {
     RidgeOptions ridge = options.ridge->options;
     ridge.constant = options.repair == Repair::kRidgeConstant;
+    ridge.joint = options.repair == Repair::kJoint;
     record["ridge_lambda"] = ridge.lambda;
-    record["repair_inputs"] = ridge.trimmed_inputs ? "trimmed" : "original";
+    record["repair_inputs"] =
+        ridge.trimmed_inputs || ridge.joint ? "trimmed" : "original";
     sweep.emplace(
         options.ridge->model, plan, config, options.ridge->data, ridge);
     repairs.sweep = &*sweep;

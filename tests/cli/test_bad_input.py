@@ -197,9 +197,9 @@ def test_repair_and_data_belong_together(fettle, scores, tmp_path):
     trim = ("trim", MODEL, "--scores", scores, "--keep", 0.5, "--out",
             tmp_path / "out", "--quiet")
     alone = fettle(*trim, "--repair", "ridge")
-    assert alone.status == 2 and "needs calibration data" in alone.err
+    assert alone.status == 2 and "need calibration data" in alone.err
     unread = fettle(*trim, "--data", HELD)
-    assert unread.status == 2 and "only repair ridge" in unread.err
+    assert unread.status == 2 and "only repair ridge and joint" in unread.err
     assert not (tmp_path / "out").exists()
 
 

@@ -62,6 +62,8 @@ def test_result_under_a_tight_budget_is_the_same(fettle):
     ("--repair", "ridge", "--data", HELD, "--tokens", 2048),
     ("--repair", "ridge+constant", "--data", HELD, "--tokens", 2048,
      "--repair-inputs", "trimmed"),
+    ("--unit", "mixed", "--widths", "uniform", "--repair", "joint", "--data",
+     HELD, "--tokens", 2048),
 ])
 def test_trim_and_evaluate(fettle, scores, tmp_path, arguments):
     out = tmp_path / "trimmed"

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "core/rng.h"
 #include "scores.h"
@@ -144,6 +146,93 @@ TEST_CASE("A share of a mixed plan is a share of its bytes") {
   REQUIRE(
       kept_widths(plan_trim(sample_mixed_scores(), config_of(4), options))[0] ==
       Kept{2, 2, 2});
+}
+
+TEST_CASE("The best shape of equal experts is found") {
+  // Layer 0: two experts hold nearly all; layer 1: all first neurons do.
+  const auto scores = neuron_scores(
+      config_of(4),
+      {{50, 50, /**/ 1, 1, /**/ 50, 50, /**/ 1, 1},
+       {9, 1, /**/ 9, 1, /**/ 9, 1, /**/ 9, 1}});
+  TrimOptions options = mixed_options(20 + 100);
+  options.widths = Widths::kUniform;
+  // Two experts of width 2 lose 4 + 20; four of width 1 do not fit.
+  const auto plan = plan_trim(scores, config_of(4), options);
+  REQUIRE(kept_widths(plan) == Rows{{2, 2}, {2, 2}});
+  REQUIRE(kept_experts(plan, 0) == Kept{0, 2});
+  REQUIRE(kept_experts(plan, 1) == Kept{0, 1});
+  // Now they do, and lose 102 + 4; two experts at five times their sum 120.
+  options.exchange_rate = 5;
+  options.budget = 20 + 120;
+  REQUIRE(
+      kept_widths(plan_trim(scores, config_of(4), options)) ==
+      Rows{{1, 1, 1, 1}, {1, 1, 1, 1}});
+  options.exchange_rate = 4;
+  REQUIRE(
+      kept_widths(plan_trim(scores, config_of(4), options)) ==
+      Rows{{2, 2}, {2, 2}});
+  options.budget = 20 + 4 * 5 - 1;
+  REQUIRE_THROWS_WITH(
+      plan_trim(scores, config_of(4), options), Contains("(40 bytes)"));
+}
+
+// Of two layers of six experts with five neurons: the sum of what is kept when
+// each layer keeps its `experts` best ones, `width` neurons wide.
+double kept_sum(
+    const std::vector<std::vector<float>>& values,
+    std::size_t experts,
+    std::size_t width) {
+  double sum = 0;
+  for (const auto& layer : values) {
+    std::vector<std::vector<float>> rows;
+    for (int e = 0; e < 6; ++e) {
+      rows.emplace_back(layer.begin() + 5 * e, layer.begin() + 5 * e + 5);
+      std::ranges::sort(rows.back(), std::greater<>());
+    }
+    const auto total = [](const std::vector<float>& row, std::size_t count) {
+      return std::accumulate(row.begin(), row.begin() + count, 0.0);
+    };
+    std::ranges::sort(
+        rows, std::greater<>(), [&](const auto& row) { return total(row, 5); });
+    for (std::size_t e = 0; e < experts; ++e) sum += total(rows[e], width);
+  }
+  return sum;
+}
+
+TEST_CASE("No other shape of equal experts keeps more, for random scores") {
+  fettle::testing::TinyModelOptions six;
+  six.changes = {{"num_experts", 6}, {"moe_intermediate_size", 5}};
+  const auto config = fettle::testing::tiny_config(six);
+  Rng rng(9);
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::vector<float>> values(2, std::vector<float>(30));
+    for (auto& layer : values) {
+      for (float& v : layer) v = static_cast<float>(std::exp(rng.normal()));
+    }
+    TrimOptions options =
+        mixed_options(40 + static_cast<std::int64_t>(rng.below(641)));
+    options.widths = Widths::kUniform;
+    const auto plan = plan_trim(neuron_scores(config, values), config, options);
+    const Rows widths = kept_widths(plan);
+    REQUIRE(widths[0] == widths[1]);
+    REQUIRE(widths[0] == Kept(widths[0].size(), widths[0][0]));
+    double found = 0;
+    for (std::size_t l = 0; l < 2; ++l) {
+      for (const auto& expert : plan.layers[l].experts) {
+        for (const std::int64_t k : expert.neurons) {
+          found += values[l][5 * expert.expert + k];
+        }
+      }
+    }
+    double best = 0;
+    for (std::int64_t experts = 2; experts <= 6; ++experts) {
+      const std::int64_t left = *options.budget - 20 - 2 * experts * 5;
+      if (left < 0) continue;
+      const auto width = std::min<std::int64_t>(left / (2 * experts * 10), 5);
+      best = std::max(best, kept_sum(values, experts, width));
+    }
+    REQUIRE(found == Approx(best));
+  }
 }
 
 TEST_CASE("Mixed options that make no sense are refused") {

@@ -140,8 +140,11 @@ TEST_CASE("Equal widths that make no sense are refused") {
   const auto sample = GENERATE(values<Case>({
       {[](TrimOptions& o) { o.scope = Scope::kExpert; }, "scope expert keeps"},
       {[](TrimOptions& o) { o.scope = Scope::kLayer; }, "needs scope global"},
-      {[](TrimOptions& o) { o.unit = Unit::kExpert; }, "unit neuron alone"},
-      {[](TrimOptions& o) { o.unit = Unit::kMixed; }, "unit neuron alone"},
+      {[](TrimOptions& o) { o.unit = Unit::kExpert; }, "go with unit neuron"},
+      {[](TrimOptions& o) {
+         o.unit = Unit::kMixed, o.widths = Widths::kPerLayer;
+       },
+       "go with unit neuron"},
   }));
   TrimOptions options = equal_widths(Widths::kUniform, 0.5);
   sample.change(options);

@@ -229,6 +229,77 @@ TEST_CASE("With experts gone, repair sees the tokens that come to the rest") {
       1e-4));
 }
 
+TEST_CASE("A joint fit is the least squares of the layer's output") {
+  const TinyModel tiny;
+  model::CausalLm model(tiny.path(), {});
+  artifact::TrimPlan plan = plan_of(model.reader(), {0, 2, 5});
+  plan.layers[0] = plan_of(model.reader(), {0, 1, 2, 3, 4, 5}).layers[0];
+  // Expert 1 of the last layer is gone, with its row of the router.
+  plan.layers[1].experts.erase(plan.layers[1].experts.begin() + 1);
+  const auto made =
+      trim(tiny, plan, Repair::kJoint, {.lambda = 0.01}, GENERATE(16, 256));
+  const TemporaryFolder sliced;
+  trim_model(model.reader(), plan, {}, sliced.path());
+  model::CausalLm cut(sliced.path(), {});
+
+  // Features of the cut layer, 0 where a token did not choose the expert.
+  struct Features : sweep::Observer {
+    at::Tensor values = at::zeros({12 * 16, 9}, at::kDouble);
+    std::int64_t micro_batch = 0;
+    bool wants_experts() const override { return true; }
+    void on_expert(std::int64_t l, const model::ExpertView& view) override {
+      if (l != 1) return;
+      const at::Tensor f = view.h * view.weight.unsqueeze(1);
+      values.narrow(1, 3 * view.expert, 3)
+          .index_copy_(0, view.tokens, f.to(at::kDouble));
+    }
+  } features;
+  sweep::Sweep before(model, sample_tokens(1024), {});
+  before.forward({}, {});
+  sweep::Sweep after(cut, sample_tokens(1024), {});
+  sweep::Observer* const observers[] = {&features};
+  after.forward(observers, {});
+  const at::Tensor error = (before.hidden(0) - after.hidden(0)).to(at::kDouble);
+  const at::Tensor& f = features.values;
+  const at::Tensor gram = at::mm(f.t(), f);
+  const double lambda = 0.01 * gram.diagonal().mean().item<double>();
+  const at::Tensor change = at::linalg_solve(
+      gram + lambda * at::eye(9, at::kDouble), at::mm(f.t(), error));
+  const model::ModelReader found(made->folder.path());
+  const model::ModelReader sliced_reader(sliced.path());
+  for (std::int64_t e = 0; e < 3; ++e) {
+    const model::WeightId id{Role::kExpertDown, 1, e};
+    const at::Tensor expected =
+        sliced_reader.read(id).to(at::kDouble) + change.narrow(0, 3 * e, 3).t();
+    // fp32 sums, magnified by at most 1 / lambda.
+    REQUIRE(at::allclose(found.read(id).to(at::kDouble), expected, 1e-4, 1e-4));
+    const model::WeightId below{Role::kExpertDown, 0, e};
+    REQUIRE(found.read(below).equal(model.reader().read(below)));
+  }
+  // What is left of the error is what the repaired model still has.
+  model::CausalLm repaired(made->folder.path(), {});
+  sweep::Sweep again(repaired, sample_tokens(1024), {});
+  again.forward({}, {});
+  const double left =
+      (before.hidden(0) - again.hidden(0)).square().sum().item<double>() /
+      error.square().sum().item<double>();
+  REQUIRE(left < 0.9);
+  REQUIRE(made->result.repair->error_left[1] == Approx(left).epsilon(1e-3));
+  REQUIRE(made->result.repair->error_left[0] == 0);
+  REQUIRE(made->result.repair->refitted == 3);
+}
+
+TEST_CASE("A joint fit makes up for layers below") {
+  // Layer 0 is cut to the bone; layer 1 has all its neurons.
+  const TinyModel tiny;
+  model::CausalLm model(tiny.path(), {});
+  artifact::TrimPlan plan = plan_of(model.reader(), {0, 1, 2, 3, 4, 5});
+  for (auto& expert : plan.layers[0].experts) expert.neurons = {0};
+  const auto made = trim(tiny, plan, Repair::kJoint, {.lambda = 1e-3});
+  REQUIRE(made->result.repair->error_left[1] > 0);
+  REQUIRE(made->result.repair->error_left[1] < 0.9);
+}
+
 TEST_CASE("Experts that no token chose are cut and counted") {
   TinyModelOptions options;
   // Expert 3's router row is opposed to expert 0's, and the others are between:
