@@ -170,8 +170,20 @@ Heads slice(const Heads& heads, std::int64_t begin, std::int64_t end) {
   return {part(heads.query), part(heads.key), part(heads.value)};
 }
 
+// [N, heads Dv]. ATen's fused attention serves devices; on the CPU it computes
+// what causality hides and is slow at narrow heads.
 at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
   const auto& starts = context.tokens.starts;
+  if (heads.query.is_cpu() && heads.query.scalar_type() == at::kFloat) {
+    const at::Tensor out = causal_attention(
+        heads.query,
+        heads.key,
+        heads.value.contiguous(),
+        {starts,
+         context.config.layers[context.layer].sliding_window,
+         context.config.attention.softmax_scale});
+    return out.reshape({out.size(0), out.size(1) * out.size(2)});
+  }
   if (equal_lengths(starts)) {
     return attend_packed(context, heads, context.tokens.sequences());
   }
@@ -191,7 +203,7 @@ at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
   KvCache& cache = *context.cache;
   const std::int64_t past = cache.length;
   cache.append(heads.key, heads.value);
-  if (past == 0) return attend_packed(context, heads, 1);
+  if (past == 0) return attend_sequences(context, heads);
   FETTLE_ASSERT(heads.query.size(0) == 1);
   const std::int64_t seen =
       window > 0 ? std::min(window, cache.length) : cache.length;

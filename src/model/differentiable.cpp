@@ -3,6 +3,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "kernels/attention.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -67,6 +68,37 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
   }
 };
 
+struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& q,
+      const at::Tensor& k,
+      const at::Tensor& v,
+      const std::vector<std::int64_t>& starts,
+      std::int64_t window,
+      double scale) {
+    const auto result = kernels::attention(q, k, v, {starts, window, scale});
+    ctx->save_for_backward({q, k, v, result.out, result.lse});
+    ctx->saved_data["starts"] = starts;
+    ctx->saved_data["window"] = window;
+    ctx->saved_data["scale"] = scale;
+    return result.out;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto d = kernels::attention_backward(
+        grads[0].contiguous(),
+        {saved[3], saved[4]},
+        saved[0],
+        saved[1],
+        saved[2],
+        {ctx->saved_data["starts"].toIntVector(),
+         ctx->saved_data["window"].toInt(),
+         ctx->saved_data["scale"].toDouble()});
+    return {d.dq, d.dk, d.dv, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
 struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
     ctx->save_for_backward({gate_up});
@@ -89,6 +121,15 @@ at::Tensor apply_rotary(
   const std::int64_t start = x.size(2) - 2 * tables.cos.size(1);
   return RotaryFunction::apply(
       x, tables.cos, tables.sin, pairing == RopePairing::kInterleaved, start);
+}
+
+at::Tensor causal_attention(
+    const at::Tensor& q,
+    const at::Tensor& k,
+    const at::Tensor& v,
+    const kernels::AttentionOptions& options) {
+  return AttentionFunction::apply(
+      q, k, v, options.starts, options.window, options.scale);
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/attention.h"
 #include "model/decoder_layer.h"
 #include "model/layer_weights.h"
 
@@ -16,6 +17,14 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 // ones pass through. x: [N, heads, D], D >= R = 2 * tables.cos.size(1).
 at::Tensor apply_rotary(
     const at::Tensor& x, const RotaryTables& tables, RopePairing pairing);
+
+// Causal attention of packed sequences on the CPU in float32; see
+// kernels/attention.h for shapes.
+at::Tensor causal_attention(
+    const at::Tensor& q,
+    const at::Tensor& k,
+    const at::Tensor& v,
+    const kernels::AttentionOptions& options);
 
 // silu(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
 at::Tensor swiglu(const at::Tensor& gate_up);
