@@ -238,6 +238,15 @@ std::int64_t analyze_bytes(
     const ScoreMethod& method = find_score(name);
     bytes += 8 * method.neuron_sums * neurons;
     if (method.unit == Unit::kNeuron) bytes += 4 * neurons;
+  }
+  return bytes + analyze_layer_bytes(config, scores);
+}
+
+std::int64_t analyze_layer_bytes(
+    const model::ModelConfig& config, const std::vector<std::string>& scores) {
+  std::int64_t bytes = 0;
+  for (const std::string& name : scores) {
+    const ScoreMethod& method = find_score(name);
     if (method.layer_bytes != nullptr) bytes += method.layer_bytes(config);
   }
   return bytes;

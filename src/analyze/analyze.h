@@ -50,6 +50,10 @@ bool needs_one_chunk(const std::vector<std::string>& scores);
 std::int64_t analyze_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores);
 
+// Of these, the most that lie on the device while a layer is in use.
+std::int64_t analyze_layer_bytes(
+    const model::ModelConfig& config, const std::vector<std::string>& scores);
+
 // Tokens of a chunk, for data whose activations don't fit into the RAM of
 // `plan`: as many as do fit, if reading `weight_bytes` of weights again for
 // each chunk moves less than spilling. 0: all at once.

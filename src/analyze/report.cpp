@@ -110,7 +110,7 @@ mustache::data overlap_tables(const Json& overlap) {
         // From white at no overlap to blue at a whole one.
         cell["colour"] = fmt::format(
             "rgba(74, 111, 165, {:.2f})", std::clamp(share, 0.0, 1.0));
-        cell["ink"] = share > 0.6 ? "#fff" : "#1b2430";
+        cell["ink"] = share > 0.85 ? "#fff" : "#1b2430";
         cells.push_back(cell);
       }
       mustache::data row;

@@ -93,6 +93,8 @@ class Analyze : public Command {
     workload.backward = analyze::needs_backward(options_.scores);
     workload.extra_bytes =
         analyze::analyze_bytes(reader.config(), options_.scores);
+    workload.extra_vram_bytes =
+        analyze::analyze_layer_bytes(reader.config(), options_.scores);
     return workload;
   }
 

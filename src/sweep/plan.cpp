@@ -93,7 +93,9 @@ std::int64_t SweepPlan::ram_bytes() const {
 }
 
 std::int64_t SweepPlan::vram_bytes() const {
-  return global_bytes + layer_bytes + resident_bytes + working_bytes;
+  const std::int64_t extra =
+      workload.device.is_cpu() ? 0 : workload.extra_vram_bytes;
+  return global_bytes + layer_bytes + resident_bytes + working_bytes + extra;
 }
 
 std::string SweepPlan::summary() const {
@@ -196,8 +198,9 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
     return;
   }
   const double vram = static_cast<double>(*budget.vram) * kUsable;
-  const auto fixed =
-      static_cast<double>(sizes.globals + sizes.layers + sizes.head);
+  const auto fixed = static_cast<double>(
+      sizes.globals + sizes.layers + sizes.head +
+      plan.workload.extra_vram_bytes);
   const double needed =
       fixed +
       static_cast<double>(smallest_batch(plan.workload) * sizes.per_token);

@@ -25,7 +25,8 @@ struct Workload {
   std::int64_t tokens = 0;            // of one sweep
   std::int64_t longest_sequence = 0;  // tokens
   bool backward = false;
-  std::int64_t extra_bytes = 0;  // what the stage itself keeps in RAM
+  std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
+  std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
   at::Device device = at::kCPU;
   at::ScalarType compute_type = at::kFloat;
   // Most tokens of a micro-batch; a longer sequence stands alone.

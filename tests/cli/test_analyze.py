@@ -83,6 +83,18 @@ def test_a_run_without_resume_starts_again(fettle, whole, killed, tmp_path):
     assert (out / ARRAYS).read_bytes() != (whole / ARRAYS).read_bytes()
 
 
+def test_moments_keep_to_the_budget(fettle, tmp_path):
+    done = fettle("analyze", MODEL, "--data", TRAIN, "--scores", "obs,heapr",
+                  "--tokens", 4096, "--seq-len", 128, "--ram", "256MiB",
+                  "--out", tmp_path / "tight", "--quiet", "--json", "-")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["peak_ram_bytes"] < 256 << 20
+    done = fettle("analyze", MODEL, "--data", TRAIN, "--scores", "obs",
+                  "--tokens", 4096, "--seq-len", 128, "--chunk-tokens", 1024,
+                  "--out", tmp_path / "chunks", "--quiet")
+    assert done.status == 1 and "all tokens in one chunk" in done.err
+
+
 def test_domains_are_merged(fettle, whole, tmp_path):
     other, merged = tmp_path / "other", tmp_path / "merged"
     done = fettle("analyze", MODEL, "--data", HELD, "--out", other, *CHUNKS)

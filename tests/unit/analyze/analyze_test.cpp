@@ -207,6 +207,26 @@ TEST_CASE("Memory beside the sweeps is told") {
       48 * 24 + 4 * (4 * 36 + 64) + 8 * 64 + 8 * at::get_num_threads() * work);
 }
 
+TEST_CASE("What a score holds of a layer on a card is planned for") {
+  const TinyModel tiny;
+  const model::ModelReader reader(tiny.path());
+  sweep::Workload workload;
+  workload.device = at::Device(at::kCUDA, 0);
+  workload.tokens = 100;
+  workload.longest_sequence = 10;
+  const sweep::Budget budget{.ram = 1 << 30, .vram = 1 << 30};
+  const auto before = sweep::plan_sweep(reader, workload, budget);
+  workload.extra_vram_bytes =
+      analyze_layer_bytes(reader.config(), {"grad_abs", "wanda"});
+  REQUIRE(workload.extra_vram_bytes == 3 * 4 * 8 * 24);
+  const auto after = sweep::plan_sweep(reader, workload, budget);
+  REQUIRE(
+      after.vram_bytes() == before.vram_bytes() + workload.extra_vram_bytes);
+  workload.extra_vram_bytes = 1 << 30;
+  REQUIRE_THROWS_WITH(
+      sweep::plan_sweep(reader, workload, budget), Contains("--vram"));
+}
+
 TEST_CASE("A chunk holds what fits into memory, where that moves less") {
   sweep::SweepPlan plan;
   plan.workload.tokens = 1000;
