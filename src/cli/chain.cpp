@@ -65,8 +65,8 @@ class Builder {
     return files;
   }
 
-  // A repair by fitting reads the calibration data, unless the stage names its
-  // own.
+  // A repair by fitting, or a merge, reads the calibration data, unless the
+  // stage names its own.
   std::vector<std::pair<std::string, Files>> trim_data(
       const RecipeStage& stage) const {
     const auto given = [&](std::string_view option) {
@@ -74,9 +74,9 @@ class Builder {
         return a.starts_with(option);
       });
     };
-    if (!(given("--repair=ridge") || given("--repair=joint")) ||
-        given("--data="))
-      return {};
+    const bool reads = given("--repair=ridge") || given("--repair=joint") ||
+                       given("--merge=m_smoe") || given("--merge=hc_smoe");
+    if (!reads || given("--data=")) return {};
     return {{"--data", need(recipe_.calibration, stage)}};
   }
 

@@ -83,8 +83,8 @@ class Trim : public Command {
     if (plan_only_) {
       result = trim::trimmed_size(*reader, plan, repair);
       plan.save(folder.path() / "trim_plan.json");
-    } else if (trim::fits_down(repair)) {
-      result = repair_and_trim(
+    } else if (!flags_.data.empty()) {
+      result = trim_with_data(
           session, std::move(reader), plan, options, folder.path());
     } else {
       result = trim::trim_model(*reader, plan, options, folder.path());
@@ -114,12 +114,13 @@ class Trim : public Command {
     return trim::plan_trim(*scores_, reader.config(), options);
   }
 
-  trim::TrimResult repair_and_trim(
+  trim::TrimResult trim_with_data(
       Session& session,
       std::unique_ptr<model::ModelReader> reader,
       const artifact::TrimPlan& plan,
       trim::TrimRunOptions options,
       const std::filesystem::path& folder) const {
+    const bool merges = flags_.merge_kind() != trim::Merge::kNone;
     trim::RidgeOptions ridge = flags_.ridge_options();
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto data = sweep::load_calibration(
@@ -130,19 +131,29 @@ class Trim : public Command {
     sweep::Workload workload;
     workload.tokens = sweep::count_tokens(data);
     workload.longest_sequence = sweep::longest(data);
-    workload.extra_bytes = trim::repair_bytes(*reader, plan, ridge);
+    workload.extra_bytes = merges ? trim::merge_bytes(reader->config())
+                                  : trim::repair_bytes(*reader, plan, ridge);
     session.reporter().note(fmt::format(
-        "repair: {} for the covariances of one layer",
+        "{}: {} beside the sweep's own memory",
+        merges ? "merge" : "repair",
         format_bytes(workload.extra_bytes)));
     const OpenModel opened = session.open(std::move(reader), workload);
-    ridge.activations = opened.plan.sweep_options(nullptr).activations;
-    const trim::RidgeInput input{
-        *opened.model,
-        sweep::micro_batches(
-            data,
-            opened.plan.micro_batch_tokens,
-            opened.model->config().vocab_size),
-        ridge};
+    const auto sweep_options = opened.plan.sweep_options(&session.reporter());
+    ridge.activations = sweep_options.activations;
+    auto batches = sweep::micro_batches(
+        data,
+        opened.plan.micro_batch_tokens,
+        opened.model->config().vocab_size);
+    if (merges) {
+      const auto merge = trim::plan_merge(
+          {*opened.model, std::move(batches), sweep_options},
+          plan,
+          flags_.merge_kind());
+      options.merged = &merge.experts;
+      return trim::trim_model(
+          opened.model->reader(), merge.plan, options, folder);
+    }
+    const trim::RidgeInput input{*opened.model, std::move(batches), ridge};
     options.ridge = &input;
     return trim::trim_model(opened.model->reader(), plan, options, folder);
   }

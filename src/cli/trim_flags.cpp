@@ -30,6 +30,10 @@ const std::map<std::string, trim::Repair> kRepairs{
     {"ridge", trim::Repair::kRidge},
     {"ridge+constant", trim::Repair::kRidgeConstant},
     {"joint", trim::Repair::kJoint}};
+const std::map<std::string, trim::Merge> kMerges{
+    {"none", trim::Merge::kNone},
+    {"m_smoe", trim::Merge::kMSmoe},
+    {"hc_smoe", trim::Merge::kHcSmoe}};
 const std::map<std::string, bool> kRepairInputs{
     {"original", false}, {"trimmed", true}};
 
@@ -105,8 +109,16 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
       "down_proj is fitted to its old output on --data; joint: those of a "
       "layer "
       "are fitted together to the layer's old output");
-  app.add_option("--data", f.data, "JSONL files of the repair");
-  app.add_option("--tokens", f.tokens, "Tokens of the repair; 0: all")
+  add_named(
+      app,
+      "--merge",
+      f.merge,
+      kMerges,
+      "Unit expert: average the experts that go into those that stay, which "
+      "are "
+      "the plan's (m_smoe) or chosen by clusters of outputs (hc_smoe)");
+  app.add_option("--data", f.data, "JSONL files of the repair or merge");
+  app.add_option("--tokens", f.tokens, "Tokens of these; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--seq-len", f.seq_len, "Tokens of a window")
@@ -135,6 +147,8 @@ void add_trim_flags(CLI::App& app, TrimFlags& flags) {
 }
 
 trim::Repair TrimFlags::repair_kind() const { return kRepairs.at(repair); }
+
+trim::Merge TrimFlags::merge_kind() const { return kMerges.at(merge); }
 
 trim::TrimOptions TrimFlags::plan_options() const {
   trim::TrimOptions result = options;
@@ -166,12 +180,23 @@ void TrimFlags::check(bool scores_given, bool plan_only) const {
   if (!scores_given && repair_kind() == trim::Repair::kConstant) {
     refuse("--scores", "repair constant takes the scores' mean activations");
   }
-  if (trim::fits_down(repair_kind()) && data.empty() && !plan_only) {
-    refuse(
-        "--data", "repair ridge and joint need calibration data: name files");
+  const bool merges = merge_kind() != trim::Merge::kNone;
+  if (merges && (unit != "expert" || repair != "none" || !plan.empty())) {
+    refuse("--merge", "goes with --unit expert and without --repair or --plan");
   }
-  if (!trim::fits_down(repair_kind()) && !data.empty()) {
-    refuse("--data", "only repair ridge and joint read data; leave it out");
+  if (merges && plan_only) {
+    refuse("--merge", "is no part of a plan; leave --plan-only out");
+  }
+  const bool reads = trim::fits_down(repair_kind()) || merges;
+  if (reads && data.empty() && !plan_only) {
+    refuse(
+        "--data",
+        "repair ridge and joint and merges need calibration data: name files");
+  }
+  if (!reads && !data.empty()) {
+    refuse(
+        "--data",
+        "only repair ridge and joint and merges read data; leave it out");
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "trim/merge_plan.h"
 #include "trim/plan.h"
 #include "trim/repair.h"
 
@@ -15,7 +16,7 @@ struct TrimFlags {
   // As given; named values as their names.
   std::string scope = "global", unit = "neuron", normalise = "none";
   std::string widths = "free", repair = "none", repair_inputs = "original";
-  std::string budget, plan;
+  std::string merge = "none", budget, plan;
   std::vector<std::string> data;
   std::int64_t tokens = 262144;
   std::int64_t seq_len = 512;
@@ -23,6 +24,7 @@ struct TrimFlags {
   trim::RidgeOptions ridge;
 
   trim::Repair repair_kind() const;
+  trim::Merge merge_kind() const;
   // Options with the named values in; the budget and condensers are left out.
   trim::TrimOptions plan_options() const;
   trim::RidgeOptions ridge_options() const;

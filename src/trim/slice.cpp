@@ -42,6 +42,10 @@ void check_input(
   if (options.repair == Repair::kConstant) {
     check_means(options.scores, reader.config());
   }
+  if (options.merged != nullptr && options.repair != Repair::kNone) {
+    throw UserError(
+        "trim", "merge", "merged experts are not repaired; use repair none");
+  }
   if (fits_down(options.repair) && options.ridge == nullptr) {
     throw UserError(
         "trim",
@@ -105,6 +109,11 @@ TrimResult trim_model(
   SlicedWeights::Repairs repairs;
   if (options.repair == Repair::kConstant) repairs.means = options.scores;
   std::optional<RepairSweep> sweep;
+  std::optional<MergedWeights> merged;
+  if (options.merged != nullptr) {
+    merged.emplace(reader, *options.merged);
+    repairs.merged = &*merged;
+  }
   Json record = plan.options;
   record["repair"] = name_of(options.repair);
   if (fits_down(options.repair)) {

@@ -13,6 +13,7 @@
 #include "artifact/trim_plan.h"
 #include "core/progress.h"
 #include "model/model_reader.h"
+#include "trim/merge_plan.h"
 #include "trim/repair.h"
 #include "trim/repair_sweep.h"
 
@@ -31,6 +32,9 @@ struct TrimRunOptions {
   const artifact::ScoreFile* scores = nullptr;
   // Needed by repair ridge.
   const RidgeInput* ridge = nullptr;
+  // Experts that take in those that go, of a plan by plan_merge; with repair
+  // none.
+  const MergedExperts* merged = nullptr;
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;
 };

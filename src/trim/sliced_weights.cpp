@@ -41,6 +41,10 @@ at::ScalarType SlicedWeights::dtype(const model::WeightId& id) const {
 }
 
 at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
+  const bool merged =
+      repairs_.merged != nullptr &&
+      (model::is_expert_role(id.role) || id.role == Role::kExpertConstant);
+  if (merged) return repairs_.merged->tensor(id);
   switch (id.role) {
     case Role::kExpertGate:
     case Role::kExpertUp:

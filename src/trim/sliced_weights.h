@@ -8,7 +8,7 @@
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
 #include "model/model_reader.h"
-#include "trim/repair.h"
+#include "trim/merged_weights.h"
 #include "trim/repair_sweep.h"
 
 namespace fettle::trim {
@@ -16,10 +16,11 @@ namespace fettle::trim {
 class SlicedWeights {
  public:
   // What makes up for what is cut: mean activations for constants, a sweep for
-  // fitted weights, or neither.
+  // fitted weights, experts that take in those that go, or nothing.
   struct Repairs {
     const artifact::ScoreFile* means = nullptr;
     RepairSweep* sweep = nullptr;
+    const MergedWeights* merged = nullptr;
   };
 
   // All must outlive this object.

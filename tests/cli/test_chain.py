@@ -64,6 +64,8 @@ def test_result_under_a_tight_budget_is_the_same(fettle):
      "--repair-inputs", "trimmed"),
     ("--unit", "mixed", "--widths", "uniform", "--repair", "joint", "--data",
      HELD, "--tokens", 2048),
+    *(("--unit", "expert", "--scope", "layer", "--merge", method, "--data",
+       HELD, "--tokens", 2048) for method in ("m_smoe", "hc_smoe")),
 ])
 def test_trim_and_evaluate(fettle, scores, tmp_path, arguments):
     out = tmp_path / "trimmed"

@@ -128,3 +128,28 @@ def test_padded_export_of_a_repaired_model(
         transformers_logits(tiny_models.load(exported), ids),
         expert_trace.fettle_logits(build_dir, trimmed, ids),
     )
+
+
+@pytest.mark.parametrize("method", ["m_smoe", "hc_smoe"])
+@pytest.mark.parametrize("variant", ["qwen3", "olmoe"])
+def test_merged_experts_load_in_transformers(
+    variant, method, fettle, build_dir, ids, tmp_path
+):
+    folder = tiny_models.make(variant, tmp_path)
+    expert_trace.write_tokenizer(folder)
+    data = expert_trace.write_ids(tmp_path / "data.jsonl", ids)
+    scores, merged = tmp_path / "scores", tmp_path / "merged"
+    expert_trace.run(
+        fettle, "analyze", folder, "--data", data, "--out", scores,
+        "--scores", "frequency", "--tokens", 0,
+    )
+    expert_trace.run(
+        fettle, "trim", folder, "--scores", scores, "--out", merged,
+        "--score", "frequency", "--unit", "expert", "--scope", "layer",
+        "--keep", 0.75, "--merge", method, "--data", data, "--tokens", 0,
+    )
+    exported = export(fettle, merged, "--format", "hf")
+    assert_close(
+        transformers_logits(tiny_models.load(exported), ids),
+        expert_trace.fettle_logits(build_dir, merged, ids),
+    )

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trim/merged_weights.h"
+
+#include <numeric>
+
+#include "core/error.h"
+
+namespace fettle::trim {
+
+using model::Role;
+
+std::vector<double> MergedWeights::shares(
+    std::int64_t layer, const ExpertGroup& group) const {
+  std::vector<double> result;
+  for (const std::int64_t e : group) {
+    result.push_back(static_cast<double>(experts_.tokens[layer][e]));
+  }
+  const double sum = std::accumulate(result.begin(), result.end(), 0.0);
+  for (double& share : result) {
+    share = sum > 0 ? share / sum : 1.0 / static_cast<double>(group.size());
+  }
+  return result;
+}
+
+void MergedWeights::merge(std::int64_t layer, std::int64_t place) const {
+  const ExpertGroup& group = experts_.groups[layer][place];
+  const std::vector<double> weights = shares(layer, group);
+  MergedExpert merged(experts_.align);
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    merged.add(
+        {reader_.read({Role::kExpertGate, layer, group[i]}),
+         reader_.read({Role::kExpertUp, layer, group[i]}),
+         reader_.read({Role::kExpertDown, layer, group[i]})},
+        weights[i]);
+  }
+  merged_[place] = merged.mean();
+}
+
+at::Tensor MergedWeights::constants(std::int64_t layer) const {
+  const at::Tensor whole =
+      reader_.read({Role::kExpertConstant, layer, -1}).to(at::kFloat);
+  const auto& groups = experts_.groups[layer];
+  at::Tensor result = at::zeros(
+      {static_cast<std::int64_t>(groups.size()), whole.size(1)}, at::kFloat);
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<double> weights = shares(layer, groups[g]);
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      result[static_cast<std::int64_t>(g)].add_(
+          whole[groups[g][i]], weights[i]);
+    }
+  }
+  return result;
+}
+
+at::Tensor MergedWeights::tensor(const model::WeightId& id) const {
+  if (id.role == Role::kExpertConstant) return constants(id.layer);
+  FETTLE_ASSERT(model::is_expert_role(id.role));
+  // An expert alone in its group is what it was, to the bit.
+  const ExpertGroup& group = experts_.groups[id.layer][id.expert];
+  if (group.size() == 1) return reader_.read({id.role, id.layer, group[0]});
+  if (layer_ != id.layer) {
+    layer_ = id.layer;
+    merged_.assign(experts_.groups[id.layer].size(), {});
+  }
+  if (!merged_[id.expert].gate.defined()) merge(id.layer, id.expert);
+  const ExpertTensors& merged = merged_[id.expert];
+  if (id.role == Role::kExpertGate) return merged.gate;
+  return id.role == Role::kExpertUp ? merged.up : merged.down;
+}
+
+}  // namespace fettle::trim
