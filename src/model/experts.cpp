@@ -121,10 +121,12 @@ void backward_expert(
       const at::Tensor weighted = dye.mul_(mix.unsqueeze(1));
       const at::Tensor xe = kernels::gather_rows(x, tokens);
       if (out.d_gate_up.defined()) {
-        plan.gate_up_of(out.d_gate_up, e).copy_(at::mm(dgu.t(), xe));
+        at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
+        at::mm_out(d_gate_up, dgu.t(), xe);
       }
       if (out.d_down.defined()) {
-        plan.down_of(out.d_down, e).copy_(at::mm(plan.h[e].t(), weighted));
+        at::Tensor d_down = plan.down_of(out.d_down, e);
+        at::mm_out(d_down, plan.h[e].t(), weighted);
       }
       if (tapped) {
         plan.tap->on_expert_gradient(
@@ -168,8 +170,14 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     out.d_rows =
         at::empty({plan->dispatch.token.size(0), dy.size(1)}, dy.options());
     out.d_weights = at::zeros({saved[1].numel()}, saved[1].options());
-    if (ctx->needs_input_grad(2)) out.d_gate_up = at::zeros_like(saved[2]);
-    if (ctx->needs_input_grad(3)) out.d_down = at::zeros_like(saved[3]);
+    // Written expert by expert; those that no token chose are filled here.
+    if (ctx->needs_input_grad(2)) out.d_gate_up = at::empty_like(saved[2]);
+    if (ctx->needs_input_grad(3)) out.d_down = at::empty_like(saved[3]);
+    for (std::int64_t e = 0; e + 1 < std::ssize(plan->offsets); ++e) {
+      if (plan->dispatch.count(e) > 0) continue;
+      if (out.d_gate_up.defined()) plan->gate_up_of(out.d_gate_up, e).zero_();
+      if (out.d_down.defined()) plan->down_of(out.d_down, e).zero_();
+    }
     if (saved[4].defined() && ctx->needs_input_grad(4)) {
       out.d_constant = at::zeros_like(saved[4]);
     }
