@@ -37,10 +37,11 @@ void RepairSweep::refit_jointly(
       });
   current_.down.resize(plan.experts.size());
   if (moments.error() <= 0) return;  // nothing is cut so far
-  const at::Tensor gram = moments.gram().cpu().to(at::kDouble);
+  const at::Tensor gram = moments.gram().cpu();
   const at::Tensor right = moments.right().cpu().to(at::kDouble);
   if (gram.numel() == 0) return;
-  double lambda = options_.lambda * gram.diagonal().mean().item<double>();
+  double lambda =
+      options_.lambda * gram.diagonal().mean(at::kDouble).item<double>();
   const at::Tensor change = solve_ridge(gram, right, lambda);  // [S, H]
   const double left = moments.error() - (change * right).sum().item<double>() -
                       lambda * change.square().sum().item<double>();

@@ -64,10 +64,10 @@ struct TrimOptions {
   Normalise normalise = Normalise::kNone;
   Widths widths = Widths::kFree;
   // Unit kMixed: what an expert that goes whole is taken to cost, relative to
-  // the sum of its neurons' scores. Below 1: its tokens' next best experts make
-  // up for a part of it, which neurons that go can't count on. 1 by default,
-  // under which whole experts go about when nothing is left of them.
-  double exchange_rate = 1;
+  // the sum of its neurons' scores. Below 1, since its tokens' next best
+  // experts make up for a part of it, which neurons that go can't count on: on
+  // a model of 32 experts by score obs, 0.5 to 0.7 lost the least.
+  double exchange_rate = 0.7;
   // Experts, by layer, that are never removed and keep condenser_width neurons.
   Condensers condensers = {};
   std::int64_t condenser_width = 0;

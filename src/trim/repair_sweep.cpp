@@ -207,9 +207,9 @@ std::int64_t repair_bytes(
       repaired += 4 * hidden * kept;
     }
     if (options.joint) {
-      // The fp32 sums, then fp64 with the matrix, its shift and its factor.
+      // The fp32 sums; in fp64 the matrix and its factor, or two factors.
       moments = 4 * kept_neurons * (kept_neurons + hidden);
-      solving = 8 * kept_neurons * (3 * kept_neurons + 3 * hidden);
+      solving = 8 * kept_neurons * (2 * kept_neurons + 4 * hidden);
       repaired = 4 * hidden * kept_neurons;
     }
     std::int64_t layer = moments + solving + repaired;

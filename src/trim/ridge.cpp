@@ -24,14 +24,16 @@ Split split_neurons(const std::vector<std::int64_t>& kept, std::int64_t width) {
 
 at::Tensor solve_ridge(
     const at::Tensor& a, const at::Tensor& b, double& lambda) {
-  const double scale = a.diagonal().mean().item<double>();
+  const double scale = a.diagonal().mean(at::kDouble).item<double>();
   // An expert without any activation has nothing to fit.
   if (scale <= 0) return at::zeros_like(b);
   lambda = std::max(lambda, 1e-12 * scale);
   for (;;) {
-    at::Tensor shifted = a.clone();
+    // The shifted copy is gone before the solver makes its own.
+    at::Tensor shifted = a.to(at::kDouble, false, /*copy=*/true);
     shifted.diagonal().add_(lambda);
-    auto [factor, failed] = at::linalg_cholesky_ex(shifted);
+    const auto [factor, failed] = at::linalg_cholesky_ex(shifted);
+    shifted.reset();
     if (failed.item<std::int32_t>() == 0) {
       return at::cholesky_solve(b, factor);
     }

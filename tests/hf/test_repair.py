@@ -117,12 +117,13 @@ def test_repair_is_least_squares(variant, repair, fettle, ids, tmp_path):
     assert compared >= 2
 
 
+@pytest.mark.parametrize("repair", ["ridge", "joint"])
 @pytest.mark.parametrize("variant", ["qwen3", "deepseek"])
 def test_padded_export_of_a_repaired_model(
-    variant, fettle, build_dir, ids, tmp_path
+    variant, repair, fettle, build_dir, ids, tmp_path
 ):
     folder = tiny_models.make(variant, tmp_path)
-    trimmed = repaired(fettle, folder, ids, "ridge")
+    trimmed = repaired(fettle, folder, ids, repair)
     exported = export(fettle, trimmed, "--format", "hf-padded")
     assert_close(
         transformers_logits(tiny_models.load(exported), ids),

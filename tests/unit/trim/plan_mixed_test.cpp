@@ -29,6 +29,7 @@ model::ModelConfig config_of(std::int64_t experts) {
 TrimOptions mixed_options(std::int64_t budget) {
   TrimOptions options;
   options.unit = Unit::kMixed;
+  options.exchange_rate = 1;
   options.bytes = {.fixed = 20, .per_neuron = 10, .per_expert = 5};
   options.budget = budget;
   return options;
