@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Serves timed sweeps to a driver that interleaves them with another program's
 // (tests/bench/sweeps.py): reads a command a line, answers with JSON a line.
-//   forward    NLL of all tokens
-//   gradient   forward and backward, gradient of every weight of every layer
-//   scores     forward and backward with mask_fisher's observer
-//   matmul     the machine's own fp32 matrix-product rate
+//   forward       NLL of all tokens
+//   layers        forward through the layers, without the head
+//   backward      forward and backward, no gradient of a weight
+//   gradient      forward and backward, gradient of every weight of every layer
+//   scores        forward and backward with mask_fisher's observer
+//   scores A,B    the sweeps that analyze makes for these scores, to the scores
+//   matmul        the machine's own fp32 matrix-product rate
 #include <ATen/Parallel.h>
 
 #include <chrono>
 #include <iostream>
+#include <sstream>
 #include <string>
+#include <string_view>
 
 #include "analyze/score_method.h"
+#include "analyze/score_set.h"
 #include "core/json.h"
 #include "model/causal_lm.h"
 #include "model/weight_visit.h"
@@ -52,6 +58,33 @@ double nll_sum(const std::vector<at::Tensor>& nll) {
   return sum;
 }
 
+// As analyze does it, every micro-batch being a gradient's batch.
+double run_scores(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const std::string& names,
+    sweep::Sweep& sweep) {
+  std::vector<std::string> list;
+  std::istringstream in(names);
+  for (std::string name; std::getline(in, name, ',');) list.push_back(name);
+  analyze::ScoreSet scores(model.config(), list, 0);
+  std::vector<analyze::GradientBatch> gradients;
+  for (const auto& batch : batches) {
+    gradients.push_back({1, sweep::loss_tokens({batch})});
+  }
+  scores.begin_sweeps(gradients);
+  sweep.forward(scores.forward(), {.keep_boundaries = scores.needs_backward()});
+  double nll = 0;
+  if (scores.needs_backward()) {
+    nll = nll_sum(sweep.token_nll_with_gradient(1.0));
+    sweep.backward(scores.backward());
+  }
+  for (std::int64_t l = 0; l < model.config().num_layers(); ++l) {
+    scores.finish(l);
+  }
+  return nll;
+}
+
 double run_sweep(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
@@ -59,9 +92,19 @@ double run_sweep(
   sweep::SweepOptions options;
   options.keep_graphs = true;  // as the plan decides where memory allows it
   sweep::Sweep sweep(model, batches, options);
-  if (what == "forward") {
+  if (what == "forward" || what == "layers") {
     sweep.forward({}, {});
-    return nll_sum(sweep.token_nll());
+    return what == "forward" ? nll_sum(sweep.token_nll()) : 0;
+  }
+  constexpr std::string_view kScores = "scores ";
+  if (what.starts_with(kScores)) {
+    return run_scores(model, batches, what.substr(kScores.size()), sweep);
+  }
+  if (what == "backward") {
+    sweep.forward({}, {.keep_boundaries = true});
+    const double nll = nll_sum(sweep.token_nll_with_gradient(1.0));
+    sweep.backward({});
+    return nll;
   }
   AllGradients all;
   const auto scores =
