@@ -28,7 +28,8 @@ void parallel_rows(std::int64_t rows, std::int64_t work, const F& f) {
   }
 }
 
-// Calls f(task) for each of [0, tasks), whichever thread is free taking the next.
+// Calls f(task) for each of [0, tasks), whichever thread is free taking the
+// next.
 template <class F>
 void parallel_tasks(std::int64_t tasks, const F& f) {
 #pragma omp parallel for schedule(dynamic) if (tasks > 1 && !omp_in_parallel())
