@@ -62,8 +62,8 @@ RECIPES = [
 
 def keeps(models, file):
     """Mean excess by what is kept, of the recipe and its rivals."""
-    figure, panels = plt.subplots(1, len(models), figsize=(4.5 * len(models), 3),
-                                  sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(models), sharey=True, squeeze=False,
+                                  figsize=(2 + 3.5 * len(models), 3))
     for panel, model in zip(panels[0], models.values()):
         for (name, more), colour in zip(RECIPES, COLOURS):
             points = [(100 * keep, shown(loss)) for keep in grid.KEEPS
@@ -76,7 +76,8 @@ def keeps(models, file):
         panel.set_xlabel("neurons kept, %")
         panel.set_title(model.name)
     panels[0][0].set_ylabel("excess, nats a token")
-    panels[0][0].legend(fontsize=8)
+    panels[0][-1].legend(fontsize=8, loc="center left",
+                         bbox_to_anchor=(1, 0.5))
     save(figure, file)
 
 
@@ -99,7 +100,8 @@ def calibration(model, file):
             for x, value in enumerate(row):
                 panel.text(x, y, f"{value:.3f}", ha="center", va="center",
                            color="white" if value > 0.5 else "black")
-        panel.set_xticks(range(len(model.domains)), model.domains)
+        panel.set_xticks(range(len(model.domains)), model.domains,
+                         rotation=30, ha="right")
         panel.set_yticks(range(len(names)), names)
         panel.set_xlabel("held-out domain")
         panel.set_ylabel("calibrated on")

@@ -91,7 +91,7 @@ class Speed(trim_fidelity.Bench):
         backward, forward = seconds["plain backward"], seconds["plain forward"]
         self.results.add({
             "kind": "cost", "model": self.model,
-            "of": {"threads": self.options.threads}, "tokens": self.tokens,
+            "of": {"threads": self.options.threads, "tokens": self.tokens},
             "rounds": self.options.rounds,
             "seconds": {n: statistics.median(s) for n, s in seconds.items()},
             "to_backward": {n: ratio(s, backward) for n, s in seconds.items()},
@@ -115,7 +115,7 @@ class Speed(trim_fidelity.Bench):
             model.close()
         self.results.add({
             "kind": "speed", "model": self.model,
-            "of": {"threads": self.options.threads},
+            "of": {"threads": self.options.threads, "tokens": self.tokens},
             "rounds": self.options.rounds,
             "tokens_per_second": {
                 n: self.tokens / statistics.median(s)
@@ -130,6 +130,10 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
-    bench = Speed(parser.parse_args())
-    bench.cost()
-    bench.speed()
+    parser.add_argument("--only", choices=["cost", "speed"])
+    options = parser.parse_args()
+    bench = Speed(options)
+    if options.only != "speed":
+        bench.cost()
+    if options.only != "cost":
+        bench.speed()

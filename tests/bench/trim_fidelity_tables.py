@@ -45,7 +45,8 @@ def headline(model):
     rows = []
     for run in sorted(model.runs("headline"), key=lambda run: -run.keep):
         loss = model.losses[run]
-        name = f"`{run.score}`, {run.scope}, {run.repair}"
+        shape = "stock shape" if run.unit == "mixed" else run.scope
+        name = f"`{run.score}`, {shape}, {run.repair}"
         size = loss.line["after"]["bytes"] / loss.line["before"]["bytes"]
         rows.append(((percent(run.keep), name, f"{size:.2f}"), loss))
     return domain_table(model, ["kept", "score, scope, repair", "bytes"], rows)
@@ -88,8 +89,6 @@ WIDTHS = [
     ("`--scope expert`", dict(scope="expert", repair="ridge")),
     ("`--unit mixed --widths uniform`, joint",
      dict(unit="mixed", widths="uniform", repair="joint")),
-    ("the same, fitted to trimmed inputs",
-     dict(unit="mixed", widths="uniform", repair="joint", inputs="trimmed")),
 ]
 
 
@@ -181,7 +180,7 @@ def cost(model):
     for line in model.other.get("cost", []):
         for name, seconds in line["seconds"].items():
             forward = "forward" in name or name == "wanda"
-            rate = line["tokens"] / seconds
+            rate = line["of"]["tokens"] / seconds
             rows.append([
                 name, f"{rate:,.0f}",
                 "–" if forward else f"{line['to_backward'][name]:.2f}",
@@ -191,6 +190,24 @@ def cost(model):
                   "× all weights' gradients", "× plain forward"], rows)
 
 
+def seconds(model):
+    """Of one core, medians over runs."""
+    rows = []
+    for line in model.other.get("analyze", []):
+        if line["of"] == {"calibration": "mixed", "seed": 1}:
+            rows.append([f"analyze, {len(line['scores'])} scores, "
+                         f"{line['tokens']:,} tokens",
+                         f"{line['seconds']['cpu']:.1f}"])
+    for repair in ("none", "constant", "ridge", "ridge+constant", "joint"):
+        spent = [loss.line["seconds"]["trim"]["cpu"]
+                 for run, loss in model.losses.items()
+                 if run.repair == repair and run.inputs == "original"]
+        if spent:
+            rows.append([f"trim, repair {repair}",
+                         f"{statistics.median(spent):.1f}"])
+    return table(["step", "seconds"], rows)
+
+
 TABLES = {make.__name__: make for make in [
     headline, scores, score_domains, keeps, widths, calibration, top, seeds,
-    repairs, experts, speed, cost]}
+    repairs, experts, seconds, speed, cost]}
