@@ -260,7 +260,8 @@ def options():
     parser.add_argument("--held-tokens", type=int, default=4096,
                         help="a domain's, in the grid; the headline has all")
     parser.add_argument("--work", type=pathlib.Path,
-                        default=pathlib.Path(tempfile.gettempdir(), "trim_fidelity"))
+                        default=pathlib.Path(
+                            tempfile.gettempdir(), "trim_fidelity"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     return parser
