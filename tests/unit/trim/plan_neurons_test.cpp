@@ -170,7 +170,8 @@ double thread_seconds() {
          1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-TEST_CASE("6,144 experts of 768 neurons are planned within a second") {
+TEST_CASE(
+    "6,144 experts of 768 neurons are planned within a second", "[timed]") {
   fettle::testing::TinyModelOptions large;
   large.changes = {
       {"num_hidden_layers", 48},
