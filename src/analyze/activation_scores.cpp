@@ -13,13 +13,10 @@ at::Tensor weighted_squares(const model::ExpertView& view) {
       .square_();
 }
 
-// wanda: ||w_k|| ||h_k||, w_k the neuron's column of down_proj, h_k its
-// activations over all tokens weighted by the router.
-// Source: Sun et al., "A simple and effective pruning approach for large
-// language models", ICLR 2024, applied to whole neurons.
-class Wanda : public SumObserver {
+// Keeps beside what is summed the squared norm of each neuron's output weights.
+class ActivationScore : public SumObserver {
  public:
-  explicit Wanda(const ScoreContext& context)
+  explicit ActivationScore(const ScoreContext& context)
       : SumObserver(context, sweep::Pass::kForward) {}
 
   bool wants_experts() const override { return true; }
@@ -29,8 +26,22 @@ class Wanda : public SumObserver {
       std::int64_t layer,
       model::LayerWeights& weights) override {
     SumObserver::begin_layer(pass, layer, weights);
-    keep_output_squares(outputs_, layer, weights);
+    if (outputs_.is_set(layer) || !weights.experts.down.defined()) return;
+    const at::NoGradGuard no_grad;
+    outputs_.set(layer, weights.experts.down.to(at::kFloat).square().sum(1));
   }
+
+ private:
+  LayerSums& outputs_ = keep("outputs", {.reduction = Reduction::kSame});
+};
+
+// wanda: ||w_k|| ||h_k||, w_k the neuron's column of down_proj, h_k its
+// activations over all tokens weighted by the router.
+// Source: Sun et al., "A simple and effective pruning approach for large
+// language models", ICLR 2024, applied to whole neurons.
+class Wanda : public ActivationScore {
+ public:
+  using ActivationScore::ActivationScore;
 
   void on_expert(std::int64_t, const model::ExpertView& view) override {
     const at::NoGradGuard no_grad;
@@ -39,7 +50,6 @@ class Wanda : public SumObserver {
 
  private:
   LayerSums& squares_ = keep("squares");
-  LayerSums& outputs_ = keep("outputs", {.reduction = Reduction::kSame});
 };
 
 at::Tensor wanda(const Sums& sums, const Widths&) {
@@ -51,20 +61,9 @@ at::Tensor wanda(const Sums& sums, const Widths&) {
 
 // camera: ||w_k||^2 ((1 - a) ||h_k||_2^2 + a ||h_k||_inf^2), a = 0.9, h_k as
 // above. Source: CAMERA-P, 2025, the energy of a micro-expert.
-class Camera : public SumObserver {
+class Camera : public ActivationScore {
  public:
-  explicit Camera(const ScoreContext& context)
-      : SumObserver(context, sweep::Pass::kForward) {}
-
-  bool wants_experts() const override { return true; }
-
-  void begin_layer(
-      sweep::Pass pass,
-      std::int64_t layer,
-      model::LayerWeights& weights) override {
-    SumObserver::begin_layer(pass, layer, weights);
-    keep_output_squares(outputs_, layer, weights);
-  }
+  using ActivationScore::ActivationScore;
 
   void on_expert(std::int64_t, const model::ExpertView& view) override {
     const at::NoGradGuard no_grad;
@@ -76,7 +75,6 @@ class Camera : public SumObserver {
  private:
   LayerSums& squares_ = keep("squares");
   LayerSums& largest_ = keep("largest", {.reduction = Reduction::kMax});
-  LayerSums& outputs_ = keep("outputs", {.reduction = Reduction::kSame});
 };
 
 at::Tensor camera(const Sums& sums, const Widths&) {

@@ -77,8 +77,7 @@ class Analysis {
             .chunk_tokens = options.chunk_tokens,
             .vocab_size = model.config().vocab_size} {
     check_input(model.config(), data);
-    fingerprint_ = io::fingerprint(
-        model.reader().checkpoint(), model.reader().folder() / "config.json");
+    fingerprint_ = model.reader().fingerprint();
     checksum_ = checksum(data);
   }
 
@@ -172,15 +171,8 @@ class Analysis {
     tokens_ = state->cursor.at("tokens");
     loss_tokens_ = state->cursor.at("loss_tokens");
     cut_.chunk_tokens = state->cursor.at("chunk_tokens");
-    if (state->micro_batch_tokens > cut_.micro_batch_tokens) {
-      note(fmt::format(
-          "micro-batches of {} tokens instead of {}: the result may differ "
-          "in rounding from a run with the memory of before",
-          cut_.micro_batch_tokens,
-          state->micro_batch_tokens));
-    } else {
-      cut_.micro_batch_tokens = state->micro_batch_tokens;
-    }
+    cut_.micro_batch_tokens = artifact::resumed_micro_batch(
+        *state, cut_.micro_batch_tokens, options_.sweep.reporter);
     note(fmt::format("resuming after chunk {}", state->step));
     return state->step;
   }

@@ -18,16 +18,8 @@ namespace {
 using artifact::LayerScores;
 using artifact::ScoreFile;
 
-std::vector<std::string> all_scores(const ScoreFile& file) {
-  std::vector<std::string> names = file.neuron_scores();
-  for (std::string& name : file.expert_scores()) {
-    names.push_back(std::move(name));
-  }
-  return names;
-}
-
 bool has_score(const ScoreFile& file, std::string_view name) {
-  return std::ranges::count(all_scores(file), name) > 0;
+  return std::ranges::count(file.all_scores(), name) > 0;
 }
 
 // What must be the same, as text, by what it is called.
@@ -39,7 +31,7 @@ std::vector<std::pair<std::string, std::string>> identity(
   std::vector<std::pair<std::string, std::string>> same{
       {"model", file.model_fingerprint},
       {"version", file.version},
-      {"scores", fmt::format("{}", fmt::join(all_scores(file), ", "))},
+      {"scores", fmt::format("{}", fmt::join(file.all_scores(), ", "))},
       {"option seq_len", option("seq_len")}};
   if (has_score(file, "grad_abs")) {
     same.emplace_back("option batch_sequences", option("batch_sequences"));
@@ -244,7 +236,7 @@ ScoreFile merge_scores(const std::vector<MergeInput>& inputs) {
     add_runs(input.scores, merged.merged);
   }
   number_names(merged.merged);
-  const std::vector<std::string> names = all_scores(merged);
+  const std::vector<std::string> names = merged.all_scores();
   for (std::size_t l = 0; l < merged.layers.size(); ++l) {
     for (std::size_t i = 1; i < inputs.size(); ++i) {
       reduce(merged.layers[l], inputs[i], l);

@@ -140,7 +140,7 @@ std::string script_text(const Json& json) {
 
 std::string report_page(
     const artifact::ScoreFile& scores, const ReportOptions& options) {
-  const std::vector<std::string> names = report_scores(scores);
+  const std::vector<std::string> names = scores.all_scores();
   const Json data = report_data(scores);
   std::int64_t experts = 0;
   std::int64_t neurons = 0;

@@ -165,17 +165,9 @@ std::vector<double> importance(
   return expert_sums(layer, layer.neuron.at(name));
 }
 
-std::vector<std::string> report_scores(const artifact::ScoreFile& scores) {
-  std::vector<std::string> names = scores.neuron_scores();
-  for (std::string& name : scores.expert_scores()) {
-    names.push_back(std::move(name));
-  }
-  return names;
-}
-
 Json report_data(const artifact::ScoreFile& scores) {
   Json data = {{"scores", Json::array()}, {"kept", Json::array()}};
-  for (const std::string& name : report_scores(scores)) {
+  for (const std::string& name : scores.all_scores()) {
     data["scores"].push_back(
         {{"name", name}, {"rows", rows(scores, [&](std::size_t l) {
                             return importance(scores.layers[l], name);

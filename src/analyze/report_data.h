@@ -13,9 +13,6 @@ namespace fettle::analyze {
 std::vector<double> importance(
     const artifact::LayerScores& layer, const std::string& name);
 
-// All neuron scores, then all expert scores.
-std::vector<std::string> report_scores(const artifact::ScoreFile& scores);
-
 // {"scores": [{"name", "rows": [L][E]}],
 //  "kept": [{"name", "rows": [L][E]}]   share of each expert's width that is
 //     left when the better half of the model's neurons is kept,

@@ -35,13 +35,4 @@ at::Tensor plain_sum(const Sums& sums, const Widths&) {
   return values_of(sums, "sum").to(at::kFloat);
 }
 
-void keep_output_squares(
-    LayerSums& squares,
-    std::int64_t layer,
-    const model::LayerWeights& weights) {
-  if (squares.is_set(layer) || !weights.experts.down.defined()) return;
-  const at::NoGradGuard no_grad;
-  squares.set(layer, weights.experts.down.to(at::kFloat).square().sum(1));
-}
-
 }  // namespace fettle::analyze

@@ -46,8 +46,4 @@ std::unique_ptr<ScoreObserver> make_observer(const ScoreContext& context) {
 // The score that is a sum itself.
 at::Tensor plain_sum(const Sums& sums, const Widths&);
 
-// Keeps, of each layer once, the squared norm of every neuron's output weights.
-void keep_output_squares(
-    LayerSums& squares, std::int64_t layer, const model::LayerWeights& weights);
-
 }  // namespace fettle::analyze

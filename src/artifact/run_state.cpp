@@ -93,6 +93,19 @@ std::optional<RunState> load_newest_state(
       load_tensors(newest / kTensors).tensors};
 }
 
+std::int64_t resumed_micro_batch(
+    const RunState& state, std::int64_t possible, Reporter* reporter) {
+  if (state.micro_batch_tokens <= possible) return state.micro_batch_tokens;
+  if (reporter != nullptr) {
+    reporter->note(fmt::format(
+        "micro-batches of {} tokens instead of {}: the result may differ in "
+        "rounding from a run with the memory of before",
+        possible,
+        state.micro_batch_tokens));
+  }
+  return possible;
+}
+
 void remove_states(const fs::path& folder) { remove_states_but(folder, ""); }
 
 void check_same_run(

@@ -11,6 +11,7 @@
 
 #include "artifact/tensor_file.h"
 #include "core/json.h"
+#include "core/progress.h"
 
 namespace fettle::artifact {
 
@@ -31,6 +32,11 @@ void save_state(const std::filesystem::path& folder, const RunState& state);
 // it is damaged or of another format.
 std::optional<RunState> load_newest_state(
     const std::filesystem::path& folder, std::string_view stage);
+
+// The micro-batch that a resumed run takes: the one it was saved with, for the
+// same bits, or what memory allows now where that is less, with a note.
+std::int64_t resumed_micro_batch(
+    const RunState& state, std::int64_t possible, Reporter* reporter);
 
 void remove_states(const std::filesystem::path& folder);
 

@@ -99,6 +99,12 @@ std::vector<std::string> ScoreFile::expert_scores() const {
   return layer == nullptr ? std::vector<std::string>{} : keys(layer->expert);
 }
 
+std::vector<std::string> ScoreFile::all_scores() const {
+  std::vector<std::string> names = neuron_scores();
+  for (std::string& name : expert_scores()) names.push_back(std::move(name));
+  return names;
+}
+
 void ScoreFile::save(const std::filesystem::path& folder) const {
   TensorFile file;
   Json rows = Json::array();

@@ -77,6 +77,8 @@ struct ScoreFile {
   // Names of the scores that every sparse layer has, sorted.
   std::vector<std::string> neuron_scores() const;
   std::vector<std::string> expert_scores() const;
+  // The former, then the latter.
+  std::vector<std::string> all_scores() const;
 
   // Writes both files into `folder` (which exists).
   void save(const std::filesystem::path& folder) const;

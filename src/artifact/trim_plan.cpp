@@ -82,6 +82,12 @@ void check_layer(
 
 }  // namespace
 
+std::vector<std::int64_t> LayerPlan::kept_experts() const {
+  std::vector<std::int64_t> indices;
+  for (const ExpertPlan& expert : experts) indices.push_back(expert.expert);
+  return indices;
+}
+
 Json TrimPlan::to_json() const {
   Json rows = Json::array();
   for (const LayerPlan& layer : layers) {

@@ -17,12 +17,18 @@ namespace fettle::artifact {
 struct ExpertPlan {
   std::int64_t expert = 0;            // index in the untrimmed model
   std::vector<std::int64_t> neurons;  // kept, ascending, in that expert
+
+  std::int64_t width() const {
+    return static_cast<std::int64_t>(neurons.size());
+  }
   bool operator==(const ExpertPlan&) const = default;
 };
 
 struct LayerPlan {
   std::vector<ExpertPlan> experts;  // kept, ascending; empty for a dense layer
   std::int64_t top_k = 0;
+
+  std::vector<std::int64_t> kept_experts() const;  // their indices
   bool operator==(const LayerPlan&) const = default;
 };
 

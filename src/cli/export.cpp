@@ -9,7 +9,6 @@
 #include "cli/session.h"
 #include "cli/size_text.h"
 #include "io/atomic_directory.h"
-#include "io/checksum.h"
 
 namespace fettle::cli {
 namespace {
@@ -44,8 +43,7 @@ class Export : public Command {
     if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
     const model::ModelReader reader(model_);
     io::AtomicDirectory folder(out_);
-    options_.input_fingerprint =
-        io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+    options_.input_fingerprint = reader.fingerprint();
     options_.check.device = session.device();
     options_.reporter = &session.reporter();
     const auto result = exporter::export_model(reader, options_, folder.path());

@@ -26,7 +26,7 @@ std::string plan_table(
     std::vector<std::int64_t> widths;
     std::int64_t neurons = 0;
     for (const artifact::ExpertPlan& expert : plan.layers[l].experts) {
-      widths.push_back(static_cast<std::int64_t>(expert.neurons.size()));
+      widths.push_back(expert.width());
       neurons += widths.back();
     }
     std::ranges::sort(widths);

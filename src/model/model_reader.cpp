@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "io/checksum.h"
 #include "model/weight_index.h"
 #include "model/weight_loading.h"
 #include "model/weight_view.h"
@@ -33,6 +34,10 @@ ModelReader::ModelReader(const std::filesystem::path& folder)
 
 at::ScalarType ModelReader::dtype(const WeightId& id) const {
   return scalar_type(index_->at(id).tensor->dtype);
+}
+
+std::string ModelReader::fingerprint() const {
+  return io::fingerprint(*checkpoint_, folder_ / "config.json");
 }
 
 at::Tensor ModelReader::read(const WeightId& id) const {

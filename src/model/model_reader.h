@@ -27,6 +27,8 @@ class ModelReader {
   const ModelConfig& config() const { return config_; }
   const io::Checkpoint& checkpoint() const { return *checkpoint_; }
   const std::filesystem::path& folder() const { return folder_; }
+  // Of config.json and the weights: see io/checksum.h.
+  std::string fingerprint() const;
 
   // One tensor as stored (dtype and values), in the canonical 2-D shape of its
   // role: a fused expert is cut out of its stack. Thread-safe.

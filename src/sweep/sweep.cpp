@@ -15,8 +15,7 @@ namespace {
 // Runs without the reporter being asked for at every place.
 class LayerProgress {
  public:
-  LayerProgress(Reporter* reporter, const char* label, std::int64_t tokens)
-      : tokens_(tokens) {
+  LayerProgress(Reporter* reporter, const char* label, std::int64_t tokens) {
     if (reporter == nullptr) return;
     progress_.emplace(
         *reporter, label, static_cast<std::uint64_t>(tokens), "layer tokens");
@@ -26,7 +25,6 @@ class LayerProgress {
   }
 
  private:
-  std::int64_t tokens_;
   std::optional<Progress> progress_;
 };
 

@@ -33,12 +33,10 @@ model::LayerWeights cut_layer(
   const at::NoGradGuard no_grad;
   model::LayerWeights result = whole;
   const at::Device device = whole.router.device();
-  std::vector<std::int64_t> experts;
+  const std::vector<std::int64_t> experts = plan.kept_experts();
   std::vector<std::int64_t> offsets{0};
   for (const artifact::ExpertPlan& expert : plan.experts) {
-    experts.push_back(expert.expert);
-    offsets.push_back(
-        offsets.back() + static_cast<std::int64_t>(expert.neurons.size()));
+    offsets.push_back(offsets.back() + expert.width());
   }
   const model::ExpertBank& bank = whole.experts;
   if (static_cast<std::int64_t>(experts.size()) < bank.size()) {
@@ -74,8 +72,7 @@ bool cuts_neurons(
     const artifact::LayerPlan& plan, const std::vector<std::int64_t>& widths) {
   return std::ranges::any_of(
       plan.experts, [&](const artifact::ExpertPlan& expert) {
-        return static_cast<std::int64_t>(expert.neurons.size()) <
-               widths[expert.expert];
+        return expert.width() < widths[expert.expert];
       });
 }
 

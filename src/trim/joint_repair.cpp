@@ -49,7 +49,7 @@ void RepairSweep::refit_jointly(
   std::int64_t begin = 0;
   for (std::size_t e = 0; e < plan.experts.size(); ++e) {
     const artifact::ExpertPlan& expert = plan.experts[e];
-    const auto width = static_cast<std::int64_t>(expert.neurons.size());
+    const auto width = expert.width();
     if (width == 0) continue;
     const std::int64_t tokens = moments.tokens(static_cast<std::int64_t>(e));
     ++(tokens > 0 ? report_.refitted : report_.unhit);

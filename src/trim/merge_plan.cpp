@@ -150,8 +150,7 @@ MergePlan plan_merge(
     result.experts.tokens.emplace_back();
     if (layer.experts.empty()) continue;
     const MergeStatistics::Layer& seen = statistics.layer(l);
-    std::vector<std::int64_t> kept;
-    for (const auto& expert : layer.experts) kept.push_back(expert.expert);
+    const std::vector<std::int64_t> kept = layer.kept_experts();
     auto groups = merge == Merge::kMSmoe
                       ? group_by_router(seen.gram, kept)
                       : cluster_layer(

@@ -21,10 +21,7 @@ class Exchange {
       const TrimOptions& options)
       : pool_(pool), config_(config), options_(options) {
     for (const Pile& pile : pool.piles) {
-      std::vector<double> sums(pile.values.size() + 1, 0.0);
-      std::partial_sum(
-          pile.values.begin(), pile.values.end(), sums.begin() + 1);
-      sums_.push_back(std::move(sums));
+      sums_.push_back(pile.value_sums());
     }
   }
 
@@ -104,14 +101,10 @@ class Exchange {
                   price * static_cast<double>(expert.bytes) -
                   options_.exchange_rate * all;
     const Pool::Place& place = pool_.places[p][0];
-    if (is_spared(place)) expert.gain = kNever;
+    if (is_condenser(options_, place.layer, place.expert)) {
+      expert.gain = kNever;
+    }
     return expert;
-  }
-
-  bool is_spared(const Pool::Place& place) const {
-    const auto l = static_cast<std::size_t>(place.layer);
-    return l < options_.condensers.size() &&
-           std::ranges::binary_search(options_.condensers[l], place.expert);
   }
 
   // One level goes after the other, as long as that gains.
@@ -205,13 +198,7 @@ std::vector<std::int64_t> fill_mixed(
     std::int64_t capacity) {
   const Exchange exchange(pool, config, options);
   const Exchange::Choice choice = cheapest_fit(exchange, capacity);
-  Pool left{{}, {}, pool.name};
-  for (std::size_t p = 0; p < pool.piles.size(); ++p) {
-    if (choice.gone[p]) continue;
-    left.piles.push_back(std::move(pool.piles[p]));
-    left.places.push_back(std::move(pool.places[p]));
-  }
-  pool = std::move(left);
+  pool.remove(choice.gone);
   const std::int64_t rows =
       static_cast<std::int64_t>(pool.piles.size()) * options.bytes.per_expert;
   return fill(

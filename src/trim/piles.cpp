@@ -25,13 +25,6 @@ void set_levels(Pile& pile, std::int64_t fewest, std::int64_t most) {
   pile.cap = std::max(pile.cap, pile.floor);
 }
 
-bool is_condenser(
-    const TrimOptions& options, std::int64_t layer, std::int64_t expert) {
-  const auto l = static_cast<std::size_t>(layer);
-  return l < options.condensers.size() &&
-         std::ranges::binary_search(options.condensers[l], expert);
-}
-
 void add_neuron_pile(
     Pool& pool,
     Pool::Place place,
@@ -132,6 +125,13 @@ std::int64_t fewest_experts(
   return per_group * router.groups;
 }
 
+bool is_condenser(
+    const TrimOptions& options, std::int64_t layer, std::int64_t expert) {
+  const auto l = static_cast<std::size_t>(layer);
+  return l < options.condensers.size() &&
+         std::ranges::binary_search(options.condensers[l], expert);
+}
+
 std::int64_t Pool::cost() const {
   std::int64_t sum = 0;
   for (const Pile& pile : piles) sum += pile.cost(0, pile.size());
@@ -142,6 +142,16 @@ std::int64_t Pool::floor_cost() const {
   std::int64_t sum = 0;
   for (const Pile& pile : piles) sum += pile.cost(0, pile.floor);
   return sum;
+}
+
+void Pool::remove(const std::vector<bool>& gone) {
+  Pool left{{}, {}, name};
+  for (std::size_t p = 0; p < piles.size(); ++p) {
+    if (gone[p]) continue;
+    left.piles.push_back(std::move(piles[p]));
+    left.places.push_back(std::move(places[p]));
+  }
+  *this = std::move(left);
 }
 
 std::vector<Pool> neuron_pools(

@@ -27,6 +27,8 @@ struct Pool {
 
   std::int64_t cost() const;        // of all items
   std::int64_t floor_cost() const;  // of the floors
+  // Takes out the piles that are `gone`.
+  void remove(const std::vector<bool>& gone);
 };
 
 // Throws UserError as plan_trim does on bad scores.
@@ -38,6 +40,10 @@ std::vector<Pool> neuron_pools(
 // Experts that a layer's router cannot do without, equally many of each group.
 std::int64_t fewest_experts(
     const model::RouterConfig& router, const model::LayerConfig& layer);
+
+// Whether the options spare the expert as a condenser.
+bool is_condenser(
+    const TrimOptions& options, std::int64_t layer, std::int64_t expert);
 
 // Makes one pile of all whose widths are to be equal.
 void join_widths(std::vector<Pool>& pools, Widths widths);

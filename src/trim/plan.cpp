@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "io/checksum.h"
 #include "trim/allowance.h"
 #include "trim/mixed.h"
 #include "trim/piles.h"
@@ -217,8 +216,7 @@ Json options_json(const TrimOptions& options) {
 
 void require_scores_of(
     const model::ModelReader& reader, const artifact::ScoreFile& scores) {
-  const std::string found =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  const std::string found = reader.fingerprint();
   if (found == scores.model_fingerprint) return;
   refuse(
       "scores",
@@ -232,8 +230,7 @@ void require_scores_of(
 
 void require_plan_of(
     const model::ModelReader& reader, const artifact::TrimPlan& plan) {
-  const std::string found =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  const std::string found = reader.fingerprint();
   if (found != plan.model_fingerprint) {
     refuse(
         "plan",

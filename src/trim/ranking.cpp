@@ -94,6 +94,12 @@ std::int64_t Pile::cost(std::int64_t first, std::int64_t last) const {
       costs.begin() + first, costs.begin() + last, std::int64_t{0});
 }
 
+std::vector<double> Pile::value_sums() const {
+  std::vector<double> sums(values.size() + 1, 0.0);
+  std::partial_sum(values.begin(), values.end(), sums.begin() + 1);
+  return sums;
+}
+
 Pile in_step(std::span<const Pile> members) {
   Pile result;
   std::int64_t longest = 0;

@@ -20,6 +20,8 @@ struct Pile {
 
   std::int64_t size() const { return static_cast<std::int64_t>(values.size()); }
   std::int64_t cost(std::int64_t first, std::int64_t last) const;
+  // [size + 1]: what the best k items are worth together.
+  std::vector<double> value_sums() const;
 };
 
 // One pile for several whose kept lengths are to be equal, or as near as their

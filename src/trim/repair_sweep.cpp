@@ -12,23 +12,11 @@ namespace {
 
 using model::Role;
 
-std::vector<std::int64_t> kept_experts_of(const artifact::LayerPlan& plan) {
-  std::vector<std::int64_t> experts;
-  for (const artifact::ExpertPlan& expert : plan.experts) {
-    experts.push_back(expert.expert);
-  }
-  return experts;
-}
-
 // Two streams share the memory for activations.
 store::ActivationStoreOptions shared_store(const RidgeOptions& options) {
   store::ActivationStoreOptions result = options.activations;
   if (options.joint) result.ram_bytes /= 2;
   return result;
-}
-
-std::int64_t kept_width(const artifact::ExpertPlan& expert) {
-  return static_cast<std::int64_t>(expert.neurons.size());
 }
 
 }  // namespace
@@ -67,7 +55,7 @@ const RepairedLayer& RepairSweep::layer(std::int64_t layer) {
 
 bool RepairSweep::needs_moments(std::int64_t layer, std::size_t place) const {
   const artifact::ExpertPlan& expert = plan_.layers[layer].experts[place];
-  const std::int64_t kept = kept_width(expert);
+  const std::int64_t kept = expert.width();
   const auto& widths = model_.config().layers[layer].expert_widths;
   return kept < widths[expert.expert] && (kept > 0 || options_.constant);
 }
@@ -80,7 +68,7 @@ void RepairSweep::pass_layer(std::int64_t layer, bool last) {
   const bool cut = cuts_neurons(plan, widths);
   current_ = {};
   // The experts that the tokens are shown to: all of them, or those that stay.
-  std::vector<std::int64_t> slots = kept_experts_of(plan);
+  std::vector<std::int64_t> slots = plan.kept_experts();
   std::vector<std::int64_t> shown = widths;
   if (options_.trimmed_inputs) {
     shown.clear();
@@ -128,7 +116,7 @@ void RepairSweep::refit_layer(
       continue;
     }
     ++report_.refitted;
-    report_.scarce += tokens < kept_width(plan.experts[i]) ? 1 : 0;
+    report_.scarce += tokens < plan.experts[i].width() ? 1 : 0;
     refit_expert(layer, i, moments.take(slots[i]), lambda);
   }
   if (error_before_ > 0) {
@@ -194,7 +182,7 @@ std::int64_t repair_bytes(
     std::int64_t kept_neurons = 0;
     for (const artifact::ExpertPlan& expert : plan.layers[l].experts) {
       const std::int64_t width = config.layers[l].expert_widths[expert.expert];
-      const std::int64_t kept = kept_width(expert);
+      const std::int64_t kept = expert.width();
       kept_neurons += kept;
       if (kept == width || (kept == 0 && !options.constant)) continue;
       moments += 4 * width * width;

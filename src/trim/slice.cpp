@@ -69,8 +69,7 @@ model::ModelConfig trimmed_config(
     layer.top_k = kept.top_k;
     layer.expert_widths.clear();
     for (const artifact::ExpertPlan& expert : kept.experts) {
-      layer.expert_widths.push_back(
-          static_cast<std::int64_t>(expert.neurons.size()));
+      layer.expert_widths.push_back(expert.width());
     }
     if (adds_constants(repair) &&
         cuts_neurons(kept, config.layers[l].expert_widths)) {

@@ -14,14 +14,6 @@ at::Tensor index_tensor(const std::vector<std::int64_t>& values) {
   return at::tensor(values, at::kLong);
 }
 
-std::vector<std::int64_t> expert_indices(const artifact::LayerPlan& layer) {
-  std::vector<std::int64_t> indices;
-  for (const artifact::ExpertPlan& expert : layer.experts) {
-    indices.push_back(expert.expert);
-  }
-  return indices;
-}
-
 }  // namespace
 
 SlicedWeights::SlicedWeights(
@@ -53,7 +45,7 @@ at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
     case Role::kRouter:
     case Role::kRouterCorrection:
       return reader_.read(id).index_select(
-          0, index_tensor(expert_indices(plan_.layers[id.layer])));
+          0, index_tensor(plan_.layers[id.layer].kept_experts()));
     case Role::kExpertConstant:
       return constants(id.layer);
     default:
@@ -98,7 +90,7 @@ at::Tensor SlicedWeights::constants(std::int64_t layer) const {
       before.has_constants
           ? reader_.read({Role::kExpertConstant, layer, -1})
                 .to(at::kFloat)
-                .index_select(0, index_tensor(expert_indices(plan)))
+                .index_select(0, index_tensor(plan.kept_experts()))
           : at::zeros({experts, reader_.config().hidden_size}, at::kFloat);
   if (repairs_.sweep != nullptr) {
     const at::Tensor& fitted = repairs_.sweep->layer(layer).constant;
@@ -108,7 +100,7 @@ at::Tensor SlicedWeights::constants(std::int64_t layer) const {
   for (std::int64_t e = 0; e < experts; ++e) {
     const artifact::ExpertPlan& expert = plan.experts[e];
     const std::int64_t width = before.expert_widths[expert.expert];
-    if (static_cast<std::int64_t>(expert.neurons.size()) == width) continue;
+    if (expert.width() == width) continue;
     result[e].add_(lost_mean(layer, expert));
   }
   return result;

@@ -23,10 +23,7 @@ class StockShapes {
       const TrimOptions& options)
       : pool_(pool), config_(config), options_(options) {
     for (const Pile& pile : pool.piles) {
-      std::vector<double> sums(pile.values.size() + 1, 0.0);
-      std::partial_sum(
-          pile.values.begin(), pile.values.end(), sums.begin() + 1);
-      sums_.push_back(std::move(sums));
+      sums_.push_back(pile.value_sums());
       widest_ = std::max(widest_, pile.cap);
       narrowest_ = std::max(narrowest_, pile.floor);
     }
@@ -102,9 +99,7 @@ class StockShapes {
 
   bool is_spared(std::size_t p) const {
     const Pool::Place& place = pool_.places[p][0];
-    const auto l = static_cast<std::size_t>(place.layer);
-    return l < options_.condensers.size() &&
-           std::ranges::binary_search(options_.condensers[l], place.expert);
+    return is_condenser(options_, place.layer, place.expert);
   }
 
   std::optional<std::int64_t> widest_that_fits(
@@ -159,15 +154,15 @@ std::vector<std::int64_t> fill_stock(
     std::int64_t capacity) {
   const StockShapes shapes(pool, config, options);
   const StockShape shape = shapes.best(capacity);
-  std::vector<std::int64_t> kept;
-  Pool left{{}, {}, pool.name};
-  for (std::size_t p = 0; p < pool.piles.size(); ++p) {
-    if (!shapes.is_kept(p, shape)) continue;
-    kept.push_back(std::min(shape.width, pool.piles[p].size()));
-    left.piles.push_back(std::move(pool.piles[p]));
-    left.places.push_back(std::move(pool.places[p]));
+  std::vector<bool> gone(pool.piles.size());
+  for (std::size_t p = 0; p < gone.size(); ++p) {
+    gone[p] = !shapes.is_kept(p, shape);
   }
-  pool = std::move(left);
+  pool.remove(gone);
+  std::vector<std::int64_t> kept;
+  for (const Pile& pile : pool.piles) {
+    kept.push_back(std::min(shape.width, pile.size()));
+  }
   return kept;
 }
 

@@ -31,7 +31,7 @@ std::unique_ptr<AdapterPart> load_part(
 }  // namespace
 
 std::string model_fingerprint(const model::ModelReader& reader) {
-  return io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  return reader.fingerprint();
 }
 
 void save_adapter(

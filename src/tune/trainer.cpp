@@ -66,15 +66,8 @@ std::int64_t Trainer::restore() {
   artifact::check_same_run(state->identity, identity_, "tune");
   for (const auto& part : parts_) part->load_state(state->tensors);
   input_.train.restore(state->cursor);
-  if (state->micro_batch_tokens > micro_batch_tokens_) {
-    reporter_.note(fmt::format(
-        "micro-batches of {} tokens instead of {}: the result may differ in "
-        "rounding from a run with the memory of before",
-        micro_batch_tokens_,
-        state->micro_batch_tokens));
-  } else {
-    micro_batch_tokens_ = state->micro_batch_tokens;
-  }
+  micro_batch_tokens_ =
+      artifact::resumed_micro_batch(*state, micro_batch_tokens_, &reporter_);
   reporter_.note(fmt::format("resuming after step {}", state->step));
   return state->step;
 }

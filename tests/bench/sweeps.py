@@ -16,15 +16,7 @@ import subprocess
 import tempfile
 import time
 
-
-def build_dir():
-    root = pathlib.Path(__file__).resolve().parents[2]
-    named = os.environ.get("FETTLE_BUILD")
-    candidates = [named] if named else ["build/cuda", "build/cpu"]
-    for candidate in candidates:
-        if (root / candidate / "fettle_bench_sweep").exists():
-            return root / candidate
-    raise SystemExit("fettle_bench_sweep isn't built: run tools/setup")
+import build_folder
 
 
 class Served:
@@ -32,7 +24,7 @@ class Served:
 
     def __init__(self, model, ids, micro_batch, threads):
         self.process = subprocess.Popen(
-            [build_dir() / "fettle_bench_sweep", model, ids, str(micro_batch),
+            [build_folder.find("fettle_bench_sweep"), model, ids, str(micro_batch),
              str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

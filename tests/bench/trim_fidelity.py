@@ -23,25 +23,16 @@ import tempfile
 import threading
 import time
 
+import build_folder
 import trim_fidelity_grid as grid
 import trim_fidelity_plans as plans
-
-
-def build_dir():
-    root = pathlib.Path(__file__).resolve().parents[2]
-    named = os.environ.get("FETTLE_BUILD")
-    candidates = [named] if named else ["build/cuda", "build/cpu"]
-    for candidate in candidates:
-        if (root / candidate / "fettle").exists():
-            return root / candidate
-    raise SystemExit("fettle isn't built: run tools/setup")
 
 
 class Program:
     """Runs the program; times each run by the wall and by the processor."""
 
     def __init__(self, threads):
-        self.path = os.environ.get("FETTLE_PROGRAM", build_dir() / "fettle")
+        self.path = os.environ.get("FETTLE_PROGRAM") or build_folder.find("fettle")
         self.threads = threads
 
     def __call__(self, *arguments, report):

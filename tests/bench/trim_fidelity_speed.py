@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 
+import build_folder
 import trim_fidelity
 import trim_fidelity_grid as grid
 
@@ -75,7 +76,7 @@ class Speed(trim_fidelity.Bench):
                 for t in range(length)] for s in range(count)]
         file = self.work / "ids.json"
         file.write_text(json.dumps(ids))
-        program = trim_fidelity.build_dir() / "fettle_bench_sweep"
+        program = build_folder.find("fettle_bench_sweep")
         return Served(program, model, file, 4096, self.options.threads)
 
     @property

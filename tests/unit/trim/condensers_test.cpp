@@ -3,7 +3,6 @@
 
 #include <catch2/catch.hpp>
 
-#include "io/checksum.h"
 #include "io/file.h"
 #include "scores.h"
 #include "trim/plan.h"
@@ -125,8 +124,7 @@ TEST_CASE("After a trim condensers have new numbers") {
       R"({"format": 1, "stages": [], "condensers": [[3], [2]]})");
   const model::ModelReader reader(tiny.path());
   artifact::TrimPlan plan;
-  plan.model_fingerprint =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  plan.model_fingerprint = reader.fingerprint();
   plan.layers = {
       {{{1, {0}}, {2, {1}}, {3, {2}}}, 2}, {{{0, {0}}, {2, {1}}}, 2}};
   const TemporaryFolder out;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
-#include "io/checksum.h"
 #include "scores.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
@@ -99,8 +98,7 @@ TEST_CASE("Clusters are linked by mean distance") {
 artifact::TrimPlan keep_experts(
     const model::ModelReader& reader, std::vector<std::int64_t> experts) {
   artifact::TrimPlan plan;
-  plan.model_fingerprint =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  plan.model_fingerprint = reader.fingerprint();
   for (const model::LayerConfig& layer : reader.config().layers) {
     artifact::LayerPlan made{{}, layer.top_k};
     for (const std::int64_t e : experts) {

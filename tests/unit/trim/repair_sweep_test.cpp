@@ -4,7 +4,6 @@
 #include <catch2/catch.hpp>
 
 #include "core/error.h"
-#include "io/checksum.h"
 #include "scores.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
@@ -28,8 +27,7 @@ std::vector<model::PackedTokens> sample_tokens(std::int64_t batch = 64) {
 artifact::TrimPlan plan_of(
     const model::ModelReader& reader, std::vector<std::int64_t> kept) {
   artifact::TrimPlan plan;
-  plan.model_fingerprint =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  plan.model_fingerprint = reader.fingerprint();
   for (const model::LayerConfig& layer : reader.config().layers) {
     artifact::LayerPlan made{{}, layer.sparse ? layer.top_k : 0};
     for (std::int64_t e = 0; e < layer.num_experts(); ++e) {

@@ -5,7 +5,6 @@
 #include <catch2/catch.hpp>
 
 #include "core/error.h"
-#include "io/checksum.h"
 #include "scores.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
@@ -24,8 +23,7 @@ using model::Role;
 // Cuts neurons of both layers and expert 1 of layer 1.
 artifact::TrimPlan sample_plan(const model::ModelReader& reader) {
   artifact::TrimPlan plan;
-  plan.model_fingerprint =
-      io::fingerprint(reader.checkpoint(), reader.folder() / "config.json");
+  plan.model_fingerprint = reader.fingerprint();
   plan.layers = {
       {{{0, {0, 2, 5}}, {1, {}}, {2, {0, 1, 2, 3, 4, 5}}, {3, {4}}}, 2},
       {{{0, {1}}, {2, {2, 3}}, {3, {0, 1, 2, 3, 4, 5}}}, 2}};
