@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "kernels/damped_cholesky.h"
 
 namespace fettle::analyze {
 namespace {
@@ -154,13 +155,7 @@ Elimination eliminate(const at::Tensor& inverse, const at::Tensor& gram) {
 
 at::Tensor damped_inverse(const at::Tensor& moment, double damping) {
   const at::NoGradGuard no_grad;
-  FETTLE_ASSERT(damping > 0);
-  for (;; damping *= 10) {
-    at::Tensor damped = moment.to(at::kDouble, false, true);
-    damped.diagonal().add_(damping);
-    const auto [factor, info] = at::linalg_cholesky_ex(damped);
-    if (info.item<int>() == 0) return at::cholesky_inverse(factor);
-  }
+  return at::cholesky_inverse(kernels::damped_cholesky(moment, damping));
 }
 
 at::Tensor elimination_scores(const Elimination& elimination) {

@@ -36,12 +36,14 @@ void RepairSweep::refit_jointly(
         moments.end_micro_batch(original_->inputs(m) - outputs);
       });
   current_.down.resize(plan.experts.size());
+  require_finite(layer, moments.error());
   if (moments.error() <= 0) return;  // nothing is cut so far
   const at::Tensor gram = moments.gram().cpu();
   const at::Tensor right = moments.right().cpu().to(at::kDouble);
   if (gram.numel() == 0) return;
   double lambda =
       options_.lambda * gram.diagonal().mean(at::kDouble).item<double>();
+  require_finite(layer, lambda);
   const at::Tensor change = solve_ridge(gram, right, lambda);  // [S, H]
   const double left = moments.error() - (change * right).sum().item<double>() -
                       lambda * change.square().sum().item<double>();

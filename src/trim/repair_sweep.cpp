@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trim/repair_sweep.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/error.h"
@@ -51,6 +54,15 @@ const RepairedLayer& RepairSweep::layer(std::int64_t layer) {
     ++next_;
   }
   return current_;
+}
+
+void RepairSweep::require_finite(std::int64_t layer, double sum) {
+  if (std::isfinite(sum)) return;
+  throw UserError(
+      "trim",
+      fmt::format("layer {}", layer),
+      "expected activations to fit experts to, found some that are not finite; "
+      "check the model's weights, or compute in fp32");
 }
 
 bool RepairSweep::needs_moments(std::int64_t layer, std::size_t place) const {
@@ -107,6 +119,7 @@ void RepairSweep::refit_layer(
         {static_cast<std::int64_t>(plan.experts.size()),
          model_.config().hidden_size});
   }
+  require_finite(layer, lambda);
   error_before_ = error_after_ = 0;
   for (std::size_t i = 0; i < plan.experts.size(); ++i) {
     if (!needs_moments(layer, i)) continue;
@@ -129,6 +142,9 @@ void RepairSweep::refit_expert(
     std::size_t place,
     const Moments& moments,
     double lambda) {
+  // No other moment is larger than those on the diagonal.
+  require_finite(
+      layer, moments.second.diagonal().sum(at::kDouble).item<double>());
   const artifact::ExpertPlan& expert = plan_.layers[layer].experts[place];
   const at::Tensor down =
       model_.reader().read({Role::kExpertDown, layer, expert.expert});

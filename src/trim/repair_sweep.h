@@ -60,6 +60,8 @@ class RepairSweep {
   void pass_layer_jointly(std::int64_t layer, bool last);
   void refit_jointly(std::int64_t layer, const model::LayerWeights& cut);
   // The moments of the plan's expert i are those of expert slots[i].
+  // Throws UserError naming the layer unless a sum over its activations is.
+  static void require_finite(std::int64_t layer, double sum);
   void refit_layer(
       std::int64_t layer,
       ExpertMoments& moments,

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "kernels/damped_cholesky.h"
 
 namespace fettle::trim {
 namespace {
@@ -28,17 +29,7 @@ at::Tensor solve_ridge(
   // An expert without any activation has nothing to fit.
   if (scale <= 0) return at::zeros_like(b);
   lambda = std::max(lambda, 1e-12 * scale);
-  for (;;) {
-    // The shifted copy is gone before the solver makes its own.
-    at::Tensor shifted = a.to(at::kDouble, false, /*copy=*/true);
-    shifted.diagonal().add_(lambda);
-    const auto [factor, failed] = at::linalg_cholesky_ex(shifted);
-    shifted.reset();
-    if (failed.item<std::int32_t>() == 0) {
-      return at::cholesky_solve(b, factor);
-    }
-    lambda *= 10;
-  }
+  return at::cholesky_solve(b, kernels::damped_cholesky(a, lambda));
 }
 
 Refit refit_down(

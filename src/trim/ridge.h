@@ -49,9 +49,9 @@ Refit refit_down(
     const std::vector<std::int64_t>& kept,
     const RefitOptions& options);
 
-// (a + lambda I)^-1 b in fp64, a [S, S] symmetric without negative eigenvalues
-// but by rounding, of any type, b [S, H] fp64. Raises lambda tenfold where that
-// is needed; zeros where a is zero.
+// (a + lambda I)^-1 b in fp64, a [S, S] finite and symmetric without negative
+// eigenvalues but by rounding, of any type, b [S, H] fp64. Raises lambda
+// tenfold where that is needed; zeros where a is zero.
 at::Tensor solve_ridge(
     const at::Tensor& a, const at::Tensor& b, double& lambda);
 

@@ -79,6 +79,22 @@ TinyModelOptions with_redundant_neuron() {
   return options;
 }
 
+TEST_CASE("A repair refuses activations that overflow, naming the layer") {
+  TinyModelOptions options;
+  options.edit = [](const model::WeightId& id, at::Tensor tensor) {
+    if (id.role == Role::kExpertUp && id.layer == 1) tensor.mul_(1e30);
+    return tensor;
+  };
+  const TinyModel tiny(options);
+  const model::ModelReader reader(tiny.path());
+  const artifact::TrimPlan plan = plan_of(reader, {0, 1, 2});
+  const Repair repair =
+      GENERATE(Repair::kRidge, Repair::kRidgeConstant, Repair::kJoint);
+  REQUIRE_THROWS_WITH(
+      trim(tiny, plan, repair, {}),
+      Contains("layer 1") && Contains("not finite"));
+}
+
 TEST_CASE("Ridge repair cuts a redundant neuron without loss") {
   TinyModelOptions options = with_redundant_neuron();
   options.constants = GENERATE(false, true);
