@@ -17,8 +17,9 @@ enum class Pass { kForward, kBackward };
 
 class Observer : public model::MoeTap {
  public:
-  // May set requires_grad on weights in the backward pass; their .grad() then
-  // holds the sum over micro-batches at end_layer, and end_layer must undo it.
+  // May set requires_grad on weights in the backward pass (with keep_graphs: in
+  // the forward pass); their .grad() then holds the sum over micro-batches at
+  // the backward pass's end_layer, after which the sweep undoes it.
   virtual void begin_layer(Pass, std::int64_t /*layer*/, model::LayerWeights&) {
   }
   virtual void end_micro_batch(

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "model/decoder_layer.h"
+#include "model/weight_visit.h"
 #include "sweep/head.h"
 
 namespace fettle::sweep {
@@ -150,6 +151,10 @@ void Sweep::backward(
       progress.advance(batches_[m].tokens.tokens());
     }
     for (Observer* o : observers) o->end_layer(Pass::kBackward, l, *weights);
+    model::for_each_tensor(*weights, [](at::Tensor& tensor) {
+      tensor.mutable_grad().reset();
+      tensor.set_requires_grad(false);
+    });
   }
   boundaries_kept_ = false;
 }

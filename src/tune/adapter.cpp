@@ -7,7 +7,7 @@
 #include "io/checksum.h"
 #include "io/file.h"
 #include "tune/neuron_delta.h"
-#include "tune/router_delta.h"
+#include "tune/weight_delta.h"
 
 namespace fettle::tune {
 
@@ -23,9 +23,12 @@ std::unique_ptr<AdapterPart> load_part(
     const artifact::TensorMap& tensors,
     const model::ModelConfig& config) {
   if (name == "neurons") return std::make_unique<NeuronDelta>(tensors, config);
-  if (name == "router") return std::make_unique<RouterDelta>(tensors, config);
+  if (name == "router" || name == "experts") {
+    return std::make_unique<WeightDelta>(tensors, name, config);
+  }
   info.refuse(
-      "parts", fmt::format("expected neurons or router, found '{}'", name));
+      "parts",
+      fmt::format("expected neurons, router or experts, found '{}'", name));
 }
 
 }  // namespace

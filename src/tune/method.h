@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A method of tuning is a list of trainable parts.
+// A method of tuning is a list of trainable parts, and methods may be joined.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "model/model_reader.h"
@@ -12,15 +13,35 @@
 
 namespace fettle::tune {
 
-// The parts of options.method, which check_options has seen. The reader must
-// outlive them.
-std::vector<std::unique_ptr<TrainablePart>> make_parts(
-    const TuneOptions& options,
-    const model::ModelReader& reader,
-    at::Device device);
+using Parts = std::vector<std::unique_ptr<TrainablePart>>;
 
-// Bytes that the parts reach: masters, moments, gradients, the update's working
-// set, and rows frozen by new choices.
+struct PartInput {
+  const TuneOptions& options;
+  const model::ModelReader& reader;  // outlives the parts
+  at::Device device;
+};
+
+struct Method {
+  const char* name;
+  const char* help;
+  // Whose weights it writes: no two methods may write one role's.
+  std::vector<model::Role> (*roles)(const TuneOptions& options);
+  Parts (*make)(const PartInput& input);
+  // Bytes that the parts reach: masters, moments, gradients, the update's
+  // working set.
+  double (*bytes)(const TuneOptions& options, const model::ModelConfig& config);
+};
+
+// Methods that exist.
+std::span<const Method> methods();
+
+// Throws UserError when options.method names one that does not exist, one
+// twice, or two that write the same weights.
+void check_methods(const TuneOptions& options);
+
+// The parts of options.method, which check_options has seen.
+Parts make_parts(const PartInput& input);
+
 std::int64_t part_bytes(
     const TuneOptions& options, const model::ModelConfig& config);
 

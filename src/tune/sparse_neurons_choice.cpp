@@ -67,7 +67,7 @@ NeuronScores SparseNeurons::worth() const {
 void SparseNeurons::prepare(const PrepareInput& input) {
   if (!is_due(input.step)) return;
   NeuronScorer scorer(reader_.config(), device_);
-  input.probe(scorer, options_.score_sequences);
+  input.gradient_probe(scorer, options_.score_sequences);
   const NeuronScores scores = scorer.scores();
   const NeuronSets before = active_sets();
   const NeuronSets after =

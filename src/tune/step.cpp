@@ -96,7 +96,8 @@ StepResult run_step(const StepInput& input) {
   }
   const double mean = 1.0 / static_cast<double>(result.loss_tokens);
   sweep::Sweep sweep(input.model, input.batches, input.sweep_options);
-  sweep.forward({}, {.keep_boundaries = true});
+  const std::vector<sweep::Observer*> observers = observers_of(input.parts);
+  sweep.forward(observers, {.keep_boundaries = true});
   result.loss = sum(sweep.token_nll_with_gradient(mean)) * mean;
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {
@@ -105,7 +106,6 @@ StepResult run_step(const StepInput& input) {
         locate_non_finite(input.model, input.batches, input.sweep_options);
     return result;
   }
-  const std::vector<sweep::Observer*> observers = observers_of(input.parts);
   sweep.backward(
       observers, first_trained(input.parts, input.model.config().num_layers()));
   measure_gradient(input, result);
@@ -114,6 +114,15 @@ StepResult run_step(const StepInput& input) {
   update(input, result);
   result.update_seconds = lap();
   return result;
+}
+
+void probe_forward(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const sweep::SweepOptions& sweep_options,
+    sweep::Observer& observer) {
+  const std::array<sweep::Observer*, 1> observers{&observer};
+  sweep::Sweep(model, batches, sweep_options).forward(observers, {});
 }
 
 void probe_gradient(

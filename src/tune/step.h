@@ -4,18 +4,16 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
 #include "sweep/sweep.h"
+#include "tune/method.h"
 #include "tune/trainable_part.h"
 
 namespace fettle::tune {
-
-using Parts = std::vector<std::unique_ptr<TrainablePart>>;
 
 struct StepInput {
   model::CausalLm& model;  // its patch is the parts'
@@ -40,6 +38,13 @@ struct StepResult {
 
 // Throws UserError when no token of the step is scored.
 StepResult run_step(const StepInput& input);
+
+// Shows a forward sweep over `batches` to `observer`.
+void probe_forward(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const sweep::SweepOptions& sweep_options,
+    sweep::Observer& observer);
 
 // Shows the backward sweep over `batches` of the loss summed over tokens to
 // `observer`. Throws UserError when the loss is not finite.

@@ -18,15 +18,17 @@
 
 namespace fettle::tune {
 
-// Runs a forward and a backward sweep over at least `sequences` of the
-// sequences that training will see next, each a micro-batch by itself, with the
-// loss summed over tokens, and shows the backward pass to `observer`.
-using GradientProbe =
+// Shows `observer` at least `sequences` of the sequences that training will see
+// next.
+using Probe =
     std::function<void(sweep::Observer& observer, std::int64_t sequences)>;
 
 struct PrepareInput {
   std::int64_t step = 0;  // the step about to be made, from 0
-  const GradientProbe& probe;
+  // The forward pass alone, or the backward pass with each sequence a
+  // micro-batch by itself and the loss summed over tokens.
+  const Probe& forward_probe;
+  const Probe& gradient_probe;
   Reporter& reporter;
 };
 

@@ -43,7 +43,7 @@ Trainer::Trainer(
       reporter_(reporter),
       directory_(input.out, {.resume = options.resume}),
       parts_(make_parts(
-          options, input.model.reader(), input.model.options().device)),
+          {options, input.model.reader(), input.model.options().device})),
       identity_(identity_of(input, options)),
       micro_batch_tokens_(input.micro_batch_tokens),
       sequences_per_step_(options.tokens_per_step / options.seq_len) {
@@ -84,33 +84,34 @@ std::vector<model::Sequence> Trainer::draw(std::int64_t sequences) {
   return drawn;
 }
 
-void Trainer::probe(sweep::Observer& observer, std::int64_t sequences) {
-  const Json cursor = input_.train.state();
-  Progress progress(
-      reporter_, "choose", static_cast<std::uint64_t>(sequences), "sequences");
-  for (std::int64_t left = sequences; left > 0;) {
-    const std::int64_t count = std::min(left, sequences_per_step_);
-    // Sequences are seq_len long: each becomes a micro-batch of its own.
-    probe_gradient(
-        input_.model,
-        sweep::micro_batches(
-            draw(count), options_.seq_len, input_.model.config().vocab_size),
-        input_.sweep,
-        observer);
-    progress.advance(static_cast<std::uint64_t>(count));
-    left -= count;
-  }
-  input_.train.restore(cursor);
+Probe Trainer::probe(const char* label, ProbeSweep& sweep) {
+  return [this, label, &sweep](
+             sweep::Observer& observer, std::int64_t sequences) {
+    const Json cursor = input_.train.state();
+    Progress progress(
+        reporter_, label, static_cast<std::uint64_t>(sequences), "sequences");
+    for (std::int64_t left = sequences; left > 0;) {
+      const std::int64_t count = std::min(left, sequences_per_step_);
+      // Sequences are seq_len long: each becomes a micro-batch of its own.
+      sweep(
+          input_.model,
+          sweep::micro_batches(
+              draw(count), options_.seq_len, input_.model.config().vocab_size),
+          input_.sweep,
+          observer);
+      progress.advance(static_cast<std::uint64_t>(count));
+      left -= count;
+    }
+    input_.train.restore(cursor);
+  };
 }
 
 void Trainer::prepare(std::int64_t step) {
   const auto start = Clock::now();
-  const GradientProbe gradient_probe =
-      [this](sweep::Observer& observer, std::int64_t sequences) {
-        probe(observer, sequences);
-      };
+  const Probe forward = probe("look", probe_forward);
+  const Probe gradient = probe("choose", probe_gradient);
   for (const auto& part : parts_) {
-    part->prepare({step, gradient_probe, reporter_});
+    part->prepare({step, forward, gradient, reporter_});
   }
   times_.prepare = seconds_since(start);
 }

@@ -38,7 +38,9 @@ class Trainer {
 
   std::int64_t restore();
   void prepare(std::int64_t step);
-  void probe(sweep::Observer& observer, std::int64_t sequences);
+  // How a probe passes over some micro-batches.
+  using ProbeSweep = decltype(probe_forward);
+  Probe probe(const char* label, ProbeSweep& sweep);
   std::vector<model::Sequence> draw(std::int64_t sequences);
   std::vector<sweep::EvalScore> evaluate();
   void save(std::int64_t step);

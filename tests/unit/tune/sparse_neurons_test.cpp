@@ -155,21 +155,20 @@ TEST_CASE_METHOD(Fixture, "the choice follows the scores of the probe") {
   SparseNeurons part = this->part(
       {.frac = 0.25, .reselect_every = 2, .schedule = {0.1, 0, 8, 0.0}});
   int probes = 0;
-  const GradientProbe probe = [&](sweep::Observer& observer,
-                                  std::int64_t wanted) {
+  const Probe probe = [&](sweep::Observer& observer, std::int64_t wanted) {
     ++probes;
     const auto batches =
         sweep::micro_batches(sequences(wanted, 12), 12, kVocab);
     run_backward(*model, batches, {&observer});
   };
   SilentReporter reporter;
-  part.prepare({0, probe, reporter});
+  part.prepare({0, probe, probe, reporter});
   // A quarter of 32 neurons.
   CHECK(part.active(1).size(0) + part.active(2).size(0) == 8);
   update_with(part, *this, 0);
-  part.prepare({1, probe, reporter});
+  part.prepare({1, probe, probe, reporter});
   CHECK(probes == 1);
-  part.prepare({2, probe, reporter});
+  part.prepare({2, probe, probe, reporter});
   CHECK(probes == 2);
   CHECK(part.active(1).size(0) + part.active(2).size(0) == 8);
 }

@@ -34,6 +34,15 @@ TEST_CASE("an impossible option is refused by name") {
   using Change = std::function<void(TuneOptions&)>;
   const std::vector<std::pair<std::string, Change>> changes{
       {"method", [](auto& o) { o.method = "magic"; }},
+      {"method", [](auto& o) { o.method = ""; }},
+      {"method", [](auto& o) { o.method = "usaf+magic"; }},
+      {"method", [](auto& o) { o.method = "usaf+usaf"; }},
+      {"method", [](auto& o) { o.method = "usaf+esft"; }},
+      {"frac", [](auto& o) { o.method = "esft", o.frac = 0.5; }},
+      {"esft_share", [](auto& o) { o.esft_share = 0.5; }},
+      {"esft_share", [](auto& o) { o.method = "esft", o.esft_share = 0.0; }},
+      {"esft_by", [](auto& o) { o.method = "esft", o.esft_by = "luck"; }},
+      {"router", [](auto& o) { o.router = "warm"; }},
       {"steps", [](auto& o) { o.steps = 0; }},
       {"seq_len", [](auto& o) { o.seq_len = 1; }},
       {"seq_len", [](auto& o) { o.seq_len = 65; }},
@@ -68,10 +77,18 @@ TEST_CASE("an impossible option is refused by name") {
 
 TEST_CASE("an unknown method is answered with those that exist") {
   TuneOptions options = fitting();
-  options.method = "lora";
+  options.method = "mora";
   CHECK_THROWS_WITH(
       check_options(options, tiny_config()),
-      Contains("usaf") && Contains("lora"));
+      Contains("usaf") && Contains("mora"));
+}
+
+TEST_CASE("methods that train different weights are joined") {
+  TuneOptions options = fitting();
+  options.method = "usaf+router";
+  CHECK_NOTHROW(check_options(options, tiny_config()));
+  options.method = "esft+router";
+  CHECK_NOTHROW(check_options(options, tiny_config()));
 }
 
 TEST_CASE("a model without experts has nothing to tune") {
@@ -83,7 +100,7 @@ TEST_CASE("a model without experts has nothing to tune") {
 
 TEST_CASE("every option is recorded but whether it is a resume") {
   const Json json = to_json(TuneOptions{});
-  CHECK(json.size() == 24);
+  CHECK(json.size() == 26);
   CHECK_FALSE(json.contains("resume"));
   CHECK(json["lr"] == 1e-4);
 }
@@ -92,14 +109,14 @@ TEST_CASE("the memory of the parts counts 16 bytes a weight and more") {
   const model::ModelConfig config = tiny_config();
   TuneOptions options = fitting();
   options.frac = 0.25;
-  options.train_router = false;
+  options.router = "frozen";
   const std::int64_t weights = 8 * 3 * testing::kHidden;
   const std::int64_t bytes = part_bytes(options, config);
   CHECK(bytes >= 16 * weights);
   // In each thread, an expert of width 6 while its neurons are scored.
   const std::int64_t scoring = at::get_num_threads() * 8 * 6 * testing::kHidden;
   CHECK(bytes <= 41 * weights + scoring);
-  options.train_router = true;
+  options.router = "auto";
   CHECK(part_bytes(options, config) == bytes + 16 * 8 * testing::kHidden);
   options.reselect_every = 10;
   CHECK(part_bytes(options, config) > bytes);

@@ -238,7 +238,7 @@ TEST_CASE_METHOD(
   TuneOptions options = small_options();
   options.lr = 1e37;
   options.warmup_steps = 0;
-  options.train_router = false;
+  options.router = "frozen";
   const fs::path out = folder.path() / "out";
   CHECK_THROWS_WITH(
       run(out, options),
@@ -255,7 +255,7 @@ TEST_CASE_METHOD(
   TuneOptions options = small_options();
   options.lr = 1e37;
   options.warmup_steps = 0;
-  options.train_router = false;
+  options.router = "frozen";
   options.reselect_every = 1;
   CHECK_THROWS_WITH(
       run(folder.path() / "out", options),

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/method_router.h"
+
+#include <algorithm>
+
+#include "tune/method_options.h"
+#include "tune/whole_weights.h"
+
+namespace fettle::tune {
+
+namespace {
+
+std::vector<model::Role> router_roles(const TuneOptions&) {
+  return {model::Role::kRouter};
+}
+
+Parts router_make(const PartInput& input) {
+  const TuneOptions& options = input.options;
+  // With nothing else to train there is nothing to wait for.
+  const bool alone =
+      methods_of(options).size() == 1 && options.method == kRouterMethod.name;
+  const std::int64_t frozen = alone ? 0 : options.router_warmup;
+  Parts parts;
+  parts.push_back(std::make_unique<WholeWeights>(
+      input.reader,
+      input.device,
+      WholeWeightsOptions{
+          .name = "router",
+          .weights = router_weights(input.reader.config()),
+          .frozen_steps = frozen,
+          .schedule =
+              {options.router_lr,
+               options.warmup_steps,
+               options.steps - frozen,
+               options.min_lr_ratio},
+          .adamw = adamw_options(options)}));
+  return parts;
+}
+
+double router_bytes(const TuneOptions&, const model::ModelConfig& config) {
+  double experts = 0.0;
+  for (const model::LayerConfig& layer : config.layers) {
+    experts += static_cast<double>(layer.num_experts());
+  }
+  return 16.0 * static_cast<double>(config.hidden_size) * experts;
+}
+
+}  // namespace
+
+bool trains_router(const TuneOptions& options) {
+  if (options.router != "auto") return options.router != "frozen";
+  return std::ranges::any_of(methods_of(options), [](const auto& method) {
+    return method == "usaf" || method == kRouterMethod.name;
+  });
+}
+
+const Method kRouterMethod{
+    "router",
+    "the routers and nothing else",
+    router_roles,
+    router_make,
+    router_bytes};
+
+}  // namespace fettle::tune

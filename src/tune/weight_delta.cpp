@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/weight_delta.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "model/weight_view.h"
+#include "tune/state_tensors.h"
+
+namespace fettle::tune {
+
+std::string weight_key(std::string_view part, const model::WeightId& id) {
+  const std::string key = layer_key(part, id.layer, model::role_name(id.role));
+  return id.expert < 0 ? key : fmt::format("{}.{}", key, id.expert);
+}
+
+std::vector<model::WeightId> stored_weights(
+    const artifact::TensorMap& from,
+    std::string_view part,
+    std::string_view suffix,
+    const model::ModelConfig& config) {
+  std::vector<model::WeightId> ids;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    for (const model::WeightId& id : model::layer_weights(config, l)) {
+      if (from.contains(weight_key(part, id) + std::string(suffix))) {
+        ids.push_back(id);
+      }
+    }
+  }
+  return ids;
+}
+
+WeightDelta::WeightDelta(
+    const artifact::TensorMap& from,
+    std::string_view part,
+    const model::ModelConfig& config)
+    : layers_(config.layers.size()) {
+  for (const model::WeightId& id : stored_weights(from, part, "", config)) {
+    layers_[id.layer].push_back(
+        {id,
+         take_tensor(
+             from,
+             weight_key(part, id),
+             {at::kFloat, model::weight_shape(config, id)})});
+  }
+}
+
+const at::Tensor* WeightDelta::find(const model::WeightId& id) const {
+  if (id.layer < 0) return nullptr;
+  for (const Value& value : layers_[id.layer]) {
+    if (value.id == id) return &value.value;
+  }
+  return nullptr;
+}
+
+void WeightDelta::patch(
+    std::int64_t layer, model::LayerWeights& weights) const {
+  const at::NoGradGuard no_grad;
+  for (const Value& value : layers_[layer]) {
+    model::weight_view(weights, value.id).copy_(value.value);
+  }
+}
+
+bool WeightDelta::changes(const model::WeightId& id) const {
+  return find(id) != nullptr;
+}
+
+at::Tensor WeightDelta::merge(
+    const model::WeightId& id, const at::Tensor& base) const {
+  const at::Tensor* value = find(id);
+  FETTLE_ASSERT(value != nullptr);
+  return value->view_as(base);
+}
+
+}  // namespace fettle::tune

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole weights as a trainable part: routers, or the experts that ESFT chose.
+// Each weight has an fp32 master, moments and in a step a gradient: 16 bytes a
+// value.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/model_reader.h"
+#include "tune/adamw.h"
+#include "tune/schedule.h"
+#include "tune/trainable_part.h"
+#include "tune/weight_gradients.h"
+
+namespace fettle::tune {
+
+using WeightIds = std::vector<model::WeightId>;
+
+struct WholeWeightsOptions {
+  std::string name;  // of the part in files
+  WeightIds weights = {};
+  // Where given, chooses the weights before step 0.
+  std::function<WeightIds(const PrepareInput&)> choose = {};
+  std::int64_t frozen_steps = 0;
+  // Of the steps after those; its step 0 is the first that trains.
+  Schedule schedule = {};
+  AdamWOptions adamw = {};
+};
+
+// The routers of all sparse layers.
+WeightIds router_weights(const model::ModelConfig& config);
+
+class WholeWeights : public TrainablePart {
+ public:
+  // Masters and moments are kept on `device`. The reader must outlive the part.
+  WholeWeights(
+      const model::ModelReader& reader,
+      at::Device device,
+      WholeWeightsOptions options);
+
+  std::string_view name() const override { return options_.name; }
+  void prepare(const PrepareInput& input) override;
+  bool trains(std::int64_t layer) const override;
+  std::int64_t trainable_weights() const override;
+  void patch(std::int64_t layer, model::LayerWeights& weights) const override;
+  double gradient_norm_squared(std::int64_t layer) const override;
+  void update(std::int64_t layer, const UpdateInput& input) override;
+  double learning_rate(std::int64_t step) const override;
+  void save_state(artifact::TensorMap& into) const override;
+  void load_state(const artifact::TensorMap& from) override;
+  void save_adapter(artifact::TensorMap& into) const override;
+
+  bool wants_expert_gradients() const override { return has_experts_; }
+  void begin_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
+  void on_expert_gradient(
+      std::int64_t layer, const model::ExpertGradView& view) override;
+  void on_router_gradient(
+      std::int64_t layer,
+      const at::Tensor& x,
+      const at::Tensor& d_logits) override;
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
+
+ private:
+  struct Master {
+    at::Tensor value;  // fp32, as packed_view
+    AdamWState adam;
+  };
+  struct Layer {
+    std::vector<Master> masters;  // one for each of gradients.ids()
+    WeightGradients gradients{{}};
+  };
+
+  void own(const WeightIds& ids);
+  Master master_of(const model::WeightId& id) const;
+
+  const model::ModelReader& reader_;
+  at::Device device_;
+  WholeWeightsOptions options_;
+  std::vector<Layer> layers_;
+  bool training_ = false;
+  bool has_experts_ = false;
+};
+
+}  // namespace fettle::tune
