@@ -3,11 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/merge_text.h"
 #include "cli/session.h"
 #include "cli/tune_flags.h"
+#include "core/error.h"
 #include "tune/merge.h"
 #include "tune/method.h"
 
@@ -35,6 +38,10 @@ class Tune : public Command {
     app.add_option("--data", data_, "Training JSONL, with weights as a.jsonl:2")
         ->required();
     app.add_option("--eval-data", eval_data_, "Held-out JSONL files");
+    app.add_option(
+        "--teacher",
+        teacher_,
+        "Model folder whose likeliest tokens are learned, see --kd-weight");
     app.add_option("--out", out_, "Folder for adapter and metrics")->required();
     app.add_option("--merge", merged_, "Write the tuned model here too");
     app.add_flag(
@@ -48,6 +55,7 @@ class Tune : public Command {
     options_.seed = session.seed();
     auto reader = std::make_unique<model::ModelReader>(model_);
     tune::check_options(options_, reader->config());
+    check_teacher();
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto sample_options = session.sample_options(*reader);
     text::Mixture mixture = training_data(tokenizer, sample_options);
@@ -60,20 +68,49 @@ class Tune : public Command {
     workload.extra_bytes = tune::part_bytes(options_, reader->config());
     OpenModel opened = session.open(std::move(reader), workload);
     const Interrupt interrupt;
-    const auto result = tune::tune(
-        {*opened.model,
-         mixture,
-         held_out,
-         out_,
-         opened.plan.micro_batch_tokens,
-         opened.plan.sweep_options(nullptr),
-         &interrupt.requested()},
-        options_,
-        session.reporter());
-    return outcome(result, session);
+    tune::TuneInput input{
+        .model = *opened.model,
+        .train = mixture,
+        .held_out = held_out,
+        .out = out_,
+        .micro_batch_tokens = opened.plan.micro_batch_tokens,
+        .sweep = opened.plan.sweep_options(nullptr),
+        .stop_requested = &interrupt.requested()};
+    if (!teacher_.empty()) add_teacher(input, workload, opened.plan, session);
+    return outcome(tune::tune(input, options_, session.reporter()), session);
   }
 
  private:
+  void check_teacher() const {
+    const auto methods = tune::methods_of(options_);
+    const bool needed =
+        std::ranges::find(methods, "router_kd") != methods.end();
+    if (!needed || !teacher_.empty()) return;
+    throw UserError(
+        "tune",
+        "method",
+        "expected a --teacher for router_kd, found none; name the model that "
+        "this one was made from");
+  }
+
+  // The teacher has what the tuned model's globals and parts leave.
+  void add_teacher(
+      tune::TuneInput& input,
+      sweep::Workload workload,
+      const sweep::SweepPlan& plan,
+      Session& session) const {
+    input.teacher_fingerprint = model::ModelReader(teacher_).fingerprint();
+    workload.backward = false;
+    workload.extra_bytes += plan.global_bytes;
+    input.open_teacher = [this, workload, &session] {
+      OpenModel opened = session.open(teacher_, workload);
+      return tune::Teacher{
+          std::move(opened.model),
+          opened.plan.micro_batch_tokens,
+          opened.plan.sweep_options(nullptr)};
+    };
+  }
+
   text::Mixture training_data(
       const text::Tokenizer& tokenizer,
       const text::SampleOptions& sample_options) const {
@@ -115,7 +152,7 @@ class Tune : public Command {
     return made;
   }
 
-  std::string model_, out_, merged_;
+  std::string model_, out_, merged_, teacher_;
   std::vector<std::string> data_, eval_data_;
   tune::TuneOptions options_;
   tune::MergeOptions merge_;

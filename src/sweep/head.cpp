@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/head.h"
 
-#include <functional>
-
 #include "core/error.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/rms_norm.h"
+#include "sweep/head_chunks.h"
 
 namespace fettle::sweep {
-namespace {
 
-// Calls `chunk(rows)` with the scored positions, kHeadRows at a time.
 void for_each_chunk(
     const at::Tensor& targets,
     const std::function<void(const at::Tensor& rows)>& chunk) {
@@ -27,7 +24,29 @@ at::Tensor chunk_logits(
   return model::logits(model, hidden.index_select(0, rows));
 }
 
-}  // namespace
+HeadChunk::HeadChunk(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& rows)
+    : model_(model), hidden_(hidden.index_select(0, rows)) {
+  auto normed = kernels::rms_norm(
+      hidden_, model.globals().final_norm, model.config().norm_eps);
+  normed_ = std::move(normed.y);
+  rstd_ = std::move(normed.rstd);
+}
+
+at::Tensor HeadChunk::logits() const {
+  return at::mm(normed_, model_.globals().lm_head.t()).to(at::kFloat);
+}
+
+at::Tensor HeadChunk::backward(const at::Tensor& d_logits) const {
+  const auto& globals = model_.globals();
+  const at::Tensor d_normed =
+      at::mm(d_logits.to(hidden_.scalar_type()), globals.lm_head);
+  return kernels::rms_norm_backward(
+             d_normed, hidden_, globals.final_norm, rstd_)
+      .dx;
+}
 
 HeadResult head_nll(
     const model::CausalLm& model,
@@ -50,27 +69,18 @@ HeadResult head_nll_with_gradient(
     const at::Tensor& targets,
     double scale) {
   const at::NoGradGuard no_grad;
-  const auto& globals = model.globals();
   at::Tensor nll =
       at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
   at::Tensor d_hidden = at::zeros_like(hidden);
   for_each_chunk(targets, [&](const at::Tensor& rows) {
-    const at::Tensor h = hidden.index_select(0, rows);
-    const auto normed =
-        kernels::rms_norm(h, globals.final_norm, model.config().norm_eps);
-    at::Tensor logits = at::mm(normed.y, globals.lm_head.t()).to(at::kFloat);
+    const HeadChunk chunk(model, hidden, rows);
+    at::Tensor logits = chunk.logits();
     nll.index_copy_(
         0,
         rows,
         kernels::cross_entropy_with_gradient_(
             logits, targets.index_select(0, rows), scale));
-    const at::Tensor d_normed =
-        at::mm(logits.to(hidden.scalar_type()), globals.lm_head);
-    d_hidden.index_copy_(
-        0,
-        rows,
-        kernels::rms_norm_backward(d_normed, h, globals.final_norm, normed.rstd)
-            .dx);
+    d_hidden.index_copy_(0, rows, chunk.backward(logits));
   });
   return {nll.to(at::kCPU), d_hidden};
 }

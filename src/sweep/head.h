@@ -31,6 +31,50 @@ HeadResult head_nll_with_gradient(
     const at::Tensor& targets,
     double scale);
 
+// What a teacher says of the next token at each of N positions: its k likeliest
+// tokens, and what is left for all others. Positions that aren't scored hold
+// anything.
+struct TeacherRows {
+  at::Tensor ids;        // [N, k] int64, distinct in a row
+  at::Tensor log_probs;  // [N, k] fp32
+  at::Tensor rest;       // [N] fp32: probability of all other tokens
+
+  TeacherRows narrow(std::int64_t first, std::int64_t count) const;
+  TeacherRows rows(const at::Tensor& index) const;
+  TeacherRows to(at::Device device) const;
+};
+
+// The model as a teacher; the result is on the CPU. `k` is at most the
+// vocabulary.
+TeacherRows head_teacher(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& targets,
+    std::int64_t k);
+
+struct DistillResult {
+  at::Tensor nll;       // [N] fp32 on the CPU, 0 where the target is -100
+  at::Tensor kl;        // likewise
+  at::Tensor d_hidden;  // [N, H]
+};
+
+// How much each loss counts.
+struct DistillScale {
+  double nll = 0.0;
+  double kl = 1.0;
+};
+
+// The NLL of the targets and KL(teacher || model) over k + 1 outcomes, the last
+// being any token that is not one of the teacher's k: never more than the KL
+// over the vocabulary, and equal to it for k = V. Also the gradient of the
+// scaled sum of both.
+DistillResult head_distill_with_gradient(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& targets,
+    const TeacherRows& teacher,
+    const DistillScale& scale);
+
 struct Comparison {
   at::Tensor kl;    // [N] fp32 on the CPU: KL(teacher || student) in nats
   at::Tensor top1;  // [N] bool: whether both rank the same token first

@@ -127,6 +127,44 @@ std::vector<at::Tensor> Sweep::token_nll_with_gradient(double loss_scale) {
   return result;
 }
 
+Sweep::TokenLosses Sweep::distill_with_gradient(
+    const TeacherRows& teacher, const DistillScale& scale) {
+  FETTLE_ASSERT(teacher.ids.size(0) == tokens_);
+  const std::int64_t layers = model_.config().num_layers();
+  TokenLosses losses;
+  std::int64_t first = 0;
+  for (std::size_t m = 0; m < batches_.size(); ++m) {
+    const auto key = static_cast<std::int64_t>(m);
+    const model::PackedTokens& tokens = batches_[m].tokens;
+    DistillResult head = head_distill_with_gradient(
+        model_,
+        hidden(key),
+        tokens.targets,
+        teacher.narrow(first, tokens.tokens()),
+        scale);
+    activations_.put({layers, key}, head.d_hidden);
+    losses.nll.push_back(head.nll);
+    losses.kl.push_back(head.kl);
+    first += tokens.tokens();
+  }
+  return losses;
+}
+
+TeacherRows Sweep::teacher_rows(std::int64_t k) const {
+  std::vector<at::Tensor> ids, log_probs, rest;
+  for (std::size_t m = 0; m < batches_.size(); ++m) {
+    const TeacherRows rows = head_teacher(
+        model_,
+        hidden(static_cast<std::int64_t>(m)),
+        batches_[m].tokens.targets,
+        k);
+    ids.push_back(rows.ids);
+    log_probs.push_back(rows.log_probs);
+    rest.push_back(rows.rest);
+  }
+  return {at::cat(ids), at::cat(log_probs), at::cat(rest)};
+}
+
 std::shared_ptr<model::LayerWeights> Sweep::weights_on_the_way_back(
     std::int64_t layer, std::int64_t first_layer) {
   // A graph belongs to the weights it was made with.

@@ -17,6 +17,7 @@
 #include "model/decoder_layer.h"
 #include "model/packed_tokens.h"
 #include "store/activation_store.h"
+#include "sweep/head.h"
 #include "sweep/observer.h"
 #include "sweep/tap_fanout.h"
 
@@ -59,6 +60,16 @@ class Sweep {
   // As token_nll, and keeps the gradient of `loss_scale` x (sum of the scored
   // NLLs) with respect to the final hidden states for backward().
   std::vector<at::Tensor> token_nll_with_gradient(double loss_scale);
+
+  struct TokenLosses {
+    std::vector<at::Tensor> nll, kl;  // as token_nll
+  };
+  // As token_nll_with_gradient, of a mixture of losses (head.h); `teacher` has
+  // the rows of all micro-batches, one after another, on the CPU.
+  TokenLosses distill_with_gradient(
+      const TeacherRows& teacher, const DistillScale& scale);
+  // The model's own rows for a student, likewise.
+  TeacherRows teacher_rows(std::int64_t k) const;
 
   // All layers from the last to `first_layer`, each recomputed from its kept
   // input; consumes what forward and token_nll_with_gradient kept.

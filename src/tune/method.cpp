@@ -36,7 +36,7 @@ std::vector<Method> chosen_methods(const TuneOptions& options) {
   bool router = false;
   for (const std::string& name : methods_of(options)) {
     chosen.push_back(find_method(name));
-    router = router || name == kRouterMethod.name;
+    router = router || chosen.back().make == kRouterMethod.make;
   }
   if (!router && trains_router(options)) chosen.push_back(kRouterMethod);
   return chosen;
@@ -45,7 +45,8 @@ std::vector<Method> chosen_methods(const TuneOptions& options) {
 }  // namespace
 
 std::span<const Method> methods() {
-  static const Method kMethods[] = {kUsafMethod, kEsftMethod, kRouterMethod};
+  static const Method kMethods[] = {
+      kUsafMethod, kEsftMethod, kRouterMethod, kRouterKdMethod};
   return kMethods;
 }
 

@@ -10,6 +10,10 @@ namespace fettle::tune {
 
 namespace {
 
+bool is_router(const std::string& method) {
+  return method == kRouterMethod.name || method == kRouterKdMethod.name;
+}
+
 std::vector<model::Role> router_roles(const TuneOptions&) {
   return {model::Role::kRouter};
 }
@@ -50,13 +54,20 @@ double router_bytes(const TuneOptions&, const model::ModelConfig& config) {
 bool trains_router(const TuneOptions& options) {
   if (options.router != "auto") return options.router != "frozen";
   return std::ranges::any_of(methods_of(options), [](const auto& method) {
-    return method == "usaf" || method == kRouterMethod.name;
+    return method == "usaf" || is_router(method);
   });
 }
 
 const Method kRouterMethod{
     "router",
     "the routers and nothing else",
+    router_roles,
+    router_make,
+    router_bytes};
+
+const Method kRouterKdMethod{
+    "router_kd",
+    "the routers, so that the model speaks like --teacher",
     router_roles,
     router_make,
     router_bytes};

@@ -7,6 +7,8 @@
 namespace fettle::tune {
 
 extern const Method kRouterMethod;
+// The same part, taught by a teacher alone.
+extern const Method kRouterKdMethod;
 
 // Whether options.router and the methods chosen have the routers trained.
 bool trains_router(const TuneOptions& options);

@@ -83,6 +83,20 @@ void for_each_router_option(Options& o, Visit& visit) {
 }
 
 template <typename Options, typename Visit>
+void for_each_teacher_option(Options& o, Visit& visit) {
+  visit(
+      OptionText{
+          "kd_weight",
+          "With --teacher: share of its loss; the data's has the rest"},
+      o.kd_weight,
+      share());
+  visit(
+      OptionText{"kd_top", "With --teacher: likeliest tokens that it names"},
+      o.kd_top,
+      at_least(1));
+}
+
+template <typename Options, typename Visit>
 void for_each_option(Options& options, Visit visit) {
   static_assert(
       std::is_same_v<std::remove_const_t<Options>, TuneOptions>,
@@ -91,6 +105,7 @@ void for_each_option(Options& options, Visit visit) {
   for_each_optimizer_option(options, visit);
   for_each_choice_option(options, visit);
   for_each_router_option(options, visit);
+  for_each_teacher_option(options, visit);
   for_each_expert_option(options, visit);
 }
 

@@ -81,6 +81,23 @@ void update(const StepInput& input, const StepResult& result) {
   }
 }
 
+// The loss and its gradient at the end of the forward sweep.
+void finish_forward(
+    const StepInput& input, sweep::Sweep& sweep, StepResult& result) {
+  const double mean = 1.0 / static_cast<double>(result.loss_tokens);
+  if (input.teacher == nullptr) {
+    result.nll = sum(sweep.token_nll_with_gradient(mean)) * mean;
+    result.loss = result.nll;
+    return;
+  }
+  const double kd = input.kd_weight;
+  const auto losses = sweep.distill_with_gradient(
+      *input.teacher, {.nll = (1.0 - kd) * mean, .kl = kd * mean});
+  result.nll = sum(losses.nll) * mean;
+  result.kl = sum(losses.kl) * mean;
+  result.loss = (1.0 - kd) * result.nll + kd * result.kl;
+}
+
 }  // namespace
 
 StepResult run_step(const StepInput& input) {
@@ -94,11 +111,10 @@ StepResult run_step(const StepInput& input) {
         "expected tokens to train on, found every label masked; check the "
         "training data");
   }
-  const double mean = 1.0 / static_cast<double>(result.loss_tokens);
   sweep::Sweep sweep(input.model, input.batches, input.sweep_options);
   const std::vector<sweep::Observer*> observers = observers_of(input.parts);
   sweep.forward(observers, {.keep_boundaries = true});
-  result.loss = sum(sweep.token_nll_with_gradient(mean)) * mean;
+  finish_forward(input, sweep, result);
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {
     result.failure =

@@ -22,10 +22,15 @@ struct StepInput {
   const sweep::SweepOptions& sweep_options;
   std::int64_t step = 0;
   double clip_norm = 0.0;  // 0: any
+  // Of the step's tokens, one after another; null: the data alone teaches.
+  const sweep::TeacherRows* teacher = nullptr;
+  double kd_weight = 1.0;  // of the teacher's loss; the data's has the rest
 };
 
 struct StepResult {
   double loss = 0.0;       // mean over scored tokens
+  double nll = 0.0;        // likewise; the loss where there is no teacher
+  double kl = 0.0;         // likewise; 0 without a teacher
   double grad_norm = 0.0;  // before clipping
   std::int64_t loss_tokens = 0;
   double forward_seconds = 0.0;

@@ -30,6 +30,7 @@ Json identity_of(const TuneInput& input, const TuneOptions& options) {
   same.erase("save_every");  // has no part in the numbers
   return {
       {"model", model_fingerprint(input.model.reader())},
+      {"teacher", input.teacher_fingerprint},
       {"data", std::move(data)},
       {"options", std::move(same)}};
 }
@@ -46,7 +47,11 @@ Trainer::Trainer(
           {options, input.model.reader(), input.model.options().device})),
       identity_(identity_of(input, options)),
       micro_batch_tokens_(input.micro_batch_tokens),
-      sequences_per_step_(options.tokens_per_step / options.seq_len) {
+      sequences_per_step_(options.tokens_per_step / options.seq_len),
+      teacher_files_(
+          directory_.path(),
+          sequences_per_step_ * options.seq_len,
+          std::min(options.kd_top, input.model.config().vocab_size)) {
   input_.model.set_patch(
       [this](std::int64_t layer, model::LayerWeights& weights) {
         for (const auto& part : parts_) part->patch(layer, weights);
@@ -70,6 +75,48 @@ std::int64_t Trainer::restore() {
       artifact::resumed_micro_batch(*state, micro_batch_tokens_, &reporter_);
   reporter_.note(fmt::format("resuming after step {}", state->step));
   return state->step;
+}
+
+void Trainer::ask_teacher(std::int64_t first) {
+  if (!input_.open_teacher) return;
+  teacher_files_.claim(identity_);
+  std::int64_t missing = 0;
+  for (std::int64_t step = first; step < options_.steps; ++step) {
+    if (!teacher_files_.has(step)) ++missing;
+  }
+  if (missing == 0) return;
+  directory_.require_space(
+      static_cast<std::uint64_t>(missing * teacher_files_.bytes_per_step()));
+  const Teacher teacher = input_.open_teacher();
+  const std::int64_t vocab = input_.model.config().vocab_size;
+  if (teacher.model->config().vocab_size != vocab) {
+    throw UserError(
+        "tune",
+        "teacher",
+        fmt::format(
+            "expected a model of the same {} tokens, found {}; take the model "
+            "that this one was made from",
+            vocab,
+            teacher.model->config().vocab_size));
+  }
+  const Json cursor = input_.train.state();
+  const std::int64_t tokens = sequences_per_step_ * options_.seq_len;
+  Progress progress(
+      reporter_,
+      "teacher",
+      static_cast<std::uint64_t>(missing * tokens),
+      "tokens");
+  for (std::int64_t step = first; step < options_.steps; ++step) {
+    const auto batches = sweep::micro_batches(
+        draw(sequences_per_step_), teacher.micro_batch_tokens, vocab);
+    if (teacher_files_.has(step)) continue;
+    sweep::Sweep sweep(*teacher.model, batches, teacher.sweep);
+    sweep.forward({}, {});
+    teacher_files_.write(
+        step, sweep.teacher_rows(std::min(options_.kd_top, vocab)));
+    progress.advance(static_cast<std::uint64_t>(tokens));
+  }
+  input_.train.restore(cursor);
 }
 
 std::vector<model::Sequence> Trainer::draw(std::int64_t sequences) {
@@ -171,8 +218,17 @@ void Trainer::make_step(std::int64_t step) {
       draw(sequences_per_step_),
       micro_batch_tokens_,
       input_.model.config().vocab_size);
+  std::optional<sweep::TeacherRows> rows;
+  if (input_.open_teacher) rows = teacher_files_.read(step);
   const StepResult result = run_step(
-      {input_.model, parts_, batches, input_.sweep, step, options_.clip_norm});
+      {.model = input_.model,
+       .parts = parts_,
+       .batches = batches,
+       .sweep_options = input_.sweep,
+       .step = step,
+       .clip_norm = options_.clip_norm,
+       .teacher = rows ? &*rows : nullptr,
+       .kd_weight = options_.kd_weight});
   if (!result.failure.empty()) {
     input_.train.restore(cursor);
     save(step);
@@ -213,6 +269,10 @@ void Trainer::record(std::int64_t step, const StepResult& result) {
         {"backward", result.backward_seconds},
         {"update", result.update_seconds},
         {"eval", times_.eval}}}};
+  if (input_.open_teacher) {
+    line["nll"] = result.nll;
+    line["kl"] = result.kl;
+  }
   if (!losses.empty()) line["eval"] = tune::to_json(losses);
   metrics_->append(line);
 }
@@ -232,6 +292,7 @@ TuneResult Trainer::run() {
          {"eval", tune::to_json(result_.held_out_before)},
          {"seconds", {{"eval", times_.eval}}}});
   }
+  ask_teacher(first);
   Progress progress(
       reporter_,
       "tune",
@@ -269,6 +330,7 @@ void Trainer::finish() {
        result_.to_json()});
   metrics_.reset();
   artifact::remove_states(directory_.path());
+  teacher_files_.remove();
   directory_.commit();
 }
 

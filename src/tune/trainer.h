@@ -13,6 +13,7 @@
 #include "io/atomic_directory.h"
 #include "tune/metrics.h"
 #include "tune/step.h"
+#include "tune/teacher.h"
 #include "tune/tune.h"
 
 namespace fettle::tune {
@@ -37,6 +38,8 @@ class Trainer {
   };
 
   std::int64_t restore();
+  // Has the teacher's files made for all steps from `first` on.
+  void ask_teacher(std::int64_t first);
   void prepare(std::int64_t step);
   // How a probe passes over some micro-batches.
   using ProbeSweep = decltype(probe_forward);
@@ -58,6 +61,7 @@ class Trainer {
   Json identity_;
   std::int64_t micro_batch_tokens_;
   std::int64_t sequences_per_step_;
+  TeacherFiles teacher_files_;
   std::optional<MetricsFile> metrics_;
   Times times_;
   TuneResult result_;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <vector>
 
 #include "core/json.h"
@@ -16,6 +17,7 @@
 #include "sweep/evaluate.h"
 #include "sweep/sweep.h"
 #include "text/mixture.h"
+#include "tune/teacher.h"
 #include "tune/tune_options.h"
 
 namespace fettle::tune {
@@ -30,6 +32,10 @@ struct TuneInput {
   std::filesystem::path out;
   std::int64_t micro_batch_tokens = 0;
   sweep::SweepOptions sweep;
+  // Opens the model that teaches; empty: none does. Called when the tuned
+  // model's weights take up no more than its embeddings yet.
+  std::function<Teacher()> open_teacher = {};
+  std::string teacher_fingerprint = {};
   // Set from elsewhere to end after the step in progress with the state saved;
   // null: never.
   const std::atomic<bool>* stop_requested = nullptr;

@@ -43,6 +43,9 @@ struct TuneOptions {
   double esft_share = 0.2;
   std::string esft_by = "token";
 
+  double kd_weight = 1.0;
+  std::int64_t kd_top = 64;
+
   // Seed of the order of the training data.
   std::uint64_t seed = 1;
   // Continue the run that was stopped or killed in the same output folder.

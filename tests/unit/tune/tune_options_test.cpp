@@ -100,7 +100,7 @@ TEST_CASE("a model without experts has nothing to tune") {
 
 TEST_CASE("every option is recorded but whether it is a resume") {
   const Json json = to_json(TuneOptions{});
-  CHECK(json.size() == 26);
+  CHECK(json.size() == 28);
   CHECK_FALSE(json.contains("resume"));
   CHECK(json["lr"] == 1e-4);
 }

@@ -58,6 +58,8 @@ class StopAfter : public SilentReporter {
 struct Fixture {
   TemporaryFolder folder;
   fs::path base = folder.path() / "base";
+  fs::path teacher;
+  int teachers_opened = 0;
   std::vector<sweep::EvalSet> held_out{{"held", sequences(4, 16)}};
 
   Fixture() { write_tiny_model(base); }
@@ -69,16 +71,22 @@ struct Fixture {
       std::uint64_t data_seed = 1) {
     const auto model = open_model(base);
     text::Mixture train = mixture(options.seq_len, data_seed);
-    return tune::tune(
-        {.model = *model,
-         .train = train,
-         .held_out = held_out,
-         .out = out,
-         .micro_batch_tokens = 32,
-         .sweep = {},
-         .stop_requested = &reporter.flag},
-        options,
-        reporter);
+    TuneInput input{
+        .model = *model,
+        .train = train,
+        .held_out = held_out,
+        .out = out,
+        .micro_batch_tokens = 32,
+        .sweep = {},
+        .stop_requested = &reporter.flag};
+    if (!teacher.empty()) {
+      input.teacher_fingerprint = teacher.string();
+      input.open_teacher = [this] {
+        ++teachers_opened;
+        return Teacher{open_model(teacher), 48, {}};
+      };
+    }
+    return tune::tune(input, options, reporter);
   }
   TuneResult run(const fs::path& out, const TuneOptions& options) {
     StopAfter never(-1);
@@ -334,4 +342,72 @@ TEST_CASE_METHOD(Fixture, "a step without a token to train on is refused") {
           small_options(),
           reporter),
       Contains("step 1") && Contains("masked"));
+}
+
+TEST_CASE_METHOD(Fixture, "routers learn to speak like a teacher") {
+  teacher = folder.path() / "teacher";
+  write_tiny_model(teacher, 2);
+  TuneOptions options = small_options();
+  options.method = "router_kd";
+  options.frac = 0.05;
+  options.reselect_every = 0;
+  options.score_sequences = 32;
+  options.steps = 20;
+  options.router_lr = 0.05;
+  options.kd_top = 6;
+  run(folder.path() / "whole", options);
+  CHECK(teachers_opened == 1);
+  const auto lines = lines_of(folder.path() / "whole/metrics.jsonl");
+  CHECK(lines[1]["loss"] == lines[1]["kl"]);
+  CHECK(lines[20]["kl"].get<double>() < 0.9 * lines[1]["kl"].get<double>());
+  CHECK_FALSE(fs::exists(folder.path() / "whole/teacher"));
+  for (const auto& [name, tensor] : adapter_of(folder.path() / "whole")) {
+    CHECK_THAT(name, Contains("router.layers."));
+  }
+
+  // Stopped and resumed: the same bits, and the teacher is not asked again.
+  const fs::path out = folder.path() / "stopped";
+  StopAfter reporter(3);
+  CHECK(run(out, options, reporter).stopped);
+  CHECK(teachers_opened == 2);
+  options.resume = true;
+  run(out, options);
+  CHECK(teachers_opened == 2);
+  check_equal(adapter_of(out), adapter_of(folder.path() / "whole"));
+}
+
+TEST_CASE_METHOD(Fixture, "the data and a teacher share the loss") {
+  teacher = folder.path() / "teacher";
+  write_tiny_model(teacher, 2);
+  TuneOptions options = small_options();
+  options.kd_weight = 0.25;
+  options.steps = 1;
+  run(folder.path() / "out", options);
+  const auto line = lines_of(folder.path() / "out/metrics.jsonl")[1];
+  CHECK(
+      line["loss"].get<double>() ==
+      Approx(
+          0.75 * line["nll"].get<double>() + 0.25 * line["kl"].get<double>()));
+}
+
+TEST_CASE_METHOD(Fixture, "ESFT trains the experts that do the work") {
+  TuneOptions options = small_options();
+  options.method = "esft";
+  options.frac = 0.05;
+  options.reselect_every = 0;
+  options.esft_share = 0.5;
+  options.steps = 20;
+  const TuneResult result = run(folder.path() / "whole", options);
+  CHECK(result.held_out_after[0].nll < result.held_out_before[0].nll - 0.1);
+  const auto adapter = adapter_of(folder.path() / "whole");
+  CHECK_FALSE(adapter.empty());
+  for (const auto& [name, tensor] : adapter) {
+    CHECK_THAT(name, Contains("experts.layers.") && Contains(".expert_"));
+  }
+  const fs::path out = folder.path() / "stopped";
+  StopAfter reporter(3);
+  CHECK(run(out, options, reporter).stopped);
+  options.resume = true;
+  run(out, options);
+  check_equal(adapter_of(out), adapter);
 }

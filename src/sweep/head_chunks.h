@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The head over some rows at a time, and its way back.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <functional>
+
+#include "model/causal_lm.h"
+
+namespace fettle::sweep {
+
+// Calls `chunk(rows)` with the scored positions, kHeadRows at a time.
+void for_each_chunk(
+    const at::Tensor& targets,
+    const std::function<void(const at::Tensor& rows)>& chunk);
+
+at::Tensor chunk_logits(
+    const model::CausalLm& model,
+    const at::Tensor& hidden,
+    const at::Tensor& rows);
+
+// Some rows of the final hidden states [N, H] on the way to logits and back.
+class HeadChunk {
+ public:
+  HeadChunk(
+      const model::CausalLm& model,
+      const at::Tensor& hidden,
+      const at::Tensor& rows);
+  at::Tensor logits() const;  // [n, V] fp32
+  // Gradient of the hidden rows [n, H], given that of the logits.
+  at::Tensor backward(const at::Tensor& d_logits) const;
+
+ private:
+  const model::CausalLm& model_;
+  at::Tensor hidden_;  // [n, H]
+  at::Tensor normed_;  // [n, H]
+  at::Tensor rstd_;    // [n]
+};
+
+}  // namespace fettle::sweep
