@@ -36,6 +36,11 @@ class Export : public Command {
         "--drop-constants",
         options_.drop_constants,
         "Leave out constant outputs, which stock layouts have no place for");
+    app.add_flag(
+        "--drop-condensers",
+        options_.drop_condensers,
+        "Leave out condensers and router biases, which stock layouts have no "
+        "place for: the bare router then chooses all experts of a token");
   }
 
   Outcome run(Session& session) override {

@@ -53,7 +53,9 @@ Json layer_json(const model::LayerConfig& layer) {
       {"top_k", layer.top_k},
       {"widths", layer.expert_widths},
       {"shared_width", layer.shared_width},
-      {"constants", layer.has_constants}};
+      {"constants", layer.has_constants},
+      {"condensers", layer.condensers},
+      {"router_bias", layer.router_bias}};
 }
 
 std::string widths_text(const model::LayerConfig& layer) {

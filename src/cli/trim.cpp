@@ -95,11 +95,25 @@ class Trim : public Command {
     outcome.json["out"] = out_;
     outcome.text = size_table(result.before, result.after);
     if (plan_only_) outcome.text += table;
+    outcome.text += chosen_text(plan);
     if (result.repair) outcome.text += repair_text(*result.repair);
     return outcome;
   }
 
  private:
+  // What was chosen for those who did not say.
+  std::string chosen_text(const artifact::TrimPlan& plan) const {
+    std::string text = fmt::format(
+        "ranked by {}, repair {}",
+        plan.options.value("score", std::string("a plan")),
+        trim::name_of(flags_.repair_kind()));
+    const bool unsaid = flags_.repair.empty() && flags_.merge == "none";
+    if (unsaid && flags_.data.empty()) {
+      text += " (with --data, ridge would fit what is left)";
+    }
+    return text + "\n";
+  }
+
   artifact::TrimPlan make_plan(const model::ModelReader& reader) const {
     if (!flags_.plan.empty()) {
       auto plan = artifact::TrimPlan::load(flags_.plan);
@@ -107,10 +121,12 @@ class Trim : public Command {
       return plan;
     }
     trim::TrimOptions options = flags_.plan_options();
+    options.score =
+        flags_.score.empty() ? trim::default_score(*scores_) : flags_.score;
     options.bytes =
         trim::model_bytes(reader, {trim::adds_constants(flags_.repair_kind())});
     if (!flags_.budget.empty()) options.budget = parse_bytes(flags_.budget);
-    options.condensers = trim::find_condensers(reader, *scores_);
+    options.condensers = trim::condensers_of(reader.config());
     return trim::plan_trim(*scores_, reader.config(), options);
   }
 

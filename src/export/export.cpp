@@ -19,6 +19,7 @@ Json options_json(const ExportOptions& options) {
       {"dtype",
        options.dtype ? Json(c10::toString(*options.dtype)) : Json("keep")},
       {"drop_constants", options.drop_constants},
+      {"drop_condensers", options.drop_condensers},
       {"seed", options.seed}};
 }
 

@@ -32,6 +32,9 @@ struct ExportOptions {
   // Leave out the experts' constant outputs, for which stock layouts have no
   // place.
   bool drop_constants = false;
+  // Leave out router biases and condensers, for which stock layouts have no
+  // place: the router alone chooses, without bias, all top_k experts.
+  bool drop_condensers = false;
   // Tokens of the reload check, and the seed that draws them.
   std::int64_t check_sequences = 2;
   std::int64_t check_tokens = 64;

@@ -8,10 +8,11 @@ namespace {
 
 using model::Role;
 
-// Selection hangs on the last bits of a correction bias, and stock checkpoints
-// keep it in fp32; so do Fettle's own constants.
+// Selection hangs on the last bits of a router's biases, and stock checkpoints
+// keep theirs in fp32; so do Fettle's own constants.
 bool keeps_type(Role role) {
-  return role == Role::kRouterCorrection || role == Role::kExpertConstant;
+  return role == Role::kRouterCorrection || role == Role::kRouterBias ||
+         role == Role::kExpertConstant;
 }
 
 bool holds(at::ScalarType wide, at::ScalarType narrow) {

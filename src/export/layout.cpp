@@ -31,6 +31,23 @@ void refuse_constants(std::int64_t l, Format format) {
           format_name(format)));
 }
 
+void refuse_condensers(
+    std::int64_t l, const model::LayerConfig& layer, Format format) {
+  refuse(
+      l,
+      fmt::format(
+          "has {}{}{}, for which format {} has no place; use ragged, or "
+          "drop-condensers to leave the choice of all {} experts of a token to "
+          "the bare router, which changes the model's outputs",
+          layer.condensers.empty()
+              ? ""
+              : fmt::format("{} condensers", layer.condensers.size()),
+          !layer.condensers.empty() && layer.router_bias ? " and " : "",
+          layer.router_bias ? "a router bias" : "",
+          format_name(format),
+          layer.top_k));
+}
+
 // Whole experts can't be padded: a router without bias gives any row that is
 // added a share of every token.
 void check_counts(
@@ -131,6 +148,12 @@ model::ModelConfig exported_config(
       layer.has_constants = false;
     }
   }
+  if (options.drop_condensers) {
+    for (model::LayerConfig& layer : result.layers) {
+      layer.condensers.clear();
+      layer.router_bias = false;
+    }
+  }
   if (options.format == Format::kRagged) return result;
 
   const auto first = std::ranges::find_if(
@@ -141,6 +164,9 @@ model::ModelConfig exported_config(
     const model::LayerConfig& layer = result.layers[l];
     if (!layer.sparse) continue;
     if (layer.has_constants) refuse_constants(l, options.format);
+    if (layer.router_bias || !layer.condensers.empty()) {
+      refuse_condensers(l, layer, options.format);
+    }
     check_counts(l, layer, *first);
     if (options.format == Format::kHf) {
       check_widths(l, layer, first->expert_widths.front());

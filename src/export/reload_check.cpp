@@ -79,11 +79,13 @@ double forward_error(
   Outputs expected;
   {
     model::CausalLm model(source, options.check);
-    if (options.drop_constants) {
-      model.set_patch([](std::int64_t, model::LayerWeights& weights) {
-        weights.experts.constant.reset();
-      });
-    }
+    model.set_patch([&](std::int64_t, model::LayerWeights& weights) {
+      if (options.drop_constants) weights.experts.constant.reset();
+      if (options.drop_condensers) {
+        weights.router_bias.reset();
+        weights.condensers.clear();
+      }
+    });
     expected = run_model(model, options);
   }
   model::CausalLm model(folder, options.check);

@@ -16,7 +16,7 @@ void check_tensors(
 
 // Passes the same pseudo-random tokens through both folders' models and returns
 // the largest difference of final hidden states and logits, relative to the
-// largest value. Constants that the export dropped are left out of the source.
+// largest value. What the export dropped is left out of the source.
 double forward_error(
     const std::filesystem::path& source,
     const std::filesystem::path& folder,

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <numeric>
 #include <string_view>
+#include <vector>
 
 #include "core/error.h"
 #include "model/weight_table.h"
@@ -38,6 +41,20 @@ class Checker {
     throw UserError("model", subject_, message);
   }
 
+  // Experts that a token surely reaches: condensers, and the others in the
+  // groups that have fewest of them.
+  std::int64_t reachable(const LayerConfig& layer) const {
+    const RouterConfig& router = config_.router;
+    const std::int64_t size = layer.num_experts() / router.groups;
+    std::vector<std::int64_t> others(router.groups, size);
+    for (const std::int64_t e : layer.condensers) --others[e / size];
+    std::ranges::sort(others);
+    return std::accumulate(
+        others.begin(),
+        others.begin() + router.topk_groups,
+        static_cast<std::int64_t>(layer.condensers.size()));
+  }
+
   void check_routing(const LayerConfig& layer) const {
     const RouterConfig& router = config_.router;
     if (layer.num_experts() % router.groups != 0) {
@@ -46,8 +63,7 @@ class Checker {
           router.groups,
           layer.num_experts()));
     }
-    const std::int64_t eligible =
-        layer.num_experts() / router.groups * router.topk_groups;
+    const std::int64_t eligible = reachable(layer);
     if (layer.top_k > eligible) {
       fail(fmt::format(
           "'num_experts_per_tok' is {}, but a token can reach only {} experts",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The "fettle" key of config.json: layers whose experts differ in number or
-// width (see config_json in model_config.h).
+// width, that have condensers or a router bias (see config_json in
+// model_config.h).
 #pragma once
 
 #include "core/json.h"
@@ -8,8 +9,9 @@
 
 namespace fettle::model {
 
-// Replaces top_k, widths and constants of the sparse layers by what "fettle"
-// says; nothing where `json` has no such key. Throws UserError.
+// Replaces top_k, widths, constants, condensers and router biases of the sparse
+// layers by what "fettle" says; nothing where `json` has no such key. Throws
+// UserError.
 void apply_overrides(const JsonObject& json, ModelConfig& config);
 
 // The key's value for `config`.

@@ -51,6 +51,8 @@ struct LayerWeights {
   Mlp dense;                     // of a dense layer
   at::Tensor router;             // [E, H], fp32
   at::Tensor router_correction;  // [E], fp32, or undefined
+  at::Tensor router_bias;        // [E], fp32, added to logits, or undefined
+  std::vector<std::int64_t> condensers;  // experts of every token, ascending
   ExpertBank experts;
   Mlp shared;                // or undefined
   at::Tensor shared_router;  // [1, H], or undefined

@@ -75,7 +75,11 @@ struct LayerConfig {
   std::vector<std::int64_t> expert_widths;  // size: number of experts
   bool has_constants = false;               // [E, H] constant outputs stored
   std::int64_t shared_width = 0;            // 0: no shared expert
-  std::int64_t sliding_window = 0;          // 0: full attention
+  // Experts that work on every token, ascending; top_k counts them, the router
+  // chooses the rest. See router.h.
+  std::vector<std::int64_t> condensers = {};
+  bool router_bias = false;         // [E] added to the router's logits, stored
+  std::int64_t sliding_window = 0;  // 0: full attention
 
   std::int64_t num_experts() const {
     return static_cast<std::int64_t>(expert_widths.size());
@@ -119,9 +123,11 @@ ModelConfig parse_model_config(const Json& json, const std::string& subject);
 // config.json for `config`: its json with, where layers or experts differ from
 // the family's own keys, {"fettle": {"format": 1, "layers": [{"top_k": K,
 // "expert_widths": [..], "has_constants": bool}, ..]}}, null for a dense layer.
+// Where a layer has condensers or a router bias, the format is 2 and layers
+// also say {"condensers": [..], "router_bias": bool}.
 // Where every sparse layer has one and the same expert count, width and top_k
-// and no constants, and the family's keys can say so, those are updated and the
-// "fettle" key is left out.
+// and nothing of Fettle's own, and the family's keys can say so, those are
+// updated and the "fettle" key is left out.
 Json config_json(const ModelConfig& config);
 
 }  // namespace fettle::model

@@ -36,7 +36,7 @@ class ModelReader {
   at::ScalarType dtype(const WeightId& id) const;
 
   // A layer in the forward pass's form, in `type`, on the CPU; the router and
-  // its correction bias in fp32. Throws UserError when a weight is NaN or
+  // its biases in fp32. Throws UserError when a weight is NaN or
   // infinite. Thread-safe.
   LayerWeights read_layer(std::int64_t layer, at::ScalarType type) const;
   GlobalWeights read_globals(at::ScalarType type) const;

@@ -38,8 +38,10 @@ at::Tensor moe_layer(
       context.config.router,
       layer.top_k,
       x,
-      weights.router,
-      weights.router_correction);
+      {weights.router,
+       weights.router_correction,
+       weights.router_bias,
+       weights.condensers});
   if (context.tap != nullptr) {
     context.tap->on_routing(
         context.layer,

@@ -12,7 +12,7 @@ namespace fettle::model {
 
 struct RoutingView {
   const at::Tensor& x;         // [N, H] input of router and experts
-  const at::Tensor& logits;    // [N, E] fp32
+  const at::Tensor& logits;    // [N, E] fp32, with the router's bias
   const at::Tensor& probs;     // [N, E] fp32, full softmax or sigmoid
   const at::Tensor& selected;  // [N, K] int64
   const at::Tensor& weights;   // [N, K] fp32, mixing weights

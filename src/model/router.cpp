@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/router.h"
 
-#include "core/error.h"
+#include <limits>
+#include <vector>
 
 namespace fettle::model {
 namespace {
@@ -31,11 +32,31 @@ at::Tensor choose(
     const RouterConfig& config,
     std::int64_t top_k,
     const at::Tensor& scores,
-    const at::Tensor& correction) {
+    const RouterTensors& router) {
   const at::NoGradGuard no_grad;
-  at::Tensor ranked = correction.defined() ? scores + correction : scores;
-  if (config.groups > 1) ranked = keep_best_groups(config, ranked);
-  return std::get<1>(ranked.topk(top_k, -1));
+  at::Tensor ranked =
+      router.correction.defined() ? scores + router.correction : scores;
+  const auto set_aside = [&](double score) {
+    for (const std::int64_t e : router.condensers) {
+      ranked.select(1, e).fill_(score);
+    }
+  };
+  std::vector<at::Tensor> columns;
+  for (const std::int64_t e : router.condensers) {
+    columns.push_back(
+        at::full({scores.size(0), 1}, e, scores.options().dtype(at::kLong)));
+  }
+  if (!columns.empty()) ranked = ranked.clone();
+  if (config.groups > 1) {
+    set_aside(0.0);  // as experts outside a token's groups
+    ranked = keep_best_groups(config, ranked);
+  }
+  set_aside(-std::numeric_limits<double>::infinity());
+  const auto left = top_k - static_cast<std::int64_t>(columns.size());
+  const at::Tensor chosen = std::get<1>(ranked.topk(left, -1));
+  if (columns.empty()) return chosen;
+  columns.push_back(chosen);
+  return at::cat(columns, 1);
 }
 
 }  // namespace
@@ -44,14 +65,14 @@ Routing route(
     const RouterConfig& config,
     std::int64_t top_k,
     const at::Tensor& x,
-    const at::Tensor& weight,
-    const at::Tensor& correction) {
+    const RouterTensors& router) {
   Routing routing;
-  routing.logits = at::mm(x.to(at::kFloat), weight.t());
+  routing.logits = at::mm(x.to(at::kFloat), router.weight.t());
+  if (router.bias.defined()) routing.logits = routing.logits + router.bias;
   routing.probs = config.score == RouterScore::kSigmoid
                       ? routing.logits.sigmoid()
                       : routing.logits.softmax(-1);
-  routing.selected = choose(config, top_k, routing.probs, correction);
+  routing.selected = choose(config, top_k, routing.probs, router);
   if (config.score == RouterScore::kTopkThenSoftmax) {
     routing.weights = routing.logits.gather(1, routing.selected).softmax(-1);
   } else {

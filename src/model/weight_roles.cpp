@@ -39,6 +39,7 @@ constexpr RoleName kRoleNames[] = {
     {Role::kKvBProj, "kv_b_proj"},
     {Role::kRouter, "router"},
     {Role::kRouterCorrection, "router_correction"},
+    {Role::kRouterBias, "router_bias"},
     {Role::kExpertGate, "expert_gate"},
     {Role::kExpertUp, "expert_up"},
     {Role::kExpertDown, "expert_down"},

@@ -58,6 +58,8 @@ bool layer_has(const ModelConfig& config, const LayerConfig& layer, Role role) {
       return layer.sparse;
     case Role::kRouterCorrection:
       return layer.sparse && config.router.correction_bias;
+    case Role::kRouterBias:
+      return layer.sparse && layer.router_bias;
     case Role::kExpertConstant:
       return layer.sparse && layer.has_constants;
     case Role::kSharedGate:
@@ -186,6 +188,7 @@ std::vector<std::int64_t> weight_shape(
     case Role::kExpertConstant:
       return {layer.num_experts(), hidden};
     case Role::kRouterCorrection:
+    case Role::kRouterBias:
       return {layer.num_experts()};
     case Role::kExpertGate:
     case Role::kExpertUp:

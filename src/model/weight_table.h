@@ -40,6 +40,7 @@ enum class Role {
   kKvBProj,           // MLA
   kRouter,            // [E, H]
   kRouterCorrection,  // [E]
+  kRouterBias,        // [E], Fettle's own: added to the router's logits
   kExpertGate,        // [I, H] per expert
   kExpertUp,          // [I, H] per expert
   kExpertDown,        // [H, I] per expert

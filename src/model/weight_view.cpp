@@ -62,6 +62,8 @@ auto& slot(Weights& weights, Role role) {
       return weights.router;
     case Role::kRouterCorrection:
       return weights.router_correction;
+    case Role::kRouterBias:
+      return weights.router_bias;
     case Role::kExpertConstant:
       return weights.experts.constant;
     case Role::kSharedRouter:
@@ -117,7 +119,9 @@ bool is_down_role(Role role) {
 }
 
 at::ScalarType loaded_type(Role role, at::ScalarType type) {
-  const bool routing = role == Role::kRouter || role == Role::kRouterCorrection;
+  const bool routing = role == Role::kRouter ||
+                       role == Role::kRouterCorrection ||
+                       role == Role::kRouterBias;
   return routing ? at::kFloat : type;
 }
 
@@ -128,6 +132,7 @@ LayerWeights empty_layer(
   LayerWeights weights;
   if (shape.sparse) {
     weights.experts = empty_bank(shape, hidden, type);
+    weights.condensers = shape.condensers;
     if (shape.shared_width > 0) {
       weights.shared = empty_mlp(shape.shared_width, hidden, type);
     }

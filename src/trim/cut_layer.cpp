@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "trim/condensers.h"
+
 namespace fettle::trim {
 namespace {
 
@@ -46,6 +48,8 @@ model::LayerWeights cut_layer(
     };
     select(result.router);
     select(result.router_correction);
+    select(result.router_bias);
+    result.condensers = renumbered(whole.condensers, plan);
     select(result.experts.constant);
   }
   if (offsets.back() < bank.offsets.back()) {

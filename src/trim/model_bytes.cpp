@@ -11,7 +11,7 @@ using model::Role;
 
 bool is_per_expert(Role role) {
   return role == Role::kRouter || role == Role::kRouterCorrection ||
-         role == Role::kExpertConstant;
+         role == Role::kRouterBias || role == Role::kExpertConstant;
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
-#include "io/file.h"
 #include "trim/condensers.h"
 #include "trim/cut_layer.h"
 #include "trim/plan.h"
@@ -67,6 +66,14 @@ model::ModelConfig trimmed_config(
     model::LayerConfig& layer = result.layers[l];
     if (!layer.sparse) continue;
     layer.top_k = kept.top_k;
+    layer.condensers = renumbered(layer.condensers, kept);
+    if (layer.condensers.size() < config.layers[l].condensers.size()) {
+      throw UserError(
+          "trim",
+          fmt::format("layer {}", l),
+          "the plan removes an expert that works on every token; plan with one "
+          "of this version, which spares condensers, and without merge");
+    }
     layer.expert_widths.clear();
     for (const artifact::ExpertPlan& expert : kept.experts) {
       layer.expert_widths.push_back(expert.width());
@@ -76,7 +83,6 @@ model::ModelConfig trimmed_config(
       layer.has_constants = true;
     }
   }
-  renumber_condensers(result.json, plan);
   return result;
 }
 
@@ -140,11 +146,6 @@ TrimResult trim_model(
        .label = "trim",
        .reporter = options.reporter},
       folder);
-  const std::filesystem::path manifest = folder / "fettle.json";
-  if (Json json = read_json(manifest, "trim"); json.contains("condensers")) {
-    renumber_condensers(json, plan);
-    io::write_file(manifest, json.dump(1) + "\n");
-  }
   if (sweep) {
     result.repair = sweep->report();
     artifact::set_measured(folder, result.to_json());

@@ -44,6 +44,7 @@ at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
       return expert_rows(id);
     case Role::kRouter:
     case Role::kRouterCorrection:
+    case Role::kRouterBias:
       return reader_.read(id).index_select(
           0, index_tensor(plan_.layers[id.layer].kept_experts()));
     case Role::kExpertConstant:

@@ -56,6 +56,7 @@ constexpr WeightRow kWeights[] = {
      "model.layers.{l}.block_sparse_moe.gate.weight",
      {},
      "model.layers.{l}.mlp.gate.weight"},
+    {Role::kRouterBias, "model.layers.{l}.block_sparse_moe.gate.logit_bias"},
     {Role::kExpertGate,
      "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight",
      "model.layers.{l}.mlp.experts.gate_up_proj"},

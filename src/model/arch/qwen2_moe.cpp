@@ -75,6 +75,7 @@ constexpr WeightRow kWeights[] = {
     {Role::kPostAttentionNorm,
      "model.layers.{l}.post_attention_layernorm.weight"},
     {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
+    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
     {Role::kExpertGate,
      "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
      "model.layers.{l}.mlp.experts.gate_up_proj"},

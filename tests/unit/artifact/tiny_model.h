@@ -46,6 +46,9 @@ struct TinyModelOptions {
   // Width of each expert, by layer; empty: as in the configuration.
   std::vector<std::vector<std::int64_t>> widths = {};
   bool constants = false;
+  // Of each sparse layer.
+  std::vector<std::int64_t> condensers = {};
+  bool router_bias = false;
   at::ScalarType type = at::kFloat;
   std::uint64_t seed = 1;
   // Changes a tensor before it is written.
@@ -60,6 +63,8 @@ inline model::ModelConfig tiny_config(const TinyModelOptions& options) {
   }
   for (model::LayerConfig& layer : config.layers) {
     layer.has_constants = layer.sparse && options.constants;
+    layer.router_bias = layer.sparse && options.router_bias;
+    if (layer.sparse) layer.condensers = options.condensers;
   }
   return config;
 }
@@ -77,7 +82,8 @@ class TinyModel {
       // Norms around one; matrices so that activations keep their size.
       tensor = shape.size() == 1 ? tensor * 0.1 + 1 : tensor * 0.35;
       if (options.edit) tensor = options.edit(id, tensor);
-      const bool fp32 = id.role == model::Role::kExpertConstant;
+      const bool fp32 = id.role == model::Role::kExpertConstant ||
+                        id.role == model::Role::kRouterBias;
       file.tensors[model::weight_name(config_, id)] =
           tensor.to(fp32 ? at::kFloat : options.type);
     }

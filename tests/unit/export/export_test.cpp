@@ -136,6 +136,46 @@ TEST_CASE("Constants are dropped where that was asked for") {
       model::ModelReader(out.path()).config().layers[0].has_constants);
 }
 
+TEST_CASE("Condensers and router biases are dropped where that was asked for") {
+  TinyModelOptions options;
+  SECTION("both") {
+    options.condensers = {1};
+    options.router_bias = true;
+    REQUIRE_THROWS_WITH(
+        exported_config(
+            testing::tiny_config(options), {.format = Format::kHfPadded}),
+        Contains(
+            "layer 0: has 1 condensers and a router bias, for which format "
+            "hf-padded has no place"));
+  }
+  SECTION("a list") {
+    options.condensers = {0, 3};
+    REQUIRE_THROWS_WITH(
+        exported_config(testing::tiny_config(options), {}),
+        Contains("layer 0: has 2 condensers, for which format hf"));
+  }
+  SECTION("a bias") {
+    options.router_bias = true;
+    REQUIRE_THROWS_WITH(
+        exported_config(testing::tiny_config(options), {}),
+        Contains("layer 0: has a router bias, for which format hf"));
+  }
+  // Biases that show in the routing.
+  options.edit = [](const model::WeightId& id, at::Tensor tensor) {
+    return id.role == Role::kRouterBias ? (tensor - 1) * 20 : tensor;
+  };
+  const TinyModel tiny(options);
+  const TemporaryFolder kept, dropped;
+  REQUIRE(run(tiny, {.format = Format::kRagged}, kept).max_error == 0.0);
+  const model::ModelReader back(kept.path());
+  REQUIRE((back.config().layers == tiny.config().layers));
+  // The check leaves them out of the source: the same bits, of other outputs.
+  REQUIRE(run(tiny, {.drop_condensers = true}, dropped).max_error == 0.0);
+  REQUIRE_FALSE(
+      read_json(dropped.path() / "config.json", "test").contains("fettle"));
+  REQUIRE(forward_error(tiny.path(), dropped.path(), {}) > 1e-3);
+}
+
 TEST_CASE("A type may be widened exactly and narrowed knowingly") {
   TinyModelOptions options;
   options.changes = {{"torch_dtype", "bfloat16"}};

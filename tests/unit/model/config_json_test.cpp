@@ -111,6 +111,70 @@ TEST_CASE("a ragged model made uniform again drops the key") {
   CHECK(json["num_experts"] == 2);
 }
 
+TEST_CASE("condensers and router biases take format 2, and come back") {
+  for (const std::string& family : kFamilies) {
+    ModelConfig config = sample(family);
+    config.layers[1].condensers = {1, 3};
+    const Json listed = config_json(config);
+    CHECK(listed["fettle"]["format"] == 2);
+    CHECK(listed["fettle"]["layers"][1]["condensers"] == Json({1, 3}));
+    CHECK((parse_model_config(listed, "f").layers == config.layers));
+    config.layers[1].condensers.clear();
+    config.layers[1].router_bias = true;
+    const Json biased = config_json(config);
+    CHECK(biased["fettle"]["layers"][1]["router_bias"] == true);
+    const ModelConfig back = parse_model_config(biased, "f");
+    CHECK((back.layers == config.layers));
+    CHECK(config_json(back) == biased);
+    config.layers[1].router_bias = false;
+    CHECK(config_json(config) == sample_json(family));
+  }
+}
+
+TEST_CASE("condensers that can't be are refused") {
+  const auto refused = [](const std::string& family,
+                          const Json& changes,
+                          const Json& layer,
+                          const std::string& text) {
+    Json all = changes;
+    all["fettle"] = {{"format", 2}, {"layers", {layer, layer}}};
+    INFO(all.dump());
+    CHECK_THROWS_AS(sample(family, all), UserError);
+    CHECK_THROWS_WITH(sample(family, all), Catch::Contains(text));
+  };
+  const auto layer = [](const Json& condensers, int top_k = 2) {
+    return Json{
+        {"top_k", top_k},
+        {"expert_widths", {6, 6, 6, 6}},
+        {"condensers", condensers}};
+  };
+  const Json none = Json::object();
+  refused("mixtral", none, layer({4}), "below 4, found 4 after -1");
+  refused("mixtral", none, layer({1, 1}), "found 1 after 1");
+  refused("mixtral", none, layer({2, 0}), "found 0 after 2");
+  refused("mixtral", none, layer({-1}), "holds -1");
+  refused("mixtral", none, layer({0, 1, 2}), "at most 'top_k', 2, found 3");
+  Json biased = layer(Json::array());
+  biased["router_bias"] = 1;
+  refused("mixtral", none, biased, "'router_bias'");
+  Json old = {{"format", 1}, {"layers", {layer({1}), layer({1})}}};
+  CHECK_THROWS_WITH(
+      sample("mixtral", {{"fettle", old}}),
+      Catch::Contains("'condensers' is not known"));
+
+  // Two groups of two experts, one of them open to a token.
+  const Json groups = {
+      {"first_k_dense_replace", 0},
+      {"topk_method", "group_limited_greedy"},
+      {"n_group", 2},
+      {"topk_group", 1}};
+  refused("deepseek_v2", groups, layer({0}, 3), "can reach only 2 experts");
+  Json open = groups;
+  open["fettle"] = {
+      {"format", 2}, {"layers", {layer({0, 2}, 3), layer({0, 2}, 3)}}};
+  CHECK_NOTHROW(sample("deepseek_v2", open));
+}
+
 TEST_CASE("a damaged \"fettle\" key is refused") {
   const Json good = {
       {"top_k", 1}, {"expert_widths", {1, 0}}, {"has_constants", false}};
@@ -127,7 +191,7 @@ TEST_CASE("a damaged \"fettle\" key is refused") {
   };
   CHECK_NOTHROW(sample("mixtral", {{"fettle", with("top_k", 2)}}));
   refused(3, "JSON object");
-  refused({{"format", 2}, {"layers", {good, good}}}, "'format' is 2");
+  refused({{"format", 3}, {"layers", {good, good}}}, "'format' is 3");
   refused({{"format", 1}, {"layers", {good}}}, "a list of 2 items");
   refused({{"format", 1}, {"layers", {good, nullptr}}}, "object for layer 1");
   refused({{"format", 1}, {"layer", {}}}, "'layer' is not known");

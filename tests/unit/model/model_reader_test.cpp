@@ -129,6 +129,31 @@ TEST_CASE("experts of any width, with constants") {
       std::vector<std::int64_t>{8, 0});
 }
 
+TEST_CASE("a router's bias and condensers come with their layer") {
+  ModelConfig config = sample("mixtral");
+  config.layers[1].router_bias = true;
+  config.layers[1].condensers = {2};
+  ModelFolder folder(config);
+  const WeightId bias{Role::kRouterBias, 1};
+  folder[bias] = folder[bias].to(at::kBFloat16);
+  const ModelReader reader(folder.write());
+  const LayerWeights layer = reader.read_layer(1, at::kHalf);
+  CHECK(at::equal(layer.router_bias, folder[bias].to(at::kFloat)));
+  CHECK(layer.condensers == std::vector<std::int64_t>{2});
+  CHECK(layer.bytes() == reader.layer_bytes(1, at::kHalf));
+  CHECK_FALSE(reader.read_layer(0, at::kHalf).router_bias.defined());
+  CHECK(reader.read_layer(0, at::kHalf).condensers.empty());
+
+  ModelFolder without(config);
+  without.erase("model.layers.1.block_sparse_moe.gate.logit_bias");
+  CHECK_THROWS_WITH(
+      ModelReader(without.write()), Catch::Contains("logit_bias"));
+  ModelFolder unasked(sample("mixtral"));
+  unasked["model.layers.1.block_sparse_moe.gate.logit_bias"] = at::zeros({4});
+  CHECK_THROWS_WITH(
+      ModelReader(unasked.write()), Catch::Contains("is no weight of"));
+}
+
 TEST_CASE("types: stored as they are, layers in the type asked for") {
   for (const auto stored : {at::kFloat, at::kBFloat16, at::kHalf}) {
     ModelFolder folder(sample("deepseek_v2"));

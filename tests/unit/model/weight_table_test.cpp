@@ -63,6 +63,7 @@ TEST_CASE("names are unique and every role has one") {
   for (const Family& family : families()) {
     ModelConfig config = sample(std::string(family.model_type));
     config.layers[1].has_constants = true;
+    config.layers[1].router_bias = true;
     const auto all = names(config, model_weights(config));
     CHECK(std::set<std::string>(all.begin(), all.end()).size() == all.size());
     for (const WeightRow& row : family.weights) {
@@ -103,6 +104,8 @@ TEST_CASE("shapes follow each expert's own width") {
   ModelConfig config = sample("olmoe", {{"num_key_value_heads", 1}});
   config.layers[0].expert_widths = {6, 0, 3};
   config.layers[0].has_constants = true;
+  config.layers[0].router_bias = true;
+  CHECK(weight_shape(config, {Role::kRouterBias, 0}) == Shape{3});
   CHECK(weight_shape(config, {Role::kExpertGate, 0, 0}) == Shape{6, 8});
   CHECK(weight_shape(config, {Role::kExpertUp, 0, 1}) == Shape{0, 8});
   CHECK(weight_shape(config, {Role::kExpertDown, 0, 2}) == Shape{8, 3});

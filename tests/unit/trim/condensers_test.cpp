@@ -3,8 +3,8 @@
 
 #include <catch2/catch.hpp>
 
-#include "io/file.h"
 #include "scores.h"
+#include "trim/cut_layer.h"
 #include "trim/plan.h"
 #include "trim/slice.h"
 
@@ -74,66 +74,67 @@ TEST_CASE("A condenser's width is rounded as every width") {
       Contains("condenser-width"));
 }
 
-TEST_CASE("Condensers are found in the model, its manifest, or the scores") {
+fettle::testing::TinyModelOptions with_condensers() {
   fettle::testing::TinyModelOptions options;
-  options.changes = {{"condensers", {{2, 0}, {1}}}};
-  const TinyModel in_config(options);
-  artifact::ScoreFile scores = poor_condensers(in_config.config());
-  const Condensers expected{{0, 2}, {1}};
-  REQUIRE(
-      find_condensers(model::ModelReader(in_config.path()), scores) ==
-      expected);
-
-  const TinyModel plain;
-  const model::ModelReader reader(plain.path());
-  REQUIRE(find_condensers(reader, scores).empty());
-  scores.run = {{"condensers", {{3}, Json::array()}}};
-  REQUIRE(find_condensers(reader, scores) == Condensers{{3}, {}});
-  io::write_file(
-      plain.path() / "fettle.json",
-      R"({"format": 1, "stages": [], "condensers": [[1, 1], [0]]})");
-  REQUIRE(find_condensers(reader, scores) == Condensers{{1}, {0}});
-}
-
-TEST_CASE("Condensers that are none are refused") {
-  const auto config = fettle::testing::tiny_config({});
-  struct Case {
-    Json json;
-    std::string message;
+  options.condensers = {1, 3};
+  options.router_bias = true;
+  // Biases that differ and show in the routing.
+  options.edit = [](const model::WeightId& id, at::Tensor tensor) {
+    return id.role == model::Role::kRouterBias ? (tensor - 1) * 20 : tensor;
   };
-  const auto sample = GENERATE(values<Case>({
-      {3, "expected a list of 2 lists"},
-      {{Json::array()}, "expected a list of 2 lists"},
-      {{{1}, 2}, "expected a list for layer 1"},
-      {{{1}, {4}}, "layer 1 has 4 experts, found 4"},
-      {{{-1}, {1}}, "found -1"},
-      {{{"1"}, {1}}, "found \"1\""},
-  }));
-  REQUIRE_THROWS_WITH(
-      parse_condensers(sample.json, config, "config.json"),
-      Contains("config.json: condensers: " + sample.message) ||
-          Contains(sample.message));
+  return options;
 }
 
-TEST_CASE("After a trim condensers have new numbers") {
-  fettle::testing::TinyModelOptions options;
-  options.changes = {{"condensers", {{3, 1}, {2}}}};
-  const TinyModel tiny(options);
-  io::write_file(
-      tiny.path() / "fettle.json",
-      R"({"format": 1, "stages": [], "condensers": [[3], [2]]})");
-  const model::ModelReader reader(tiny.path());
+artifact::TrimPlan condensed_plan(
+    const model::ModelReader& reader, std::vector<artifact::LayerPlan> layers) {
   artifact::TrimPlan plan;
   plan.model_fingerprint = reader.fingerprint();
-  plan.layers = {
-      {{{1, {0}}, {2, {1}}, {3, {2}}}, 2}, {{{0, {0}}, {2, {1}}}, 2}};
+  plan.layers = std::move(layers);
+  return plan;
+}
+
+TEST_CASE("A model's condensers are those that a plan spares") {
+  REQUIRE(condensers_of(fettle::testing::tiny_config({})).empty());
+  auto options = with_condensers();
+  options.changes = {{"mlp_only_layers", {0}}};
+  REQUIRE(
+      condensers_of(fettle::testing::tiny_config(options)) ==
+      Condensers{{}, {1, 3}});
+}
+
+TEST_CASE("After a trim condensers have new numbers and their biases") {
+  const TinyModel tiny(with_condensers());
+  const model::ModelReader reader(tiny.path());
+  const auto plan = condensed_plan(
+      reader,
+      {{{{1, {0}}, {2, {1}}, {3, {2}}}, 2},
+       {{{0, {0}}, {1, {1}}, {3, {}}}, 2}});
   const TemporaryFolder out;
   trim_model(reader, plan, {}, out.path());
-  const Json config = read_json(out.path() / "config.json", "test");
-  REQUIRE(config["condensers"] == Json({{0, 2}, {1}}));
-  const Json manifest = read_json(out.path() / "fettle.json", "test");
-  REQUIRE(manifest["condensers"] == Json({{2}, {1}}));
-  REQUIRE(manifest["stages"].size() == 1);
+  const model::ModelReader trimmed(out.path());
+  REQUIRE(trimmed.config().layers[0].condensers == Kept{0, 2});
+  REQUIRE(trimmed.config().layers[1].condensers == Kept{1, 2});
+  const model::WeightId bias{model::Role::kRouterBias, 0};
+  REQUIRE(trimmed.read(bias).equal(
+      reader.read(bias).index_select(0, at::tensor({1, 2, 3}))));
+
+  // As a layer cut in memory is.
+  const auto cut = cut_layer(reader.read_layer(0, at::kFloat), plan.layers[0]);
+  const auto read = trimmed.read_layer(0, at::kFloat);
+  REQUIRE(cut.condensers == read.condensers);
+  REQUIRE(cut.router_bias.equal(read.router_bias));
+}
+
+TEST_CASE("A plan that removes a condenser is refused") {
+  const TinyModel tiny(with_condensers());
+  const model::ModelReader reader(tiny.path());
+  const auto plan = condensed_plan(
+      reader, {{{{1, {0}}, {3, {2}}}, 2}, {{{0, {0}}, {2, {1}}, {3, {}}}, 2}});
+  const TemporaryFolder out;
+  REQUIRE_THROWS_WITH(
+      trim_model(reader, plan, {}, out.path()),
+      Contains("layer 1: the plan removes an expert that works on every"));
+  REQUIRE(std::filesystem::is_empty(out.path()));
 }
 
 }  // namespace
