@@ -26,7 +26,7 @@ Parts usaf_make(const PartInput& input) {
   parts.push_back(std::make_unique<SparseNeurons>(
       input.reader,
       input.device,
-      SparseNeuronsOptions{
+      SparseOptions{
           .frac = options.frac,
           .scope = options.scope == "layer" ? Scope::kLayer : Scope::kGlobal,
           .score_sequences = options.score_sequences,

@@ -17,7 +17,7 @@ constexpr std::array<std::string_view, 3> kPlanes{
 }  // namespace
 
 void NeuronDelta::save_layer(
-    const NeuronRows& rows, std::int64_t layer, artifact::TensorMap& into) {
+    const UnitRows& rows, std::int64_t layer, artifact::TensorMap& into) {
   if (rows.size() == 0) return;
   into[layer_key(kPart, layer, "index")] = rows.index.to(at::kInt);
   for (std::size_t p = 0; p < kPlanes.size(); ++p) {
@@ -31,7 +31,7 @@ NeuronDelta::NeuronDelta(
   for (std::size_t l = 0; l < config.layers.size(); ++l) {
     Layer& layer = layers_.emplace_back();
     layer.offsets = expert_offsets(config.layers[l]);
-    layer.rows = no_rows(config.hidden_size);
+    layer.rows = no_units(3, config.hidden_size);
     const auto id = static_cast<std::int64_t>(l);
     if (const std::string key = layer_key(kPart, id, "index");
         from.contains(key)) {

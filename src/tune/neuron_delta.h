@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tuned neurons in an adapter. Per layer that has any:
-//   neurons.layers.{l}.index      [n] int32, ascending, rows of
-//   ExpertBank::down neurons.layers.{l}.gate_proj  [n, H] fp32, rows of
-//   gate_proj neurons.layers.{l}.up_proj    [n, H] fp32, rows of up_proj
-//   neurons.layers.{l}.down_proj  [n, H] fp32, columns of down_proj
+//   neurons.layers.{l}.index: [n] int32, ascending, rows of ExpertBank::down
+//   neurons.layers.{l}.gate_proj, .up_proj: [n, H] fp32, rows of those
+//   neurons.layers.{l}.down_proj: [n, H] fp32, columns of down_proj
 #pragma once
 
 #include <cstdint>
@@ -23,7 +22,7 @@ class NeuronDelta : public AdapterPart {
       const artifact::TensorMap& from, const model::ModelConfig& config);
 
   static void save_layer(
-      const NeuronRows& rows, std::int64_t layer, artifact::TensorMap& into);
+      const UnitRows& rows, std::int64_t layer, artifact::TensorMap& into);
 
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   bool changes(const model::WeightId& id) const override;
@@ -34,7 +33,7 @@ class NeuronDelta : public AdapterPart {
   struct Layer {
     std::vector<std::int64_t> offsets;
     std::vector<std::int64_t> ranges;
-    NeuronRows rows;
+    UnitRows rows;
   };
   std::vector<Layer> layers_;
 };

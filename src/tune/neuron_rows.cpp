@@ -3,28 +3,7 @@
 
 #include <algorithm>
 
-#include "core/error.h"
-
 namespace fettle::tune {
-
-namespace {
-
-std::span<const std::int64_t> entries(const at::Tensor& index) {
-  return {
-      index.const_data_ptr<std::int64_t>(),
-      static_cast<std::size_t>(index.size(0))};
-}
-
-at::Tensor index_tensor(const std::vector<std::int64_t>& values) {
-  return at::tensor(values, at::kLong);
-}
-
-}  // namespace
-
-NeuronRows no_rows(std::int64_t hidden_size) {
-  return {
-      at::empty({0}, at::kLong), at::empty({3, 0, hidden_size}, at::kFloat)};
-}
 
 std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer) {
   std::vector<std::int64_t> offsets{0};
@@ -72,13 +51,13 @@ void write_rows(
   bank.down.index_copy_(0, rows.down, typed[2]);
 }
 
-NeuronRows read_rows(
+UnitRows read_rows(
     const model::ModelReader& reader,
     std::int64_t layer,
     const at::Tensor& index) {
   const auto offsets = expert_offsets(reader.config().layers[layer]);
   const auto ranges = expert_ranges(index, offsets);
-  NeuronRows rows{
+  UnitRows rows{
       index,
       at::empty({3, index.size(0), reader.config().hidden_size}, at::kFloat)};
   for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
@@ -95,47 +74,6 @@ NeuronRows read_rows(
     into[2].copy_(read(model::Role::kExpertDown).index_select(1, columns).t());
   }
   return rows;
-}
-
-CommonPositions common_positions(const at::Tensor& a, const at::Tensor& b) {
-  const auto left = entries(a);
-  const auto right = entries(b);
-  std::vector<std::int64_t> in_a;
-  std::vector<std::int64_t> in_b;
-  for (std::size_t i = 0, j = 0; i < left.size() && j < right.size();) {
-    if (left[i] == right[j]) {
-      in_a.push_back(static_cast<std::int64_t>(i));
-      in_b.push_back(static_cast<std::int64_t>(j));
-    }
-    const bool step_a = left[i] <= right[j];
-    const bool step_b = right[j] <= left[i];
-    i += step_a ? 1 : 0;
-    j += step_b ? 1 : 0;
-  }
-  return {index_tensor(in_a), index_tensor(in_b)};
-}
-
-at::Tensor difference(const at::Tensor& a, const at::Tensor& b) {
-  const auto left = entries(a);
-  const auto right = entries(b);
-  std::vector<std::int64_t> result;
-  std::set_difference(
-      left.begin(),
-      left.end(),
-      right.begin(),
-      right.end(),
-      std::back_inserter(result));
-  return index_tensor(result);
-}
-
-NeuronRows merge_rows(const NeuronRows& a, const NeuronRows& b) {
-  const auto [index, order] = at::cat({a.index, b.index}).sort();
-  FETTLE_ASSERT(
-      index.size(0) < 2 || index.diff().min().item<std::int64_t>() > 0);
-  return {
-      index,
-      at::cat({a.values, b.values}, 1)
-          .index_select(1, order.to(a.values.device()))};
 }
 
 }  // namespace fettle::tune

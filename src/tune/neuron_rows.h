@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of some neurons of one layer, and how they enter its expert bank. A
-// neuron is numbered as its row of ExpertBank::down, so that all experts of a
-// layer share one numbering whatever their widths.
+// Neurons as units: a neuron is numbered as its row of ExpertBank::down, so
+// that all experts of a layer share one numbering whatever their widths. Its
+// values are three planes [3, n, H]: its gate, up and down rows.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,18 +13,9 @@
 #include "model/layer_weights.h"
 #include "model/model_config.h"
 #include "model/model_reader.h"
+#include "tune/unit_rows.h"
 
 namespace fettle::tune {
-
-// index and values always agree in n; with n = 0 both are defined and empty.
-struct NeuronRows {
-  at::Tensor index;   // [n] int64 on the CPU, ascending
-  at::Tensor values;  // [3, n, H] fp32: gate, up and down rows
-
-  std::int64_t size() const { return index.size(0); }
-};
-
-NeuronRows no_rows(std::int64_t hidden_size);
 
 // First neuron of every expert, and the end: [E + 1].
 std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer);
@@ -51,22 +42,9 @@ void write_rows(
 
 // The model's own values of neurons `index` of `layer`, fp32 on the CPU. Reads
 // one tensor at a time, and only those of experts that have such a neuron.
-NeuronRows read_rows(
+UnitRows read_rows(
     const model::ModelReader& reader,
     std::int64_t layer,
     const at::Tensor& index);
-
-// Positions of the common entries of two ascending indices: [k] in each.
-struct CommonPositions {
-  at::Tensor in_a;  // int64
-  at::Tensor in_b;  // int64
-};
-CommonPositions common_positions(const at::Tensor& a, const at::Tensor& b);
-
-// Entries of ascending `a` that ascending `b` lacks.
-at::Tensor difference(const at::Tensor& a, const at::Tensor& b);
-
-// The rows of both, which share no neuron, in ascending order.
-NeuronRows merge_rows(const NeuronRows& a, const NeuronRows& b);
 
 }  // namespace fettle::tune

@@ -24,8 +24,8 @@ void NeuronScorer::on_expert_gradient(
       .add_(neuron_gradient_norms(view));
 }
 
-NeuronScores NeuronScorer::scores() const {
-  NeuronScores result;
+UnitScores NeuronScorer::scores() const {
+  UnitScores result;
   for (const at::Tensor& sum : sums_) {
     const at::Tensor root = sum.sqrt().cpu();
     const double* values = root.const_data_ptr<double>();

@@ -25,7 +25,7 @@ class NeuronScorer : public sweep::Observer {
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
 
-  NeuronScores scores() const;
+  UnitScores scores() const;
 
  private:
   std::vector<std::vector<std::int64_t>> offsets_;  // [L][E + 1]

@@ -35,7 +35,7 @@ void keep_best(std::vector<Candidate>& candidates, std::size_t count) {
   candidates.resize(count);
 }
 
-void add_sorted(std::vector<Candidate> from, NeuronSets& sets) {
+void add_sorted(std::vector<Candidate> from, UnitSets& sets) {
   std::sort(from.begin(), from.end(), before);
   for (const Candidate& one : from) sets[one.layer].push_back(one.neuron);
 }
@@ -60,7 +60,7 @@ std::vector<std::vector<std::int64_t>> groups(std::size_t layers, Scope scope) {
 void exchange_group(
     const Exchange& exchange,
     std::span<const std::int64_t> layers,
-    NeuronSets& result) {
+    UnitSets& result) {
   std::vector<Candidate> kept;
   std::size_t neurons = 0;
   for (const std::int64_t l : layers) {
@@ -76,7 +76,7 @@ void exchange_group(
       std::llround(exchange.share * static_cast<double>(total)));
   keep_best(kept, total - std::min(drop, total));
 
-  NeuronSets survivors(exchange.chosen.size());
+  UnitSets survivors(exchange.chosen.size());
   add_sorted(kept, survivors);
   std::vector<Candidate> others;
   others.reserve(neurons - kept.size());
@@ -98,9 +98,8 @@ void exchange_group(
 
 }  // namespace
 
-NeuronSets choose_neurons(
-    const NeuronScores& scores, double frac, Scope scope) {
-  NeuronSets result(scores.size());
+UnitSets choose_units(const UnitScores& scores, double frac, Scope scope) {
+  UnitSets result(scores.size());
   for (const auto& layers : groups(scores.size(), scope)) {
     std::vector<Candidate> candidates;
     for (const std::int64_t l : layers) {
@@ -114,8 +113,8 @@ NeuronSets choose_neurons(
   return result;
 }
 
-NeuronSets exchange_neurons(const Exchange& exchange) {
-  NeuronSets result(exchange.chosen.size());
+UnitSets exchange_units(const Exchange& exchange) {
+  UnitSets result(exchange.chosen.size());
   for (const auto& layers : groups(exchange.chosen.size(), exchange.scope)) {
     exchange_group(exchange, layers, result);
   }

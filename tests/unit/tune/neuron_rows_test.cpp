@@ -34,7 +34,7 @@ TEST_CASE("rows read from the model and written back change nothing") {
   const model::ModelReader reader(folder.path());
   for (const std::int64_t layer : {1, 2}) {
     const at::Tensor chosen = index({0, 5, 7, 9, 15});
-    const NeuronRows rows = read_rows(reader, layer, chosen);
+    const UnitRows rows = read_rows(reader, layer, chosen);
     model::LayerWeights weights = reader.read_layer(layer, at::kFloat);
     const at::Tensor gate_up = weights.experts.gate_up.clone();
     const at::Tensor down = weights.experts.down.clone();
@@ -63,12 +63,12 @@ TEST_CASE("indices are compared as sets") {
 TEST_CASE("rows of two sets come together in order") {
   const auto rows = [](std::vector<std::int64_t> values) {
     const at::Tensor numbers = index(std::move(values));
-    return NeuronRows{
+    return UnitRows{
         numbers,
         numbers.to(at::kFloat).view({1, -1, 1}).expand({3, -1, 2}).clone()};
   };
-  const NeuronRows merged = merge_rows(rows({2, 7}), rows({0, 3}));
+  const UnitRows merged = merge_rows(rows({2, 7}), rows({0, 3}));
   CHECK(merged.index.equal(index({0, 2, 3, 7})));
   CHECK(merged.values.equal(rows({0, 2, 3, 7}).values));
-  CHECK(merge_rows(no_rows(2), rows({4})).values.equal(rows({4}).values));
+  CHECK(merge_rows(no_units(3, 2), rows({4})).values.equal(rows({4}).values));
 }

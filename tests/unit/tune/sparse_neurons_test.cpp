@@ -7,6 +7,7 @@
 #include "full_gradients.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
+#include "tune/neuron_rows.h"
 
 using namespace fettle;
 using namespace fettle::tune;
@@ -26,7 +27,7 @@ struct Fixture {
     write_tiny_model(folder.path());
     model = open_model(folder.path());
   }
-  SparseNeurons part(SparseNeuronsOptions options = {}) const {
+  SparseNeurons part(SparseOptions options = {}) const {
     return {model->reader(), at::kCPU, options};
   }
 };

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/sparse_units.h"
+
+namespace fettle::tune {
+
+SparseUnits::SparseUnits(
+    const model::ModelReader& reader,
+    at::Device device,
+    const SparseOptions& options,
+    UnitShape shape,
+    const std::vector<std::int64_t>& units)
+    : reader_(reader), device_(device), options_(options), shape_(shape) {
+  for (const std::int64_t count : units) {
+    Layer& layer = layers_.emplace_back();
+    layer.units = count;
+    layer.active = no_units(shape.planes, shape.width);
+    layer.frozen = no_units(shape.planes, shape.width);
+    layer.adam = AdamWState::zeros_like(layer.active.values);
+  }
+}
+
+void SparseUnits::set_rows(
+    std::int64_t layer, UnitRows active, UnitRows frozen) {
+  Layer& own = layers_[layer];
+  active.values = active.values.to(device_);
+  frozen.values = frozen.values.to(device_);
+  own.active = std::move(active);
+  own.frozen = std::move(frozen);
+  own.gradient.reset();
+  on_active_changed(layer);
+}
+
+const at::Tensor& SparseUnits::active(std::int64_t layer) const {
+  return layers_[layer].active.index;
+}
+
+const at::Tensor& SparseUnits::gradient(std::int64_t layer) const {
+  return layers_[layer].gradient;
+}
+
+const UnitRows& SparseUnits::frozen(std::int64_t layer) const {
+  return layers_[layer].frozen;
+}
+
+bool SparseUnits::trains(std::int64_t layer) const {
+  return layers_[layer].active.size() > 0;
+}
+
+std::int64_t SparseUnits::trainable_weights() const {
+  std::int64_t total = 0;
+  for (const Layer& layer : layers_) total += layer.active.values.numel();
+  return total;
+}
+
+void SparseUnits::patch(
+    std::int64_t layer, model::LayerWeights& weights) const {
+  const Layer& own = layers_[layer];
+  if (own.frozen.size() > 0) write(layer, own.frozen, weights);
+  if (own.active.size() > 0) write(layer, own.active, weights);
+}
+
+void SparseUnits::begin_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass != sweep::Pass::kBackward || !trains(layer)) return;
+  layers_[layer].gradient = at::zeros_like(layers_[layer].active.values);
+}
+
+double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
+  const at::Tensor& gradient = layers_[layer].gradient;
+  if (!gradient.defined()) return 0.0;
+  return gradient.square().sum(at::kDouble).item<double>();
+}
+
+void SparseUnits::update(std::int64_t layer, const UpdateInput& input) {
+  Layer& own = layers_[layer];
+  if (!own.gradient.defined()) return;
+  if (input.gradient_scale != 1.0) own.gradient.mul_(input.gradient_scale);
+  adamw_step(
+      options_.adamw,
+      learning_rate(input.step),
+      own.gradient,
+      own.active.values,
+      own.adam);
+  own.gradient.reset();
+}
+
+double SparseUnits::learning_rate(std::int64_t step) const {
+  return tune::learning_rate(options_.schedule, step);
+}
+
+}  // namespace fettle::tune

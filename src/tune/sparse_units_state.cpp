@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the part is kept between runs.
+#include "tune/sparse_units.h"
+#include "tune/state_tensors.h"
+
+namespace fettle::tune {
+
+void SparseUnits::save_state(artifact::TensorMap& into) const {
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    if (layer.units == 0) continue;
+    const auto put = [&](std::string_view what, const at::Tensor& tensor) {
+      into[layer_key(name(), static_cast<std::int64_t>(l), what)] = tensor;
+    };
+    put("active.index", layer.active.index.to(at::kInt));
+    put("active.values", layer.active.values);
+    put("active.first", layer.adam.first);
+    put("active.second", layer.adam.second);
+    put("active.age", layer.adam.age.to(at::kInt));
+    put("frozen.index", layer.frozen.index.to(at::kInt));
+    put("frozen.values", layer.frozen.values);
+  }
+}
+
+void SparseUnits::load_state(const artifact::TensorMap& from) {
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    Layer& layer = layers_[l];
+    if (layer.units == 0) continue;
+    const auto key = [&](std::string_view what) {
+      return layer_key(name(), static_cast<std::int64_t>(l), what);
+    };
+    const auto rows = [&](std::string_view which, const at::Tensor& index) {
+      return take_tensor(
+          from,
+          key(which),
+          {at::kFloat, {shape_.planes, index.size(0), shape_.width}});
+    };
+    const at::Tensor active =
+        take_index(from, key("active.index"), layer.units);
+    const at::Tensor frozen =
+        take_index(from, key("frozen.index"), layer.units);
+    layer.adam.first = rows("active.first", active).to(device_);
+    layer.adam.second = rows("active.second", active).to(device_);
+    layer.adam.age =
+        take_tensor(from, key("active.age"), {at::kInt, {active.size(0)}})
+            .to(at::kLong);
+    set_rows(
+        static_cast<std::int64_t>(l),
+        {active, rows("active.values", active)},
+        {frozen, rows("frozen.values", frozen)});
+  }
+}
+
+}  // namespace fettle::tune
