@@ -20,7 +20,7 @@ namespace fettle::analyze {
 
 struct AnalyzeOptions {
   // Names of the scores to compute (see score_method.h).
-  std::vector<std::string> scores = {"mask_fisher"};
+  std::vector<std::string> scores = {"obs"};
   // Tokens that pass through a layer together.
   std::int64_t micro_batch_tokens = 4096;
   // Sequences whose gradient is one batch's, for grad_abs.

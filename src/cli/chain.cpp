@@ -3,9 +3,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "cli/session.h"
+#include "cli/trim_flags.h"
 #include "core/error.h"
 #include "io/checkpoint.h"
 #include "io/checksum.h"
@@ -65,18 +64,10 @@ class Builder {
     return files;
   }
 
-  // A repair by fitting, or a merge, reads the calibration data, unless the
-  // stage names its own.
+  // What a trim reads is the calibration data, unless the stage names its own.
   std::vector<std::pair<std::string, Files>> trim_data(
       const RecipeStage& stage) const {
-    const auto given = [&](std::string_view option) {
-      return std::ranges::any_of(stage.arguments, [&](const std::string& a) {
-        return a.starts_with(option);
-      });
-    };
-    const bool reads = given("--repair=ridge") || given("--repair=joint") ||
-                       given("--merge=m_smoe") || given("--merge=hc_smoe");
-    if (!reads || given("--data=")) return {};
+    if (!wants_data(stage.arguments)) return {};
     return {{"--data", need(recipe_.calibration, stage)}};
   }
 

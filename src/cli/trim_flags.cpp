@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/trim_flags.h"
 
+#include <algorithm>
 #include <map>
 
 #include "core/error.h"
@@ -37,7 +38,7 @@ const std::map<std::string, trim::Merge> kMerges{
 const std::map<std::string, bool> kRepairInputs{
     {"original", false}, {"trimmed", true}};
 
-// An option whose values have names; `value` is the default by name.
+// An option whose values have names; `value` is the default by name, if any.
 template <typename Value>
 void add_named(
     CLI::App& app,
@@ -47,9 +48,9 @@ void add_named(
     const char* help) {
   std::vector<std::string> known;
   for (const auto& [name, unused] : names) known.push_back(name);
-  app.add_option(option, value, help)
-      ->check(CLI::IsMember(known))
-      ->capture_default_str();
+  auto* added =
+      app.add_option(option, value, help)->check(CLI::IsMember(known));
+  if (!value.empty()) added->capture_default_str();
 }
 
 void add_plan_flags(CLI::App& app, TrimFlags& f) {
@@ -61,8 +62,10 @@ void add_plan_flags(CLI::App& app, TrimFlags& f) {
       "--plan", f.plan, "Trim by this trim_plan.json; nothing is planned");
   budget->excludes(keep);
   plan->excludes(keep)->excludes(budget);
-  app.add_option("--score", f.options.score, "Score to rank by")
-      ->capture_default_str();
+  app.add_option(
+      "--score",
+      f.score,
+      "Score to rank by; by default obs, or the only one that --scores holds");
   add_named(app, "--scope", f.scope, kScopes, "What competes to be kept");
   add_named(
       app,
@@ -107,16 +110,15 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
       kRepairs,
       "constant: each expert keeps the mean output of what it lost; ridge: its "
       "down_proj is fitted to its old output on --data; joint: those of a "
-      "layer "
-      "are fitted together to the layer's old output");
+      "layer are fitted together to the layer's old output. By default ridge "
+      "with --data, none without");
   add_named(
       app,
       "--merge",
       f.merge,
       kMerges,
       "Unit expert: average the experts that go into those that stay, which "
-      "are "
-      "the plan's (m_smoe) or chosen by clusters of outputs (hc_smoe)");
+      "are the plan's (m_smoe) or chosen by clusters of outputs (hc_smoe)");
   app.add_option("--data", f.data, "JSONL files of the repair or merge");
   app.add_option("--tokens", f.tokens, "Tokens of these; 0: all")
       ->check(CLI::NonNegativeNumber)
@@ -146,7 +148,15 @@ void add_trim_flags(CLI::App& app, TrimFlags& flags) {
   add_repair_flags(app, flags);
 }
 
-trim::Repair TrimFlags::repair_kind() const { return kRepairs.at(repair); }
+trim::Repair TrimFlags::repair_kind() const {
+  if (!repair.empty()) return kRepairs.at(repair);
+  const bool fits = !data.empty() && merge_kind() == trim::Merge::kNone;
+  return fits ? trim::Repair::kRidge : trim::Repair::kNone;
+}
+
+bool TrimFlags::reads_data() const {
+  return trim::fits_down(repair_kind()) || merge_kind() != trim::Merge::kNone;
+}
 
 trim::Merge TrimFlags::merge_kind() const { return kMerges.at(merge); }
 
@@ -181,23 +191,39 @@ void TrimFlags::check(bool scores_given, bool plan_only) const {
     refuse("--scores", "repair constant takes the scores' mean activations");
   }
   const bool merges = merge_kind() != trim::Merge::kNone;
-  if (merges && (unit != "expert" || repair != "none" || !plan.empty())) {
+  const bool repairs = repair_kind() != trim::Repair::kNone;
+  if (merges && (unit != "expert" || repairs || !plan.empty())) {
     refuse("--merge", "goes with --unit expert and without --repair or --plan");
   }
   if (merges && plan_only) {
     refuse("--merge", "is no part of a plan; leave --plan-only out");
   }
-  const bool reads = trim::fits_down(repair_kind()) || merges;
-  if (reads && data.empty() && !plan_only) {
+  if (reads_data() && data.empty() && !plan_only) {
     refuse(
         "--data",
         "repair ridge and joint and merges need calibration data: name files");
   }
-  if (!reads && !data.empty()) {
+  if (!reads_data() && !data.empty()) {
     refuse(
         "--data",
         "only repair ridge and joint and merges read data; leave it out");
   }
+}
+
+bool wants_data(std::vector<std::string> arguments) {
+  CLI::App app;
+  TrimFlags flags;
+  add_trim_flags(app, flags);
+  app.allow_extras();
+  std::ranges::reverse(arguments);  // CLI11's order
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError&) {
+    return false;  // told when all of the command's arguments are parsed
+  }
+  if (!flags.data.empty()) return false;
+  flags.data.emplace_back();
+  return flags.reads_data();
 }
 
 }  // namespace fettle::cli

@@ -15,17 +15,22 @@ namespace fettle::cli {
 struct TrimFlags {
   // As given; named values as their names.
   std::string scope = "global", unit = "neuron", normalise = "none";
-  std::string widths = "free", repair = "none", repair_inputs = "original";
+  std::string widths = "free", repair_inputs = "original";
   std::string merge = "none", budget, plan;
+  std::string score, repair;  // empty: by rule, see default_score and below
   std::vector<std::string> data;
   std::int64_t tokens = 262144;
   std::int64_t seq_len = 512;
   trim::TrimOptions options;
   trim::RidgeOptions ridge;
 
+  // As given, or else ridge where there is data for it.
   trim::Repair repair_kind() const;
+  // Whether --data has a reader.
+  bool reads_data() const;
   trim::Merge merge_kind() const;
-  // Options with the named values in; the budget and condensers are left out.
+  // Options with the named values in; score, budget and condensers are left
+  // out.
   trim::TrimOptions plan_options() const;
   trim::RidgeOptions ridge_options() const;
   // Throws UsageError on flags that contradict each other.
@@ -33,5 +38,9 @@ struct TrimFlags {
 };
 
 void add_trim_flags(CLI::App& app, TrimFlags& flags);
+
+// Whether a trim with these arguments would read --data if it were added. False
+// too where they can't be parsed.
+bool wants_data(std::vector<std::string> arguments);
 
 }  // namespace fettle::cli

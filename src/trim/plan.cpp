@@ -214,6 +214,20 @@ Json options_json(const TrimOptions& options) {
   return json;
 }
 
+std::string default_score(const artifact::ScoreFile& scores) {
+  const std::string best = TrimOptions{}.score;
+  const std::vector<std::string> found = scores.all_scores();
+  if (std::ranges::count(found, best) > 0) return best;
+  if (found.size() == 1) return found.front();
+  refuse(
+      "score",
+      fmt::format(
+          "expected {} in the scores, the default, found {}; name one of them "
+          "with --score",
+          best,
+          found.empty() ? "none" : fmt::format("{}", fmt::join(found, ", "))));
+}
+
 void require_scores_of(
     const model::ModelReader& reader, const artifact::ScoreFile& scores) {
   const std::string found = reader.fingerprint();

@@ -46,7 +46,7 @@ ModelBytes model_bytes(
 
 struct TrimOptions {
   // The score to rank by. A neuron score ranks whole experts by its sum.
-  std::string score = "mask_fisher";
+  std::string score = "obs";
   Scope scope = Scope::kGlobal;
   Unit unit = Unit::kNeuron;
   // Share of the neurons (or experts) kept, in (0, 1]; or else `budget`.
@@ -86,6 +86,10 @@ artifact::TrimPlan plan_trim(
     const TrimOptions& options);
 
 Json options_json(const TrimOptions& options);
+
+// What to rank by where nobody said: obs, or without it the only score there
+// is. Throws UserError naming the scores where there are several others.
+std::string default_score(const artifact::ScoreFile& scores);
 
 // Throws UserError unless `scores` were made of this very model.
 void require_scores_of(

@@ -200,7 +200,7 @@ def test_repair_and_data_belong_together(fettle, scores, tmp_path):
     assert alone.status == 2 and "need calibration data" in alone.err
     merge = fettle(*trim, "--merge", "m_smoe", "--data", HELD)
     assert merge.status == 2 and "--unit expert" in merge.err
-    unread = fettle(*trim, "--data", HELD)
+    unread = fettle(*trim, "--repair", "none", "--data", HELD)
     assert unread.status == 2 and "only repair ridge and joint" in unread.err
     assert not (tmp_path / "out").exists()
 

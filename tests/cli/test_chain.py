@@ -56,7 +56,7 @@ def test_result_under_a_tight_budget_is_the_same(fettle):
 
 @pytest.mark.parametrize("arguments", [
     ("--scope", "global"), ("--scope", "layer"), ("--scope", "expert"),
-    ("--unit", "expert", "--score", "mask_fisher", "--scope", "layer"),
+    ("--unit", "expert", "--score", "obs", "--scope", "layer"),
     ("--unit", "mixed"), ("--widths", "per-layer"), ("--widths", "uniform"),
     ("--repair", "constant"),
     ("--repair", "ridge", "--data", HELD, "--tokens", 2048),
@@ -219,7 +219,7 @@ data: {{calibration: [{HELD}], train: [{TRAIN}], eval: [{HELD}]}}
 seq_len: 128
 stages:
   - analyze: {{scores: [wanda], tokens: 1024, seq_len: 128}}
-  - trim: {{score: wanda, keep: 0.5, round: 8, repair: ridge, tokens: 512}}
+  - trim: {{keep: 0.5, round: 8, tokens: 512}}
   - tune: {{steps: 2, tokens_per_step: 256, seq_len: 64, score_sequences: 2}}
   - export: {{format: hf-padded}}
 """
@@ -233,6 +233,9 @@ stages:
         "00-original", "01-analyze", "02-trim", "03-tune", "04-merge",
         "05-export"]
     assert not any(r["skipped"] for r in rows)
+    # By default the calibration data repairs.
+    record = tmp_path / "work" / "02-trim" / "fettle.json"
+    assert '"repair": "ridge"' in record.read_text()
     # What an export holds is the model that was merged.
     by_name = {r["stage"]: r for r in rows}
     assert (by_name["05-export"]["eval"]["mean_nll"]

@@ -37,7 +37,7 @@ def scored(request, fettle, ids, tmp_path) -> pathlib.Path:
         "--out",
         tmp_path / "scores",
         "--scores",
-        "mask_fisher,reap",
+        "obs,reap",
     )
     return folder
 
@@ -154,7 +154,7 @@ def test_uniform_export_loads_in_transformers(
         keep=0.5 if unit == "neuron" else 0.75,
         unit=unit,
         scope="expert",
-        score="mask_fisher" if unit == "neuron" else "reap",
+        score="obs" if unit == "neuron" else "reap",
     )
     exported = export(fettle, trimmed, "--format", "hf")
     model = tiny_models.load(exported)

@@ -21,6 +21,24 @@ artifact::ScoreFile sample_scores(const model::ModelConfig& config) {
   return scores;
 }
 
+TEST_CASE("obs ranks where nobody says otherwise, or the only score there is") {
+  const auto config = fettle::testing::tiny_config({});
+  auto scores = sample_scores(config);
+  REQUIRE(default_score(scores) == "obs");
+  for (auto& layer : scores.layers) {
+    if (layer.widths.empty()) continue;
+    layer.neuron = {{"wanda", layer.neuron.at("obs")}};
+    layer.expert.clear();
+  }
+  REQUIRE(default_score(scores) == "wanda");
+  for (auto& layer : scores.layers) {
+    if (layer.widths.empty()) continue;
+    layer.neuron["camera"] = layer.neuron.at("wanda");
+  }
+  REQUIRE_THROWS_WITH(
+      default_score(scores), Contains("found camera, wanda; name one"));
+}
+
 TEST_CASE("Options that make no sense are refused") {
   struct Case {
     std::function<void(TrimOptions&)> change;
@@ -40,7 +58,7 @@ TEST_CASE("Options that make no sense are refused") {
       {[](TrimOptions& o) { o.unit = Unit::kExpert, o.min_width = 1; },
        "use unit neuron"},
       {[](TrimOptions& o) { o.score = "wanda"; },
-       "of neurons they have [mask_fisher], of experts [reap]"},
+       "of neurons they have [obs], of experts [reap]"},
       {[](TrimOptions& o) { o.score = "reap"; }, "use unit expert"},
       {[](TrimOptions& o) { o.min_width = 4; }, "the smallest is 0.6667"},
       {[](TrimOptions& o) { o.min_width = 6, o.keep = 0.9; },
@@ -84,13 +102,13 @@ TEST_CASE("Scores that are not finite are refused") {
       std::numeric_limits<float>::quiet_NaN(),
       std::numeric_limits<float>::infinity());
   auto scores = sample_scores(config);
-  scores.layers[1].neuron["mask_fisher"][7] = bad;
+  scores.layers[1].neuron["obs"][7] = bad;
   scores.layers[1].expert["reap"][2] = bad;
   TrimOptions options;
   options.keep = 0.5;
   REQUIRE_THROWS_WITH(
       plan_trim(scores, config, options),
-      Contains("layer 1, score mask_fisher: value 7"));
+      Contains("layer 1, score obs: value 7"));
   options.unit = Unit::kExpert;
   options.score = "reap";
   REQUIRE_THROWS_WITH(
@@ -101,7 +119,7 @@ TEST_CASE("Scores that are not finite are refused") {
 TEST_CASE("Square roots of negative scores are refused") {
   const auto config = fettle::testing::tiny_config({});
   auto scores = sample_scores(config);
-  scores.layers[0].neuron["mask_fisher"][0] = -1;
+  scores.layers[0].neuron["obs"][0] = -1;
   TrimOptions options;
   options.keep = 0.5;
   REQUIRE_NOTHROW(plan_trim(scores, config, options));
@@ -126,7 +144,7 @@ TEST_CASE("A score array of another length is refused") {
   TrimOptions options;
   options.keep = 0.5;
   auto scores = sample_scores(config);
-  scores.layers[1].neuron["mask_fisher"] = at::zeros({23});
+  scores.layers[1].neuron["obs"] = at::zeros({23});
   REQUIRE_THROWS_WITH(
       plan_trim(scores, config, options),
       Contains("expected 24 values, found 23"));

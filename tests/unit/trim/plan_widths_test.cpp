@@ -161,7 +161,7 @@ TEST_CASE("Scores that are 0 everywhere are refused") {
           neuron_scores(config, {none, none}),
           config,
           equal_widths(GENERATE(Widths::kFree, Widths::kUniform), 0.5)),
-      Contains("score mask_fisher: is 0 everywhere"));
+      Contains("score obs: is 0 everywhere"));
   std::vector<float> one = none;
   one[7] = 1;
   REQUIRE_NOTHROW(plan_trim(

@@ -18,7 +18,7 @@ namespace fettle::trim::testing {
 inline artifact::ScoreFile neuron_scores(
     const model::ModelConfig& config,
     const std::vector<std::vector<float>>& values,
-    const std::string& name = "mask_fisher") {
+    const std::string& name = "obs") {
   artifact::ScoreFile file;
   file.model_fingerprint = "abc";
   for (std::size_t l = 0; l < config.layers.size(); ++l) {

@@ -236,7 +236,7 @@ TEST_CASE("A model's bytes are met by a budget of bytes") {
   // Scores that cut neurons in both layers, so that both get constants.
   auto scores = sample_scores(reader);
   for (auto& layer : scores.layers) {
-    layer.neuron["mask_fisher"] = layer.mean_h.abs();
+    layer.neuron["obs"] = layer.mean_h.abs();
   }
   TrimOptions budget;
   budget.bytes = model_bytes(reader, {.constants = constants});
