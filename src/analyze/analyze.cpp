@@ -113,7 +113,8 @@ class Analysis {
         "analyze",
         score,
         "expected all tokens in one chunk, found several: the score needs all "
-        "tokens of a layer at once; leave out --chunk-tokens");
+        "tokens of a layer at once; leave out --chunk-tokens (what RAM can't "
+        "hold then waits on disk), or the score");
   }
 
   void sweep_chunk(const CalibrationChunk& chunk) {
@@ -163,7 +164,14 @@ class Analysis {
     const auto state =
         artifact::load_newest_state(options_.state_folder, "analyze");
     if (!state) {
-      note("no saved state found; starting from the first chunk");
+      const std::string_view score = scores_.needs_one_chunk();
+      note(
+          score.empty()
+              ? "no saved state found; starting from the first chunk"
+              : fmt::format(
+                    "a run with score {} is one chunk and saves no state; "
+                    "starting at the beginning",
+                    score));
       return 0;
     }
     artifact::check_same_run(state->identity, identity(), "analyze");

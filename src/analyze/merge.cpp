@@ -10,6 +10,7 @@
 
 #include "analyze/finish.h"
 #include "analyze/ranking.h"
+#include "core/bytes.h"
 #include "core/error.h"
 
 namespace fettle::analyze {
@@ -84,6 +85,15 @@ void check_layers(const MergeInput& first, const MergeInput& other) {
           first.name));
 }
 
+// Of all experts, in fp32.
+std::int64_t moment_bytes(const ScoreFile& file) {
+  std::int64_t bytes = 0;
+  for (const LayerScores& layer : file.layers) {
+    for (const std::int64_t width : layer.widths) bytes += 4 * width * width;
+  }
+  return bytes;
+}
+
 void check_mergeable(const MergeInput& input) {
   for (const LayerScores& layer : input.scores.layers) {
     for (const auto& [name, sum] : layer.sums) {
@@ -92,9 +102,12 @@ void check_mergeable(const MergeInput& input) {
           "merge",
           input.name,
           fmt::format(
-              "score {} can't be merged, what it is made of is too large to "
-              "keep; analyze all the data in one run, or without it",
-              name.substr(0, name.find('.'))));
+              "score {} can't be merged: it is made of its experts' second "
+              "moments ({} of this model), which are not kept; analyze all the "
+              "data in one run, or each part with --scores of others, which "
+              "merge",
+              name.substr(0, name.find('.')),
+              format_bytes(moment_bytes(input.scores))));
     }
   }
 }

@@ -142,12 +142,18 @@ TEST_CASE("A resumed run keeps the chunks that the budget gave it at first") {
 TEST_CASE("A resume without a saved state starts at the beginning") {
   const TinyModel tiny;
   const fettle::testing::TemporaryFolder state;
-  AnalyzeOptions options{.state_folder = state.path(), .resume = true};
+  const auto [score, message] = GENERATE(table<std::string, std::string>(
+      {{"wanda", "starting from the first chunk"},
+       {"obs", "score obs is one chunk and saves no state"}}));
+  AnalyzeOptions options{.scores = {score}};
+  const auto data = random_data(2, 9, 11);
+  const auto whole = run(tiny, data, options);
   StopAtChunk watch("none");
   options.sweep.reporter = &watch;
-  const auto data = random_data(2, 9, 11);
-  require_equal(run(tiny, data, {}), run(tiny, data, options), 0);
-  REQUIRE_THAT(watch.notes, Contains("starting from the first chunk"));
+  options.state_folder = state.path();
+  options.resume = true;
+  require_equal(whole, run(tiny, data, options), 0);
+  REQUIRE_THAT(watch.notes, Contains(message));
 }
 
 }  // namespace
