@@ -6,6 +6,9 @@
 #include "core/error.h"
 #include "io/checksum.h"
 #include "io/file.h"
+#include "tune/block_delta.h"
+#include "tune/condenser_delta.h"
+#include "tune/low_rank_delta.h"
 #include "tune/neuron_delta.h"
 #include "tune/weight_delta.h"
 
@@ -26,9 +29,17 @@ std::unique_ptr<AdapterPart> load_part(
   if (name == "router" || name == "experts") {
     return std::make_unique<WeightDelta>(tensors, name, config);
   }
+  if (name == "condenser") {
+    return std::make_unique<CondenserDelta>(tensors, config);
+  }
+  if (name == "blocks" || name == "attention_blocks") {
+    return std::make_unique<BlockDelta>(tensors, name, config);
+  }
+  if (name == "lora") return std::make_unique<LowRankDelta>(tensors, config);
   info.refuse(
       "parts",
-      fmt::format("expected neurons, router or experts, found '{}'", name));
+      fmt::format(
+          "expected neurons, router, experts or condenser, found '{}'", name));
 }
 
 }  // namespace
@@ -100,6 +111,10 @@ Adapter Adapter::load(
         load_part(info, name.get<std::string>(), file.tensors, base.config()));
   }
   return adapter;
+}
+
+void Adapter::change(model::ModelConfig& config) const {
+  for (const auto& part : parts_) part->change(config);
 }
 
 void Adapter::patch(std::int64_t layer, model::LayerWeights& weights) const {

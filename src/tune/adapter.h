@@ -41,6 +41,8 @@ class Adapter {
       const std::filesystem::path& folder, const model::ModelReader& base);
 
   const AdapterInfo& info() const { return info_; }
+  // Makes the base's configuration that of the tuned model.
+  void change(model::ModelConfig& config) const;
   // For CausalLm::set_patch: the model then computes as it was tuned.
   void patch(std::int64_t layer, model::LayerWeights& weights) const;
   bool changes(const model::WeightId& id) const;

@@ -16,6 +16,8 @@ namespace fettle::tune {
 class AdapterPart {
  public:
   virtual ~AdapterPart() = default;
+  // What the part changes beside weights.
+  virtual void change(model::ModelConfig&) const {}
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
   virtual bool changes(const model::WeightId& id) const = 0;

@@ -47,13 +47,23 @@ MergeReport merge_adapter(
     Reporter& reporter) {
   const Adapter adapter = Adapter::load(adapter_folder, base);
   io::AtomicDirectory directory(out, {.keep_unfinished = false});
+  model::ModelConfig config = base.config();
+  adapter.change(config);
   MergeReport report;
+  // Weights that tuning added; what the base adds there is zero.
+  const auto is_new = [&](const model::WeightId& id) {
+    return id.role == model::Role::kRouterBias &&
+           !base.config().layers[id.layer].router_bias;
+  };
   const auto dtype = [&](const model::WeightId& id) {
+    if (is_new(id)) return at::kFloat;
     return options.keep_dtype || !adapter.changes(id) ? base.dtype(id)
                                                       : at::kFloat;
   };
   const auto tensor = [&](const model::WeightId& id) {
-    const at::Tensor stored = base.read(id);
+    const at::Tensor stored =
+        is_new(id) ? at::zeros(model::weight_shape(config, id), at::kFloat)
+                   : base.read(id);
     if (!adapter.changes(id)) return stored;
     const at::Tensor before = stored.to(at::kFloat);
     const at::Tensor tuned = adapter.merge(id, before);
@@ -64,11 +74,11 @@ MergeReport merge_adapter(
   };
   const Json tuned_by{
       {"method", adapter.info().method}, {"options", adapter.info().options}};
-  directory.require_space(static_cast<std::uint64_t>(
-      artifact::model_size(base.config(), dtype).bytes));
+  directory.require_space(
+      static_cast<std::uint64_t>(artifact::model_size(config, dtype).bytes));
   artifact::write_model(
       {.source = base,
-       .config = base.config(),
+       .config = config,
        .dtype = dtype,
        .tensor = tensor,
        .record =

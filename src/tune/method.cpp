@@ -8,8 +8,11 @@
 #include <map>
 
 #include "core/error.h"
+#include "tune/method_condenser.h"
 #include "tune/method_esft.h"
+#include "tune/method_lora.h"
 #include "tune/method_router.h"
+#include "tune/method_smt.h"
 #include "tune/method_usaf.h"
 
 namespace fettle::tune {
@@ -46,7 +49,12 @@ std::vector<Method> chosen_methods(const TuneOptions& options) {
 
 std::span<const Method> methods() {
   static const Method kMethods[] = {
-      kUsafMethod, kEsftMethod, kRouterMethod, kRouterKdMethod};
+      kUsafMethod,
+      kEsftMethod,
+      kLoraMethod,
+      kCondenserMethod,
+      kRouterMethod,
+      kRouterKdMethod};
   return kMethods;
 }
 

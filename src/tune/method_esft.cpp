@@ -5,17 +5,15 @@
 
 #include "tune/expert_shares.h"
 #include "tune/method_options.h"
+#include "tune/sparse_method.h"
 #include "tune/whole_weights.h"
 
 namespace fettle::tune {
 
 namespace {
 
-constexpr model::Role kRoles[] = {
-    model::Role::kExpertGate, model::Role::kExpertUp, model::Role::kExpertDown};
-
 std::vector<model::Role> esft_roles(const TuneOptions&) {
-  return {std::begin(kRoles), std::end(kRoles)};
+  return expert_roles();
 }
 
 // All weights of the fewest experts of each layer that hold the share.
@@ -25,7 +23,7 @@ WeightIds choose(
     const PrepareInput& input) {
   ExpertShares seen(
       config, options.esft_by == "gate" ? ShareOf::kGates : ShareOf::kTokens);
-  input.forward_probe(seen, options.score_sequences);
+  input.forward_probe(seen, {options.score_sequences});
   const auto shares = seen.shares();
   WeightIds ids;
   std::size_t experts = 0;
@@ -33,7 +31,7 @@ WeightIds choose(
     for (const auto expert : fewest_experts(shares[l], options.esft_share)) {
       ++experts;
       if (config.layers[l].expert_widths[expert] == 0) continue;
-      for (const model::Role role : kRoles) {
+      for (const model::Role role : expert_roles()) {
         ids.push_back({role, static_cast<std::int64_t>(l), expert});
       }
     }

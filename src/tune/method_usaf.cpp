@@ -6,51 +6,55 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tune/method_options.h"
+#include "core/error.h"
+#include "tune/sparse_method.h"
 #include "tune/sparse_neurons.h"
 
 namespace fettle::tune {
 
 namespace {
 
-std::vector<model::Role> usaf_roles(const TuneOptions&) {
+SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
+  const bool single = options.unit == "element";
+  const BlockShape one{1, 1};
+  if (single && (options.scope != "layer" || options.reselect_every > 0)) {
+    throw UserError(
+        "tune",
+        "unit",
+        "expected scope layer and reselect_every 0 with element, found others; "
+        "a ranking of all single weights would take more memory than the model"
+        "; change them, or take small blocks");
+  }
   return {
-      model::Role::kExpertGate,
-      model::Role::kExpertUp,
-      model::Role::kExpertDown};
+      .name = "blocks",
+      .roles = expert_roles(),
+      .block = single ? one : parse_block(options.block, "block"),
+      .score = BlockScore::kSquares,
+      .sparse = sparse_options(options)};
+}
+
+std::vector<model::Role> usaf_roles(const TuneOptions& options) {
+  if (options.unit != "neuron") usaf_blocks(options);  // refuses early
+  return expert_roles();
 }
 
 Parts usaf_make(const PartInput& input) {
-  const TuneOptions& options = input.options;
   Parts parts;
-  parts.push_back(std::make_unique<SparseNeurons>(
-      input.reader,
-      input.device,
-      SparseOptions{
-          .frac = options.frac,
-          .scope = options.scope == "layer" ? Scope::kLayer : Scope::kGlobal,
-          .score_sequences = options.score_sequences,
-          .reselect_every = options.reselect_every,
-          .drop_fraction = options.drop_fraction,
-          .drop_by =
-              options.drop_by == "moment" ? DropBy::kMoment : DropBy::kDelta,
-          .schedule = schedule_of(options),
-          .adamw = adamw_options(options)}));
-  return parts;
-}
-
-// Rows that new choices leave frozen, as a share of the chosen ones.
-double frozen_share(const TuneOptions& options) {
-  double share = 0.0;
-  for (std::int64_t s = options.reselect_every; s > 0 && s < options.steps;
-       s += options.reselect_every) {
-    share += drop_share(options.drop_fraction, s, options.steps);
+  if (input.options.unit == "neuron") {
+    parts.push_back(std::make_unique<SparseNeurons>(
+        input.reader, input.device, sparse_options(input.options)));
+  } else {
+    parts.push_back(std::make_unique<SparseBlocks>(
+        input.reader, input.device, usaf_blocks(input.options)));
   }
-  return share;
+  return parts;
 }
 
 double usaf_bytes(
     const TuneOptions& options, const model::ModelConfig& config) {
+  if (options.unit != "neuron") {
+    return block_bytes(options, config, usaf_blocks(options));
+  }
   std::int64_t neurons = 0;
   std::int64_t widest = 0;         // neurons of a layer
   std::int64_t widest_expert = 0;  // neurons

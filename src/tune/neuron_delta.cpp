@@ -45,7 +45,7 @@ NeuronDelta::NeuronDelta(
       }
       layer.rows.values = at::stack(planes);
     }
-    layer.ranges = expert_ranges(layer.rows.index, layer.offsets);
+    layer.ranges = ranges_of(layer.rows.index, layer.offsets);
   }
 }
 

@@ -13,24 +13,13 @@ std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer) {
   return offsets;
 }
 
-std::vector<std::int64_t> expert_ranges(
-    const at::Tensor& index, std::span<const std::int64_t> offsets) {
-  const auto all = entries(index);
-  std::vector<std::int64_t> ranges;
-  for (const std::int64_t offset : offsets) {
-    ranges.push_back(
-        std::lower_bound(all.begin(), all.end(), offset) - all.begin());
-  }
-  return ranges;
-}
-
 BankRows BankRows::to(at::Device device) const {
   return {gate.to(device), up.to(device), down.to(device)};
 }
 
 BankRows bank_rows(
     const at::Tensor& index, std::span<const std::int64_t> offsets) {
-  const auto ranges = expert_ranges(index, offsets);
+  const auto ranges = ranges_of(index, offsets);
   BankRows rows{index.clone(), index.clone(), index};
   for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
     const std::int64_t count = ranges[e + 1] - ranges[e];
@@ -56,7 +45,7 @@ UnitRows read_rows(
     std::int64_t layer,
     const at::Tensor& index) {
   const auto offsets = expert_offsets(reader.config().layers[layer]);
-  const auto ranges = expert_ranges(index, offsets);
+  const auto ranges = ranges_of(index, offsets);
   UnitRows rows{
       index,
       at::empty({3, index.size(0), reader.config().hidden_size}, at::kFloat)};

@@ -20,10 +20,6 @@ namespace fettle::tune {
 // First neuron of every expert, and the end: [E + 1].
 std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer);
 
-// Where an ascending index [n] crosses from one expert to the next: [E + 1].
-std::vector<std::int64_t> expert_ranges(
-    const at::Tensor& index, std::span<const std::int64_t> offsets);
-
 // Rows of the bank's matrices that neurons stand in.
 struct BankRows {
   at::Tensor gate;  // [n] int64, rows of gate_up

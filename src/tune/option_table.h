@@ -104,9 +104,12 @@ void for_each_option(Options& options, Visit visit) {
   for_each_run_option(options, visit);
   for_each_optimizer_option(options, visit);
   for_each_choice_option(options, visit);
+  for_each_block_option(options, visit);
   for_each_router_option(options, visit);
   for_each_teacher_option(options, visit);
   for_each_expert_option(options, visit);
+  for_each_lora_option(options, visit);
+  for_each_condenser_option(options, visit);
 }
 
 }  // namespace fettle::tune

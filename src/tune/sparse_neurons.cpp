@@ -40,7 +40,7 @@ SparseNeurons::SparseNeurons(
 void SparseNeurons::on_active_changed(std::int64_t layer) {
   Places& places = places_[layer];
   const at::Tensor& index = active(layer);
-  places.ranges = expert_ranges(index, places.offsets);
+  places.ranges = ranges_of(index, places.offsets);
   at::Tensor columns = index.clone();
   for (std::size_t e = 0; e + 1 < places.offsets.size(); ++e) {
     const std::int64_t first = places.ranges[e];
@@ -52,7 +52,7 @@ void SparseNeurons::on_active_changed(std::int64_t layer) {
 
 UnitScores SparseNeurons::score(const PrepareInput& input) const {
   NeuronScorer scorer(reader().config(), device());
-  input.gradient_probe(scorer, options().score_sequences);
+  input.gradient_probe(scorer, {options().score_sequences});
   return scorer.scores();
 }
 

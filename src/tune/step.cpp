@@ -157,10 +157,8 @@ void probe_gradient(
             locate_non_finite(model, batches, sweep_options) +
             "; evaluate the model first");
   }
-  std::int64_t first = 0;
-  while (!model.config().layers[first].sparse) ++first;
   const std::array<sweep::Observer*, 1> observers{&observer};
-  sweep.backward(observers, first);
+  sweep.backward(observers);
 }
 
 }  // namespace fettle::tune

@@ -18,15 +18,22 @@
 
 namespace fettle::tune {
 
-// Shows `observer` at least `sequences` of the sequences that training will see
-// next.
+// Which of the sequences that training will see next a probe passes over.
+struct ProbeRequest {
+  std::int64_t sequences = 0;
+  // In one sweep, so that a layer's sums are complete at its end_layer; else in
+  // sweeps of a step's size.
+  bool at_once = false;
+  // Each sequence is a micro-batch by itself.
+  bool by_sequence = true;
+};
 using Probe =
-    std::function<void(sweep::Observer& observer, std::int64_t sequences)>;
+    std::function<void(sweep::Observer& observer, const ProbeRequest& request)>;
 
 struct PrepareInput {
   std::int64_t step = 0;  // the step about to be made, from 0
-  // The forward pass alone, or the backward pass with each sequence a
-  // micro-batch by itself and the loss summed over tokens.
+  // Shows the forward pass alone, or the backward pass of the loss summed over
+  // tokens.
   const Probe& forward_probe;
   const Probe& gradient_probe;
   Reporter& reporter;

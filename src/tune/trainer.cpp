@@ -133,18 +133,27 @@ std::vector<model::Sequence> Trainer::draw(std::int64_t sequences) {
 
 Probe Trainer::probe(const char* label, ProbeSweep& sweep) {
   return [this, label, &sweep](
-             sweep::Observer& observer, std::int64_t sequences) {
+             sweep::Observer& observer, const ProbeRequest& request) {
     const Json cursor = input_.train.state();
     Progress progress(
-        reporter_, label, static_cast<std::uint64_t>(sequences), "sequences");
-    for (std::int64_t left = sequences; left > 0;) {
-      const std::int64_t count = std::min(left, sequences_per_step_);
-      // Sequences are seq_len long: each becomes a micro-batch of its own.
+        reporter_,
+        label,
+        static_cast<std::uint64_t>(request.sequences),
+        "sequences");
+    sweep::SweepOptions sweep_options = input_.sweep;
+    // Graphs are planned for a step's tokens.
+    sweep_options.keep_graphs = sweep_options.keep_graphs && !request.at_once;
+    const std::int64_t chunk =
+        request.at_once ? request.sequences : sequences_per_step_;
+    for (std::int64_t left = request.sequences; left > 0;) {
+      const std::int64_t count = std::min(left, chunk);
       sweep(
           input_.model,
           sweep::micro_batches(
-              draw(count), options_.seq_len, input_.model.config().vocab_size),
-          input_.sweep,
+              draw(count),
+              request.by_sequence ? options_.seq_len : micro_batch_tokens_,
+              input_.model.config().vocab_size),
+          sweep_options,
           observer);
       progress.advance(static_cast<std::uint64_t>(count));
       left -= count;

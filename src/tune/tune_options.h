@@ -36,12 +36,25 @@ struct TuneOptions {
   double drop_fraction = 0.3;  // of the first new choice; falls by a cosine
   std::string drop_by = "delta";
 
+  std::string unit = "neuron";  // of usaf
+  std::string block = "16x16";  // rows x columns
+  double attention_frac = 0.05;
+
+  std::string lora_targets = "experts,attention";
+  std::int64_t rank = 16;
+  double lora_alpha = 32.0;
+
   std::string router = "auto";
   std::int64_t router_warmup = 20;
   double router_lr = 1e-5;
 
   double esft_share = 0.2;
   std::string esft_by = "token";
+
+  std::int64_t condensers = 2;        // of a layer
+  std::int64_t condenser_after = -1;  // -1: half of the steps
+  double bias_rate = 1e-3;
+  double condenser_bias_rate = 5e-5;
 
   double kd_weight = 1.0;
   std::int64_t kd_top = 64;

@@ -26,6 +26,17 @@ std::span<const std::int64_t> entries(const at::Tensor& index) {
       static_cast<std::size_t>(index.size(0))};
 }
 
+std::vector<std::int64_t> ranges_of(
+    const at::Tensor& index, std::span<const std::int64_t> offsets) {
+  const auto all = entries(index);
+  std::vector<std::int64_t> ranges;
+  for (const std::int64_t offset : offsets) {
+    ranges.push_back(
+        std::lower_bound(all.begin(), all.end(), offset) - all.begin());
+  }
+  return ranges;
+}
+
 CommonPositions common_positions(const at::Tensor& a, const at::Tensor& b) {
   const auto left = entries(a);
   const auto right = entries(b);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace fettle::tune {
 
@@ -20,6 +21,11 @@ struct UnitRows {
 UnitRows no_units(std::int64_t planes, std::int64_t width);
 
 std::span<const std::int64_t> entries(const at::Tensor& index);
+
+// Where an ascending index [n] crosses from one stretch to the next, given all
+// stretches' first numbers and the end [k + 1]: [k + 1].
+std::vector<std::int64_t> ranges_of(
+    const at::Tensor& index, std::span<const std::int64_t> offsets);
 
 // Positions of the common entries of two ascending indices: [k] in each.
 struct CommonPositions {

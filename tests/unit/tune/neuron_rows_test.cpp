@@ -20,8 +20,7 @@ TEST_CASE("neurons find their rows among experts of any width") {
   // Widths 2, 0, 3: gate_up holds g0 g1 u0 u1 | g2 g3 g4 u2 u3 u4.
   const std::vector<std::int64_t> offsets{0, 2, 2, 5};
   const at::Tensor chosen = index({1, 2, 4});
-  CHECK(
-      expert_ranges(chosen, offsets) == std::vector<std::int64_t>{0, 1, 1, 3});
+  CHECK(ranges_of(chosen, offsets) == std::vector<std::int64_t>{0, 1, 1, 3});
   const BankRows rows = bank_rows(chosen, offsets);
   CHECK(rows.gate.equal(index({1, 4, 6})));
   CHECK(rows.up.equal(index({3, 7, 9})));

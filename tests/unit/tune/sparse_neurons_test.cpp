@@ -15,7 +15,7 @@ using namespace fettle::tune::testing;
 
 namespace {
 
-at::Tensor index(std::vector<std::int64_t> values) {
+at::Tensor chosen_at(std::vector<std::int64_t> values) {
   return at::tensor(values, at::kLong);
 }
 
@@ -43,9 +43,9 @@ void update_with(SparseNeurons& part, Fixture& fixture, std::int64_t step) {
 
 TEST_CASE_METHOD(Fixture, "chosen gradients are those of the full gradient") {
   SparseNeurons part = this->part();
-  const at::Tensor chosen = index({0, 3, 7, 9, 15});
+  const at::Tensor chosen = chosen_at({0, 3, 7, 9, 15});
   part.set_active(1, chosen);
-  part.set_active(2, index({2, 8, 14}));
+  part.set_active(2, chosen_at({2, 8, 14}));
   FullGradients full;
   // Three micro-batches, so that sums over them are seen.
   const auto batches = sweep::micro_batches(sequences(5, 12), 24, kVocab);
@@ -72,7 +72,7 @@ TEST_CASE_METHOD(Fixture, "chosen gradients are those of the full gradient") {
 TEST_CASE_METHOD(
     Fixture, "patching puts updated values in, any number of times") {
   SparseNeurons part = this->part({.schedule = {0.1, 0, 10, 0.0}});
-  part.set_active(1, index({0, 9}));
+  part.set_active(1, chosen_at({0, 9}));
   model::LayerWeights before = model->reader().read_layer(1, at::kFloat);
   model::LayerWeights after = model->reader().read_layer(1, at::kFloat);
   part.patch(1, after);
@@ -88,19 +88,19 @@ TEST_CASE_METHOD(
 TEST_CASE_METHOD(
     Fixture, "a new choice keeps what survivors and leavers learned") {
   SparseNeurons part = this->part({.schedule = {0.1, 0, 10, 0.0}});
-  part.set_active(1, index({0, 3, 9}));
+  part.set_active(1, chosen_at({0, 3, 9}));
   update_with(part, *this, 0);
   artifact::TensorMap old;
   part.save_state(old);
   const auto of = [](const artifact::TensorMap& map, const std::string& what) {
     return map.at("neurons.layers.1." + what);
   };
-  part.set_active(1, index({3, 5}));  // 0 and 9 leave, 5 joins
+  part.set_active(1, chosen_at({3, 5}));  // 0 and 9 leave, 5 joins
 
   artifact::TensorMap now;
   part.save_state(now);
-  CHECK(of(now, "frozen.index").equal(index({0, 9}).to(at::kInt)));
-  const at::Tensor left = index({0, 2});
+  CHECK(of(now, "frozen.index").equal(chosen_at({0, 9}).to(at::kInt)));
+  const at::Tensor left = chosen_at({0, 2});
   CHECK(of(now, "frozen.values")
             .equal(of(old, "active.values").index_select(1, left)));
   for (const char* what : {"active.values", "active.first", "active.second"}) {
@@ -110,16 +110,16 @@ TEST_CASE_METHOD(
   CHECK(of(now, "active.first").select(1, 1).abs().max().item<float>() == 0.0f);
   CHECK(of(now, "active.values")
             .select(1, 1)
-            .equal(
-                read_rows(model->reader(), 1, index({5})).values.select(1, 0)));
+            .equal(read_rows(model->reader(), 1, chosen_at({5}))
+                       .values.select(1, 0)));
 
-  part.set_active(1, index({0}));  // 0 returns with what it had learned
+  part.set_active(1, chosen_at({0}));  // 0 returns with what it had learned
   artifact::TensorMap last;
   part.save_state(last);
   CHECK(of(last, "active.values")
             .select(1, 0)
             .equal(of(old, "active.values").select(1, 0)));
-  CHECK(of(last, "frozen.index").equal(index({3, 5, 9}).to(at::kInt)));
+  CHECK(of(last, "frozen.index").equal(chosen_at({3, 5, 9}).to(at::kInt)));
 
   model::LayerWeights weights = model->reader().read_layer(1, at::kFloat);
   part.patch(1, weights);
@@ -130,10 +130,10 @@ TEST_CASE_METHOD(
 
 TEST_CASE_METHOD(Fixture, "a saved state comes back bit for bit") {
   SparseNeurons part = this->part({.schedule = {0.1, 0, 10, 0.0}});
-  part.set_active(1, index({0, 3, 9}));
-  part.set_active(2, index({4}));
+  part.set_active(1, chosen_at({0, 3, 9}));
+  part.set_active(2, chosen_at({4}));
   update_with(part, *this, 0);
-  part.set_active(1, index({3, 5}));
+  part.set_active(1, chosen_at({3, 5}));
   artifact::TensorMap saved;
   part.save_state(saved);
   for (auto& [name, tensor] : saved) tensor = tensor.clone();
@@ -156,10 +156,11 @@ TEST_CASE_METHOD(Fixture, "the choice follows the scores of the probe") {
   SparseNeurons part = this->part(
       {.frac = 0.25, .reselect_every = 2, .schedule = {0.1, 0, 8, 0.0}});
   int probes = 0;
-  const Probe probe = [&](sweep::Observer& observer, std::int64_t wanted) {
+  const Probe probe = [&](sweep::Observer& observer,
+                          const ProbeRequest& request) {
     ++probes;
     const auto batches =
-        sweep::micro_batches(sequences(wanted, 12), 12, kVocab);
+        sweep::micro_batches(sequences(request.sequences, 12), 12, kVocab);
     run_backward(*model, batches, {&observer});
   };
   SilentReporter reporter;

@@ -152,12 +152,18 @@ TEST_CASE_METHOD(Fixture, "two runs give the same bits") {
 
 TEST_CASE_METHOD(
     Fixture, "a run resumed after any step ends in the same bits") {
-  run(folder.path() / "whole", small_options());
+  TuneOptions options = small_options();
+  options.method = GENERATE("usaf", "usaf+condenser");
+  if (options.method != "usaf") {
+    options.condensers = 1;
+    options.condenser_after = 4;
+  }
+  run(folder.path() / "whole", options);
   const auto whole = adapter_of(folder.path() / "whole");
   const auto lines = lines_of(folder.path() / "whole/metrics.jsonl");
   for (const int stop : {1, 3, 6}) {
     const fs::path out = folder.path() / ("stopped" + std::to_string(stop));
-    TuneOptions options = small_options();
+    options.resume = false;
     StopAfter reporter(stop);
     const TuneResult first = run(out, options, reporter);
     CHECK(first.stopped);

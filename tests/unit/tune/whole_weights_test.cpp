@@ -14,7 +14,7 @@ using namespace fettle::tune::testing;
 
 namespace {
 
-const Probe kNoProbe = [](sweep::Observer&, std::int64_t) {};
+const Probe kNoProbe = [](sweep::Observer&, const ProbeRequest&) {};
 
 struct WeightsFixture {
   TemporaryFolder folder;

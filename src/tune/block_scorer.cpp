@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/block_scorer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "model/weight_view.h"
+#include "tune/unit_rows.h"
+
+namespace fettle::tune {
+
+namespace {
+
+std::vector<model::WeightId> ids_of(const BlockLayout& layout) {
+  std::vector<model::WeightId> ids;
+  for (const BlockMatrix& matrix : layout.matrices()) ids.push_back(matrix.id);
+  return ids;
+}
+
+std::vector<std::int64_t> best_of(const at::Tensor& scores, double share) {
+  const std::int64_t all = scores.size(0);
+  if (all == 0) return {};
+  const auto count = std::clamp<std::int64_t>(
+      std::llround(share * static_cast<double>(all)), 1, all);
+  // Stable, so that of equal scores the lower number is taken.
+  const at::Tensor order = std::get<1>(scores.sort(true, 0, true));
+  const at::Tensor best = std::get<0>(order.narrow(0, 0, count).sort()).cpu();
+  const auto values = entries(best);
+  return {values.begin(), values.end()};
+}
+
+}  // namespace
+
+BlockScorer::BlockScorer(
+    const std::vector<BlockLayout>& layouts, BlockScore kind, double best_share)
+    : layouts_(layouts),
+      kind_(kind),
+      best_share_(best_share),
+      scores_(layouts.size()),
+      best_(layouts.size()) {}
+
+void BlockScorer::begin_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  if (pass != sweep::Pass::kBackward) return;
+  if (kind_ == BlockScore::kSquares) {
+    sums_ = at::zeros(
+        {layouts_[layer].count()},
+        weights.input_norm.options().dtype(at::kFloat));
+    return;
+  }
+  gradients_ = std::make_unique<WeightGradients>(ids_of(layouts_[layer]));
+  gradients_->begin_layer(pass, weights);
+}
+
+void BlockScorer::on_expert_gradient(
+    std::int64_t layer, const model::ExpertGradView& view) {
+  if (kind_ == BlockScore::kSquares) {
+    add_squares(layer, view);
+  } else {
+    gradients_->on_expert_gradient(view);
+  }
+}
+
+void BlockScorer::add_squares(
+    std::int64_t layer, const model::ExpertGradView& view) {
+  const at::NoGradGuard no_grad;
+  const BlockLayout& layout = layouts_[layer];
+  const std::int64_t width = view.h.size(1);
+  const auto add =
+      [&](model::Role role, const at::Tensor& left, const at::Tensor& right) {
+        const std::int64_t place = layout.find({role, layer, view.expert});
+        if (place < 0) return;
+        const BlockMatrix& matrix = layout.matrices()[place];
+        sums_.narrow(0, matrix.first, matrix.grid.count())
+            .add_(block_sums(matrix.grid, at::mm(left.t(), right).square_()));
+      };
+  add(model::Role::kExpertGate, view.d_gate_up.narrow(1, 0, width), view.x);
+  add(model::Role::kExpertUp, view.d_gate_up.narrow(1, width, width), view.x);
+  add(model::Role::kExpertDown, view.dy, view.h);
+}
+
+at::Tensor BlockScorer::signed_sums(std::int64_t layer) {
+  const BlockLayout& layout = layouts_[layer];
+  at::Tensor sums = at::zeros({layout.count()});
+  for (std::size_t m = 0; m < layout.matrices().size(); ++m) {
+    const BlockMatrix& matrix = layout.matrices()[m];
+    const at::Tensor& gradient = (*gradients_)[m];
+    if (!gradient.defined()) continue;
+    const at::Tensor stored =
+        model::is_down_role(matrix.id.role) ? gradient.t() : gradient;
+    sums.narrow(0, matrix.first, matrix.grid.count())
+        .copy_(block_sums(matrix.grid, stored.abs()));
+  }
+  return sums;
+}
+
+void BlockScorer::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  if (pass != sweep::Pass::kBackward) return;
+  if (gradients_) {
+    gradients_->end_layer(pass, weights);
+    sums_ = signed_sums(layer);
+    gradients_.reset();
+  } else {
+    sums_.sqrt_();
+  }
+  if (best_share_ > 0.0) {
+    best_[layer] = best_of(sums_, best_share_);
+  } else {
+    const at::Tensor values = sums_.to(at::kCPU, at::kDouble);
+    const double* begin = values.const_data_ptr<double>();
+    scores_[layer].assign(begin, begin + values.size(0));
+  }
+  sums_.reset();
+}
+
+}  // namespace fettle::tune

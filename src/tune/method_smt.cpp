@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/method_smt.h"
+
+#include "tune/sparse_method.h"
+
+namespace fettle::tune {
+
+namespace {
+
+// Experts and attention have budgets of their own.
+std::vector<SparseBlocksOptions> smt_parts(const TuneOptions& options) {
+  SparseBlocksOptions blocks{
+      .name = "blocks",
+      .roles = expert_roles(),
+      .block = parse_block(options.block, "block"),
+      .score = BlockScore::kSignedSum,
+      .sparse = sparse_options(options)};
+  std::vector<SparseBlocksOptions> parts{blocks};
+  if (options.attention_frac > 0.0) {
+    blocks.name = "attention_blocks";
+    blocks.roles = attention_roles();
+    blocks.sparse.frac = options.attention_frac;
+    parts.push_back(blocks);
+  }
+  return parts;
+}
+
+std::vector<model::Role> smt_roles(const TuneOptions& options) {
+  std::vector<model::Role> roles;
+  for (const auto& part : smt_parts(options)) {
+    roles.insert(roles.end(), part.roles.begin(), part.roles.end());
+  }
+  return roles;
+}
+
+Parts smt_make(const PartInput& input) {
+  Parts parts;
+  for (const auto& part : smt_parts(input.options)) {
+    parts.push_back(
+        std::make_unique<SparseBlocks>(input.reader, input.device, part));
+  }
+  return parts;
+}
+
+double smt_bytes(const TuneOptions& options, const model::ModelConfig& config) {
+  double bytes = 0.0;
+  for (const auto& part : smt_parts(options)) {
+    bytes += block_bytes(options, config, part);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+const Method kSmtMethod{
+    "smt",
+    "the blocks of all matrices with the largest mean gradients",
+    smt_roles,
+    smt_make,
+    smt_bytes};
+
+}  // namespace fettle::tune

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/sparse_blocks.h"
+
+#include "model/weight_view.h"
+#include "tune/block_delta.h"
+
+namespace fettle::tune {
+
+namespace {
+
+std::vector<BlockLayout> layouts_of(
+    const model::ModelConfig& config, const SparseBlocksOptions& options) {
+  std::vector<BlockLayout> layouts;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    layouts.emplace_back(config, l, options.roles, options.block);
+  }
+  return layouts;
+}
+
+std::vector<std::int64_t> counts_of(const std::vector<BlockLayout>& layouts) {
+  std::vector<std::int64_t> counts;
+  for (const BlockLayout& layout : layouts) counts.push_back(layout.count());
+  return counts;
+}
+
+}  // namespace
+
+SparseBlocks::SparseBlocks(
+    const model::ModelReader& reader,
+    at::Device device,
+    const SparseBlocksOptions& options)
+    : SparseUnits(
+          reader,
+          device,
+          options.sparse,
+          {1, options.block.size()},
+          counts_of(layouts_of(reader.config(), options))),
+      options_(options),
+      layouts_(layouts_of(reader.config(), options)),
+      places_(layouts_.size()) {}
+
+void SparseBlocks::on_active_changed(std::int64_t layer) {
+  Places& places = places_[layer];
+  places.parts = layouts_[layer].split(active(layer));
+  std::vector<model::WeightId> beside;
+  for (std::size_t m = 0; m < places.parts.size(); ++m) {
+    BlockLayout::Part& part = places.parts[m];
+    const model::WeightId& id = layouts_[layer].matrices()[m].id;
+    if (part.ids.size(0) > 0 && !model::is_expert_role(id.role)) {
+      beside.push_back(id);
+    }
+    part.ids = part.ids.to(device());
+  }
+  places.beside = WeightGradients(std::move(beside));
+}
+
+std::int64_t SparseBlocks::trainable_weights() const {
+  std::int64_t total = 0;
+  for (std::int64_t l = 0; l < num_layers(); ++l) {
+    const auto parts = layouts_[l].split(active(l));
+    for (std::size_t m = 0; m < parts.size(); ++m) {
+      const BlockGrid& grid = layouts_[l].matrices()[m].grid;
+      // What reaches over an edge is no weight.
+      const at::Tensor ones = at::ones({1, 1}).expand({grid.rows, grid.cols});
+      total +=
+          gather_blocks(grid, ones, parts[m].ids).sum().item<std::int64_t>();
+    }
+  }
+  return total;
+}
+
+ProbeRequest SparseBlocks::request() const {
+  return {
+      .sequences = options().score_sequences,
+      .at_once = true,
+      .by_sequence = options_.score == BlockScore::kSquares};
+}
+
+UnitScores SparseBlocks::score(const PrepareInput& input) const {
+  BlockScorer scorer(layouts_, options_.score);
+  input.gradient_probe(scorer, request());
+  return scorer.scores();
+}
+
+UnitSets SparseBlocks::choose(const PrepareInput& input) const {
+  if (options().scope == Scope::kGlobal) return SparseUnits::choose(input);
+  BlockScorer scorer(layouts_, options_.score, options().frac);
+  input.gradient_probe(scorer, request());
+  return scorer.best();
+}
+
+UnitRows SparseBlocks::read(std::int64_t layer, const at::Tensor& index) const {
+  UnitRows rows{
+      index, at::empty({1, index.size(0), options_.block.size()}, at::kFloat)};
+  const auto parts = layouts_[layer].split(index);
+  for (std::size_t m = 0; m < parts.size(); ++m) {
+    const std::int64_t count = parts[m].ids.size(0);
+    if (count == 0) continue;
+    const BlockMatrix& matrix = layouts_[layer].matrices()[m];
+    rows.values[0]
+        .narrow(0, parts[m].first, count)
+        .copy_(gather_blocks(
+            matrix.grid,
+            reader().read(matrix.id).to(at::kFloat),
+            parts[m].ids));
+  }
+  return rows;
+}
+
+void SparseBlocks::write(
+    std::int64_t layer,
+    const UnitRows& rows,
+    model::LayerWeights& weights) const {
+  const auto parts = layouts_[layer].split(rows.index);
+  for (std::size_t m = 0; m < parts.size(); ++m) {
+    const std::int64_t count = parts[m].ids.size(0);
+    if (count == 0) continue;
+    const BlockMatrix& matrix = layouts_[layer].matrices()[m];
+    scatter_blocks_(
+        matrix.grid,
+        model::weight_view(weights, matrix.id),
+        parts[m].ids.to(device()),
+        rows.values[0].narrow(0, parts[m].first, count));
+  }
+}
+
+void SparseBlocks::begin_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  if (!trains(layer)) return;
+  SparseUnits::begin_layer(pass, layer, weights);
+  places_[layer].beside.begin_layer(pass, weights);
+}
+
+void SparseBlocks::on_expert_gradient(
+    std::int64_t layer, const model::ExpertGradView& view) {
+  if (!trains(layer)) return;
+  const at::NoGradGuard no_grad;
+  const BlockLayout& layout = layouts_[layer];
+  const std::int64_t width = view.h.size(1);
+  const auto add =
+      [&](model::Role role, const at::Tensor& left, const at::Tensor& right) {
+        const std::int64_t place = layout.find({role, layer, view.expert});
+        if (place < 0) return;
+        const BlockLayout::Part& part = places_[layer].parts[place];
+        add_product_blocks_(
+            layout.matrices()[place].grid,
+            left,
+            right,
+            part.ids,
+            gradient_of(layer)[0].narrow(0, part.first, part.ids.size(0)));
+      };
+  add(model::Role::kExpertGate, view.d_gate_up.narrow(1, 0, width), view.x);
+  add(model::Role::kExpertUp, view.d_gate_up.narrow(1, width, width), view.x);
+  add(model::Role::kExpertDown, view.dy, view.h);
+}
+
+void SparseBlocks::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  if (pass != sweep::Pass::kBackward || !trains(layer)) return;
+  Places& places = places_[layer];
+  places.beside.end_layer(pass, weights);
+  for (std::size_t i = 0; i < places.beside.ids().size(); ++i) {
+    const model::WeightId& id = places.beside.ids()[i];
+    if (!places.beside[i].defined()) continue;
+    const std::int64_t place = layouts_[layer].find(id);
+    const BlockLayout::Part& part = places.parts[place];
+    const at::Tensor gradient =
+        model::is_down_role(id.role) ? places.beside[i].t() : places.beside[i];
+    gradient_of(layer)[0]
+        .narrow(0, part.first, part.ids.size(0))
+        .copy_(gather_blocks(
+            layouts_[layer].matrices()[place].grid, gradient, part.ids));
+  }
+  places.beside.clear();
+}
+
+void SparseBlocks::save_adapter(artifact::TensorMap& into) const {
+  for (std::int64_t l = 0; l < num_layers(); ++l) {
+    const UnitRows rows = merge_rows(layer(l).active, layer(l).frozen);
+    const auto parts = layouts_[l].split(rows.index);
+    for (std::size_t m = 0; m < parts.size(); ++m) {
+      const std::int64_t count = parts[m].ids.size(0);
+      if (count == 0) continue;
+      BlockDelta::save_matrix(
+          name(),
+          layouts_[l].matrices()[m],
+          parts[m].ids,
+          rows.values[0].narrow(0, parts[m].first, count),
+          into);
+    }
+  }
+}
+
+}  // namespace fettle::tune

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// What methods of sparse units share: from options to parts, and their memory.
+#pragma once
+
+#include <vector>
+
+#include "tune/sparse_blocks.h"
+#include "tune/tune_options.h"
+
+namespace fettle::tune {
+
+SparseOptions sparse_options(const TuneOptions& options);
+
+// "8x16" as a shape. Throws UserError about `option` on anything else.
+BlockShape parse_block(const std::string& text, const char* option);
+
+const std::vector<model::Role>& expert_roles();
+// Projections of the attention, whichever a family has.
+const std::vector<model::Role>& attention_roles();
+
+// Bytes of a share `frac` of the blocks of `roles`.
+double block_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    const SparseBlocksOptions& blocks);
+
+// Rows that new choices leave frozen, as a share of the chosen ones.
+double frozen_share(const TuneOptions& options);
+
+}  // namespace fettle::tune
