@@ -50,6 +50,7 @@ std::vector<Method> chosen_methods(const TuneOptions& options) {
 std::span<const Method> methods() {
   static const Method kMethods[] = {
       kUsafMethod,
+      kSmtMethod,
       kEsftMethod,
       kLoraMethod,
       kCondenserMethod,

@@ -26,67 +26,77 @@ TuneOptions fitting() {
   return options;
 }
 
-}  // namespace
+using Change = std::function<void(TuneOptions&)>;
 
-TEST_CASE("an impossible option is refused by name") {
+// Each change is refused with the name of its option.
+void check_refusals(
+    const std::vector<std::pair<std::string, Change>>& changes) {
   const model::ModelConfig config = tiny_config();
-  CHECK_NOTHROW(check_options(fitting(), config));
-  using Change = std::function<void(TuneOptions&)>;
-  const std::vector<std::pair<std::string, Change>> changes{
-      {"method", [](auto& o) { o.method = "magic"; }},
-      {"method", [](auto& o) { o.method = ""; }},
-      {"method", [](auto& o) { o.method = "usaf+magic"; }},
-      {"method", [](auto& o) { o.method = "usaf+usaf"; }},
-      {"method", [](auto& o) { o.method = "usaf+esft"; }},
-      {"frac", [](auto& o) { o.method = "esft", o.frac = 0.5; }},
-      {"esft_share", [](auto& o) { o.esft_share = 0.5; }},
-      {"attention_frac", [](auto& o) { o.attention_frac = 0.5; }},
-      {"attention_frac",
-       [](auto& o) { o.method = "smt", o.attention_frac = 1.5; }},
-      {"block", [](auto& o) { o.unit = "block", o.block = "16"; }},
-      {"block", [](auto& o) { o.unit = "block", o.block = "16x"; }},
-      {"block", [](auto& o) { o.unit = "block", o.block = "0x4"; }},
-      {"block", [](auto& o) { o.method = "smt", o.block = "4x-4"; }},
-      {"unit", [](auto& o) { o.unit = "element"; }},
-      {"unit",
-       [](auto& o) {
-         o.unit = "element", o.scope = "layer", o.reselect_every = 5;
-       }},
-      {"unit", [](auto& o) { o.unit = "matrix"; }},
-      {"method", [](auto& o) { o.method = "usaf+smt"; }},
-      {"esft_share", [](auto& o) { o.method = "esft", o.esft_share = 0.0; }},
-      {"esft_by", [](auto& o) { o.method = "esft", o.esft_by = "luck"; }},
-      {"router", [](auto& o) { o.router = "warm"; }},
-      {"steps", [](auto& o) { o.steps = 0; }},
-      {"seq_len", [](auto& o) { o.seq_len = 1; }},
-      {"seq_len", [](auto& o) { o.seq_len = 65; }},
-      {"tokens_per_step", [](auto& o) { o.tokens_per_step = 15; }},
-      {"warmup_steps", [](auto& o) { o.warmup_steps = -1; }},
-      {"save_every", [](auto& o) { o.save_every = -1; }},
-      {"eval_every", [](auto& o) { o.eval_every = -1; }},
-      {"lr", [](auto& o) { o.lr = 0.0; }},
-      {"lr", [](auto& o) { o.lr = 1.0 / 0.0; }},
-      {"min_lr_ratio", [](auto& o) { o.min_lr_ratio = 1.5; }},
-      {"weight_decay", [](auto& o) { o.weight_decay = -1.0; }},
-      {"beta1", [](auto& o) { o.beta1 = 1.0; }},
-      {"beta2", [](auto& o) { o.beta2 = -0.1; }},
-      {"epsilon", [](auto& o) { o.epsilon = 0.0; }},
-      {"clip_norm", [](auto& o) { o.clip_norm = -1.0; }},
-      {"router_lr", [](auto& o) { o.router_lr = 0.0; }},
-      {"router_warmup", [](auto& o) { o.router_warmup = -1; }},
-      {"frac", [](auto& o) { o.frac = 0.0; }},
-      {"frac", [](auto& o) { o.frac = 1.1; }},
-      {"scope", [](auto& o) { o.scope = "expert"; }},
-      {"score_sequences", [](auto& o) { o.score_sequences = 0; }},
-      {"reselect_every", [](auto& o) { o.reselect_every = -1; }},
-      {"drop_fraction", [](auto& o) { o.drop_fraction = 2.0; }},
-      {"drop_by", [](auto& o) { o.drop_by = "luck"; }}};
   for (const auto& [name, change] : changes) {
     TuneOptions options = fitting();
     change(options);
     CHECK_THROWS_WITH(
         check_options(options, config), Contains("[tune] " + name + ":"));
   }
+}
+
+}  // namespace
+
+TEST_CASE("an impossible option is refused by name") {
+  CHECK_NOTHROW(check_options(fitting(), tiny_config()));
+  check_refusals(
+      {{"method", [](auto& o) { o.method = "magic"; }},
+       {"method", [](auto& o) { o.method = ""; }},
+       {"method", [](auto& o) { o.method = "usaf+magic"; }},
+       {"method", [](auto& o) { o.method = "usaf+usaf"; }},
+       {"method", [](auto& o) { o.method = "usaf+smt"; }},
+       {"router", [](auto& o) { o.router = "warm"; }},
+       {"steps", [](auto& o) { o.steps = 0; }},
+       {"seq_len", [](auto& o) { o.seq_len = 1; }},
+       {"seq_len", [](auto& o) { o.seq_len = 65; }},
+       {"tokens_per_step", [](auto& o) { o.tokens_per_step = 15; }},
+       {"warmup_steps", [](auto& o) { o.warmup_steps = -1; }},
+       {"save_every", [](auto& o) { o.save_every = -1; }},
+       {"eval_every", [](auto& o) { o.eval_every = -1; }},
+       {"lr", [](auto& o) { o.lr = 0.0; }},
+       {"lr", [](auto& o) { o.lr = 1.0 / 0.0; }},
+       {"min_lr_ratio", [](auto& o) { o.min_lr_ratio = 1.5; }},
+       {"weight_decay", [](auto& o) { o.weight_decay = -1.0; }},
+       {"beta1", [](auto& o) { o.beta1 = 1.0; }},
+       {"beta2", [](auto& o) { o.beta2 = -0.1; }},
+       {"epsilon", [](auto& o) { o.epsilon = 0.0; }},
+       {"clip_norm", [](auto& o) { o.clip_norm = -1.0; }},
+       {"router_lr", [](auto& o) { o.router_lr = 0.0; }},
+       {"router_warmup", [](auto& o) { o.router_warmup = -1; }}});
+}
+
+TEST_CASE("an impossible option of a method is refused by name") {
+  check_refusals(
+      {{"method", [](auto& o) { o.method = "usaf+esft"; }},
+       {"frac", [](auto& o) { o.method = "esft", o.frac = 0.5; }},
+       {"esft_share", [](auto& o) { o.esft_share = 0.5; }},
+       {"attention_frac", [](auto& o) { o.attention_frac = 0.5; }},
+       {"attention_frac",
+        [](auto& o) { o.method = "smt", o.attention_frac = 1.5; }},
+       {"block", [](auto& o) { o.unit = "block", o.block = "16"; }},
+       {"block", [](auto& o) { o.unit = "block", o.block = "16x"; }},
+       {"block", [](auto& o) { o.unit = "block", o.block = "0x4"; }},
+       {"block", [](auto& o) { o.method = "smt", o.block = "4x-4"; }},
+       {"unit", [](auto& o) { o.unit = "element"; }},
+       {"unit",
+        [](auto& o) {
+          o.unit = "element", o.scope = "layer", o.reselect_every = 5;
+        }},
+       {"unit", [](auto& o) { o.unit = "matrix"; }},
+       {"esft_share", [](auto& o) { o.method = "esft", o.esft_share = 0.0; }},
+       {"esft_by", [](auto& o) { o.method = "esft", o.esft_by = "luck"; }},
+       {"frac", [](auto& o) { o.frac = 0.0; }},
+       {"frac", [](auto& o) { o.frac = 1.1; }},
+       {"scope", [](auto& o) { o.scope = "expert"; }},
+       {"score_sequences", [](auto& o) { o.score_sequences = 0; }},
+       {"reselect_every", [](auto& o) { o.reselect_every = -1; }},
+       {"drop_fraction", [](auto& o) { o.drop_fraction = 2.0; }},
+       {"drop_by", [](auto& o) { o.drop_by = "luck"; }}});
 }
 
 TEST_CASE("an unknown method is answered with those that exist") {
