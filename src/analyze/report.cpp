@@ -11,12 +11,12 @@
 
 #include "analyze/report_data.h"
 #include "artifact/manifest.h"
+#include "artifact/report_parts.h"
 #include "core/error.h"
 #include "io/file.h"
 
 namespace fettle {
 
-extern const std::string_view chart_js;
 extern const std::string_view report_html;
 
 namespace analyze {
@@ -127,15 +127,6 @@ mustache::data overlap_tables(const Json& overlap) {
   return list;
 }
 
-// JSON inside a script element must not end it.
-std::string script_text(const Json& json) {
-  std::string text = json.dump();
-  for (std::size_t at = 0; (at = text.find("</", at)) != std::string::npos;) {
-    text.replace(at, 2, "<\\/");
-  }
-  return text;
-}
-
 }  // namespace
 
 std::string report_page(
@@ -161,8 +152,10 @@ std::string report_page(
   view["has_overlaps"] = !data["overlap"]["scores"].empty();
   view["has_neurons"] = !data["kept"].empty();
   view["tables"] = tables(scores, names, options.listed);
-  view["data"] = script_text(data);
+  view["data"] = artifact::script_text(data);
   view["chart_js"] = std::string(chart_js);
+  view["css"] = std::string(report_css);
+  view["charts"] = std::string(report_charts);
   return page.render(view);
 }
 

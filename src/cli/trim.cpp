@@ -13,6 +13,7 @@
 #include "io/atomic_directory.h"
 #include "sweep/micro_batches.h"
 #include "trim/plan.h"
+#include "trim/report.h"
 
 namespace fettle::cli {
 namespace {
@@ -62,10 +63,20 @@ class Trim : public Command {
     add_trim_flags(app, flags_);
     app.add_flag(
         "--plan-only", plan_only_, "Write trim_plan.json and no weights");
+    app.add_option(
+        "--report",
+        report_,
+        "With --plan-only: also write a report of the plan to this file");
   }
 
   Outcome run(Session& session) override {
     flags_.check(!scores_folder_.empty(), plan_only_);
+    if (!report_.empty() && !plan_only_) {
+      throw UsageError(
+          "trim",
+          "--report",
+          "goes with --plan-only; a trim writes report.html into --out");
+    }
     auto reader = std::make_unique<model::ModelReader>(model_);
     if (!scores_folder_.empty()) {
       scores_ = artifact::ScoreFile::load(scores_folder_);
@@ -83,6 +94,15 @@ class Trim : public Command {
     if (plan_only_) {
       result = trim::trimmed_size(*reader, plan, repair);
       plan.save(folder.path() / "trim_plan.json");
+      if (!report_.empty()) {
+        trim::write_report(
+            report_,
+            {.title = trim::title_of(*reader),
+             .config = reader->config(),
+             .plan = plan,
+             .result = result,
+             .repair = repair});
+      }
     } else if (!flags_.data.empty()) {
       result = trim_with_data(
           session, std::move(reader), plan, options, folder.path());
@@ -147,8 +167,14 @@ class Trim : public Command {
     sweep::Workload workload;
     workload.tokens = sweep::count_tokens(data);
     workload.longest_sequence = sweep::longest(data);
-    workload.extra_bytes = merges ? trim::merge_bytes(reader->config())
-                                  : trim::repair_bytes(*reader, plan, ridge);
+    if (merges) {
+      workload.extra_bytes = trim::merge_bytes(reader->config());
+      workload.extra_vram_bytes = workload.extra_bytes;  // at most
+    } else {
+      const auto memory = trim::repair_memory(*reader, plan, ridge);
+      workload.extra_bytes = memory.bytes;
+      workload.extra_vram_bytes = memory.device_bytes;
+    }
     session.reporter().note(fmt::format(
         "{}: {} beside the sweep's own memory",
         merges ? "merge" : "repair",
@@ -174,7 +200,7 @@ class Trim : public Command {
     return trim::trim_model(opened.model->reader(), plan, options, folder);
   }
 
-  std::string model_, scores_folder_, out_;
+  std::string model_, scores_folder_, out_, report_;
   TrimFlags flags_;
   bool plan_only_ = false;
   std::optional<artifact::ScoreFile> scores_;

@@ -184,13 +184,13 @@ Json RepairReport::to_json() const {
       {"error_left", error_left}};
 }
 
-std::int64_t repair_bytes(
+RepairMemory repair_memory(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     const RidgeOptions& options) {
   const model::ModelConfig& config = reader.config();
   const std::int64_t hidden = config.hidden_size;
-  std::int64_t most = 0;
+  RepairMemory most;
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     std::int64_t moments = 0;   // fp32
     std::int64_t solving = 0;   // fp64, of one expert at a time
@@ -216,10 +216,12 @@ std::int64_t repair_bytes(
       solving = 8 * kept_neurons * (2 * kept_neurons + 4 * hidden);
       repaired = 4 * hidden * kept_neurons;
     }
-    std::int64_t layer = moments + solving + repaired;
-    if (options.trimmed_inputs || options.joint)
-      layer += 3 * 4 * hidden * kept_neurons;
-    most = std::max(most, layer);
+    std::int64_t on_device = moments;
+    if (options.trimmed_inputs || options.joint) {
+      on_device += 3 * 4 * hidden * kept_neurons;  // the layer as cut
+    }
+    most.device_bytes = std::max(most.device_bytes, on_device);
+    most.bytes = std::max(most.bytes, on_device + solving + repaired);
   }
   return most;
 }

@@ -87,8 +87,15 @@ class RepairSweep {
   double error_before_ = 0, error_after_ = 0;  // of the layer in work
 };
 
-// Bytes of RAM that the repair of a model to `plan` takes beside a sweep's own.
-std::int64_t repair_bytes(
+// What the repair of a model to `plan` takes beside a sweep's own memory, in
+// bytes: in all, and of that on the device where one computes (the sums over
+// tokens of one layer, and its cut copy).
+struct RepairMemory {
+  std::int64_t bytes = 0;
+  std::int64_t device_bytes = 0;
+};
+
+RepairMemory repair_memory(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     const RidgeOptions& options);

@@ -7,6 +7,7 @@
 #include "trim/condensers.h"
 #include "trim/cut_layer.h"
 #include "trim/plan.h"
+#include "trim/report.h"
 #include "trim/sliced_weights.h"
 
 namespace fettle::trim {
@@ -151,6 +152,13 @@ TrimResult trim_model(
     artifact::set_measured(folder, result.to_json());
   }
   plan.save(folder / "trim_plan.json");
+  write_report(
+      folder / "report.html",
+      {.title = title_of(reader),
+       .config = reader.config(),
+       .plan = plan,
+       .result = result,
+       .repair = options.repair});
   return result;
 }
 

@@ -59,7 +59,8 @@ TrimResult trimmed_size(
     const artifact::TrimPlan& plan,
     Repair repair);
 
-// Writes the trimmed model and trim_plan.json into `folder`, which exists.
+// Writes the trimmed model, trim_plan.json and report.html (see report.h) into
+// `folder`, which exists.
 // Throws UserError, before anything is written, when the plan is another
 // model's, or the repair lacks what it needs.
 TrimResult trim_model(

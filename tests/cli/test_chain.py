@@ -84,6 +84,12 @@ def test_plan_can_be_made_before_the_trim(fettle, scores, tmp_path):
     assert planned.status == 0, planned.err
     assert "width, min..median..max" in planned.out
     assert os.listdir(tmp_path / "plan") == ["trim_plan.json"]
+    page = tmp_path / "plan.html"
+    told = fettle(*keep, "--plan-only", "--report", page, "--out",
+                  tmp_path / "again")
+    assert told.status == 0 and "<canvas" in page.read_text()
+    alone = fettle(*keep, "--report", page, "--out", tmp_path / "none")
+    assert alone.status == 2 and "--plan-only" in alone.err
     file = tmp_path / "plan" / "trim_plan.json"
     later = ("trim", MODEL, "--plan", file, "--quiet")
     assert fettle(*later, "--out", tmp_path / "later").status == 0

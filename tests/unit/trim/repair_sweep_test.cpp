@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "scores.h"
 #include "sweep/micro_batches.h"
+#include "sweep/plan.h"
 #include "sweep/sweep.h"
 #include "trim/slice.h"
 
@@ -374,13 +375,38 @@ TEST_CASE("A repair's memory is that of its largest layer") {
   const TinyModel tiny;
   const model::ModelReader reader(tiny.path());
   artifact::TrimPlan plan = plan_of(reader, {0, 2, 5});
-  const std::int64_t both = repair_bytes(reader, plan, {});
+  const RepairMemory both = repair_memory(reader, plan, {});
+  // The covariances of the experts that lose neurons: 4 of 6, in fp32.
+  REQUIRE(both.device_bytes == 4 * 6 * 6 * 4);
+  REQUIRE(both.bytes > both.device_bytes);
+  // Of all 12 kept neurons at once, with their rows of H outputs.
+  const std::int64_t hidden = reader.config().hidden_size;
+  REQUIRE(
+      repair_memory(reader, plan, {.joint = true}).device_bytes ==
+      4 * 12 * (12 + hidden) + 3 * 4 * hidden * 12);
   plan.layers[0] = plan_of(reader, {0, 1, 2, 3, 4, 5}).layers[0];
-  REQUIRE(repair_bytes(reader, plan, {}) == both);
+  REQUIRE(repair_memory(reader, plan, {}).bytes == both.bytes);
   plan.layers[1] = plan.layers[0];
-  REQUIRE(repair_bytes(reader, plan, {}) == 0);
-  // At least the covariances of the experts that lose neurons.
-  REQUIRE(both >= 4 * 6 * 6 * 4);
+  REQUIRE(repair_memory(reader, plan, {}).bytes == 0);
+  REQUIRE(repair_memory(reader, plan, {}).device_bytes == 0);
+}
+
+TEST_CASE("A card too small for a repair's sums is refused by what would do") {
+  const TinyModel tiny;
+  const model::ModelReader reader(tiny.path());
+  const RepairMemory memory =
+      repair_memory(reader, plan_of(reader, {0, 2, 5}), {});
+  sweep::Workload workload{
+      .tokens = 64, .longest_sequence = 16, .device = at::Device(at::kCUDA, 0)};
+  const auto plain =
+      sweep::plan_sweep(reader, workload, {.ram = 8LL << 30, .vram = 1 << 30});
+  workload.extra_vram_bytes = memory.device_bytes;
+  const auto with =
+      sweep::plan_sweep(reader, workload, {.ram = 8LL << 30, .vram = 1 << 30});
+  REQUIRE(with.vram_bytes() == plain.vram_bytes() + memory.device_bytes);
+  REQUIRE_THROWS_WITH(
+      sweep::plan_sweep(reader, workload, {.ram = 8LL << 30, .vram = 1}),
+      Contains("--vram") && Contains("smallest"));
 }
 
 }  // namespace
