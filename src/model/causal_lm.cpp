@@ -30,9 +30,11 @@ CausalLm::CausalLm(
 std::shared_ptr<LayerWeights> CausalLm::acquire(
     std::int64_t layer, std::int64_t next) {
   const at::NoGradGuard no_grad;
-  auto weights = cache_->acquire(layer, next);
-  if (patch_) patch_(layer, *weights);
-  return weights;
+  const auto cached = cache_->acquire(layer, next);
+  if (!patch_) return cached;
+  const auto patched = std::make_shared<LayerWeights>(*cached);
+  patch_(layer, *patched);
+  return patched;
 }
 
 at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {

@@ -38,7 +38,10 @@ class CausalLm {
   std::shared_ptr<LayerWeights> acquire(std::int64_t layer, std::int64_t next);
 
   // Called on a layer each time it is acquired, before use: trainable parts put
-  // their current values in. Must give the same layer when applied twice.
+  // their current values in. The patch may write over values, as long as the
+  // same layer comes of doing so twice, or put another tensor in a tensor's
+  // place: that one the cache doesn't see, so that a sum is always formed from
+  // the stored values.
   using Patch = std::function<void(std::int64_t layer, LayerWeights&)>;
   void set_patch(Patch patch) { patch_ = std::move(patch); }
 

@@ -68,7 +68,8 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   s.activations =
       workload.backward ? (config.num_layers() + 1) * boundary : 2 * boundary;
   // Five halves of what autograd saves are at work in a backward pass.
-  s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5;
+  s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5 +
+             workload.extra_graph_bytes;
   return s;
 }
 

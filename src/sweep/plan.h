@@ -27,6 +27,8 @@ struct Workload {
   bool backward = false;
   std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
   std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
+  // What the stage adds where the graphs of all layers are kept.
+  std::int64_t extra_graph_bytes = 0;
   at::Device device = at::kCPU;
   at::ScalarType compute_type = at::kFloat;
   // Most tokens of a micro-batch; a longer sequence stands alone.
