@@ -25,6 +25,12 @@ void add_squares(
   sums.lost += squared(tuned - written);
 }
 
+// Weights that tuning added; what the base adds there is zero.
+bool is_new(const model::ModelReader& base, const model::WeightId& id) {
+  return id.role == model::Role::kRouterBias &&
+         !base.config().layers[id.layer].router_bias;
+}
+
 }  // namespace
 
 Json MergeReport::to_json() const {
@@ -50,20 +56,16 @@ MergeReport merge_adapter(
   model::ModelConfig config = base.config();
   adapter.change(config);
   MergeReport report;
-  // Weights that tuning added; what the base adds there is zero.
-  const auto is_new = [&](const model::WeightId& id) {
-    return id.role == model::Role::kRouterBias &&
-           !base.config().layers[id.layer].router_bias;
-  };
   const auto dtype = [&](const model::WeightId& id) {
-    if (is_new(id)) return at::kFloat;
+    if (is_new(base, id)) return at::kFloat;
     return options.keep_dtype || !adapter.changes(id) ? base.dtype(id)
                                                       : at::kFloat;
   };
   const auto tensor = [&](const model::WeightId& id) {
     const at::Tensor stored =
-        is_new(id) ? at::zeros(model::weight_shape(config, id), at::kFloat)
-                   : base.read(id);
+        is_new(base, id)
+            ? at::zeros(model::weight_shape(config, id), at::kFloat)
+            : base.read(id);
     if (!adapter.changes(id)) return stored;
     const at::Tensor before = stored.to(at::kFloat);
     const at::Tensor tuned = adapter.merge(id, before);
