@@ -13,6 +13,8 @@
 #include "core/error.h"
 #include "tune/merge.h"
 #include "tune/method.h"
+#include "tune/method_lora.h"
+#include "tune/peft_adapter.h"
 
 namespace fettle::cli {
 namespace {
@@ -48,6 +50,10 @@ class Tune : public Command {
         "--keep-dtype",
         merge_.keep_dtype,
         "Round changed tensors of --merge to the base's type");
+    app.add_option(
+        "--peft",
+        peft_,
+        "Write the pairs of lora here too, as PEFT loads them");
     add_tune_flags(app, options_);
   }
 
@@ -55,6 +61,7 @@ class Tune : public Command {
     options_.seed = session.seed();
     auto reader = std::make_unique<model::ModelReader>(model_);
     tune::check_options(options_, reader->config());
+    if (!peft_.empty()) tune::check_peft(options_, reader->config());
     check_teacher();
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto sample_options = session.sample_options(*reader);
@@ -66,6 +73,8 @@ class Tune : public Command {
     workload.longest_sequence = options_.seq_len;
     workload.backward = true;
     workload.extra_bytes = tune::part_bytes(options_, reader->config());
+    workload.extra_graph_bytes =
+        tune::lora_graph_bytes(options_, reader->config());
     OpenModel opened = session.open(std::move(reader), workload);
     const Interrupt interrupt;
     tune::TuneInput input{
@@ -149,10 +158,14 @@ class Tune : public Command {
       made.json["merged"] = merged_;
       made.text += "\n" + merge_table(report);
     }
+    if (!peft_.empty()) {
+      tune::write_peft_adapter(model::ModelReader(model_), out_, peft_);
+      made.json["peft"] = peft_;
+    }
     return made;
   }
 
-  std::string model_, out_, merged_, teacher_;
+  std::string model_, out_, merged_, peft_, teacher_;
   std::vector<std::string> data_, eval_data_;
   tune::TuneOptions options_;
   tune::MergeOptions merge_;
