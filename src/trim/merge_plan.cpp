@@ -73,6 +73,15 @@ void check_mergeable(
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     const auto& widths = config.layers[l].expert_widths;
     if (widths.empty()) continue;
+    if (!config.layers[l].condensers.empty()) {
+      throw UserError(
+          "trim",
+          fmt::format("layer {}", l),
+          fmt::format(
+              "merging averages experts that the router chooses, found {} that "
+              "work on every token; trim without merge",
+              config.layers[l].condensers.size()));
+    }
     const auto [least, most] = std::ranges::minmax_element(widths);
     if (*least != *most) {
       throw UserError(

@@ -72,8 +72,8 @@ model::ModelConfig trimmed_config(
       throw UserError(
           "trim",
           fmt::format("layer {}", l),
-          "the plan removes an expert that works on every token; plan with one "
-          "of this version, which spares condensers, and without merge");
+          "the plan removes an expert that works on every token; plan again: "
+          "planning spares condensers");
     }
     layer.expert_widths.clear();
     for (const artifact::ExpertPlan& expert : kept.experts) {

@@ -251,6 +251,16 @@ TEST_CASE("What can't be merged is refused") {
           keep_experts(uneven_model.reader(), {0, 1}),
           Merge::kHcSmoe),
       Contains("layer 0: merging needs experts of one width, found 5 to 6"));
+  TinyModelOptions condensed;
+  condensed.condensers = {3};
+  const TinyModel with_condenser(condensed);
+  model::CausalLm condensed_model(with_condenser.path(), {});
+  REQUIRE_THROWS_WITH(
+      plan_merge(
+          input_of(condensed_model),
+          keep_experts(condensed_model.reader(), {0, 3}),
+          Merge::kMSmoe),
+      Contains("layer 0: merging averages experts that the router chooses"));
   const MergedExperts merged;
   const TemporaryFolder out;
   REQUIRE_THROWS_WITH(
