@@ -25,6 +25,10 @@ class InputFile {
   virtual void read_at(
       std::uint64_t offset, std::span<std::byte> into) const = 0;
   virtual const std::string& name() const = 0;  // for messages
+  // Says that these bytes will be read soon, so that the system may fetch them
+  // behind other work.
+  virtual void will_need(
+      std::uint64_t /*offset*/, std::uint64_t /*bytes*/) const {}
 };
 
 // Opens a regular file (or a link to one) for pread. Throws UserError when it
@@ -64,6 +68,10 @@ class OutputFile {
 
 // Creates `path`, or empties it. Throws UserError when that isn't possible.
 std::unique_ptr<OutputFile> create_file(const std::filesystem::path& path);
+
+// Opens an existing file to change bytes of it in place. Throws UserError when
+// that isn't possible.
+std::unique_ptr<OutputFile> update_file(const std::filesystem::path& path);
 
 // How writers of several files make each; tests pass a failing one.
 using FileCreator = std::function<std::unique_ptr<OutputFile>(

@@ -41,6 +41,15 @@ class DiskFile : public InputFile {
   std::uint64_t size() const override { return size_; }
   const std::string& name() const override { return name_; }
 
+  void will_need(std::uint64_t offset, std::uint64_t bytes) const override {
+    // A hint: its failure costs only speed.
+    (void)::posix_fadvise(
+        descriptor_.get(),
+        static_cast<off_t>(offset),
+        static_cast<off_t>(bytes),
+        POSIX_FADV_WILLNEED);
+  }
+
   void read_at(std::uint64_t offset, std::span<std::byte> into) const override {
     if (!holds(*this, offset, into.size())) {
       too_short(*this, offset, into.size());

@@ -84,16 +84,27 @@ class DiskOutput : public OutputFile {
   std::uint64_t needed_ = 0;
 };
 
+std::unique_ptr<OutputFile> open_output(
+    const std::filesystem::path& path, int flags, const char* what) {
+  Descriptor descriptor(
+      ::open(path.c_str(), O_WRONLY | O_CLOEXEC | flags, 0666));
+  if (!descriptor.valid()) {
+    throw UserError(
+        "file",
+        path.string(),
+        fmt::format("cannot be {}: {}", what, error_text(errno)));
+  }
+  return std::make_unique<DiskOutput>(std::move(descriptor), path.string());
+}
+
 }  // namespace
 
 std::unique_ptr<OutputFile> create_file(const std::filesystem::path& path) {
-  Descriptor descriptor(
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-  if (!descriptor.valid()) {
-    throw UserError(
-        "file", path.string(), "cannot be created: " + error_text(errno));
-  }
-  return std::make_unique<DiskOutput>(std::move(descriptor), path.string());
+  return open_output(path, O_CREAT | O_TRUNC, "created");
+}
+
+std::unique_ptr<OutputFile> update_file(const std::filesystem::path& path) {
+  return open_output(path, 0, "changed");
 }
 
 MemoryOutput::MemoryOutput(

@@ -10,6 +10,7 @@
 #include "tune/condenser_delta.h"
 #include "tune/low_rank_delta.h"
 #include "tune/neuron_delta.h"
+#include "tune/stored_delta.h"
 #include "tune/weight_delta.h"
 
 namespace fettle::tune {
@@ -26,7 +27,7 @@ std::unique_ptr<AdapterPart> load_part(
     const artifact::TensorMap& tensors,
     const model::ModelConfig& config) {
   if (name == "neurons") return std::make_unique<NeuronDelta>(tensors, config);
-  if (name == "router" || name == "experts") {
+  if (name == "router" || name == "experts" || name == "weights") {
     return std::make_unique<WeightDelta>(tensors, name, config);
   }
   if (name == "condenser") {
@@ -38,8 +39,17 @@ std::unique_ptr<AdapterPart> load_part(
   if (name == "lora") return std::make_unique<LowRankDelta>(tensors, config);
   info.refuse(
       "parts",
-      fmt::format(
-          "expected neurons, router, experts or condenser, found '{}'", name));
+      fmt::format("expected a part that tune makes, found '{}'", name));
+}
+
+void check_checksum(
+    const std::filesystem::path& path, const std::string& expected) {
+  if (io::hash_file(path) == expected) return;
+  throw UserError(
+      "adapter",
+      path.string(),
+      "expected the checksum in adapter.json, found another; the file is "
+      "damaged");
 }
 
 }  // namespace
@@ -54,15 +64,20 @@ void save_adapter(
     const AdapterInfo& info) {
   artifact::TensorFile file;
   Json names = Json::array();
+  Json large = Json::object();
   for (const auto& part : parts) {
     part->save_adapter(file.tensors);
     names.push_back(std::string(part->name()));
+    if (const auto written = part->save_large(folder)) {
+      large[std::string(part->name())] = io::hash_file(folder / *written);
+    }
   }
   artifact::save_tensors(folder / kTensors, file);
   const Json json{
       {"format", kFormat},
       {"method", info.method},
       {"parts", names},
+      {"large", large},
       {"model_fingerprint", info.model_fingerprint},
       {"options", info.options},
       {"measured", info.measured},
@@ -97,18 +112,20 @@ Adapter Adapter::load(
   }
   const std::filesystem::path path = folder / kTensors;
   const auto file = artifact::load_tensors(path, {.finite = true});
-  if (io::hash_file(path) != info.string("checksum")) {
-    throw UserError(
-        "adapter",
-        path.string(),
-        "expected the checksum in adapter.json, found another; the file is "
-        "damaged");
-  }
+  check_checksum(path, info.string("checksum"));
   if (!info.at("parts").is_array()) info.refuse("parts", "expected an array");
   for (const Json& name : info.at("parts")) {
     if (!name.is_string()) info.refuse("parts", "expected strings");
-    adapter.parts_.push_back(
-        load_part(info, name.get<std::string>(), file.tensors, base.config()));
+    const auto part = name.get<std::string>();
+    if (info.has("large") && info.object("large").has(part)) {
+      const std::filesystem::path values = folder / (part + ".safetensors");
+      check_checksum(values, info.object("large").string(part));
+      adapter.parts_.push_back(
+          std::make_unique<StoredDelta>(values, part, base.config()));
+    } else {
+      adapter.parts_.push_back(
+          load_part(info, part, file.tensors, base.config()));
+    }
   }
   return adapter;
 }

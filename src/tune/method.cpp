@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "tune/method_condenser.h"
 #include "tune/method_esft.h"
+#include "tune/method_full.h"
 #include "tune/method_lora.h"
 #include "tune/method_router.h"
 #include "tune/method_smt.h"
@@ -52,6 +53,7 @@ std::span<const Method> methods() {
       kUsafMethod,
       kSmtMethod,
       kEsftMethod,
+      kFullMethod,
       kLoraMethod,
       kCondenserMethod,
       kRouterMethod,
@@ -59,11 +61,12 @@ std::span<const Method> methods() {
   return kMethods;
 }
 
-void check_methods(const TuneOptions& options) {
+void check_methods(
+    const TuneOptions& options, const model::ModelConfig& config) {
   if (methods_of(options).empty()) find_method("");
   std::map<model::Role, std::string> writers;
   for (const Method& method : chosen_methods(options)) {
-    for (const model::Role role : method.roles(options)) {
+    for (const model::Role role : method.roles(options, config)) {
       const auto [writer, is_new] = writers.emplace(role, method.name);
       if (is_new) continue;
       throw UserError(

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <vector>
@@ -19,13 +20,15 @@ struct PartInput {
   const TuneOptions& options;
   const model::ModelReader& reader;  // outlives the parts
   at::Device device;
+  std::filesystem::path folder;  // where parts may keep large states
 };
 
 struct Method {
   const char* name;
   const char* help;
   // Whose weights it writes: no two methods may write one role's.
-  std::vector<model::Role> (*roles)(const TuneOptions& options);
+  std::vector<model::Role> (*roles)(
+      const TuneOptions& options, const model::ModelConfig& config);
   Parts (*make)(const PartInput& input);
   // Bytes that the parts reach: masters, moments, gradients, the update's
   // working set.
@@ -37,7 +40,8 @@ std::span<const Method> methods();
 
 // Throws UserError when options.method names one that does not exist, one
 // twice, or two that write the same weights.
-void check_methods(const TuneOptions& options);
+void check_methods(
+    const TuneOptions& options, const model::ModelConfig& config);
 
 // The parts of options.method, which check_options has seen.
 Parts make_parts(const PartInput& input);

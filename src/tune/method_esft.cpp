@@ -12,7 +12,8 @@ namespace fettle::tune {
 
 namespace {
 
-std::vector<model::Role> esft_roles(const TuneOptions&) {
+std::vector<model::Role> esft_roles(
+    const TuneOptions&, const model::ModelConfig&) {
   return expert_roles();
 }
 

@@ -14,7 +14,8 @@ bool is_router(const std::string& method) {
   return method == kRouterMethod.name || method == kRouterKdMethod.name;
 }
 
-std::vector<model::Role> router_roles(const TuneOptions&) {
+std::vector<model::Role> router_roles(
+    const TuneOptions&, const model::ModelConfig&) {
   return {model::Role::kRouter};
 }
 

@@ -25,7 +25,8 @@ std::vector<SparseBlocksOptions> smt_parts(const TuneOptions& options) {
   return parts;
 }
 
-std::vector<model::Role> smt_roles(const TuneOptions& options) {
+std::vector<model::Role> smt_roles(
+    const TuneOptions& options, const model::ModelConfig&) {
   std::vector<model::Role> roles;
   for (const auto& part : smt_parts(options)) {
     roles.insert(roles.end(), part.roles.begin(), part.roles.end());

@@ -33,7 +33,8 @@ SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
       .sparse = sparse_options(options)};
 }
 
-std::vector<model::Role> usaf_roles(const TuneOptions& options) {
+std::vector<model::Role> usaf_roles(
+    const TuneOptions& options, const model::ModelConfig&) {
   if (options.unit != "neuron") usaf_blocks(options);  // refuses early
   return expert_roles();
 }

@@ -108,6 +108,7 @@ void for_each_option(Options& options, Visit visit) {
   for_each_router_option(options, visit);
   for_each_teacher_option(options, visit);
   for_each_expert_option(options, visit);
+  for_each_full_option(options, visit);
   for_each_lora_option(options, visit);
   for_each_condenser_option(options, visit);
 }

@@ -59,6 +59,26 @@ void for_each_block_option(Options& o, Visit& visit) {
 }
 
 template <typename Options, typename Visit>
+void for_each_full_option(Options& o, Visit& visit) {
+  visit(
+      OptionText{
+          "match",
+          "Train the layers' weights whose names this regular expression finds "
+          "a place in",
+          "full"},
+      o.match,
+      Allowed{});
+  visit(
+      OptionText{
+          "states",
+          "Keep masters and moments on disk (12 bytes a weight, twice; "
+          "gradients are clipped by layer) or in RAM",
+          "full"},
+      o.states,
+      one_of({"disk", "ram"}));
+}
+
+template <typename Options, typename Visit>
 void for_each_expert_option(Options& o, Visit& visit) {
   visit(
       OptionText{

@@ -7,7 +7,10 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "artifact/tensor_file.h"
@@ -60,6 +63,9 @@ class TrainablePart : public sweep::Observer {
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
 
+  // Whether a layer is updated by the time the backward sweep has left it; then
+  // a step that fails midway can only be resumed from the state before it.
+  virtual bool updates_in_sweep() const { return false; }
   // Sum of squares of the layer's gradient in the last backward sweep; 0 where
   // it trains nothing.
   virtual double gradient_norm_squared(std::int64_t layer) const = 0;
@@ -75,6 +81,12 @@ class TrainablePart : public sweep::Observer {
 
   // The values trained, as an adapter holds them (adapter.h).
   virtual void save_adapter(artifact::TensorMap& into) const = 0;
+  // Values too many for memory, written to a file of the folder; its name.
+  // Called once, at the end.
+  virtual std::optional<std::string> save_large(
+      const std::filesystem::path& /*folder*/) const {
+    return std::nullopt;
+  }
 };
 
 }  // namespace fettle::tune

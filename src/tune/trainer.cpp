@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -44,7 +45,10 @@ Trainer::Trainer(
       reporter_(reporter),
       directory_(input.out, {.resume = options.resume}),
       parts_(make_parts(
-          {options, input.model.reader(), input.model.options().device})),
+          {options,
+           input.model.reader(),
+           input.model.options().device,
+           directory_.path()})),
       identity_(identity_of(input, options)),
       micro_batch_tokens_(input.micro_batch_tokens),
       sequences_per_step_(options.tokens_per_step / options.seq_len),
@@ -205,10 +209,9 @@ void Trainer::fail(std::int64_t step, const std::string& why) {
       "tune",
       fmt::format("step {}", step + 1),
       fmt::format(
-          "{}; the state after step {} is in {}; try a lower lr or a longer "
+          "{}; the last saved state is in {}; try a lower lr or a longer "
           "warmup_steps",
           why,
-          step,
           directory_.path().string()));
 }
 
@@ -240,7 +243,9 @@ void Trainer::make_step(std::int64_t step) {
        .kd_weight = options_.kd_weight});
   if (!result.failure.empty()) {
     input_.train.restore(cursor);
-    save(step);
+    const bool half_done = std::ranges::any_of(
+        parts_, [](const auto& part) { return part->updates_in_sweep(); });
+    if (!half_done) save(step);
     fail(step, result.failure);
   }
   result_.steps = step + 1;

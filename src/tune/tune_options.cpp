@@ -95,7 +95,7 @@ std::vector<std::string> methods_of(const TuneOptions& options) {
 
 void check_options(
     const TuneOptions& options, const model::ModelConfig& config) {
-  check_methods(options);
+  check_methods(options, config);
   check_values(options);
   if (options.tokens_per_step < options.seq_len) {
     refuse(

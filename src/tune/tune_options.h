@@ -56,6 +56,9 @@ struct TuneOptions {
   double bias_rate = 1e-3;
   double condenser_bias_rate = 5e-5;
 
+  std::string match = ".";
+  std::string states = "disk";
+
   double kd_weight = 1.0;
   std::int64_t kd_top = 64;
 

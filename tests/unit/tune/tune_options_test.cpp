@@ -107,6 +107,20 @@ TEST_CASE("an unknown method is answered with those that exist") {
       Contains("usaf") && Contains("mora"));
 }
 
+TEST_CASE("a pattern that names no weight of a layer is refused") {
+  check_refusals(
+      {{"match", [](auto& o) { o.method = "full", o.match = "lm_head"; }},
+       {"match", [](auto& o) { o.method = "full", o.match = "("; }},
+       {"match", [](auto& o) { o.match = "mlp"; }},
+       {"states", [](auto& o) { o.method = "full", o.states = "cloud"; }},
+       {"method", [](auto& o) { o.method = "full+usaf"; }},
+       {"method", [](auto& o) { o.method = "full+router"; }}});
+  TuneOptions options = fitting();
+  options.method = "full+usaf";
+  options.match = "self_attn";
+  CHECK_NOTHROW(check_options(options, tiny_config()));
+}
+
 TEST_CASE("methods that train different weights are joined") {
   TuneOptions options = fitting();
   options.method = "usaf+router";

@@ -417,3 +417,69 @@ TEST_CASE_METHOD(Fixture, "ESFT trains the experts that do the work") {
   run(out, options);
   check_equal(adapter_of(out), adapter);
 }
+
+TEST_CASE_METHOD(Fixture, "all weights are trained from disk as from memory") {
+  TuneOptions options = small_options();
+  options.method = "full";
+  options.frac = 0.05;
+  options.reselect_every = 0;
+  options.score_sequences = 32;
+  options.clip_norm = 0.0;  // by layer on disk
+  options.states = "ram";
+  const TuneResult in_memory = run(folder.path() / "ram", options);
+  options.states = "disk";
+  const TuneResult on_disk = run(folder.path() / "disk", options);
+  CHECK(on_disk.trainable_weights == in_memory.trainable_weights);
+  CHECK(on_disk.held_out_after[0].nll < on_disk.held_out_before[0].nll - 0.2);
+  const auto expected = adapter_of(folder.path() / "ram");
+  const auto found =
+      artifact::load_tensors(folder.path() / "disk/weights.safetensors")
+          .tensors;
+  CHECK(expected.size() > 40);
+  check_equal(found, expected);
+  for (const auto& entry : fs::directory_iterator(folder.path() / "disk")) {
+    CHECK_THAT(entry.path().filename().string(), !Contains("weights-"));
+  }
+
+  // Stopped after a save and between two saves (save_every is 2).
+  for (const int stop : {2, 3}) {
+    const fs::path out = folder.path() / ("stopped" + std::to_string(stop));
+    options.resume = false;
+    StopAfter reporter(stop);
+    CHECK(run(out, options, reporter).stopped);
+    options.resume = true;
+    run(out, options);
+    check_equal(
+        artifact::load_tensors(out / "weights.safetensors").tensors, expected);
+  }
+}
+
+TEST_CASE_METHOD(Fixture, "a killed run finds the state on disk it saved") {
+  TuneOptions options = small_options();
+  options.method = "full";
+  options.frac = 0.05;
+  options.reselect_every = 0;
+  options.score_sequences = 32;
+  options.match = "mlp";
+  run(folder.path() / "whole", options);
+  // After step 4 was saved, step 5 fails half-way: the file of step 4 stays.
+  const fs::path out = folder.path() / "killed";
+  StopAfter reporter(4);
+  run(out, options, reporter);
+  const fs::path partial = folder.path() / "killed.partial";
+  fs::copy(partial, folder.path() / "kept", fs::copy_options::recursive);
+  options.resume = true;
+  StopAfter again(1);
+  run(out, options, again);
+  // As if killed in step 5: the other file has changed, the state is step 4's.
+  fs::remove_all(partial / "state-00000005");
+  fs::copy(
+      folder.path() / "kept/state-00000004",
+      partial / "state-00000004",
+      fs::copy_options::recursive);
+  run(out, options);
+  check_equal(
+      artifact::load_tensors(out / "weights.safetensors").tensors,
+      artifact::load_tensors(folder.path() / "whole/weights.safetensors")
+          .tensors);
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/weight_store.h"
+
+#include <fmt/format.h>
+
+#include "artifact/tensor_file.h"
+#include "core/bytes.h"
+#include "core/error.h"
+#include "tune/weight_delta.h"
+
+namespace fettle::tune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kValue = "value";
+constexpr const char* kFirst = "first";
+constexpr const char* kSecond = "second";
+
+}  // namespace
+
+WeightStore::WeightStore(
+    fs::path folder,
+    std::string name,
+    const model::ModelConfig& config,
+    std::vector<model::WeightId> ids)
+    : folder_(std::move(folder)),
+      name_(std::move(name)),
+      config_(config),
+      ids_(std::move(ids)),
+      behind_(ids_.size(), false) {}
+
+fs::path WeightStore::path(int generation) const {
+  return folder_ / fmt::format("{}-{}.safetensors", name_, generation);
+}
+
+std::string WeightStore::key(std::size_t i, const char* what) const {
+  return fmt::format("{}.{}", weight_key(name_, ids_[i]), what);
+}
+
+std::vector<io::TensorSpec> WeightStore::specs() const {
+  std::vector<io::TensorSpec> specs;
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    for (const char* what : {kValue, kFirst, kSecond}) {
+      specs.push_back(
+          {key(i, what),
+           io::DType::kF32,
+           model::weight_shape(config_, ids_[i])});
+    }
+  }
+  return specs;
+}
+
+void WeightStore::create(const model::ModelReader& reader) {
+  const std::int64_t needed = 2 * bytes();
+  const auto free = static_cast<std::int64_t>(fs::space(folder_).available);
+  if (free < needed) {
+    throw UserError(
+        "tune",
+        folder_.string(),
+        fmt::format(
+            "expected {} of free disk for masters and moments, twice; found "
+            "{}; choose another folder, or train less with --match",
+            format_bytes(needed),
+            format_bytes(free)));
+  }
+  io::SafetensorsWriter writer(io::create_file(path(0)), specs());
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    const at::Tensor value = reader.read(ids_[i]).to(at::kFloat).contiguous();
+    writer.write(key(i, kValue), artifact::tensor_bytes(value));
+    const at::Tensor zeros = at::zeros_like(value);
+    writer.write(key(i, kFirst), artifact::tensor_bytes(zeros));
+    writer.write(key(i, kSecond), artifact::tensor_bytes(zeros));
+  }
+  writer.finish();
+  open(0);
+}
+
+void WeightStore::open(int generation) {
+  in_[generation] = io::open_file(path(generation));
+  header_ = io::SafetensorsFile::parse(*in_[generation]);
+  for (const io::TensorSpec& spec : specs()) {
+    const io::TensorInfo* found = header_.find(spec.name);
+    if (found != nullptr && found->dtype == spec.dtype &&
+        found->shape == spec.shape) {
+      continue;
+    }
+    throw UserError(
+        "tune",
+        path(generation).string(),
+        fmt::format(
+            "expected {} of this model, found none; the file is of another run",
+            spec.name));
+  }
+  turn_ = generation;
+  saved_ = true;
+}
+
+at::Tensor WeightStore::get(std::size_t i, const char* what) const {
+  const io::TensorInfo* info = header_.find(key(i, what));
+  at::Tensor tensor = at::empty(info->shape, at::kFloat);
+  const int generation = behind_[i] ? 1 - turn_ : turn_;
+  in_[generation]->read_at(info->begin, artifact::writable_bytes(tensor));
+  return tensor;
+}
+
+at::Tensor WeightStore::value(std::size_t i) const { return get(i, kValue); }
+
+WeightStore::Record WeightStore::read(std::size_t i) const {
+  return {get(i, kValue), get(i, kFirst), get(i, kSecond)};
+}
+
+// The first write after a save goes to the other file, which then lacks all
+// weights until they are written again.
+void WeightStore::begin_turn() {
+  turn_ = 1 - turn_;
+  saved_ = false;
+  if (!fs::exists(path(turn_))) {
+    // Room for the same header and bytes; the bytes follow weight by weight.
+    io::SafetensorsWriter writer(io::create_file(path(turn_)), specs());
+    const at::Tensor zeros = at::zeros({1 << 18}, at::kFloat);
+    const auto block = artifact::tensor_bytes(zeros);
+    for (const io::TensorSpec& spec : specs()) {
+      for (std::uint64_t left = spec.bytes(); left > 0;) {
+        const auto count = std::min<std::uint64_t>(left, block.size());
+        writer.write(spec.name, block.first(count));
+        left -= count;
+      }
+    }
+    writer.finish();
+  }
+  in_[turn_] = io::open_file(path(turn_));
+  out_ = io::update_file(path(turn_));
+  behind_.assign(ids_.size(), true);
+}
+
+void WeightStore::write(std::size_t i, const Record& record) {
+  if (saved_) begin_turn();
+  const auto put = [&](const char* what, const at::Tensor& tensor) {
+    out_->write_at(
+        header_.find(key(i, what))->begin, artifact::tensor_bytes(tensor));
+  };
+  put(kValue, record.value);
+  put(kFirst, record.first);
+  put(kSecond, record.second);
+  behind_[i] = false;
+}
+
+void WeightStore::will_need(std::size_t first, std::size_t count) const {
+  if (count == 0) return;
+  const std::uint64_t begin = header_.find(key(first, kValue))->begin;
+  const std::uint64_t end = header_.find(key(first + count - 1, kSecond))->end;
+  in_[behind_[first] ? 1 - turn_ : turn_]->will_need(begin, end - begin);
+}
+
+int WeightStore::save() {
+  if (saved_) return turn_;
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    if (behind_[i]) write(i, read(i));
+  }
+  out_->close();
+  out_.reset();
+  saved_ = true;
+  return turn_;
+}
+
+std::int64_t WeightStore::bytes() const {
+  std::uint64_t total = 0;
+  for (const io::TensorSpec& spec : specs()) total += spec.bytes();
+  return static_cast<std::int64_t>(total);
+}
+
+void WeightStore::write_values(const fs::path& path) const {
+  std::vector<io::TensorSpec> values;
+  for (const model::WeightId& id : ids_) {
+    values.push_back(
+        {weight_key(name_, id),
+         io::DType::kF32,
+         model::weight_shape(config_, id)});
+  }
+  io::SafetensorsWriter writer(io::create_file(path), values);
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    writer.write(values[i].name, artifact::tensor_bytes(value(i)));
+  }
+  writer.finish();
+}
+
+void WeightStore::remove() {
+  out_.reset();
+  for (const int generation : {0, 1}) {
+    in_[generation].reset();
+    fs::remove(path(generation));
+  }
+}
+
+}  // namespace fettle::tune
