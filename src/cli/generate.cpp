@@ -11,22 +11,6 @@
 namespace fettle::cli {
 namespace {
 
-// Bytes of `text` that end a whole UTF-8 character: what may be printed.
-std::size_t whole_characters(std::string_view text) {
-  std::size_t i = text.size();
-  std::size_t back = 0;
-  while (i > 0 && back < 4) {
-    const auto byte = static_cast<unsigned char>(text[--i]);
-    ++back;
-    if (byte < 0x80) return text.size();
-    if (byte >= 0xC0) {
-      const std::size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
-      return back >= length ? text.size() : i;
-    }
-  }
-  return text.size();
-}
-
 // Decodes what has been made so far and prints what is new and whole.
 class Printer {
  public:
@@ -37,13 +21,13 @@ class Printer {
     ids_.push_back(id);
     text_ = tokenizer_.decode(ids_);
     if (silent_) return;
-    // An unfinished character decodes to U+FFFD until its last byte is there.
+    // An unfinished character decodes to U+FFFD until its last byte is there;
+    // all else that is decoded is whole.
     std::string_view ready(text_);
-    if (ready.ends_with("\xEF\xBF\xBD")) ready.remove_suffix(3);
-    const std::size_t end = whole_characters(ready);
-    if (end > printed_) {
-      std::cout << ready.substr(printed_, end - printed_) << std::flush;
-      printed_ = end;
+    while (ready.ends_with("\xEF\xBF\xBD")) ready.remove_suffix(3);
+    if (ready.size() > printed_) {
+      std::cout << ready.substr(printed_) << std::flush;
+      printed_ = ready.size();
     }
   }
   void finish() {

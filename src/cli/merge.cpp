@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/merge.h"
 
-#include <fmt/format.h>
-
 #include "cli/command.h"
 #include "cli/merge_text.h"
 #include "cli/session.h"
@@ -39,17 +37,6 @@ class Merge : public Command {
 };
 
 }  // namespace
-
-std::string merge_table(const tune::MergeReport& report) {
-  Table table({"role", "change", "kept by the written type"});
-  for (const auto& [role, delta] : report.roles) {
-    table.add(
-        {role,
-         fmt::format("{:.4g}", delta.delta),
-         fmt::format("{:.2f} %", 100 * delta.kept_share())});
-  }
-  return table.text();
-}
 
 std::unique_ptr<Command> make_merge() { return std::make_unique<Merge>(); }
 
