@@ -86,16 +86,33 @@ std::string module_of(
   return name;
 }
 
-// What of a module's name is the same in all layers.
-std::string ending_of(const std::string& module, std::int64_t layer) {
-  return module.substr(fmt::format("model.layers.{}.", layer).size());
-}
+// What PEFT finds its places by: the ends of modules' and parameters' names.
+struct Places {
+  std::set<std::string> modules, parameters;
+
+  void add(const LowRankTarget& target, const std::string& module) {
+    if (target.of_experts()) {
+      parameters.insert(
+          target.upright() ? "mlp.experts.gate_up_proj"
+                           : "mlp.experts.down_proj");
+      return;
+    }
+    const std::string end =
+        module.substr(fmt::format("model.layers.{}.", target.layer).size());
+    // PEFT takes every module of the name gate_proj, up_proj or down_proj for
+    // an expert's from before experts were fused; a parameter it leaves alone.
+    if (end.starts_with("mlp.")) {
+      parameters.insert(end + ".weight");
+    } else {
+      modules.insert(end);
+    }
+  }
+};
 
 Json config_json(
     const model::ModelReader& base,
     const AdapterInfo& info,
-    const std::set<std::string>& modules,
-    bool experts) {
+    const Places& places) {
   Json json{
       {"peft_type", "LORA"},
       {"task_type", "CAUSAL_LM"},
@@ -110,10 +127,9 @@ Json config_json(
       {"use_dora", false},
       {"init_lora_weights", true},
       {"inference_mode", true},
-      {"target_modules", modules}};
-  if (experts) {
-    json["target_parameters"] = {
-        "mlp.experts.gate_up_proj", "mlp.experts.down_proj"};
+      {"target_modules", places.modules}};
+  if (!places.parameters.empty()) {
+    json["target_parameters"] = places.parameters;
   }
   return json;
 }
@@ -144,16 +160,11 @@ void write_peft_adapter(
       base.config());
   artifact::TensorFile file;
   file.metadata["format"] = "pt";
-  std::set<std::string> modules;
-  bool experts = false;
+  Places places;
   for (std::int64_t l = 0; l < base.config().num_layers(); ++l) {
     for (const LowRankPairs& pairs : delta.layer(l)) {
       const std::string module = module_of(pairs.target, base.config());
-      if (pairs.target.of_experts()) {
-        experts = true;
-      } else {
-        modules.insert(ending_of(module, l));
-      }
+      places.add(pairs.target, module);
       const Sides sides = sides_of(pairs);
       const std::string key = std::string(kPrefix) + module;
       file.tensors[key + ".lora_A.weight"] = sides.a.contiguous();
@@ -164,7 +175,7 @@ void write_peft_adapter(
   artifact::save_tensors(directory.path() / "adapter_model.safetensors", file);
   io::write_file(
       directory.path() / "adapter_config.json",
-      config_json(base, info, modules, experts).dump(2) + "\n");
+      config_json(base, info, places).dump(2) + "\n");
   directory.commit();
 }
 
