@@ -12,6 +12,7 @@
 #include "model/model_config.h"
 #include "model/moe_tap.h"
 #include "model/packed_tokens.h"
+#include "model/router_training.h"
 
 namespace fettle::model {
 
@@ -48,6 +49,8 @@ struct LayerContext {
   const RotaryTables& rotary;
   MoeTap* tap = nullptr;
   KvCache* cache = nullptr;  // only with one sequence and no gradient
+  const RouterTraining* router = nullptr;  // none: as in use
+  std::int64_t first_token = 0;            // of the micro-batch in its step
 };
 
 // x: [N, H] → [N, H]. With autograd recording, the result is differentiable in

@@ -21,17 +21,24 @@ void for_each_expert(
        ++e) {
     if (dispatch.count(e) > 0) order.push_back(e);
   }
-  const std::int64_t jobs = static_cast<std::int64_t>(order.size());
-  const int threads = at::get_num_threads();
-  if (!on_cpu || threads == 1 || jobs < 2 * threads) {
-    for (const std::int64_t e : order) job(e);
-    return;
-  }
   // Largest first, so that no thread is left alone with a large one at the end.
   std::stable_sort(
       order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
         return dispatch.count(a) > dispatch.count(b);
       });
+  run_side_by_side(order, on_cpu, job);
+}
+
+void run_side_by_side(
+    const std::vector<std::int64_t>& order,
+    bool on_cpu,
+    const std::function<void(std::int64_t)>& job) {
+  const std::int64_t jobs = std::ssize(order);
+  const int threads = at::get_num_threads();
+  if (!on_cpu || threads == 1 || jobs < 2 * threads) {
+    for (const std::int64_t e : order) job(e);
+    return;
+  }
   std::atomic<std::int64_t> next = 0;
   at::parallel_for(0, threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t worker = begin; worker < end; ++worker) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "model/dispatch.h"
 
@@ -15,6 +16,13 @@ namespace fettle::model {
 // passed on.
 void for_each_expert(
     const Dispatch& dispatch,
+    bool on_cpu,
+    const std::function<void(std::int64_t)>& job);
+
+// Calls job(e) for all of `order`, side by side or one after another.
+// Exceptions are passed on.
+void run_side_by_side(
+    const std::vector<std::int64_t>& order,
     bool on_cpu,
     const std::function<void(std::int64_t)>& job);
 

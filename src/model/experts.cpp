@@ -7,6 +7,7 @@
 
 #include "kernels/expert_rows.h"
 #include "kernels/swiglu.h"
+#include "model/dense_mixture.h"
 #include "model/dispatch.h"
 #include "model/expert_loop.h"
 
@@ -145,6 +146,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       const at::Tensor& gate_up,
       const at::Tensor& down,
       const std::optional<at::Tensor>& constant,
+      const std::optional<at::Tensor>& others,
       const c10::intrusive_ptr<Plan>& plan) {
     const variable_list bank{gate_up, down, constant.value_or(at::Tensor())};
     const std::int64_t experts =
@@ -157,6 +159,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       forward_expert(*plan, e, x, weights, bank, ys);
     });
     ctx->save_for_backward({x, weights, gate_up, down, bank[2]});
+    ctx->saved_data["others"] = others.has_value();
     ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
     return kernels::combine(ys, plan->dispatch.position, weights);
   }
@@ -187,6 +190,11 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     for_each_expert(plan->dispatch, dy.is_cpu(), [&](std::int64_t e) {
       backward_expert(*plan, e, dy, saved, out);
     });
+    at::Tensor d_others;
+    if (ctx->saved_data["others"].toBool()) {
+      d_others = output_products(
+          {plan->offsets, saved[2], saved[3], saved[4]}, saved[0], dy);
+    }
     const at::Tensor dx =
         kernels::gather_rows_backward(out.d_rows, plan->dispatch.position);
     return {
@@ -195,6 +203,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
         out.d_gate_up,
         out.d_down,
         out.d_constant,
+        d_others,
         at::Tensor()};
   }
 };
@@ -202,12 +211,10 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
 }  // namespace
 
 at::Tensor experts_forward(
-    const ExpertPass& pass,
-    const at::Tensor& x,
-    const at::Tensor& selected,
-    const at::Tensor& weights) {
+    const ExpertPass& pass, const at::Tensor& x, const Mixture& mixture) {
+  const at::Tensor& weights = mixture.weights;
   auto plan = c10::make_intrusive<Plan>();
-  plan->dispatch = dispatch(selected, pass.bank.size());
+  plan->dispatch = dispatch(mixture.selected, pass.bank.size());
   plan->offsets = pass.bank.offsets;
   plan->tap = pass.tap;
   plan->layer = pass.layer;
@@ -215,10 +222,17 @@ at::Tensor experts_forward(
       at::GradMode::is_enabled() &&
       (x.requires_grad() || weights.requires_grad() ||
        pass.bank.gate_up.requires_grad() || pass.bank.down.requires_grad());
-  std::optional<at::Tensor> constant;
-  if (pass.bank.constant.defined()) constant = pass.bank.constant;
+  const auto given = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::optional(tensor) : std::nullopt;
+  };
   return ExpertsFunction::apply(
-      x, weights, pass.bank.gate_up, pass.bank.down, constant, plan);
+      x,
+      weights,
+      pass.bank.gate_up,
+      pass.bank.down,
+      given(pass.bank.constant),
+      given(mixture.others),
+      plan);
 }
 
 }  // namespace fettle::model

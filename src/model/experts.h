@@ -10,7 +10,6 @@
 
 #include "model/layer_weights.h"
 #include "model/moe_tap.h"
-#include "model/router.h"
 
 namespace fettle::model {
 
@@ -20,11 +19,17 @@ struct ExpertPass {
   MoeTap* tap = nullptr;
 };
 
-// x: [N, H]; selected and weights of the routing: [N, K] → [N, H].
+struct Mixture {
+  const at::Tensor& selected;  // [N, K]
+  const at::Tensor& weights;   // [N, K]
+  // [N, E] or undefined: weights of experts that were not chosen. They add
+  // nothing, but have the gradient that they would have if they did, the
+  // experts' outputs being constants.
+  at::Tensor others = {};
+};
+
+// x: [N, H] → [N, H].
 at::Tensor experts_forward(
-    const ExpertPass& pass,
-    const at::Tensor& x,
-    const at::Tensor& selected,
-    const at::Tensor& weights);
+    const ExpertPass& pass, const at::Tensor& x, const Mixture& mixture);
 
 }  // namespace fettle::model

@@ -27,6 +27,17 @@ void tap_router_gradient(
   });
 }
 
+at::Tensor noise_of(const LayerContext& context, const at::Tensor& x) {
+  if (context.router == nullptr || context.router->noise == 0.0) return {};
+  return gumbel_noise(
+             *context.router,
+             context.layer,
+             context.first_token,
+             x.size(0),
+             context.config.layers[context.layer].num_experts())
+      .to(x.device());
+}
+
 }  // namespace
 
 at::Tensor moe_layer(
@@ -41,18 +52,23 @@ at::Tensor moe_layer(
       {weights.router,
        weights.router_correction,
        weights.router_bias,
-       weights.condensers});
+       weights.condensers,
+       noise_of(context, x)});
   if (context.tap != nullptr) {
     context.tap->on_routing(
         context.layer,
         {x, routing.logits, routing.probs, routing.selected, routing.weights});
     tap_router_gradient(context, x, routing.logits);
   }
+  at::Tensor others;
+  if (context.router != nullptr && context.router->dense_gradient &&
+      routing.probs.requires_grad()) {
+    others = weights_of_others(context.config.router, routing);
+  }
   const at::Tensor y = experts_forward(
       {context.layer, weights.experts, context.tap},
       x,
-      routing.selected,
-      routing.weights);
+      {routing.selected, routing.weights, others});
   return weights.shared.defined() ? y + shared_expert(weights, x) : y;
 }
 

@@ -69,6 +69,7 @@ Routing route(
   Routing routing;
   routing.logits = at::mm(x.to(at::kFloat), router.weight.t());
   if (router.bias.defined()) routing.logits = routing.logits + router.bias;
+  if (router.noise.defined()) routing.logits = routing.logits + router.noise;
   routing.probs = config.score == RouterScore::kSigmoid
                       ? routing.logits.sigmoid()
                       : routing.logits.softmax(-1);

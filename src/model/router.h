@@ -33,6 +33,7 @@ struct RouterTensors {
   const at::Tensor& correction;
   const at::Tensor& bias;
   const std::vector<std::int64_t>& condensers;  // ascending, at most K
+  at::Tensor noise = {};  // [N, E] fp32, added to the logits, or undefined
 };
 
 // x: [N, H]. Differentiable in x and weight through the chosen experts'

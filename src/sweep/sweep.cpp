@@ -40,7 +40,7 @@ Sweep::Sweep(
   for (const auto& batch : batches) {
     model::PackedTokens tokens = batch.to(model.options().device);
     const auto rotary = model::rotary_tables(model.config().rope, tokens);
-    batches_.push_back({std::move(tokens), rotary});
+    batches_.push_back({std::move(tokens), rotary, tokens_});
     tokens_ += batch.tokens();
   }
 }
@@ -51,7 +51,13 @@ at::Tensor Sweep::fetch(std::int64_t layer, std::int64_t m) const {
 
 model::LayerContext Sweep::context(std::int64_t layer, std::int64_t m) {
   return {
-      model_.config(), layer, batches_[m].tokens, batches_[m].rotary, &tap_};
+      .config = model_.config(),
+      .layer = layer,
+      .tokens = batches_[m].tokens,
+      .rotary = batches_[m].rotary,
+      .tap = &tap_,
+      .router = &options_.router,
+      .first_token = batches_[m].first_token};
 }
 
 at::Tensor Sweep::pass_layer(

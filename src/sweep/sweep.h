@@ -32,6 +32,7 @@ struct SweepOptions {
   // layers at once; for a set of tokens that is small beside the budget. An
   // observer may then set requires_grad on weights in the forward pass only.
   bool keep_graphs = false;
+  model::RouterTraining router = {};
 };
 
 class Sweep {
@@ -80,6 +81,7 @@ class Sweep {
   struct MicroBatch {
     model::PackedTokens tokens;
     model::RotaryTables rotary;
+    std::int64_t first_token = 0;
   };
 
   at::Tensor fetch(std::int64_t layer, std::int64_t micro_batch) const;

@@ -52,10 +52,11 @@ class MergeStatistics : public sweep::Observer {
     std::vector<at::Tensor> sums;
     for (std::int64_t e = 0; e < experts_->size(); ++e) {
       const at::Tensor chosen = at::full({rows, 1}, e, view.selected.options());
-      sums.push_back(model::experts_forward({l, *experts_}, view.x, chosen, one)
-                         .sum(0, false, at::kFloat)
-                         .to(at::kDouble)
-                         .cpu());
+      sums.push_back(
+          model::experts_forward({l, *experts_}, view.x, {chosen, one})
+              .sum(0, false, at::kFloat)
+              .to(at::kDouble)
+              .cpu());
     }
     Layer& layer = layers_[l];
     const at::Tensor all = at::stack(sums);

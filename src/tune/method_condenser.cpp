@@ -7,7 +7,8 @@ namespace fettle::tune {
 
 namespace {
 
-std::vector<model::Role> condenser_roles(const TuneOptions&) {
+std::vector<model::Role> condenser_roles(
+    const TuneOptions&, const model::ModelConfig&) {
   return {model::Role::kRouterBias};
 }
 

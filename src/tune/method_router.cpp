@@ -22,8 +22,7 @@ std::vector<model::Role> router_roles(
 Parts router_make(const PartInput& input) {
   const TuneOptions& options = input.options;
   // With nothing else to train there is nothing to wait for.
-  const bool alone =
-      methods_of(options).size() == 1 && options.method == kRouterMethod.name;
+  const bool alone = is_router(options.method);
   const std::int64_t frozen = alone ? 0 : options.router_warmup;
   Parts parts;
   parts.push_back(std::make_unique<WholeWeights>(
@@ -57,6 +56,19 @@ bool trains_router(const TuneOptions& options) {
   return std::ranges::any_of(methods_of(options), [](const auto& method) {
     return method == "usaf" || is_router(method);
   });
+}
+
+model::RouterTraining router_training(
+    const TuneOptions& options, std::int64_t step) {
+  model::RouterTraining training;
+  training.seed = options.seed;
+  training.step = static_cast<std::uint64_t>(step);
+  training.dense_gradient = options.router == "densemixer";
+  // As RigL's share: half a cosine down to 0.
+  if (options.router == "gumbel") {
+    training.noise = drop_share(options.gumbel_noise, step, options.steps);
+  }
+  return training;
 }
 
 const Method kRouterMethod{

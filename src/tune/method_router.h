@@ -2,6 +2,7 @@
 // The routers of all layers, alone or beside other methods.
 #pragma once
 
+#include "model/router_training.h"
 #include "tune/method.h"
 
 namespace fettle::tune {
@@ -12,5 +13,9 @@ extern const Method kRouterKdMethod;
 
 // Whether options.router and the methods chosen have the routers trained.
 bool trains_router(const TuneOptions& options);
+
+// How the routers behave in a step.
+model::RouterTraining router_training(
+    const TuneOptions& options, std::int64_t step);
 
 }  // namespace fettle::tune

@@ -36,6 +36,19 @@ void for_each_run_option(Options& o, Visit& visit) {
       OptionText{"eval_every", "Steps between evaluations; 0: the ends"},
       o.eval_every,
       at_least(0));
+  visit(
+      OptionText{
+          "patience",
+          "Evaluations without a lower held-out loss that end the run; 0: any"},
+      o.patience,
+      at_least(0));
+  visit(
+      OptionText{
+          "keep_best",
+          "Leave the adapter of the best evaluation, not of the last step; "
+          "auto: with --eval-data"},
+      o.keep_best,
+      one_of({"auto", "yes", "no"}));
 }
 
 template <typename Options, typename Visit>
@@ -68,10 +81,16 @@ void for_each_router_option(Options& o, Visit& visit) {
   visit(
       OptionText{
           "router",
-          "Routers: frozen, or trained by the chosen experts' gradient (topk); "
-          "auto: trained with usaf and router"},
+          "Routers: frozen, or trained by the gradient of the chosen experts "
+          "(topk), with falling noise on the choice (gumbel), or of all "
+          "experts "
+          "(densemixer); auto: topk with usaf and router"},
       o.router,
-      one_of({"auto", "frozen", "topk"}));
+      one_of({"auto", "frozen", "topk", "gumbel", "densemixer"}));
+  visit(
+      OptionText{"gumbel_noise", "With --router gumbel: its size at first"},
+      o.gumbel_noise,
+      at_least(0));
   visit(
       OptionText{"router_warmup", "Steps before the routers train"},
       o.router_warmup,

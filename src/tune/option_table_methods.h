@@ -20,7 +20,7 @@ void for_each_choice_option(Options& o, Visit& visit) {
       OptionText{
           "score_sequences",
           "Sequences that choose what is trained",
-          "usaf esft condenser"},
+          "usaf smt esft condenser"},
       o.score_sequences,
       at_least(1));
   visit(

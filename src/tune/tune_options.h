@@ -19,6 +19,8 @@ struct TuneOptions {
   std::int64_t seq_len = 2048;
   std::int64_t save_every = 50;
   std::int64_t eval_every = 50;
+  std::int64_t patience = 0;
+  std::string keep_best = "auto";
 
   double lr = 1e-4;
   std::int64_t warmup_steps = 10;
@@ -47,6 +49,7 @@ struct TuneOptions {
   std::string router = "auto";
   std::int64_t router_warmup = 20;
   double router_lr = 1e-5;
+  double gumbel_noise = 1.0;  // falls by a cosine to 0 at the last step
 
   double esft_share = 0.2;
   std::string esft_by = "token";
@@ -77,6 +80,10 @@ std::vector<std::string> methods_of(const TuneOptions& options);
 // seq_len.
 void check_options(
     const TuneOptions& options, const model::ModelConfig& config);
+
+// Throws UserError when an option needs held-out data and there is none, or
+// evaluations between the first step and the last.
+void check_evaluation(const TuneOptions& options, bool has_held_out);
 
 // All options but `resume`.
 Json to_json(const TuneOptions& options);

@@ -52,6 +52,8 @@ TEST_CASE("an impossible option is refused by name") {
        {"method", [](auto& o) { o.method = "usaf+smt"; }},
        {"router", [](auto& o) { o.router = "warm"; }},
        {"steps", [](auto& o) { o.steps = 0; }},
+       {"patience", [](auto& o) { o.patience = -1; }},
+       {"keep_best", [](auto& o) { o.keep_best = "maybe"; }},
        {"seq_len", [](auto& o) { o.seq_len = 1; }},
        {"seq_len", [](auto& o) { o.seq_len = 65; }},
        {"tokens_per_step", [](auto& o) { o.tokens_per_step = 15; }},

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole runs of tuning on a tiny model, and what they leave.
+#pragma once
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+#include "artifact/run_state.h"
+#include "artifact/tensor_file.h"
+#include "tiny_model.h"
+#include "tune/tune.h"
+
+namespace fettle::tune::testing {
+
+namespace fs = std::filesystem;
+
+inline TuneOptions small_options() {
+  TuneOptions options;
+  options.steps = 7;
+  options.tokens_per_step = 64;
+  options.seq_len = 16;
+  options.lr = 0.02;
+  options.warmup_steps = 2;
+  options.weight_decay = 0.01;
+  options.frac = 0.25;
+  options.score_sequences = 6;
+  options.reselect_every = 3;
+  options.router_warmup = 2;
+  options.router_lr = 0.01;
+  options.save_every = 2;
+  options.eval_every = 3;
+  return options;
+}
+
+// Asks for a stop once a number of steps were made.
+class StopAfter : public SilentReporter {
+ public:
+  explicit StopAfter(int steps) : left_(steps) {}
+  std::size_t begin(ProgressTask task) override {
+    ++ids_;
+    if (task.label == "tune") tune_ = ids_;
+    return ids_;
+  }
+  void advance(std::size_t id, std::uint64_t) override {
+    if (id == tune_ && --left_ == 0) flag.store(true);
+  }
+  std::atomic<bool> flag{false};
+
+ private:
+  int left_;
+  std::size_t ids_ = 0;
+  std::size_t tune_ = 0;
+};
+
+struct TuneRuns {
+  TemporaryFolder folder;
+  fs::path base = folder.path() / "base";
+  fs::path teacher;
+  int teachers_opened = 0;
+  std::vector<sweep::EvalSet> held_out{{"held", sequences(4, 16)}};
+
+  TuneRuns() { write_tiny_model(base); }
+
+  TuneResult run(
+      const fs::path& out,
+      const TuneOptions& options,
+      StopAfter& reporter,
+      std::uint64_t data_seed = 1) {
+    const auto model = open_model(base);
+    text::Mixture train = mixture(options.seq_len, data_seed);
+    TuneInput input{
+        .model = *model,
+        .train = train,
+        .held_out = held_out,
+        .out = out,
+        .micro_batch_tokens = 32,
+        .sweep = {},
+        .stop_requested = &reporter.flag};
+    if (!teacher.empty()) {
+      input.teacher_fingerprint = teacher.string();
+      input.open_teacher = [this] {
+        ++teachers_opened;
+        return Teacher{open_model(teacher), 48, {}};
+      };
+    }
+    return tune::tune(input, options, reporter);
+  }
+  TuneResult run(const fs::path& out, const TuneOptions& options) {
+    StopAfter never(-1);
+    return run(out, options, never);
+  }
+};
+
+inline artifact::TensorMap adapter_of(const fs::path& out) {
+  return artifact::load_tensors(out / "adapter.safetensors").tensors;
+}
+
+inline std::vector<Json> lines_of(const fs::path& path) {
+  std::ifstream file(path);
+  std::vector<Json> lines;
+  for (std::string line; std::getline(file, line);) {
+    lines.push_back(Json::parse(line));
+  }
+  return lines;
+}
+
+inline void check_equal(
+    const artifact::TensorMap& a, const artifact::TensorMap& b) {
+  REQUIRE(a.size() == b.size());
+  for (const auto& [name, tensor] : a) {
+    INFO(name);
+    CHECK(tensor.equal(b.at(name)));
+  }
+}
+
+}  // namespace fettle::tune::testing
