@@ -16,10 +16,26 @@ struct Heads {
   at::Tensor value;  // [N, kv_heads, Dv]
 };
 
-at::Tensor linear(
-    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return bias.defined() ? at::addmm(bias, x, weight.t())
-                        : at::mm(x, weight.t());
+const at::Tensor kNoBias;
+
+// x W^T + b, and what the tap wants to see of its way back.
+at::Tensor project(
+    const LayerContext& context,
+    Role role,
+    const at::Tensor& x,
+    const at::Tensor& weight,
+    const at::Tensor& bias = kNoBias) {
+  at::Tensor y =
+      bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+  if (context.tap != nullptr && context.tap->wants_projection_gradients() &&
+      y.requires_grad()) {
+    y.register_hook(
+        [tap = context.tap, layer = context.layer, role, seen = x.detach()](
+            const at::Tensor& dy) {
+          tap->on_projection_gradient(layer, role, seen, dy);
+        });
+  }
+  return y;
 }
 
 Heads gqa_heads(
@@ -27,9 +43,9 @@ Heads gqa_heads(
     const AttentionWeights& w,
     const at::Tensor& x) {
   const AttentionConfig& a = context.config.attention;
-  at::Tensor q = linear(x, w.q_proj, w.q_bias);
-  at::Tensor k = linear(x, w.k_proj, w.k_bias);
-  at::Tensor v = linear(x, w.v_proj, w.v_bias);
+  at::Tensor q = project(context, Role::kQProj, x, w.q_proj, w.q_bias);
+  at::Tensor k = project(context, Role::kKProj, x, w.k_proj, w.k_bias);
+  at::Tensor v = project(context, Role::kVProj, x, w.v_proj, w.v_bias);
   if (a.qk_norm == QkNorm::kFull) {
     q = rms_norm(q, w.q_norm, context.config.norm_eps);
     k = rms_norm(k, w.k_norm, context.config.norm_eps);
@@ -63,16 +79,20 @@ Heads mla_heads(
   const double eps = context.config.latent_norm_eps;
   const RopePairing pairing = context.config.rope.pairing;
   const std::int64_t tokens = x.size(0);
-  at::Tensor q =
-      w.q_proj.defined()
-          ? at::mm(x, w.q_proj.t())
-          : at::mm(
-                rms_norm(linear(x, w.q_a_proj, w.q_a_bias), w.q_a_norm, eps),
-                w.q_b_proj.t());
+  at::Tensor q;
+  if (w.q_proj.defined()) {
+    q = project(context, Role::kQProj, x, w.q_proj);
+  } else {
+    const at::Tensor narrow =
+        project(context, Role::kQAProj, x, w.q_a_proj, w.q_a_bias);
+    q = project(
+        context, Role::kQBProj, rms_norm(narrow, w.q_a_norm, eps), w.q_b_proj);
+  }
   q = apply_rotary(
       q.view({tokens, a.heads, a.head_dim}), context.rotary, pairing);
 
-  const at::Tensor compressed = linear(x, w.kv_a_proj, w.kv_a_bias);
+  const at::Tensor compressed =
+      project(context, Role::kKvAProj, x, w.kv_a_proj, w.kv_a_bias);
   const at::Tensor latent = rms_norm(
       compressed.narrow(1, 0, a.kv_lora_rank).contiguous(), w.kv_a_norm, eps);
   const at::Tensor key_rope = apply_rotary(
@@ -82,7 +102,7 @@ Heads mla_heads(
       context.rotary,
       pairing);
   const at::Tensor expanded =
-      at::mm(latent, w.kv_b_proj.t())
+      project(context, Role::kKvBProj, latent, w.kv_b_proj)
           .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});
   const at::Tensor key = at::cat(
       {expanded.narrow(2, 0, a.qk_nope_head_dim),
@@ -250,7 +270,7 @@ at::Tensor attention(
   const at::Tensor mixed = context.cache != nullptr
                                ? attend_cached(context, heads)
                                : attend_sequences(context, heads);
-  return linear(mixed, weights.o_proj, weights.o_bias);
+  return project(context, Role::kOProj, mixed, weights.o_proj, weights.o_bias);
 }
 
 }  // namespace fettle::model

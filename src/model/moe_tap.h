@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the inside of an MoE layer shows to those who score or train it. Taps
+// What the inside of a layer shows to those who score or train it. Taps
 // for different experts may be called at the same time from several threads;
 // calls for one expert of one layer come one at a time and in a fixed order.
 #pragma once
@@ -7,6 +7,8 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+
+#include "model/weight_table.h"
 
 namespace fettle::model {
 
@@ -44,9 +46,18 @@ class MoeTap {
   virtual ~MoeTap() = default;
   virtual bool wants_experts() const { return false; }
   virtual bool wants_expert_gradients() const { return false; }
+  // To be wanted on the way forward too, where the graph is made.
+  virtual bool wants_projection_gradients() const { return false; }
   virtual void on_routing(std::int64_t, const RoutingView&) {}
   virtual void on_expert(std::int64_t, const ExpertView&) {}
   virtual void on_expert_gradient(std::int64_t, const ExpertGradView&) {}
+  // A projection of the attention, y = x W^T: its input [n, in] and dL/dy [n,
+  // out], so that W's gradient is dy^T x.
+  virtual void on_projection_gradient(
+      std::int64_t /*layer*/,
+      Role,
+      const at::Tensor& /*x*/,
+      const at::Tensor& /*dy*/) {}
   // Gradient of the loss with respect to the sum over experts of weight times
   // output [N, H]; comes before the gradients of the experts, where wanted.
   virtual void on_output_gradient(std::int64_t, const at::Tensor&) {}

@@ -69,4 +69,20 @@ bool is_expert_role(Role role) {
          role == Role::kExpertDown;
 }
 
+bool is_attention_role(Role role) {
+  switch (role) {
+    case Role::kQProj:
+    case Role::kKProj:
+    case Role::kVProj:
+    case Role::kOProj:
+    case Role::kQAProj:
+    case Role::kQBProj:
+    case Role::kKvAProj:
+    case Role::kKvBProj:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace fettle::model

@@ -56,7 +56,8 @@ enum class Role {
 
 // Name of a role in messages and reports, e.g. "expert_down".
 std::string_view role_name(Role role);
-bool is_expert_role(Role role);  // one tensor per expert
+bool is_expert_role(Role role);     // one tensor per expert
+bool is_attention_role(Role role);  // a projection of the attention
 
 // One row of a family's table. `name` holds {l} for the layer and {e} for the
 // expert. `fused` names the stacked form of an expert role where the family has

@@ -8,10 +8,12 @@ void TapFanout::begin(Pass pass, std::span<Observer* const> observers) {
   observers_ = observers;
   wants_experts_ = false;
   wants_gradients_ = false;
+  wants_projections_ = false;
   for (const Observer* observer : observers_) {
     const bool forward = pass_ == Pass::kForward;
     wants_experts_ |= forward && observer->wants_experts();
     wants_gradients_ |= !forward && observer->wants_expert_gradients();
+    wants_projections_ |= observer->wants_projection_gradients();
   }
 }
 
@@ -40,6 +42,18 @@ void TapFanout::on_output_gradient(
   for (Observer* observer : observers_) {
     if (observer->wants_expert_gradients()) {
       observer->on_output_gradient(layer, d_output);
+    }
+  }
+}
+
+void TapFanout::on_projection_gradient(
+    std::int64_t layer,
+    model::Role role,
+    const at::Tensor& x,
+    const at::Tensor& dy) {
+  for (Observer* observer : observers_) {
+    if (observer->wants_projection_gradients()) {
+      observer->on_projection_gradient(layer, role, x, dy);
     }
   }
 }

@@ -17,12 +17,20 @@ class TapFanout : public model::MoeTap {
 
   bool wants_experts() const override { return wants_experts_; }
   bool wants_expert_gradients() const override { return wants_gradients_; }
+  bool wants_projection_gradients() const override {
+    return wants_projections_;
+  }
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
   void on_expert(std::int64_t layer, const model::ExpertView& view) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
   void on_output_gradient(
       std::int64_t layer, const at::Tensor& d_output) override;
+  void on_projection_gradient(
+      std::int64_t layer,
+      model::Role role,
+      const at::Tensor& x,
+      const at::Tensor& dy) override;
   void on_router_gradient(
       std::int64_t layer,
       const at::Tensor& x,
@@ -33,6 +41,7 @@ class TapFanout : public model::MoeTap {
   std::span<Observer* const> observers_;
   bool wants_experts_ = false;
   bool wants_gradients_ = false;
+  bool wants_projections_ = false;
 };
 
 }  // namespace fettle::sweep

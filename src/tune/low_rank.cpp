@@ -35,7 +35,8 @@ LowRank::LowRank(
     Layer& layer = layers_.emplace_back();
     std::vector<model::WeightId> matrices;
     for (auto& target : low_rank_targets(options.kinds, reader.config(), l)) {
-      if (!target.of_experts()) matrices.push_back({target.role, l});
+      const bool tapped = target.of_experts() || is_attention_role(target.role);
+      if (!tapped) matrices.push_back({target.role, l});
       const std::int64_t count = target.matrices();
       auto pairs =
           LowRankPairs::start(std::move(target), options.rank, options.seed);
@@ -121,6 +122,19 @@ void LowRank::on_expert_gradient(
     add_pair_gradient(
         target.pairs, e, factors, scale(), {like.left_of(e), like.right_of(e)});
     target.seen[static_cast<std::size_t>(e)] = 1;
+  }
+}
+
+void LowRank::on_projection_gradient(
+    std::int64_t layer,
+    model::Role role,
+    const at::Tensor& x,
+    const at::Tensor& dy) {
+  const at::NoGradGuard no_grad;
+  for (Trained& target : layers_[layer].targets) {
+    if (target.pairs.target.role != role) continue;
+    add_pair_gradient(target.pairs, 0, {dy, x}, scale(), target.gradient);
+    target.seen[0] = 1;
   }
 }
 

@@ -4,8 +4,8 @@
 //
 // The sum is formed once when a layer is loaded, so the model computes exactly
 // what the merged one will; that costs rank / n of an expert's products for its
-// n tokens of a step. An expert's gradient is formed from its activations by
-// way of the rank, never as a matrix of the weight's size.
+// n tokens of a step. The gradients of experts and of the attention are formed
+// from activations by way of the rank, never as a matrix of the weight's size.
 //
 // The base is not kept beside the sum: patch() puts the sum in the place of the
 // layer's tensor and leaves the stored one alone (CausalLm::set_patch), so that
@@ -66,6 +66,14 @@ class LowRank : public TrainablePart {
       model::LayerWeights& weights) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
+  bool wants_projection_gradients() const override {
+    return options_.kinds.attention;
+  }
+  void on_projection_gradient(
+      std::int64_t layer,
+      model::Role role,
+      const at::Tensor& x,
+      const at::Tensor& dy) override;
   void end_layer(
       sweep::Pass pass,
       std::int64_t layer,
@@ -84,7 +92,7 @@ class LowRank : public TrainablePart {
   };
   struct Layer {
     std::vector<Trained> targets;
-    WeightGradients matrices{{}};  // of the targets that are no experts'
+    WeightGradients matrices{{}};  // of shared and dense MLPs
   };
 
   void check_kinds(const model::ModelConfig& config) const;

@@ -46,7 +46,9 @@ void SparseBlocks::on_active_changed(std::int64_t layer) {
   for (std::size_t m = 0; m < places.parts.size(); ++m) {
     BlockLayout::Part& part = places.parts[m];
     const model::WeightId& id = layouts_[layer].matrices()[m].id;
-    if (part.ids.size(0) > 0 && !model::is_expert_role(id.role)) {
+    const bool tapped =
+        model::is_expert_role(id.role) || model::is_attention_role(id.role);
+    if (part.ids.size(0) > 0 && !tapped) {
       beside.push_back(id);
     }
     part.ids = part.ids.to(device());
@@ -131,27 +133,47 @@ void SparseBlocks::begin_layer(
   places_[layer].beside.begin_layer(pass, weights);
 }
 
+void SparseBlocks::add_product(
+    const model::WeightId& id,
+    const at::Tensor& left,
+    const at::Tensor& right) {
+  const BlockLayout& layout = layouts_[id.layer];
+  const std::int64_t place = layout.find(id);
+  if (place < 0) return;
+  const BlockLayout::Part& part = places_[id.layer].parts[place];
+  add_product_blocks_(
+      layout.matrices()[place].grid,
+      left,
+      right,
+      part.ids,
+      gradient_of(id.layer)[0].narrow(0, part.first, part.ids.size(0)));
+}
+
 void SparseBlocks::on_expert_gradient(
     std::int64_t layer, const model::ExpertGradView& view) {
   if (!trains(layer)) return;
   const at::NoGradGuard no_grad;
-  const BlockLayout& layout = layouts_[layer];
+  const std::int64_t e = view.expert;
   const std::int64_t width = view.h.size(1);
-  const auto add =
-      [&](model::Role role, const at::Tensor& left, const at::Tensor& right) {
-        const std::int64_t place = layout.find({role, layer, view.expert});
-        if (place < 0) return;
-        const BlockLayout::Part& part = places_[layer].parts[place];
-        add_product_blocks_(
-            layout.matrices()[place].grid,
-            left,
-            right,
-            part.ids,
-            gradient_of(layer)[0].narrow(0, part.first, part.ids.size(0)));
-      };
-  add(model::Role::kExpertGate, view.d_gate_up.narrow(1, 0, width), view.x);
-  add(model::Role::kExpertUp, view.d_gate_up.narrow(1, width, width), view.x);
-  add(model::Role::kExpertDown, view.dy, view.h);
+  add_product(
+      {model::Role::kExpertGate, layer, e},
+      view.d_gate_up.narrow(1, 0, width),
+      view.x);
+  add_product(
+      {model::Role::kExpertUp, layer, e},
+      view.d_gate_up.narrow(1, width, width),
+      view.x);
+  add_product({model::Role::kExpertDown, layer, e}, view.dy, view.h);
+}
+
+void SparseBlocks::on_projection_gradient(
+    std::int64_t layer,
+    model::Role role,
+    const at::Tensor& x,
+    const at::Tensor& dy) {
+  if (!trains(layer)) return;
+  const at::NoGradGuard no_grad;
+  add_product({role, layer}, dy, x);
 }
 
 void SparseBlocks::end_layer(

@@ -41,6 +41,12 @@ class SparseBlocks : public SparseUnits {
       model::LayerWeights& weights) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
+  bool wants_projection_gradients() const override { return true; }
+  void on_projection_gradient(
+      std::int64_t layer,
+      model::Role role,
+      const at::Tensor& x,
+      const at::Tensor& dy) override;
   void end_layer(
       sweep::Pass pass,
       std::int64_t layer,
@@ -60,9 +66,14 @@ class SparseBlocks : public SparseUnits {
   // Where the active blocks of a layer lie.
   struct Places {
     std::vector<BlockLayout::Part> parts;  // by matrix, ids on the device
-    WeightGradients beside{{}};            // of matrices outside the experts
+    WeightGradients beside{{}};            // of MLPs outside the experts
   };
   ProbeRequest request() const;
+  // Adds the active blocks of leftᵀ right to the gradient of weight `id`.
+  void add_product(
+      const model::WeightId& id,
+      const at::Tensor& left,
+      const at::Tensor& right);
 
   SparseBlocksOptions options_;
   std::vector<BlockLayout> layouts_;

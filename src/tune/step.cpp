@@ -147,7 +147,8 @@ void probe_gradient(
     const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer) {
   sweep::Sweep sweep(model, batches, sweep_options);
-  sweep.forward({}, {.keep_boundaries = true});
+  const std::array<sweep::Observer*, 1> observers{&observer};
+  sweep.forward(observers, {.keep_boundaries = true});
   if (!std::isfinite(sum(sweep.token_nll_with_gradient(1.0)))) {
     throw UserError(
         "tune",
@@ -157,7 +158,6 @@ void probe_gradient(
             locate_non_finite(model, batches, sweep_options) +
             "; evaluate the model first");
   }
-  const std::array<sweep::Observer*, 1> observers{&observer};
   sweep.backward(observers);
 }
 
