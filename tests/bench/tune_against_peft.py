@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times steps of `fettle tune --method lora` against transformers and PEFT on
-the same model, ids, batch, threads, rank and targets, in fp32 on the CPU, by
-processes in turns, and measures the peak memory of both from outside; prints
-JSON.
+"""Times steps of `fettle tune` against LoRA by transformers and PEFT on the same
+model, ids, batch and threads (with `--method lora`: rank and targets too), in
+fp32 on the CPU, by processes in turns, and measures the peak memory of both
+from outside; prints JSON.
 
-    python tests/bench/lora_against_peft.py MODEL [--sequences 8]
-        [--length 512] [--threads 2] [--steps 4] [--rounds 5] [--rank 16]
-        [--ram 2GiB]
+    python tests/bench/tune_against_peft.py MODEL [--method lora|usaf|router]
+        [--sequences 8] [--length 512] [--threads 2] [--steps 4] [--rounds 5]
+        [--rank 16] [--ram 2GiB]
+
+`router` has no gradient of a large weight: the plain backward sweep.
 
 A process' first step warms up and isn't counted. The first losses must agree.
 """
@@ -25,6 +27,15 @@ import build_folder
 
 LR = 1e-4
 ALPHA_PER_RANK = 2
+
+
+def method(options):
+    if options.method == "lora":
+        return ["--method", "lora", "--rank", options.rank,
+                "--lora-alpha", ALPHA_PER_RANK * options.rank]
+    if options.method == "usaf":
+        return ["--method", "usaf", "--frac", 0.05, "--router", "frozen"]
+    return ["--method", "router"]
 
 
 def document(options, vocab):
@@ -49,8 +60,7 @@ def fettle(options, ids, folder):
     out = folder / "tuned"
     command = [
         build_folder.find("fettle"), "tune", options.model, "--data", ids,
-        "--out", out, "--method", "lora", "--rank", options.rank,
-        "--lora-alpha", ALPHA_PER_RANK * options.rank, "--lr", LR,
+        "--out", out, *method(options), "--lr", LR,
         "--warmup-steps", 0, "--steps", options.steps, "--save-every", 0,
         "--eval-every", 0, "--seq-len", options.length, "--tokens-per-step",
         options.sequences * options.length, "--threads", options.threads,
@@ -134,7 +144,7 @@ def compare(options):
         return statistics.median(run["seconds"][1:])
 
     result = {
-        "model": config["model_type"], "tokens": tokens, "rank": options.rank,
+        "model": config["model_type"], "method": options.method, "tokens": tokens, "rank": options.rank,
         "threads": options.threads, "rounds": options.rounds,
         "trainable": rounds["eager"][0]["trainable"]}
     for side, runs in rounds.items():
@@ -153,6 +163,8 @@ def compare(options):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
+    parser.add_argument(
+        "--method", choices=["lora", "usaf", "router"], default="lora")
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
