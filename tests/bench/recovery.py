@@ -2,7 +2,7 @@
 """Measures what tuning gives back to a trimmed model, method by method: drives
 `fettle analyze`, `trim` and `tune` as a user would, all methods with the same
 data, tokens and number of steps, about as many trainable weights each, and the
-better of two learning rates.
+best of some learning rates.
 
     python tests/bench/recovery.py MODEL --name NAME --results FILE
         --train DOMAIN=JSONL ... --held DOMAIN=JSONL ...
@@ -22,7 +22,6 @@ import tempfile
 
 import trim_fidelity
 
-RATES = (5e-4, 2e-3)
 TEACHER = "the untrimmed model"
 # The rank gives lora as many weights as a share of 0.05 gives usaf.
 METHODS = {
@@ -140,7 +139,8 @@ class Bench:
             self.results.add(base)
         for keep in self.options.keeps:
             for method in self.options.methods:
-                first = [self.measure(keep, method, rate, 1) for rate in RATES]
+                first = [self.measure(keep, method, rate, 1)
+                         for rate in self.options.rates]
                 best = min(first, key=loss_of)["of"]["rate"]
                 for seed in range(2, self.options.seeds + 1):
                     self.measure(keep, method, best, seed)
@@ -162,6 +162,8 @@ def options():
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.25, 0.5])
     parser.add_argument("--methods", nargs="+", choices=METHODS,
                         default=list(METHODS))
+    parser.add_argument("--rates", type=float, nargs="+",
+                        default=[1e-4, 5e-4])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--tokens-per-step", type=int, default=2048)

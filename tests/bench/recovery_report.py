@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fills the tables of docs/recovery.md and draws its chart from what recovery.py
+measured.
+
+    python tests/bench/recovery_report.py RESULTS --document docs/recovery.md
+
+The document holds `<!-- table KEEP -->` .. `<!-- end -->` for each share kept;
+what stands between is replaced.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import statistics
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+matplotlib.rcParams.update({
+    "svg.hashsalt": "fettle", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False,
+    "figure.constrained_layout.use": True})
+
+
+def mean(losses):
+    return statistics.fmean(losses.values())
+
+
+class Study:
+    def __init__(self, lines):
+        self.base = next(line["held"] for line in lines if line["kind"] == "base")
+        self.runs = [line for line in lines if line["kind"] == "tune"]
+
+    def keeps(self):
+        return sorted({run["of"]["keep"] for run in self.runs})
+
+    def methods(self, keep):
+        """By method the runs of its better rate, first seed first."""
+        found = {}
+        for run in self.runs:
+            if run["of"]["keep"] == keep:
+                found.setdefault(run["of"]["method"], []).append(run)
+        for method, runs in found.items():
+            best = min((run for run in runs if run["of"]["seed"] == 1),
+                       key=lambda run: self.excess(run, self.last(run)))
+            found[method] = [run for run in runs
+                             if run["of"]["rate"] == best["of"]["rate"]]
+        return found
+
+    @staticmethod
+    def last(run):
+        return max(run["held"], key=int)
+
+    def excess(self, run, step):
+        """Of the mean loss over the untrimmed model's, in nats."""
+        return mean(run["held"][step]) - mean(self.base)
+
+
+def number(values, digits=4):
+    middle = f"{statistics.fmean(values):+.{digits}f}"
+    if len(values) < 2:
+        return middle
+    return f"{middle} ± {statistics.stdev(values):.{digits}f}"
+
+
+def table(study, keep):
+    domains = list(study.base)
+    names = [domain.removeprefix("held_") for domain in domains]
+    lines = ["| method | rate | trained | " + " | ".join(names)
+             + " | mean | CPU s | peak RAM |",
+             "|---" * (len(names) + 6) + "|"]
+    methods = study.methods(keep)
+    start = next(iter(methods.values()))[0]
+    lines.append(
+        "| not tuned | | | " + " | ".join(
+            f"{start['held']['0'][d] - study.base[d]:+.4f}" for d in domains)
+        + f" | {study.excess(start, '0'):+.4f} | | |")
+    order = sorted(methods.items(), key=lambda item: statistics.fmean(
+        study.excess(run, study.last(run)) for run in item[1]))
+    for method, runs in order:
+        cells = [f"{statistics.fmean(run['held'][study.last(run)][d] - study.base[d] for run in runs):+.4f}"
+                 for d in domains]
+        every = [study.excess(run, study.last(run)) for run in runs]
+        lines.append(
+            f"| {method} | {runs[0]['of']['rate']:g} | "
+            f"{runs[0]['trainable_weights']:,} | " + " | ".join(cells)
+            + f" | {number(every)} | "
+            f"{statistics.median(run['seconds']['cpu'] for run in runs):.0f} | "
+            f"{max(run['peak_ram_bytes'] for run in runs) / 2**20:.0f} MiB |")
+    return "\n".join(lines)
+
+
+def chart(study, file):
+    keeps = study.keeps()
+    figure, panels = plt.subplots(
+        1, len(keeps), figsize=(4.5 * len(keeps) + 1.5, 3.4), squeeze=False)
+    for panel, keep in zip(panels[0], keeps):
+        for place, (method, runs) in enumerate(study.methods(keep).items()):
+            steps = sorted(map(int, runs[0]["held"]))
+            panel.plot(
+                steps,
+                [statistics.fmean(study.excess(run, str(step)) for run in runs)
+                 for step in steps],
+                label=method, marker=".", color=f"C{place % 10}",
+                linestyle="-" if place < 10 else "--")
+        panel.set_title(f"{keep:.0%} of the expert weights kept")
+        panel.set_xlabel("step")
+    panels[0][0].set_ylabel("excess over the untrimmed, nats a token")
+    figure.legend(*panels[0][0].get_legend_handles_labels(),
+                  loc="outside right upper")
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("results", type=pathlib.Path)
+    parser.add_argument("--document", type=pathlib.Path, required=True)
+    options = parser.parse_args()
+    study = Study([json.loads(line) for line
+                   in options.results.read_text().splitlines()])
+    text = options.document.read_text()
+    for keep in study.keeps():
+        text = re.sub(
+            rf"(<!-- table {keep} -->\n).*?(<!-- end -->)",
+            lambda found: f"{found[1]}\n{table(study, keep)}\n\n{found[2]}",
+            text, flags=re.S)
+    options.document.write_text(text)
+    chart(study, options.document.with_name("recovery.svg"))
+
+
+if __name__ == "__main__":
+    main()
