@@ -11,6 +11,7 @@
 #include "cli/session.h"
 #include "cli/tune_flags.h"
 #include "core/error.h"
+#include "tune/best_evaluation.h"
 #include "tune/merge.h"
 #include "tune/method.h"
 #include "tune/method_lora.h"
@@ -31,6 +32,17 @@ std::string held_out_table(const tune::TuneResult& result) {
          fmt::format("{:.4f}", after.nll)});
   }
   return result.held_out_after.empty() ? "" : table.text();
+}
+
+std::string choice_text(const tune::TuneResult& result) {
+  if (result.best_step == 0) return "";
+  const bool worse = !result.held_out_before.empty() &&
+                     tune::mean_nll(result.held_out_after) >
+                         tune::mean_nll(result.held_out_before);
+  return fmt::format(
+      "the adapter is that of step {}, the best on held-out data{}\n",
+      result.best_step,
+      worse ? ", yet worse than before training" : "");
 }
 
 class Tune : public Command {
@@ -62,6 +74,7 @@ class Tune : public Command {
     auto reader = std::make_unique<model::ModelReader>(model_);
     tune::check_options(options_, reader->config());
     if (!peft_.empty()) tune::check_peft(options_, reader->config());
+    tune::check_evaluation(options_, !eval_data_.empty());
     check_teacher();
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto sample_options = session.sample_options(*reader);
@@ -145,10 +158,12 @@ class Tune : public Command {
       return made;
     }
     made.text = fmt::format(
-        "{} steps, {} weights trained, loss {:.4f}\n{}",
+        "{} steps{}, {} weights trained, loss {:.4f}\n{}{}",
         result.steps,
+        result.stopped_early ? " (stopped early)" : "",
         result.trainable_weights,
         result.loss,
+        choice_text(result),
         held_out_table(result));
     if (!merged_.empty()) {
       const model::ModelReader base(model_);

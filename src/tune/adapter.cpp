@@ -85,6 +85,12 @@ void save_adapter(
   io::write_file(folder / kInfo, json.dump(2) + "\n");
 }
 
+void set_measured(const std::filesystem::path& folder, const Json& measured) {
+  Json json = read_json(folder / kInfo, "adapter");
+  json["measured"] = measured;
+  io::write_file(folder / kInfo, json.dump(2) + "\n");
+}
+
 Adapter Adapter::load(
     const std::filesystem::path& folder, const model::ModelReader& base) {
   const Json json = read_json(folder / kInfo, "adapter");

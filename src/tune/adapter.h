@@ -33,6 +33,10 @@ void save_adapter(
     const std::vector<std::unique_ptr<TrainablePart>>& parts,
     const AdapterInfo& info);
 
+// Replaces what was measured in `folder`/adapter.json: for figures known only
+// after the adapter was written.
+void set_measured(const std::filesystem::path& folder, const Json& measured);
+
 class Adapter {
  public:
   // Throws UserError when the files are missing, damaged, of another format,

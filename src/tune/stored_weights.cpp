@@ -149,7 +149,6 @@ std::optional<std::string> StoredWeights::save_large(
     const std::filesystem::path& folder) const {
   const std::string file = options_.name + ".safetensors";
   store_->write_values(folder / file);
-  store_->remove();
   return file;
 }
 

@@ -50,6 +50,7 @@ class StoredWeights : public TrainablePart {
   void save_adapter(artifact::TensorMap& into) const override;
   std::optional<std::string> save_large(
       const std::filesystem::path& folder) const override;
+  void remove_files() override { store_->remove(); }
 
   bool wants_expert_gradients() const override { return true; }
   void begin_layer(

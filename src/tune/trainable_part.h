@@ -82,11 +82,12 @@ class TrainablePart : public sweep::Observer {
   // The values trained, as an adapter holds them (adapter.h).
   virtual void save_adapter(artifact::TensorMap& into) const = 0;
   // Values too many for memory, written to a file of the folder; its name.
-  // Called once, at the end.
   virtual std::optional<std::string> save_large(
       const std::filesystem::path& /*folder*/) const {
     return std::nullopt;
   }
+  // Removes what the part keeps in the output folder. Called once, at the end.
+  virtual void remove_files() {}
 };
 
 }  // namespace fettle::tune

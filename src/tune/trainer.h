@@ -11,6 +11,7 @@
 #include "artifact/run_state.h"
 #include "core/json.h"
 #include "io/atomic_directory.h"
+#include "tune/best_evaluation.h"
 #include "tune/metrics.h"
 #include "tune/step.h"
 #include "tune/teacher.h"
@@ -46,6 +47,9 @@ class Trainer {
   Probe probe(const char* label, ProbeSweep& sweep);
   std::vector<model::Sequence> draw(std::int64_t sequences);
   std::vector<sweep::EvalScore> evaluate();
+  // Takes an evaluation after `steps` steps, and ends the run where due.
+  void judge(std::int64_t steps, const std::vector<sweep::EvalScore>& losses);
+  void write_adapter(const std::filesystem::path& folder) const;
   void save(std::int64_t step);
   void make_step(std::int64_t step);
   [[noreturn]] void fail(std::int64_t step, const std::string& why);
@@ -62,6 +66,7 @@ class Trainer {
   std::int64_t micro_batch_tokens_;
   std::int64_t sequences_per_step_;
   TeacherFiles teacher_files_;
+  BestEvaluation best_;
   std::optional<MetricsFile> metrics_;
   Times times_;
   TuneResult result_;

@@ -9,6 +9,8 @@ Json TuneResult::to_json() const {
   return {
       {"steps", steps},
       {"stopped", stopped},
+      {"stopped_early", stopped_early},
+      {"best_step", best_step > 0 ? Json(best_step) : Json()},
       {"trainable_weights", trainable_weights},
       {"tokens", tokens},
       {"seconds", seconds},
@@ -30,6 +32,7 @@ Json to_json(const std::vector<sweep::EvalScore>& scores) {
 TuneResult tune(
     const TuneInput& input, const TuneOptions& options, Reporter& reporter) {
   check_options(options, input.model.config());
+  check_evaluation(options, !input.held_out.empty());
   Trainer trainer(input, options, reporter);
   return trainer.run();
 }

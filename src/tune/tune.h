@@ -44,12 +44,16 @@ struct TuneInput {
 struct TuneResult {
   std::int64_t steps = 0;  // done in all
   bool stopped = false;    // before the last step: OUT.partial/ can be resumed
+  bool stopped_early = false;  // patience ran out: the run is whole
+  // After which the adapter is; 0: the last, without a choice of the best.
+  std::int64_t best_step = 0;
   std::int64_t trainable_weights = 0;
   std::int64_t tokens = 0;                        // seen by this process
   double seconds = 0.0;                           // of this process
   double loss = 0.0;                              // of the last step
   std::vector<sweep::EvalScore> held_out_before;  // empty when resumed
-  std::vector<sweep::EvalScore> held_out_after;   // empty when stopped
+  // Of the adapter; empty when stopped.
+  std::vector<sweep::EvalScore> held_out_after;
 
   Json to_json() const;
 };

@@ -116,6 +116,17 @@ void check_options(
   if (neurons == 0) refuse("method", "a model with experts", "none");
 }
 
+void check_evaluation(const TuneOptions& options, bool has_held_out) {
+  if (!has_held_out) {
+    const char* expected = "held-out data to judge by (--eval-data)";
+    if (options.patience > 0) refuse("patience", expected, "none");
+    if (options.keep_best == "yes") refuse("keep_best", expected, "none");
+  }
+  if (options.patience > 0 && options.eval_every == 0) {
+    refuse("patience", "an eval_every of 1 or more", "0");
+  }
+}
+
 Json to_json(const TuneOptions& options) {
   Json json{{"seed", options.seed}};
   for_each_option(

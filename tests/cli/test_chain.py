@@ -271,3 +271,32 @@ def test_bad_recipe(fettle, tmp_path, text, word):
     done = fettle("run", recipe, "--quiet")
     assert done.status == 1 and word in done.err, done.err
     assert done.err.count("\n") == 1
+
+
+def test_tune_ends_early_with_its_best(fettle, tmp_path):
+    # The rate rises, from one that is too high already.
+    tune = ("tune", MODEL, "--data", TRAIN, "--steps", 6, "--seq-len", 256,
+            "--tokens-per-step", 256, "--score-sequences", 4, "--lr", 0.05,
+            "--warmup-steps", 6, "--router", "frozen", "--quiet")
+    judged = ("--eval-data", HELD, "--eval-every", 1, "--patience", 2)
+    out = tmp_path / "tuned"
+    done = fettle(*tune, *judged, "--out", out, "--json", "-")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert result["stopped_early"] and not result["stopped"]
+    assert result["steps"] == result["best_step"] + 2 < 6
+    lines = [json.loads(line)
+             for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["eval"][str(HELD)]["nll"] for line in lines[1:]]
+    assert losses.index(min(losses)) + 1 == result["best_step"]
+    assert result["held_out_after"][str(HELD)]["nll"] == min(losses)
+    # What merges is the best step's model.
+    merged = tmp_path / "merged"
+    done = fettle("merge", MODEL, "--adapter", out, "--out", merged, "--quiet")
+    assert done.status == 0, done.err
+    found = evaluated(fettle, merged)["files"][0]["nll"]
+    assert abs(found - min(losses)) < 1e-4
+    for wrong in (("--patience", 2), ("--keep-best", "yes")):
+        done = fettle(*tune, *wrong, "--out", tmp_path / "none")
+        assert done.status == 1 and "--eval-data" in done.err
+        assert not (tmp_path / "none.partial").exists()

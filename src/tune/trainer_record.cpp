@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is written of a step: its line of metrics, and evaluations.
+#include <fmt/format.h>
+
+#include "tune/adapter.h"
+#include "tune/stopwatch.h"
+#include "tune/trainer.h"
+
+namespace fettle::tune {
+
+std::vector<sweep::EvalScore> Trainer::evaluate() {
+  const Stopwatch watch;
+  auto scores = sweep::evaluate(
+                    input_.model,
+                    nullptr,
+                    input_.held_out,
+                    {.micro_batch_tokens = micro_batch_tokens_,
+                     .chunk_tokens = options_.tokens_per_step,
+                     .sweep = input_.sweep},
+                    reporter_)
+                    .sets;
+  for (const sweep::EvalScore& score : scores) {
+    reporter_.note(fmt::format(
+        "{}: {:.4f} nats over {} tokens", score.name, score.nll, score.tokens));
+  }
+  times_.eval = watch.seconds();
+  return scores;
+}
+
+void Trainer::judge(
+    std::int64_t steps, const std::vector<sweep::EvalScore>& losses) {
+  best_.take(steps, losses, [&](const std::filesystem::path& folder) {
+    write_adapter(folder);
+  });
+  result_.held_out_after = losses;
+  if (!best_.exhausted() || steps == options_.steps) return;
+  reporter_.note(fmt::format(
+      "no better evaluation in {} after step {}: the run ends here",
+      best_.waited(),
+      best_.step()));
+}
+
+void Trainer::record(std::int64_t step, const StepResult& result) {
+  const bool last = step + 1 == options_.steps;
+  const bool eval_due = last || (options_.eval_every > 0 &&
+                                 (step + 1) % options_.eval_every == 0);
+  std::vector<sweep::EvalScore> losses;
+  if (eval_due && !input_.held_out.empty()) losses = evaluate();
+  if (!losses.empty()) judge(step + 1, losses);
+  const auto tokens = sequences_per_step_ * options_.seq_len;
+  const double sweeps =
+      result.forward_seconds + result.backward_seconds + result.update_seconds;
+  Json rates = Json::object();
+  for (const auto& part : parts_) {
+    rates[std::string(part->name())] = part->learning_rate(step);
+  }
+  Json line{
+      {"step", step + 1},
+      {"loss", result.loss},
+      {"lr", std::move(rates)},
+      {"grad_norm", result.grad_norm},
+      {"tokens", tokens},
+      {"loss_tokens", result.loss_tokens},
+      {"tokens_per_second", static_cast<double>(tokens) / sweeps},
+      {"seconds",
+       {{"prepare", times_.prepare},
+        {"forward", result.forward_seconds},
+        {"backward", result.backward_seconds},
+        {"update", result.update_seconds},
+        {"eval", times_.eval}}}};
+  if (input_.open_teacher) {
+    line["nll"] = result.nll;
+    line["kl"] = result.kl;
+  }
+  if (!losses.empty()) {
+    line["eval"] = tune::to_json(losses);
+    line["best_step"] = best_.step();
+  }
+  metrics_->append(line);
+}
+
+}  // namespace fettle::tune
