@@ -113,10 +113,15 @@ void Condenser::choose(const PrepareInput& input) {
 
 std::int64_t Condenser::trainable_weights() const {
   std::int64_t total = 0;
-  for (const Layer& layer : layers_) {
-    if (layer.bias.defined()) total += layer.bias.numel();
+  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
+    total += trained_weights(l);
   }
   return total;
+}
+
+std::int64_t Condenser::trained_weights(std::int64_t layer) const {
+  const at::Tensor& bias = layers_[layer].bias;
+  return bias.defined() ? bias.numel() : 0;
 }
 
 void Condenser::patch(std::int64_t layer, model::LayerWeights& weights) const {

@@ -85,8 +85,16 @@ bool LowRank::trains(std::int64_t layer) const {
 
 std::int64_t LowRank::trainable_weights() const {
   std::int64_t total = 0;
-  for (const Layer& layer : layers_) {
-    for (const Trained& target : layer.targets) total += target.pairs.weights();
+  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
+    total += trained_weights(l);
+  }
+  return total;
+}
+
+std::int64_t LowRank::trained_weights(std::int64_t layer) const {
+  std::int64_t total = 0;
+  for (const Trained& target : layers_[layer].targets) {
+    total += target.pairs.weights();
   }
   return total;
 }

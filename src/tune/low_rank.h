@@ -48,6 +48,7 @@ class LowRank : public TrainablePart {
   void prepare(const PrepareInput&) override {}
   bool trains(std::int64_t layer) const override;
   std::int64_t trainable_weights() const override;
+  std::int64_t trained_weights(std::int64_t layer) const override;
   // Once a loaded layer: what is there is taken for the base.
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t layer) const override;

@@ -27,6 +27,23 @@ std::string kept_lines(
 
 }  // namespace
 
+std::vector<Json> read_metrics(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::vector<Json> lines;
+  for (std::string line; std::getline(file, line);) {
+    Json json = Json::parse(line, nullptr, false);
+    if (!json.is_object()) {
+      throw UserError(
+          "tune",
+          path.string(),
+          "expected a JSON object in each line, found something else; the "
+          "file is damaged");
+    }
+    lines.push_back(std::move(json));
+  }
+  return lines;
+}
+
 MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step)
     : path_(std::move(path)) {
   io::write_file(path_, last_step < 0 ? "" : kept_lines(path_, last_step));

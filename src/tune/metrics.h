@@ -6,10 +6,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include "core/json.h"
 
 namespace fettle::tune {
+
+// The lines of a file, in order. Throws UserError when one is no JSON object.
+std::vector<Json> read_metrics(const std::filesystem::path& path);
 
 class MetricsFile {
  public:

@@ -56,17 +56,14 @@ void SparseBlocks::on_active_changed(std::int64_t layer) {
   places.beside = WeightGradients(std::move(beside));
 }
 
-std::int64_t SparseBlocks::trainable_weights() const {
+std::int64_t SparseBlocks::trained_weights(std::int64_t layer) const {
   std::int64_t total = 0;
-  for (std::int64_t l = 0; l < num_layers(); ++l) {
-    const auto parts = layouts_[l].split(active(l));
-    for (std::size_t m = 0; m < parts.size(); ++m) {
-      const BlockGrid& grid = layouts_[l].matrices()[m].grid;
-      // What reaches over an edge is no weight.
-      const at::Tensor ones = at::ones({1, 1}).expand({grid.rows, grid.cols});
-      total +=
-          gather_blocks(grid, ones, parts[m].ids).sum().item<std::int64_t>();
-    }
+  const auto parts = layouts_[layer].split(active(layer));
+  for (std::size_t m = 0; m < parts.size(); ++m) {
+    const BlockGrid& grid = layouts_[layer].matrices()[m].grid;
+    // What reaches over an edge is no weight.
+    const at::Tensor ones = at::ones({1, 1}).expand({grid.rows, grid.cols});
+    total += gather_blocks(grid, ones, parts[m].ids).sum().item<std::int64_t>();
   }
   return total;
 }

@@ -31,7 +31,7 @@ class SparseBlocks : public SparseUnits {
       const SparseBlocksOptions& options);
 
   std::string_view name() const override { return options_.name; }
-  std::int64_t trainable_weights() const override;
+  std::int64_t trained_weights(std::int64_t layer) const override;
   void save_adapter(artifact::TensorMap& into) const override;
 
   bool wants_expert_gradients() const override { return true; }

@@ -48,8 +48,12 @@ bool SparseUnits::trains(std::int64_t layer) const {
 
 std::int64_t SparseUnits::trainable_weights() const {
   std::int64_t total = 0;
-  for (const Layer& layer : layers_) total += layer.active.values.numel();
+  for (std::int64_t l = 0; l < num_layers(); ++l) total += trained_weights(l);
   return total;
+}
+
+std::int64_t SparseUnits::trained_weights(std::int64_t layer) const {
+  return layers_[layer].active.values.numel();
 }
 
 void SparseUnits::patch(

@@ -113,7 +113,9 @@ StepResult run_step(const StepInput& input) {
   }
   sweep::Sweep sweep(input.model, input.batches, input.sweep_options);
   const std::vector<sweep::Observer*> observers = observers_of(input.parts);
-  sweep.forward(observers, {.keep_boundaries = true});
+  std::vector<sweep::Observer*> forward_observers = observers;
+  if (input.watcher != nullptr) forward_observers.push_back(input.watcher);
+  sweep.forward(forward_observers, {.keep_boundaries = true});
   finish_forward(input, sweep, result);
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {

@@ -25,6 +25,8 @@ struct StepInput {
   // Of the step's tokens, one after another; null: the data alone teaches.
   const sweep::TeacherRows* teacher = nullptr;
   double kd_weight = 1.0;  // of the teacher's loss; the data's has the rest
+  // Watches the forward pass beside the parts; null: nobody.
+  sweep::Observer* watcher = nullptr;
 };
 
 struct StepResult {

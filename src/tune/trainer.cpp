@@ -129,6 +129,8 @@ void Trainer::make_step(std::int64_t step) {
   if (input_.open_teacher) rows = teacher_files_.read(step);
   sweep::SweepOptions sweep_options = input_.sweep;
   sweep_options.router = router_training(options_, step);
+  std::optional<ChoiceCounts> choices;
+  if (evaluates(step)) choices.emplace(input_.model.config().num_layers());
   const StepResult result = run_step(
       {.model = input_.model,
        .parts = parts_,
@@ -137,7 +139,8 @@ void Trainer::make_step(std::int64_t step) {
        .step = step,
        .clip_norm = options_.clip_norm,
        .teacher = rows ? &*rows : nullptr,
-       .kd_weight = options_.kd_weight});
+       .kd_weight = options_.kd_weight,
+       .watcher = choices ? &*choices : nullptr});
   if (!result.failure.empty()) {
     input_.train.restore(cursor);
     const bool half_done = std::ranges::any_of(
@@ -149,7 +152,7 @@ void Trainer::make_step(std::int64_t step) {
   result_.loss = result.loss;
   result_.tokens += sequences_per_step_ * options_.seq_len;
   result_.seconds += watch.seconds();
-  record(step, result);
+  record(step, result, choices ? &*choices : nullptr);
 }
 
 bool Trainer::stop_requested() const {
@@ -222,6 +225,7 @@ void Trainer::finish() {
   } else {
     write_adapter(directory_.path());
   }
+  report();
   for (const auto& part : parts_) part->remove_files();
   teacher_files_.remove();
   directory_.commit();

@@ -12,6 +12,7 @@
 #include "core/json.h"
 #include "io/atomic_directory.h"
 #include "tune/best_evaluation.h"
+#include "tune/choice_counts.h"
 #include "tune/metrics.h"
 #include "tune/step.h"
 #include "tune/teacher.h"
@@ -54,7 +55,11 @@ class Trainer {
   void make_step(std::int64_t step);
   [[noreturn]] void fail(std::int64_t step, const std::string& why);
   bool stop_requested() const;
-  void record(std::int64_t step, const StepResult& result);
+  // Whether held-out loss is due after a step.
+  bool evaluates(std::int64_t step) const;
+  void record(
+      std::int64_t step, const StepResult& result, const ChoiceCounts* choices);
+  void report() const;
   void finish();
 
   const TuneInput& input_;

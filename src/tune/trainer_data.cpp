@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a step is made from: its tokens, the teacher's files, and the probes of
 // parts that choose.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "core/error.h"

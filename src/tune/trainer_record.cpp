@@ -3,10 +3,22 @@
 #include <fmt/format.h>
 
 #include "tune/adapter.h"
+#include "tune/report.h"
 #include "tune/stopwatch.h"
 #include "tune/trainer.h"
 
 namespace fettle::tune {
+
+namespace {
+
+// The name of the model's folder.
+std::string title_of(const model::ModelReader& reader) {
+  const std::filesystem::path path =
+      std::filesystem::absolute(reader.folder()).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+}  // namespace
 
 std::vector<sweep::EvalScore> Trainer::evaluate() {
   const Stopwatch watch;
@@ -40,12 +52,15 @@ void Trainer::judge(
       best_.step()));
 }
 
-void Trainer::record(std::int64_t step, const StepResult& result) {
-  const bool last = step + 1 == options_.steps;
-  const bool eval_due = last || (options_.eval_every > 0 &&
-                                 (step + 1) % options_.eval_every == 0);
+bool Trainer::evaluates(std::int64_t step) const {
+  return step + 1 == options_.steps ||
+         (options_.eval_every > 0 && (step + 1) % options_.eval_every == 0);
+}
+
+void Trainer::record(
+    std::int64_t step, const StepResult& result, const ChoiceCounts* choices) {
   std::vector<sweep::EvalScore> losses;
-  if (eval_due && !input_.held_out.empty()) losses = evaluate();
+  if (evaluates(step) && !input_.held_out.empty()) losses = evaluate();
   if (!losses.empty()) judge(step + 1, losses);
   const auto tokens = sequences_per_step_ * options_.seq_len;
   const double sweeps =
@@ -76,7 +91,20 @@ void Trainer::record(std::int64_t step, const StepResult& result) {
     line["eval"] = tune::to_json(losses);
     line["best_step"] = best_.step();
   }
+  if (choices != nullptr) line["choices"] = choices->to_json();
   metrics_->append(line);
+}
+
+void Trainer::report() const {
+  const auto layers = input_.model.config().num_layers();
+  const std::filesystem::path& folder = directory_.path();
+  write_report(
+      folder / "report.html",
+      {.title = title_of(input_.model.reader()),
+       .options = options_,
+       .result = result_,
+       .metrics = read_metrics(folder / "metrics.jsonl"),
+       .trained = trained_by_layer(parts_, layers)});
 }
 
 }  // namespace fettle::tune

@@ -61,7 +61,8 @@ struct TuneResult {
 // {"name": {"nll": ..., "tokens": ...}, ...}
 Json to_json(const std::vector<sweep::EvalScore>& scores);
 
-// Writes OUT/adapter.safetensors, OUT/adapter.json and OUT/metrics.jsonl.
+// Writes OUT/adapter.safetensors, OUT/adapter.json, OUT/metrics.jsonl and
+// OUT/report.html.
 // Throws UserError on an impossible option, a model that nothing can be tuned
 // in, a resume with another model, data or option, or a loss that is not finite
 // (the state is saved and step and layer are named).

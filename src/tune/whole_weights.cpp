@@ -66,8 +66,16 @@ bool WholeWeights::trains(std::int64_t layer) const {
 
 std::int64_t WholeWeights::trainable_weights() const {
   std::int64_t total = 0;
-  for (const Layer& layer : layers_) {
-    for (const Master& master : layer.masters) total += master.value.numel();
+  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
+    total += trained_weights(l);
+  }
+  return total;
+}
+
+std::int64_t WholeWeights::trained_weights(std::int64_t layer) const {
+  std::int64_t total = 0;
+  for (const Master& master : layers_[layer].masters) {
+    total += master.value.numel();
   }
   return total;
 }

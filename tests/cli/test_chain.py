@@ -290,6 +290,8 @@ def test_tune_ends_early_with_its_best(fettle, tmp_path):
     losses = [line["eval"][str(HELD)]["nll"] for line in lines[1:]]
     assert losses.index(min(losses)) + 1 == result["best_step"]
     assert result["held_out_after"][str(HELD)]["nll"] == min(losses)
+    page = (out / "report.html").read_text()
+    assert page.count("<canvas") == 8 and 'src="' not in page
     # What merges is the best step's model.
     merged = tmp_path / "merged"
     done = fettle("merge", MODEL, "--adapter", out, "--out", merged, "--quiet")
