@@ -42,6 +42,14 @@ template <typename Options, typename Visit>
 void for_each_block_option(Options& o, Visit& visit) {
   visit(
       OptionText{
+          "rest_below",
+          "An expert with less than this part of its layer's mean of mixing "
+          "weights in a step is not updated; 0: each is",
+          "usaf smt"},
+      o.rest_below,
+      at_least(0));
+  visit(
+      OptionText{
           "unit",
           "Train whole neurons, blocks of --block, or single weights",
           "usaf"},

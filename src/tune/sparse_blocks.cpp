@@ -68,6 +68,17 @@ std::int64_t SparseBlocks::trained_weights(std::int64_t layer) const {
   return total;
 }
 
+std::vector<SparseUnits::ExpertRun> SparseBlocks::expert_runs(
+    std::int64_t layer) const {
+  std::vector<ExpertRun> runs;
+  const auto& parts = places_[layer].parts;
+  for (std::size_t m = 0; m < parts.size(); ++m) {
+    const model::WeightId& id = layouts_[layer].matrices()[m].id;
+    runs.push_back({id.expert, parts[m].first, parts[m].ids.size(0)});
+  }
+  return runs;
+}
+
 ProbeRequest SparseBlocks::request() const {
   return {
       .sequences = options().score_sequences,

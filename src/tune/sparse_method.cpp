@@ -21,6 +21,7 @@ SparseOptions sparse_options(const TuneOptions& options) {
       .reselect_every = options.reselect_every,
       .drop_fraction = options.drop_fraction,
       .drop_by = options.drop_by == "moment" ? DropBy::kMoment : DropBy::kDelta,
+      .rest_below = options.rest_below,
       .schedule = schedule_of(options),
       .adamw = adamw_options(options)};
 }

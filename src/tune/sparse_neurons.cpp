@@ -50,6 +50,17 @@ void SparseNeurons::on_active_changed(std::int64_t layer) {
   places.columns = columns.to(device());
 }
 
+std::vector<SparseUnits::ExpertRun> SparseNeurons::expert_runs(
+    std::int64_t layer) const {
+  const auto& ranges = places_[layer].ranges;
+  std::vector<ExpertRun> runs;
+  for (std::size_t e = 0; e + 1 < ranges.size(); ++e) {
+    runs.push_back(
+        {static_cast<std::int64_t>(e), ranges[e], ranges[e + 1] - ranges[e]});
+  }
+  return runs;
+}
+
 UnitScores SparseNeurons::score(const PrepareInput& input) const {
   NeuronScorer scorer(reader().config(), device());
   input.gradient_probe(scorer, {options().score_sequences});

@@ -65,8 +65,26 @@ void SparseUnits::patch(
 
 void SparseUnits::begin_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
-  if (pass != sweep::Pass::kBackward || !trains(layer)) return;
-  layers_[layer].gradient = at::zeros_like(layers_[layer].active.values);
+  Layer& own = layers_[layer];
+  if (pass == sweep::Pass::kForward) {
+    own.mass.reset();
+  } else if (trains(layer)) {
+    own.gradient = at::zeros_like(own.active.values);
+  }
+}
+
+void SparseUnits::on_routing(
+    std::int64_t layer, const model::RoutingView& view) {
+  if (options_.rest_below <= 0.0 || !trains(layer)) return;
+  const at::NoGradGuard no_grad;
+  Layer& own = layers_[layer];
+  if (!own.mass.defined()) {
+    own.mass = at::zeros({view.logits.size(1)}, at::kDouble);
+  }
+  own.mass.index_add_(
+      0,
+      view.selected.flatten().cpu(),
+      view.weights.flatten().cpu().to(at::kDouble));
 }
 
 double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
@@ -75,16 +93,34 @@ double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
   return gradient.square().sum(at::kDouble).item<double>();
 }
 
+void SparseUnits::step(Layer& layer, double rate, const ExpertRun& run) {
+  const auto part = [&](const at::Tensor& tensor) {
+    return tensor.narrow(1, run.first, run.count);
+  };
+  at::Tensor values = part(layer.active.values);
+  AdamWState adam{
+      part(layer.adam.first),
+      part(layer.adam.second),
+      layer.adam.age.narrow(0, run.first, run.count)};
+  adamw_step(options_.adamw, rate, part(layer.gradient), values, adam);
+}
+
 void SparseUnits::update(std::int64_t layer, const UpdateInput& input) {
   Layer& own = layers_[layer];
   if (!own.gradient.defined()) return;
   if (input.gradient_scale != 1.0) own.gradient.mul_(input.gradient_scale);
-  adamw_step(
-      options_.adamw,
-      learning_rate(input.step),
-      own.gradient,
-      own.active.values,
-      own.adam);
+  const double rate = learning_rate(input.step);
+  if (!own.mass.defined()) {
+    step(own, rate, {.first = 0, .count = own.active.size()});
+  } else {
+    const double least = options_.rest_below * own.mass.mean().item<double>();
+    for (const ExpertRun& run : expert_runs(layer)) {
+      // What belongs to no expert never rests.
+      const bool works =
+          run.expert < 0 || own.mass[run.expert].item<double>() >= least;
+      if (works && run.count > 0) step(own, rate, run);
+    }
+  }
   own.gradient.reset();
 }
 

@@ -31,6 +31,9 @@ struct SparseOptions {
   std::int64_t reselect_every = 0;  // steps; 0: never
   double drop_fraction = 0.3;       // at first; see drop_share()
   DropBy drop_by = DropBy::kDelta;
+  // An expert whose share of the mixing weights in a step is below this part of
+  // its layer's mean rests: its units are not updated.
+  double rest_below = 0.0;
   Schedule schedule = {};
   AdamWOptions adamw = {};
 };
@@ -51,6 +54,7 @@ class SparseUnits : public TrainablePart {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override;
+  void on_routing(std::int64_t layer, const model::RoutingView& view) override;
 
   const at::Tensor& active(std::int64_t layer) const;    // [n] int64
   const at::Tensor& gradient(std::int64_t layer) const;  // [p, n, w]
@@ -72,6 +76,13 @@ class SparseUnits : public TrainablePart {
     UnitRows frozen;
     AdamWState adam;      // of the active values
     at::Tensor gradient;  // [p, n, w], or undefined outside a step
+    at::Tensor mass;      // [E] fp64: mixing weights of the step, if asked for
+  };
+  // Active units of one expert: [first, first + count) of the layer's.
+  struct ExpertRun {
+    std::int64_t expert = 0;
+    std::int64_t first = 0;
+    std::int64_t count = 0;
   };
 
   // `units` of each layer. Masters and moments are kept on `device`. The reader
@@ -93,6 +104,7 @@ class SparseUnits : public TrainablePart {
       model::LayerWeights& weights) const = 0;
   // The active units of `layer` are others than before.
   virtual void on_active_changed(std::int64_t /*layer*/) {}
+  virtual std::vector<ExpertRun> expert_runs(std::int64_t layer) const = 0;
   // The first choice of all.
   virtual UnitSets choose(const PrepareInput& input) const;
 
@@ -105,6 +117,7 @@ class SparseUnits : public TrainablePart {
 
  private:
   void set_rows(std::int64_t layer, UnitRows active, UnitRows frozen);
+  void step(Layer& layer, double rate, const ExpertRun& run);
   UnitSets exchange(const PrepareInput& input) const;
   UnitScores worth() const;
   bool is_due(std::int64_t step) const;

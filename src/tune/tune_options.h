@@ -38,6 +38,7 @@ struct TuneOptions {
   double drop_fraction = 0.3;  // of the first new choice; falls by a cosine
   std::string drop_by = "delta";
 
+  double rest_below = 0.0;
   std::string unit = "neuron";  // of usaf
   std::string block = "16x16";  // rows x columns
   double attention_frac = 0.05;

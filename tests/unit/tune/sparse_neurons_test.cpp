@@ -174,3 +174,29 @@ TEST_CASE_METHOD(Fixture, "the choice follows the scores of the probe") {
   CHECK(probes == 2);
   CHECK(part.active(1).size(0) + part.active(2).size(0) == 8);
 }
+
+TEST_CASE_METHOD(Fixture, "an expert that had little to do rests for a step") {
+  SparseNeurons part =
+      this->part({.rest_below = 0.5, .schedule = {0.1, 0, 10, 0.0}});
+  // Neurons 1, 7 and 11 of layer 1 are of experts 0, 2 and 3.
+  part.set_active(1, chosen_at({1, 7, 11}));
+  model::LayerWeights before = model->reader().read_layer(1, at::kFloat);
+  const at::Tensor none;
+  // Masses 1.5, 0, 0.2, 0.3: the mean is 0.5, and half of it 0.25.
+  const at::Tensor selected = at::tensor({0, 2, 0, 3}, at::kLong).view({2, 2});
+  const at::Tensor weights = at::tensor({0.8F, 0.2F, 0.7F, 0.3F}).view({2, 2});
+  const at::Tensor logits = at::zeros({2, 4});
+  part.begin_layer(sweep::Pass::kForward, 1, before);
+  part.on_routing(1, {none, logits, none, selected, weights});
+  const auto batches = sweep::micro_batches(sequences(4, 12), 30, kVocab);
+  run_backward(*model, batches, {&part});
+  part.update(1, {0, 1.0});
+  model::LayerWeights after = model->reader().read_layer(1, at::kFloat);
+  part.patch(1, after);
+  const at::Tensor moved =
+      (after.experts.down - before.experts.down).abs().amax(1).gt(0.0);
+  CHECK(moved[1].item<bool>());
+  CHECK_FALSE(moved[7].item<bool>());
+  CHECK(moved[11].item<bool>());
+  CHECK(moved.sum().item<std::int64_t>() == 2);
+}
