@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune_runs.h"
+#include "whole_runs.h"
 
 using namespace fettle;
 using namespace fettle::tune;
 using namespace fettle::tune::testing;
 using Catch::Contains;
 
-TEST_CASE_METHOD(TuneRuns, "routers learn to speak like a teacher") {
+TEST_CASE_METHOD(WholeRuns, "routers learn to speak like a teacher") {
   teacher = folder.path() / "teacher";
   write_tiny_model(teacher, 2);
   TuneOptions options = small_options();
@@ -36,10 +36,10 @@ TEST_CASE_METHOD(TuneRuns, "routers learn to speak like a teacher") {
   options.resume = true;
   run(out, options);
   CHECK(teachers_opened == 2);
-  check_equal(adapter_of(out), adapter_of(folder.path() / "whole"));
+  check_same(adapter_of(out), adapter_of(folder.path() / "whole"));
 }
 
-TEST_CASE_METHOD(TuneRuns, "the data and a teacher share the loss") {
+TEST_CASE_METHOD(WholeRuns, "the data and a teacher share the loss") {
   teacher = folder.path() / "teacher";
   write_tiny_model(teacher, 2);
   TuneOptions options = small_options();
@@ -53,7 +53,7 @@ TEST_CASE_METHOD(TuneRuns, "the data and a teacher share the loss") {
           0.75 * line["nll"].get<double>() + 0.25 * line["kl"].get<double>()));
 }
 
-TEST_CASE_METHOD(TuneRuns, "ESFT trains the experts that do the work") {
+TEST_CASE_METHOD(WholeRuns, "ESFT trains the experts that do the work") {
   TuneOptions options = small_options();
   options.method = "esft";
   options.frac = 0.05;
@@ -72,10 +72,10 @@ TEST_CASE_METHOD(TuneRuns, "ESFT trains the experts that do the work") {
   CHECK(run(out, options, reporter).stopped);
   options.resume = true;
   run(out, options);
-  check_equal(adapter_of(out), adapter);
+  check_same(adapter_of(out), adapter);
 }
 
-TEST_CASE_METHOD(TuneRuns, "all weights are trained from disk as from memory") {
+TEST_CASE_METHOD(WholeRuns, "all weights are trained from disk as from memory") {
   TuneOptions options = small_options();
   options.method = "full";
   options.frac = 0.05;
@@ -93,7 +93,7 @@ TEST_CASE_METHOD(TuneRuns, "all weights are trained from disk as from memory") {
       artifact::load_tensors(folder.path() / "disk/weights.safetensors")
           .tensors;
   CHECK(expected.size() > 40);
-  check_equal(found, expected);
+  check_same(found, expected);
   for (const auto& entry : fs::directory_iterator(folder.path() / "disk")) {
     CHECK_THAT(entry.path().filename().string(), !Contains("weights-"));
   }
@@ -106,12 +106,12 @@ TEST_CASE_METHOD(TuneRuns, "all weights are trained from disk as from memory") {
     CHECK(run(out, options, reporter).stopped);
     options.resume = true;
     run(out, options);
-    check_equal(
+    check_same(
         artifact::load_tensors(out / "weights.safetensors").tensors, expected);
   }
 }
 
-TEST_CASE_METHOD(TuneRuns, "a killed run finds the state on disk it saved") {
+TEST_CASE_METHOD(WholeRuns, "a killed run finds the state on disk it saved") {
   TuneOptions options = small_options();
   options.method = "full";
   options.frac = 0.05;
@@ -135,14 +135,14 @@ TEST_CASE_METHOD(TuneRuns, "a killed run finds the state on disk it saved") {
       partial / "state-00000004",
       fs::copy_options::recursive);
   run(out, options);
-  check_equal(
+  check_same(
       artifact::load_tensors(out / "weights.safetensors").tensors,
       artifact::load_tensors(folder.path() / "whole/weights.safetensors")
           .tensors);
 }
 
 TEST_CASE_METHOD(
-    TuneRuns, "routers trained otherwise resume in the same bits") {
+    WholeRuns, "routers trained otherwise resume in the same bits") {
   for (const std::string router : {"gumbel", "densemixer"}) {
     TuneOptions options = small_options();
     options.router = router;
@@ -153,7 +153,7 @@ TEST_CASE_METHOD(
     options.resume = true;
     run(out, options);
     const auto whole = adapter_of(folder.path() / router);
-    check_equal(adapter_of(out), whole);
+    check_same(adapter_of(out), whole);
     options.resume = false;
     options.router = "topk";
     run(folder.path() / (router + "-topk"), options);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/error.h"
-#include "tune_runs.h"
+#include "whole_runs.h"
 
 using namespace fettle;
 using namespace fettle::tune;
 using namespace fettle::tune::testing;
 using Catch::Contains;
 
-TEST_CASE_METHOD(TuneRuns, "tuning lowers the loss and records every step") {
+TEST_CASE_METHOD(WholeRuns, "tuning lowers the loss and records every step") {
   TuneOptions options = small_options();
   options.steps = 30;
   const fs::path out = folder.path() / "out";
@@ -34,14 +34,14 @@ TEST_CASE_METHOD(TuneRuns, "tuning lowers the loss and records every step") {
   }
 }
 
-TEST_CASE_METHOD(TuneRuns, "two runs give the same bits") {
+TEST_CASE_METHOD(WholeRuns, "two runs give the same bits") {
   run(folder.path() / "a", small_options());
   run(folder.path() / "b", small_options());
-  check_equal(adapter_of(folder.path() / "a"), adapter_of(folder.path() / "b"));
+  check_same(adapter_of(folder.path() / "a"), adapter_of(folder.path() / "b"));
 }
 
 TEST_CASE_METHOD(
-    TuneRuns, "a run resumed after any step ends in the same bits") {
+    WholeRuns, "a run resumed after any step ends in the same bits") {
   TuneOptions options = small_options();
   options.method = GENERATE("usaf", "usaf+condenser");
   if (options.method != "usaf") {
@@ -62,7 +62,7 @@ TEST_CASE_METHOD(
     options.resume = true;
     const TuneResult second = run(out, options);
     CHECK(second.steps == 7);
-    check_equal(adapter_of(out), whole);
+    check_same(adapter_of(out), whole);
     const auto resumed = lines_of(out / "metrics.jsonl");
     REQUIRE(resumed.size() == lines.size());
     for (std::size_t i = 1; i < lines.size(); ++i) {
@@ -72,7 +72,7 @@ TEST_CASE_METHOD(
   }
 }
 
-TEST_CASE_METHOD(TuneRuns, "a killed run resumes from its last saved state") {
+TEST_CASE_METHOD(WholeRuns, "a killed run resumes from its last saved state") {
   run(folder.path() / "whole", small_options());
   const fs::path out = folder.path() / "killed";
   TuneOptions options = small_options();
@@ -89,11 +89,11 @@ TEST_CASE_METHOD(TuneRuns, "a killed run resumes from its last saved state") {
       fs::copy_options::recursive);
   options.resume = true;
   run(out, options);
-  check_equal(adapter_of(out), adapter_of(folder.path() / "whole"));
+  check_same(adapter_of(out), adapter_of(folder.path() / "whole"));
   CHECK(lines_of(out / "metrics.jsonl").size() == 8);
 }
 
-TEST_CASE_METHOD(TuneRuns, "a resume with something else is refused by name") {
+TEST_CASE_METHOD(WholeRuns, "a resume with something else is refused by name") {
   const fs::path out = folder.path() / "out";
   TuneOptions options = small_options();
   StopAfter reporter(1);
@@ -131,14 +131,14 @@ TEST_CASE_METHOD(TuneRuns, "a resume with something else is refused by name") {
 }
 
 TEST_CASE_METHOD(
-    TuneRuns, "a resume without a state starts from the beginning") {
+    WholeRuns, "a resume without a state starts from the beginning") {
   TuneOptions options = small_options();
   options.resume = true;
   CHECK(run(folder.path() / "out", options).held_out_before.size() == 1);
 }
 
 TEST_CASE_METHOD(
-    TuneRuns, "a loss that is not finite stops with the state saved") {
+    WholeRuns, "a loss that is not finite stops with the state saved") {
   TuneOptions options = small_options();
   options.lr = 1e37;
   options.warmup_steps = 0;
@@ -155,7 +155,7 @@ TEST_CASE_METHOD(
 }
 
 TEST_CASE_METHOD(
-    TuneRuns, "a loss that is not finite is also met while choosing anew") {
+    WholeRuns, "a loss that is not finite is also met while choosing anew") {
   TuneOptions options = small_options();
   options.lr = 1e37;
   options.warmup_steps = 0;
@@ -169,7 +169,7 @@ TEST_CASE_METHOD(
           ->step == 1);
 }
 
-TEST_CASE_METHOD(TuneRuns, "the size of micro-batches changes only rounding") {
+TEST_CASE_METHOD(WholeRuns, "the size of micro-batches changes only rounding") {
   TuneOptions options = small_options();
   options.reselect_every = 0;
   run(folder.path() / "a", options);
@@ -196,7 +196,7 @@ TEST_CASE_METHOD(TuneRuns, "the size of micro-batches changes only rounding") {
 }
 
 TEST_CASE_METHOD(
-    TuneRuns, "a model that is on disk again each time gives the same") {
+    WholeRuns, "a model that is on disk again each time gives the same") {
   TuneOptions options = small_options();
   run(folder.path() / "a", options);
   model::CausalLm streamed(base, {});
@@ -211,15 +211,15 @@ TEST_CASE_METHOD(
        .sweep = {.activations = {.ram_bytes = 4096}}},
       options,
       reporter);
-  check_equal(adapter_of(folder.path() / "a"), adapter_of(folder.path() / "b"));
+  check_same(adapter_of(folder.path() / "a"), adapter_of(folder.path() / "b"));
 }
 
-TEST_CASE_METHOD(TuneRuns, "an output folder that exists is refused") {
+TEST_CASE_METHOD(WholeRuns, "an output folder that exists is refused") {
   fs::create_directories(folder.path() / "out");
   CHECK_THROWS_AS(run(folder.path() / "out", small_options()), UserError);
 }
 
-TEST_CASE_METHOD(TuneRuns, "a step without a token to train on is refused") {
+TEST_CASE_METHOD(WholeRuns, "a step without a token to train on is refused") {
   const auto model = open_model(base);
   // One label in a hundred steps' worth of tokens.
   text::Sample sparse = sample(6400, 1);

@@ -55,14 +55,14 @@ class StopAfter : public SilentReporter {
   std::size_t tune_ = 0;
 };
 
-struct TuneRuns {
+struct WholeRuns {
   TemporaryFolder folder;
   fs::path base = folder.path() / "base";
   fs::path teacher;
   int teachers_opened = 0;
   std::vector<sweep::EvalSet> held_out{{"held", sequences(4, 16)}};
 
-  TuneRuns() { write_tiny_model(base); }
+  WholeRuns() { write_tiny_model(base); }
 
   TuneResult run(
       const fs::path& out,
@@ -107,7 +107,7 @@ inline std::vector<Json> lines_of(const fs::path& path) {
   return lines;
 }
 
-inline void check_equal(
+inline void check_same(
     const artifact::TensorMap& a, const artifact::TensorMap& b) {
   REQUIRE(a.size() == b.size());
   for (const auto& [name, tensor] : a) {
