@@ -69,7 +69,8 @@ class Analysis {
       : model_(model),
         data_(data),
         options_(options),
-        scores_(model.config(), options.scores, options.seed),
+        scores_(
+            model.config(), options.scores, options.seed, options.keep_moments),
         cut_{
             .micro_batch_tokens = options.micro_batch_tokens,
             .batch_sequences =
@@ -113,8 +114,8 @@ class Analysis {
         "analyze",
         score,
         "expected all tokens in one chunk, found several: the score needs all "
-        "tokens of a layer at once; leave out --chunk-tokens (what RAM can't "
-        "hold then waits on disk), or the score");
+        "tokens of a layer at once; give --keep-moments, or leave out "
+        "--chunk-tokens (what RAM can't hold then waits on disk)");
   }
 
   void sweep_chunk(const CalibrationChunk& chunk) {
@@ -135,6 +136,7 @@ class Analysis {
     same.erase("model");  // its name; the fingerprint tells models apart
     same["scores"] = options_.scores;
     same["seed"] = options_.seed;
+    same["keep_moments"] = options_.keep_moments;
     same["batch_sequences"] = cut_.batch_sequences;
     same["chunk_tokens"] = options_.chunks_by_budget
                                ? Json("by budget")
@@ -166,12 +168,12 @@ class Analysis {
     if (!state) {
       const std::string_view score = scores_.needs_one_chunk();
       note(
-          score.empty()
-              ? "no saved state found; starting from the first chunk"
-              : fmt::format(
-                    "a run with score {} is one chunk and saves no state; "
-                    "starting at the beginning",
-                    score));
+          score.empty() ? "no saved state found; starting from the first chunk"
+                        : fmt::format(
+                              "a run with score {} and without --keep-moments "
+                              "is one chunk "
+                              "and saves no state; starting at the beginning",
+                              score));
       return 0;
     }
     artifact::check_same_run(state->identity, identity(), "analyze");
@@ -240,6 +242,20 @@ std::int64_t analyze_bytes(
     if (method.unit == Unit::kNeuron) bytes += 4 * neurons;
   }
   return bytes + analyze_layer_bytes(config, scores);
+}
+
+std::int64_t kept_moment_bytes(
+    const model::ModelConfig& config, const std::vector<std::string>& scores) {
+  std::int64_t pairs = 0;
+  for (const model::LayerConfig& layer : config.layers) {
+    for (const std::int64_t width : layer.expert_widths) {
+      pairs += width * width;
+    }
+  }
+  const bool kept = std::ranges::any_of(scores, [](const std::string& name) {
+    return find_score(name).needs_one_chunk;
+  });
+  return kept ? 16 * pairs : 0;  // two fp64 sums
 }
 
 std::int64_t analyze_layer_bytes(

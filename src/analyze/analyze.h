@@ -30,6 +30,9 @@ struct AnalyzeOptions {
   // chunk_tokens came from what the budget allows: a resumed run keeps to the
   // chunks it began with, whatever the budget now.
   bool chunks_by_budget = false;
+  // Keep what obs is made of, so that it merges and resumes as others do: see
+  // kept_moment_bytes.
+  bool keep_moments = false;
   // Of the random score.
   std::uint64_t seed = 0;
   // Where the sums are kept after each chunk but the last; empty: nowhere.
@@ -48,6 +51,11 @@ bool needs_one_chunk(const std::vector<std::string>& scores);
 
 // Bytes of RAM that the analysis keeps beside the sweep's own.
 std::int64_t analyze_bytes(
+    const model::ModelConfig& config, const std::vector<std::string>& scores);
+
+// And what obs' moments of all layers take, in RAM and in the scores' file,
+// when they are kept.
+std::int64_t kept_moment_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores);
 
 // Of these, the most that lie on the device while a layer is in use.

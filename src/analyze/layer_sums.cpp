@@ -12,6 +12,11 @@ namespace {
 std::vector<std::int64_t> slots(
     const std::vector<std::int64_t>& widths, Unit unit) {
   if (unit == Unit::kNeuron) return widths;
+  if (unit == Unit::kPair) {
+    std::vector<std::int64_t> pairs;
+    for (const std::int64_t width : widths) pairs.push_back(width * width);
+    return pairs;
+  }
   if (unit == Unit::kExpert) {
     return std::vector<std::int64_t>(widths.size(), 1);
   }
@@ -66,7 +71,9 @@ void LayerSums::reduce(at::Tensor into, const at::Tensor& values) const {
 
 void LayerSums::add(std::int64_t expert, const at::Tensor& values) {
   const std::vector<std::int64_t>& offsets = offsets_[layer_];
-  reduce(current_.slice(0, offsets[expert], offsets[expert + 1]), values);
+  reduce(
+      current_.slice(0, offsets[expert], offsets[expert + 1]),
+      values.to(current_.device()));
 }
 
 void LayerSums::add_all(const at::Tensor& values) { reduce(current_, values); }

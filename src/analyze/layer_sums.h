@@ -27,14 +27,14 @@ class LayerSums {
   // where the reduction is kMax. A dense layer has none.
   void begin(std::int64_t layer, at::Device device);
   void end(std::int64_t layer);
-  void add(std::int64_t expert, const at::Tensor& values);  // [I], or one value
+  void add(std::int64_t expert, const at::Tensor& values);  // [I], [I^2], or 1
   void add_all(const at::Tensor& values);  // [S], [E], or one value
 
   // Replaces a layer's values: what isn't summed, or was summed earlier.
   void set(std::int64_t layer, const at::Tensor& values);
   bool is_set(std::int64_t layer) const { return set_[layer]; }
 
-  // [S], [E] or [1] fp64 on the CPU.
+  // [S], [E], [1] or [P] fp64 on the CPU.
   artifact::Sum total(std::int64_t layer) const;
 
  private:

@@ -85,11 +85,11 @@ void check_layers(const MergeInput& first, const MergeInput& other) {
           first.name));
 }
 
-// Of all experts, in fp32.
+// Of all experts, two sums in fp64.
 std::int64_t moment_bytes(const ScoreFile& file) {
   std::int64_t bytes = 0;
   for (const LayerScores& layer : file.layers) {
-    for (const std::int64_t width : layer.widths) bytes += 4 * width * width;
+    for (const std::int64_t width : layer.widths) bytes += 16 * width * width;
   }
   return bytes;
 }
@@ -103,9 +103,8 @@ void check_mergeable(const MergeInput& input) {
           input.name,
           fmt::format(
               "score {} can't be merged: it is made of its experts' second "
-              "moments ({} of this model), which are not kept; analyze all the "
-              "data in one run, or each part with --scores of others, which "
-              "merge",
+              "moments, which were not kept; analyze all the data in one run, "
+              "or each part with --keep-moments ({} each)",
               name.substr(0, name.find('.')),
               format_bytes(moment_bytes(input.scores))));
     }

@@ -6,7 +6,8 @@
 // tokens, g the gradient of the experts' summed output. A ridge of a part of
 // the layer's mean second moment also keeps rarely hit experts from looking
 // free. The moments of one layer are held at a time, so that a layer needs all
-// its tokens in one sweep, and scores of two runs can't be added.
+// its tokens in one sweep and scores of two runs can't be added, unless the
+// moments of all layers are asked to be kept: they are sums.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -25,10 +26,44 @@ constexpr double kRidge = 1e-3;
 // So that a layer without a single token can be inverted too.
 constexpr double kSmallest = 1e-12;
 
+double damping_of(double trace, std::int64_t neurons) {
+  return kRidge * trace /
+             static_cast<double>(std::max<std::int64_t>(neurons, 1)) +
+         kSmallest;
+}
+
+// moment: sum of (p h)(p h)^T; gram: W (sum of g g^T) W^T over `tokens`; both
+// [I, I] fp64. NaN where they are not finite.
+at::Tensor expert_scores(
+    const at::Tensor& moment,
+    const at::Tensor& gram,
+    double tokens,
+    double damping) {
+  const bool finite = std::isfinite(damping) &&
+                      at::isfinite(moment).all().item<bool>() &&
+                      at::isfinite(gram).all().item<bool>();
+  if (!finite) {
+    return at::full(
+        {moment.size(0)},
+        std::numeric_limits<double>::quiet_NaN(),
+        at::kDouble);
+  }
+  return elimination_scores(
+      eliminate(damped_inverse(moment, damping), gram / std::max(tokens, 1.0)));
+}
+
 class Obs : public SumObserver {
  public:
   explicit Obs(const ScoreContext& context)
-      : SumObserver(context, sweep::Pass::kBackward) {}
+      : SumObserver(context, sweep::Pass::kBackward) {
+    if (!context.keep_moments) {
+      scores_ = &keep("sum", {.reduction = Reduction::kNone});
+      return;
+    }
+    kept_moments_ = &keep("moment", {.unit = Unit::kPair});
+    kept_grams_ = &keep("gram", {.unit = Unit::kPair});
+    kept_tokens_ = &keep("tokens", {.unit = Unit::kLayer});
+  }
 
   bool wants_expert_gradients() const override { return true; }
 
@@ -67,66 +102,90 @@ class Obs : public SumObserver {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override {
+    if (pass == sweep::Pass::kBackward && !moments_.empty()) {
+      finish(layer, weights.experts);
+    }
     SumObserver::end_layer(pass, layer, weights);
     if (pass != sweep::Pass::kBackward) return;
-    if (!moments_.empty()) scores_.set(layer, layer_scores(weights.experts));
     moments_.clear();
     gradients_.reset();
   }
 
  private:
-  double damping(const model::ExpertBank& bank) const {
-    double sum = 0;
-    for (const at::Tensor& moment : moments_) {
-      sum += moment.diagonal().sum(at::kDouble).item<double>();
-    }
-    const auto neurons =
-        static_cast<double>(std::max<std::int64_t>(bank.offsets.back(), 1));
-    return kRidge * sum / neurons + kSmallest;
-  }
-
-  // [S] fp64; NaN for an expert whose moments are not finite.
-  at::Tensor layer_scores(const model::ExpertBank& bank) const {
+  // Takes the layer's moments for all experts, side by side.
+  void finish(std::int64_t layer, const model::ExpertBank& bank) {
     const at::NoGradGuard no_grad;
     at::Tensor scores = at::zeros({bank.offsets.back()}, at::kDouble);
-    const double ridge = damping(bank);
-    const at::Tensor gradients =
-        gradients_.cpu()
-            .to(at::kDouble)
-            .div_(static_cast<double>(std::max<std::int64_t>(tokens_, 1)));
+    const at::Tensor gradients = gradients_.cpu().to(at::kDouble);
+    double trace = 0;
+    for (const at::Tensor& moment : moments_) {
+      trace += moment.diagonal().sum(at::kDouble).item<double>();
+    }
+    const double damping = damping_of(trace, bank.offsets.back());
     model::Dispatch neurons;
     neurons.starts = bank.offsets;
     model::for_each_expert(neurons, true, [&](std::int64_t e) {
       const std::int64_t begin = bank.offsets[e];
       const at::Tensor w =
           bank.down.narrow(0, begin, bank.width(e)).cpu().to(at::kDouble);
-      scores.narrow(0, begin, bank.width(e))
-          .copy_(expert_scores(moments_[e].cpu(), w, gradients, ridge));
+      const at::Tensor moment = moments_[e].cpu().to(at::kDouble);
+      const at::Tensor gram = at::mm(at::mm(w, gradients), w.t());
+      if (scores_ != nullptr) {
+        scores.narrow(0, begin, bank.width(e))
+            .copy_(expert_scores(
+                moment, gram, static_cast<double>(tokens_), damping));
+      } else {
+        kept_moments_->add(e, moment.flatten());
+        kept_grams_->add(e, gram.flatten());
+      }
     });
-    return scores;
-  }
-
-  static at::Tensor expert_scores(
-      const at::Tensor& moment,
-      const at::Tensor& w,
-      const at::Tensor& gradients,
-      double ridge) {
-    const at::Tensor gram = at::mm(at::mm(w, gradients), w.t());
-    const bool finite = std::isfinite(ridge) &&
-                        at::isfinite(moment).all().item<bool>() &&
-                        at::isfinite(gram).all().item<bool>();
-    if (!finite) {
-      return at::full(
-          {w.size(0)}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
+    if (scores_ != nullptr) {
+      scores_->set(layer, scores);
+    } else {
+      kept_tokens_->add_all(
+          at::scalar_tensor(static_cast<double>(tokens_), at::kDouble)
+              .to(gradients_.device()));
     }
-    return elimination_scores(eliminate(damped_inverse(moment, ridge), gram));
   }
 
-  LayerSums& scores_ = keep("sum", {.reduction = Reduction::kNone});
+  LayerSums* scores_ = nullptr;
+  LayerSums* kept_moments_ = nullptr;
+  LayerSums* kept_grams_ = nullptr;
+  LayerSums* kept_tokens_ = nullptr;
   std::vector<at::Tensor> moments_;  // [E] of [I, I], of the layer in use
   at::Tensor gradients_;             // [H, H], summed
   std::int64_t tokens_ = 0;
 };
+
+// The scores, or what they are made of.
+at::Tensor obs_of(const Sums& sums, const Widths& widths) {
+  if (sums.contains("sum")) return plain_sum(sums, widths);
+  const at::Tensor& moments = values_of(sums, "moment");
+  const at::Tensor& grams = values_of(sums, "gram");
+  const double tokens = values_of(sums, "tokens").item<double>();
+  const auto offsets = neuron_offsets(widths);
+  std::vector<std::int64_t> pairs{0};
+  double trace = 0;
+  const auto square = [&](const at::Tensor& from, std::size_t e) {
+    return from.narrow(0, pairs[e], widths[e] * widths[e])
+        .view({widths[e], widths[e]});
+  };
+  for (std::size_t e = 0; e < widths.size(); ++e) {
+    pairs.push_back(pairs.back() + widths[e] * widths[e]);
+    trace += square(moments, e).diagonal().sum().item<double>();
+  }
+  const double damping = damping_of(trace, offsets.back());
+  at::Tensor scores = at::zeros({offsets.back()}, at::kDouble);
+  model::Dispatch neurons;
+  neurons.starts = offsets;
+  model::for_each_expert(neurons, true, [&](std::int64_t expert) {
+    const auto e = static_cast<std::size_t>(expert);
+    scores.narrow(0, offsets[e], widths[e])
+        .copy_(expert_scores(
+            square(moments, e), square(grams, e), tokens, damping));
+  });
+  return scores.to(at::kFloat);
+}
 
 // One layer's moments, and what the eliminations at work keep in fp64.
 std::int64_t moment_bytes(const model::ModelConfig& config) {
@@ -159,7 +218,7 @@ ScoreMethod obs_score() {
           "cost at which the neuron is removed when the others' output "
           "weights are fitted anew; for trims with repair",
       .make = make_observer<Obs>,
-      .score = plain_sum,
+      .score = obs_of,
       .layer_bytes = moment_bytes};
 }
 

@@ -30,6 +30,8 @@ const at::Tensor& values_of(const Sums& sums, const std::string& name);
 struct ScoreContext {
   const model::ModelConfig& config;  // outlives the observer
   std::uint64_t seed = 0;
+  // Keep what can't be added otherwise: obs' second moments.
+  bool keep_moments = false;
 };
 
 // Consecutive sequences whose gradient is taken as one, and how they were cut.
@@ -58,7 +60,7 @@ struct ScoreMethod {
   Unit unit = Unit::kNeuron;
   bool needs_backward = false;
   bool needs_gradient_batches = false;  // of a fixed number of sequences
-  bool needs_one_chunk = false;         // sums that can't be kept for later
+  bool needs_one_chunk = false;         // unless moments are kept
   int neuron_sums = 0;                  // sums of one value a neuron
   std::string_view help = {};
   std::unique_ptr<ScoreObserver> (*make)(const ScoreContext&) = nullptr;

@@ -22,9 +22,10 @@ std::string state_name(
 ScoreSet::ScoreSet(
     const model::ModelConfig& config,
     const std::vector<std::string>& names,
-    std::uint64_t seed)
-    : config_(config) {
-  const ScoreContext context{config, seed};
+    std::uint64_t seed,
+    bool keep_moments)
+    : config_(config), keep_moments_(keep_moments) {
+  const ScoreContext context{config, seed, keep_moments};
   members_.push_back(
       {std::string(kBase), nullptr, std::make_unique<BaseStatistics>(context)});
   std::set<std::string> seen;
@@ -48,6 +49,7 @@ bool ScoreSet::needs_gradient_batches() const {
 }
 
 std::string_view ScoreSet::needs_one_chunk() const {
+  if (keep_moments_) return {};
   for (const Member& member : members_) {
     if (member.method != nullptr && member.method->needs_one_chunk) {
       return member.name;

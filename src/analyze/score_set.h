@@ -21,7 +21,8 @@ class ScoreSet {
   ScoreSet(
       const model::ModelConfig& config,
       const std::vector<std::string>& names,
-      std::uint64_t seed);
+      std::uint64_t seed,
+      bool keep_moments);
 
   bool needs_backward() const { return !backward_.empty(); }
   bool needs_gradient_batches() const;
@@ -48,6 +49,7 @@ class ScoreSet {
   };
 
   const model::ModelConfig& config_;
+  bool keep_moments_;
   std::vector<Member> members_;
   std::vector<sweep::Observer*> forward_, backward_;
 };

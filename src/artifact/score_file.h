@@ -10,7 +10,7 @@
 //   layers.{l}.mean_h              [S]  fp32, mean of h over the expert's
 //                                       tokens
 //   layers.{l}.tokens              [E]  int64, tokens that chose the expert
-//   layers.{l}.sums.{score}.{sum}  [S], [E] or [1]  fp64
+//   layers.{l}.sums.{score}.{sum}  [S], [E], [1] or [P]  fp64
 //   layers.{l}.ranks.{run}.{score} [S]  int32, of merged files only
 #pragma once
 
@@ -26,14 +26,14 @@
 
 namespace fettle::artifact {
 
-enum class Unit { kNeuron, kExpert, kLayer };
+enum class Unit { kNeuron, kExpert, kLayer, kPair };
 
 // How the values of two runs become those of both: kSame are the model's and
 // not the data's, kNone can't be made from them.
 enum class Reduction { kSum, kMax, kSame, kNone };
 
-// What scores are made of: one value a neuron [S], an expert [E], or a layer
-// [1], fp64 on the CPU.
+// What scores are made of: one value a neuron [S], an expert [E], a layer [1],
+// or a pair of neurons of one expert [sum of I^2], fp64 on the CPU.
 struct Sum {
   Unit unit = Unit::kNeuron;
   Reduction reduction = Reduction::kSum;

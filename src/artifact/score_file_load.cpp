@@ -122,6 +122,11 @@ struct Contents {
 
 std::int64_t values_of(const LayerScores& layer, Unit unit) {
   if (unit == Unit::kNeuron) return layer.total_width();
+  if (unit == Unit::kPair) {
+    std::int64_t pairs = 0;
+    for (const std::int64_t width : layer.widths) pairs += width * width;
+    return pairs;
+  }
   return unit == Unit::kExpert ? layer.num_experts() : 1;
 }
 

@@ -18,10 +18,11 @@ inline constexpr std::int64_t kFormat = 2;
 inline constexpr const char* kArrays = "scores.safetensors";
 inline constexpr const char* kText = "scores.json";
 
-inline constexpr std::array<std::pair<Unit, std::string_view>, 3> kUnits{{
+inline constexpr std::array<std::pair<Unit, std::string_view>, 4> kUnits{{
     {Unit::kNeuron, "neuron"},
     {Unit::kExpert, "expert"},
     {Unit::kLayer, "layer"},
+    {Unit::kPair, "pair"},
 }};
 
 inline constexpr std::array<std::pair<Reduction, std::string_view>, 4>

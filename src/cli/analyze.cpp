@@ -56,6 +56,11 @@ class Analyze : public Command {
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     app.add_flag(
+        "--keep-moments",
+        options_.keep_moments,
+        "Keep what obs is made of (16 bytes a pair of an expert's neurons), so "
+        "that it merges, and a run with it resumes by chunks");
+    app.add_flag(
         "--resume", options_.resume, "Go on where a killed run stopped");
   }
 
@@ -93,6 +98,10 @@ class Analyze : public Command {
     workload.backward = analyze::needs_backward(options_.scores);
     workload.extra_bytes =
         analyze::analyze_bytes(reader.config(), options_.scores);
+    if (options_.keep_moments) {
+      workload.extra_bytes +=
+          analyze::kept_moment_bytes(reader.config(), options_.scores);
+    }
     workload.extra_vram_bytes =
         analyze::analyze_layer_bytes(reader.config(), options_.scores);
     return workload;
@@ -129,7 +138,9 @@ class Analyze : public Command {
         {"seq_len", seq_len_}};
     if (options_.chunk_tokens > 0) return;
     options_.chunks_by_budget = true;
-    if (analyze::needs_one_chunk(options_.scores)) return;
+    if (!options_.keep_moments && analyze::needs_one_chunk(options_.scores)) {
+      return;
+    }
     options_.chunk_tokens = analyze::chunk_tokens_within(
         opened.plan, opened.model->reader().checkpoint().total_bytes());
   }

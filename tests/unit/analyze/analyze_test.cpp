@@ -265,5 +265,25 @@ TEST_CASE("obs doesn't depend on micro-batches beyond rounding") {
   }
 }
 
+TEST_CASE("obs from kept moments is obs, in one chunk or in several") {
+  TinyModelOptions shape;
+  shape.widths = {{6, 0, 3, 5}, {1, 6, 6, 2}};
+  const TinyModel tiny(shape);
+  const auto data = random_data(9, 9, 11);
+  const auto plain = run(tiny, data, {.scores = {"obs"}});
+  AnalyzeOptions options{.scores = {"obs"}, .keep_moments = true};
+  require_equal(plain, run(tiny, data, options), 0);
+  options.chunk_tokens = 27;
+  const auto chunks = run(tiny, data, options);
+  // As for micro-batches.
+  require_equal(plain, chunks, 1e-2);
+  // Two sums of 36 + 9 + 25 and of 1 + 36 + 36 + 4 pairs.
+  REQUIRE(chunks.layers.back().sums.at("obs.moment").values.numel() == 77);
+  REQUIRE(
+      kept_moment_bytes(
+          model::ModelReader(tiny.path()).config(), {"wanda", "obs"}) ==
+      16 * (70 + 77));
+}
+
 }  // namespace
 }  // namespace fettle::analyze

@@ -181,6 +181,16 @@ TEST_CASE("A score whose sums are not kept is not merged") {
       Contains("score obs can't be merged"));
 }
 
+TEST_CASE("Kept moments make obs merge as if it were one run") {
+  const TinyModel tiny;
+  const auto data = random_data(4, 9, 11);
+  const AnalyzeOptions options{.scores = {"obs"}, .keep_moments = true};
+  const auto merged = merge_scores(
+      {{"a", run(tiny, part(data, 0, 2), options)},
+       {"b", run(tiny, part(data, 2, 4), options)}});
+  require_equal(run(tiny, data, options), merged, 1e-2);
+}
+
 TEST_CASE("One run is nothing to merge") {
   REQUIRE_THROWS_WITH(
       merge_scores({{"a", {}}}), Contains("expected two folders"));

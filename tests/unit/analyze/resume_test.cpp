@@ -139,12 +139,31 @@ TEST_CASE("A resumed run keeps the chunks that the budget gave it at first") {
   require_equal(run(tiny, data, options), resumed, 0);
 }
 
+TEST_CASE("A run that keeps moments is resumed in the same bits") {
+  const TinyModel tiny;
+  const fettle::testing::TemporaryFolder state;
+  const auto data = random_data(9, 9, 11);
+  AnalyzeOptions options{
+      .scores = {"obs"},
+      .chunk_tokens = 27,
+      .keep_moments = true,
+      .state_folder = state.path()};
+  StopAtChunk stop("chunk 3 of 3");
+  options.sweep.reporter = &stop;
+  REQUIRE_THROWS_WITH(run(tiny, data, options), "stopped");
+  options.resume = true;
+  options.sweep.reporter = nullptr;
+  const auto resumed = run(tiny, data, options);
+  options.resume = false;
+  require_equal(run(tiny, data, options), resumed, 0);
+}
+
 TEST_CASE("A resume without a saved state starts at the beginning") {
   const TinyModel tiny;
   const fettle::testing::TemporaryFolder state;
   const auto [score, message] = GENERATE(table<std::string, std::string>(
       {{"wanda", "starting from the first chunk"},
-       {"obs", "score obs is one chunk and saves no state"}}));
+       {"obs", "without --keep-moments is one chunk and saves no state"}}));
   AnalyzeOptions options{.scores = {score}};
   const auto data = random_data(2, 9, 11);
   const auto whole = run(tiny, data, options);

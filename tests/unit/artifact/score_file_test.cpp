@@ -123,7 +123,7 @@ TEST_CASE("Damaged score files are refused by name") {
        {[](Json& j) { j["sums"][0]["name"] = "gone"; },
         "layers.1.sums.gone: is missing"},
        {[](Json& j) { j["sums"][0]["per"] = "token"; },
-        "expected one of neuron, expert, layer, found token"},
+        "expected one of neuron, expert, layer, pair, found token"},
        {[](Json& j) { j["sums"][0]["reduction"] = "mean"; },
         "expected one of sum, max, same, none, found mean"},
        {[](Json& j) { j["merged"][0]["scores"] = {"wanda"}; },
