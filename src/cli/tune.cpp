@@ -8,14 +8,17 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/merge_text.h"
+#include "cli/plan_text.h"
 #include "cli/session.h"
 #include "cli/tune_flags.h"
 #include "core/error.h"
+#include "io/disk_speed.h"
 #include "tune/best_evaluation.h"
 #include "tune/merge.h"
 #include "tune/method.h"
 #include "tune/method_lora.h"
 #include "tune/peft_adapter.h"
+#include "tune/run_plan.h"
 
 namespace fettle::cli {
 namespace {
@@ -99,10 +102,29 @@ class Tune : public Command {
         .sweep = opened.plan.sweep_options(nullptr),
         .stop_requested = &interrupt.requested()};
     if (!teacher_.empty()) add_teacher(input, workload, opened.plan, session);
-    return outcome(tune::tune(input, options_, session.reporter()), session);
+    const tune::RunPlan plan = tell_plan(*opened.model, opened.plan, session);
+    Outcome made =
+        outcome(tune::tune(input, options_, session.reporter()), session);
+    made.json["plan"] = plan.to_json();
+    return made;
   }
 
  private:
+  // The disk is timed where a step has to wait for it.
+  tune::RunPlan tell_plan(
+      const model::CausalLm& model,
+      const sweep::SweepPlan& sweep,
+      Session& session) const {
+    tune::RunPlan plan =
+        tune::plan_run(sweep, options_, model.reader(), !teacher_.empty());
+    if (plan.moves()) {
+      plan.disk_speed = io::measure_read(
+          tune::largest_shard(model.reader()), std::uint64_t{64} << 20);
+    }
+    session.reporter().note(run_plan_table(plan));
+    return plan;
+  }
+
   void check_teacher() const {
     const auto methods = tune::methods_of(options_);
     const bool needed =

@@ -37,6 +37,9 @@ class CausalLm {
   // behind it. The patch is applied to what is returned.
   std::shared_ptr<LayerWeights> acquire(std::int64_t layer, std::int64_t next);
 
+  // Of all calls: the time they waited for layers that were not at hand.
+  double waited_seconds() const { return cache_->waited_seconds(); }
+
   // Called on a layer each time it is acquired, before use: trainable parts put
   // their current values in. The patch may write over values, as long as the
   // same layer comes of doing so twice, or put another tensor in a tensor's

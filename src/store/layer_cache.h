@@ -5,6 +5,7 @@
 // nothing from keeping the most recent.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <future>
@@ -40,6 +41,8 @@ class LayerCache {
   }
 
   std::int64_t resident_bytes() const { return used_; }
+  // Time that acquire() has taken to have layers that were not resident.
+  double waited_seconds() const { return waited_.count(); }
 
   ~LayerCache() { drop_fetch(); }
   LayerCache(const LayerCache&) = delete;
@@ -50,6 +53,7 @@ class LayerCache {
     if (const auto kept = resident_.find(layer); kept != resident_.end()) {
       return kept->second;
     }
+    const auto start = std::chrono::steady_clock::now();
     std::shared_ptr<Layer> loaded;
     if (fetching_ == layer) {
       fetching_ = -1;
@@ -57,6 +61,7 @@ class LayerCache {
     } else {
       loaded = load_(layer);
     }
+    waited_ += std::chrono::steady_clock::now() - start;
     const std::int64_t bytes = size_(layer);
     if (used_ + bytes <= resident_bytes_) {
       used_ += bytes;
@@ -76,6 +81,7 @@ class LayerCache {
   Size size_;
   std::int64_t resident_bytes_;
   std::int64_t used_ = 0;
+  std::chrono::duration<double> waited_{};
   std::map<std::int64_t, std::shared_ptr<Layer>> resident_;
   std::int64_t fetching_ = -1;
   std::future<std::shared_ptr<Layer>> fetch_;

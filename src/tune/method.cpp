@@ -90,6 +90,11 @@ Parts make_parts(const PartInput& input) {
   return parts;
 }
 
+DiskUse saved_from_memory(double bytes) {
+  // All but the gradients, which are a quarter.
+  return {.held = 2.0 * 0.75 * bytes};
+}
+
 std::int64_t part_bytes(
     const TuneOptions& options, const model::ModelConfig& config) {
   double bytes = 0.0;
@@ -97,6 +102,20 @@ std::int64_t part_bytes(
     bytes += method.bytes(options, config);
   }
   return static_cast<std::int64_t>(bytes);
+}
+
+DiskUse part_disk_use(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  DiskUse total;
+  for (const Method& method : chosen_methods(options)) {
+    const DiskUse use = method.disk == nullptr
+                            ? saved_from_memory(method.bytes(options, config))
+                            : method.disk(options, config);
+    total.held += use.held;
+    total.read += use.read;
+    total.written += use.written;
+  }
+  return total;
 }
 
 }  // namespace fettle::tune

@@ -23,6 +23,16 @@ struct PartInput {
   std::filesystem::path folder;  // where parts may keep large states
 };
 
+// Bytes on disk beside the model's own.
+struct DiskUse {
+  double held = 0.0;     // at most, while the run lasts
+  double read = 0.0;     // in a step
+  double written = 0.0;  // in a step
+};
+
+// Of states that are saved from `bytes` of memory.
+DiskUse saved_from_memory(double bytes);
+
 struct Method {
   const char* name;
   const char* help;
@@ -33,6 +43,9 @@ struct Method {
   // Bytes that the parts reach: masters, moments, gradients, the update's
   // working set.
   double (*bytes)(const TuneOptions& options, const model::ModelConfig& config);
+  // Null: its states are saved from memory alone.
+  DiskUse (*disk)(
+      const TuneOptions& options, const model::ModelConfig& config) = nullptr;
 };
 
 // Methods that exist.
@@ -47,6 +60,10 @@ void check_methods(
 Parts make_parts(const PartInput& input);
 
 std::int64_t part_bytes(
+    const TuneOptions& options, const model::ModelConfig& config);
+
+// Of all parts; a saved state is there twice while the next is written.
+DiskUse part_disk_use(
     const TuneOptions& options, const model::ModelConfig& config);
 
 }  // namespace fettle::tune

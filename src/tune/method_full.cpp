@@ -101,6 +101,22 @@ double full_bytes(
   return 4.0 * *std::ranges::max_element(layers) + 24.0 * largest;
 }
 
+DiskUse full_disk(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  if (options.states == "ram") {
+    return saved_from_memory(full_bytes(options, config));
+  }
+  double values = 0.0;
+  for (const auto& id : matching(options, config)) {
+    values += static_cast<double>(model::weight_numel(config, id));
+  }
+  // Two files of masters and moments; the values are read on either way.
+  return {
+      .held = 24.0 * values,
+      .read = (2.0 * 4.0 + 12.0) * values,
+      .written = 12.0 * values};
+}
+
 }  // namespace
 
 const Method kFullMethod{
@@ -108,6 +124,7 @@ const Method kFullMethod{
     "all weights of the layers, or those that --match names",
     full_roles,
     full_make,
-    full_bytes};
+    full_bytes,
+    full_disk};
 
 }  // namespace fettle::tune

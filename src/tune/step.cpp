@@ -103,6 +103,7 @@ void finish_forward(
 StepResult run_step(const StepInput& input) {
   Lap lap;
   StepResult result;
+  const double waited = input.model.waited_seconds();
   result.loss_tokens = sweep::loss_tokens(input.batches);
   if (result.loss_tokens == 0) {
     throw UserError(
@@ -128,6 +129,7 @@ StepResult run_step(const StepInput& input) {
       observers, first_trained(input.parts, input.model.config().num_layers()));
   measure_gradient(input, result);
   result.backward_seconds = lap();
+  result.wait_seconds = input.model.waited_seconds() - waited;
   if (!result.failure.empty()) return result;
   update(input, result);
   result.update_seconds = lap();

@@ -38,6 +38,7 @@ struct StepResult {
   double forward_seconds = 0.0;
   double backward_seconds = 0.0;
   double update_seconds = 0.0;
+  double wait_seconds = 0.0;  // of forward and backward: for weights
   // When the loss or gradient is not finite: what and in which layer. Nothing
   // was updated then.
   std::string failure;

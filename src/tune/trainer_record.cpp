@@ -82,7 +82,8 @@ void Trainer::record(
         {"forward", result.forward_seconds},
         {"backward", result.backward_seconds},
         {"update", result.update_seconds},
-        {"eval", times_.eval}}}};
+        {"eval", times_.eval},
+        {"wait", result.wait_seconds}}}};
   if (input_.open_teacher) {
     line["nll"] = result.nll;
     line["kl"] = result.kl;

@@ -302,3 +302,28 @@ def test_tune_ends_early_with_its_best(fettle, tmp_path):
         done = fettle(*tune, *wrong, "--out", tmp_path / "none")
         assert done.status == 1 and "--eval-data" in done.err
         assert not (tmp_path / "none.partial").exists()
+
+
+def test_tune_tells_its_plan(fettle, tmp_path):
+    tune = ("tune", MODEL, "--data", TRAIN, "--steps", 1, "--seq-len", 128,
+            "--tokens-per-step", 512, "--json", "-")
+    free = fettle(*tune, "--score-sequences", 4, "--out", tmp_path / "free")
+    assert free.status == 0, free.err
+    plan = json.loads(free.out)["plan"]
+    assert plan["io_seconds_per_step"] == 0
+    assert "no step waits for the disk" in free.err
+    for row in plan["rows"]:
+        held = row["ram_bytes"] + row["device_bytes"] + row["disk_bytes"]
+        assert (row["what"] in free.err) == (held > 0)
+    stored = fettle(*tune, "--method", "full", "--out", tmp_path / "full")
+    assert stored.status == 0, stored.err
+    plan = json.loads(stored.out)["plan"]
+    # All weights are read on either way, with their moments once.
+    read, written = (plan[f"{what}_bytes_per_step"]
+                     for what in ("read", "written"))
+    assert read * 12 == written * 20 > 0
+    assert plan["disk_bytes_per_second"] > 0
+    assert plan["io_seconds_per_step"] > 0
+    assert "measured" in stored.err
+    line = (tmp_path / "full" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(line)["seconds"]["wait"] >= 0

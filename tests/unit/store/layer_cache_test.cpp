@@ -129,3 +129,23 @@ TEST_CASE("an error of a load surfaces where that layer is asked for") {
   cache.acquire(0, 3);
   CHECK(cache.acquire(4, -1)->index == 4);  // nobody asks for 3 any more
 }
+
+TEST_CASE("only layers that are not resident are waited for") {
+  constexpr auto kLoad = std::chrono::milliseconds(20);
+  LayerCache<Layer> cache(
+      [&](std::int64_t layer) {
+        std::this_thread::sleep_for(kLoad);
+        return std::make_shared<Layer>(Layer{layer});
+      },
+      [](std::int64_t) { return std::int64_t{100}; },
+      100);
+  CHECK(cache.waited_seconds() == 0.0);
+  cache.acquire(0, -1);
+  const double once = cache.waited_seconds();
+  CHECK(once >= 0.02);
+  cache.acquire(0, -1);
+  CHECK(cache.waited_seconds() == once);
+  cache.acquire(1, -1);
+  cache.acquire(1, -1);
+  CHECK(cache.waited_seconds() >= once + 0.04);
+}
