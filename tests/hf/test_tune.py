@@ -223,7 +223,7 @@ def _check_adapter(path: pathlib.Path, layers: list[Layer], first: int) -> None:
     """The adapter's values against those of layers `first` and on."""
     adapter = safetensors.torch.load_file(path)
     for place, layer in enumerate(layers, start=first):
-        router = adapter[f"router.layers.{place}.weight"]
+        router = adapter[f"router.layers.{place}.router"]
         assert _close(router, layer.router, 1e-4)
         key = f"neurons.layers.{place}"
         if len(layer.index) == 0:
