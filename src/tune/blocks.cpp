@@ -49,7 +49,8 @@ at::Tensor gather_blocks(
   Places places = places_of(grid, ids);
   const std::int64_t n = ids.size(0);
   if (fits(grid)) {
-    return matrix.index({places.rows, places.cols}).reshape({n, grid.block.size()});
+    return matrix.index({places.rows, places.cols})
+        .reshape({n, grid.block.size()});
   }
   const at::Tensor in = inside(grid, places);
   places.rows.clamp_max_(grid.rows - 1);

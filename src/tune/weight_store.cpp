@@ -116,19 +116,17 @@ WeightStore::Record WeightStore::read(std::size_t i) const {
 void WeightStore::begin_turn() {
   turn_ = 1 - turn_;
   saved_ = false;
-  if (!fs::exists(path(turn_))) {
-    // Room for the same header and bytes; the bytes follow weight by weight.
-    io::SafetensorsWriter writer(io::create_file(path(turn_)), specs());
-    const at::Tensor zeros = at::zeros({1 << 18}, at::kFloat);
-    const auto block = artifact::tensor_bytes(zeros);
-    for (const io::TensorSpec& spec : specs()) {
-      for (std::uint64_t left = spec.bytes(); left > 0;) {
-        const auto count = std::min<std::uint64_t>(left, block.size());
-        writer.write(spec.name, block.first(count));
-        left -= count;
-      }
-    }
-    writer.finish();
+  const io::InputFile& other = *in_[1 - turn_];
+  std::error_code none;
+  if (fs::file_size(path(turn_), none) != other.size() || none) {
+    // The same header and room; the bytes follow weight by weight. Its size is
+    // the file's last byte to come, so that a header cut short is not kept.
+    std::vector<std::byte> header(header_.data_begin());
+    other.read_at(0, header);
+    const auto file = io::create_file(path(turn_));
+    file->reserve(other.size());
+    file->write_at(0, header);
+    file->write_at(other.size() - 1, std::vector<std::byte>(1));
   }
   in_[turn_] = io::open_file(path(turn_));
   out_ = io::update_file(path(turn_));

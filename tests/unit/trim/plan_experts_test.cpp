@@ -49,9 +49,7 @@ TEST_CASE("Whole experts are kept by their score") {
 
 TEST_CASE("A neuron score ranks experts by its sum") {
   const auto plan = plan_trim(
-      sample_scores(),
-      eight_experts(),
-      options("obs", Scope::kLayer, 0.25));
+      sample_scores(), eight_experts(), options("obs", Scope::kLayer, 0.25));
   REQUIRE(kept_experts(plan, 0) == Kept{6, 7});
   REQUIRE(kept_experts(plan, 1) == Kept{0, 1});
 }

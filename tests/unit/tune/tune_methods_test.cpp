@@ -75,7 +75,8 @@ TEST_CASE_METHOD(WholeRuns, "ESFT trains the experts that do the work") {
   check_same(adapter_of(out), adapter);
 }
 
-TEST_CASE_METHOD(WholeRuns, "all weights are trained from disk as from memory") {
+TEST_CASE_METHOD(
+    WholeRuns, "all weights are trained from disk as from memory") {
   TuneOptions options = small_options();
   options.method = "full";
   options.frac = 0.05;
