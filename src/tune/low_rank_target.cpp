@@ -5,6 +5,7 @@
 
 #include "model/weight_view.h"
 #include "model/weight_visit.h"
+#include "tune/role_kinds.h"
 #include "tune/weight_gradients.h"
 
 namespace fettle::tune {
@@ -13,15 +14,6 @@ namespace {
 
 using model::Role;
 
-constexpr Role kAttention[] = {
-    Role::kQProj,
-    Role::kKProj,
-    Role::kVProj,
-    Role::kOProj,
-    Role::kQAProj,
-    Role::kQBProj,
-    Role::kKvAProj,
-    Role::kKvBProj};
 constexpr Role kShared[] = {
     Role::kSharedGate, Role::kSharedUp, Role::kSharedDown};
 constexpr Role kDense[] = {Role::kDenseGate, Role::kDenseUp, Role::kDenseDown};
@@ -61,13 +53,11 @@ at::Tensor* mlp_tensor(model::LayerWeights& weights, Role role) {
 
 std::vector<Role> low_rank_roles(const LowRankKinds& kinds) {
   std::vector<Role> roles;
-  if (kinds.experts) {
-    roles = {Role::kExpertGate, Role::kExpertUp, Role::kExpertDown};
-  }
+  if (kinds.experts) roles = expert_roles();
   const auto add = [&](bool wanted, const auto& more) {
     if (wanted) roles.insert(roles.end(), std::begin(more), std::end(more));
   };
-  add(kinds.attention, kAttention);
+  add(kinds.attention, attention_roles());
   add(kinds.shared, kShared);
   add(kinds.dense, kDense);
   return roles;

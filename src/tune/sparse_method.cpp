@@ -47,27 +47,6 @@ BlockShape parse_block(const std::string& text, const char* option) {
       fmt::format("expected rows and columns such as 16x16, found '{}'", text));
 }
 
-const std::vector<model::Role>& expert_roles() {
-  static const std::vector<model::Role> kRoles{
-      model::Role::kExpertGate,
-      model::Role::kExpertUp,
-      model::Role::kExpertDown};
-  return kRoles;
-}
-
-const std::vector<model::Role>& attention_roles() {
-  static const std::vector<model::Role> kRoles{
-      model::Role::kQProj,
-      model::Role::kKProj,
-      model::Role::kVProj,
-      model::Role::kOProj,
-      model::Role::kQAProj,
-      model::Role::kQBProj,
-      model::Role::kKvAProj,
-      model::Role::kKvBProj};
-  return kRoles;
-}
-
 double frozen_share(const TuneOptions& options) {
   double share = 0.0;
   for (std::int64_t s = options.reselect_every; s > 0 && s < options.steps;

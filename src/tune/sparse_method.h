@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "tune/role_kinds.h"
 #include "tune/sparse_blocks.h"
 #include "tune/tune_options.h"
 
@@ -13,10 +14,6 @@ SparseOptions sparse_options(const TuneOptions& options);
 
 // "8x16" as a shape. Throws UserError about `option` on anything else.
 BlockShape parse_block(const std::string& text, const char* option);
-
-const std::vector<model::Role>& expert_roles();
-// Projections of the attention, whichever a family has.
-const std::vector<model::Role>& attention_roles();
 
 // Bytes of a share `frac` of the blocks of `roles`.
 double block_bytes(

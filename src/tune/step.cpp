@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
+#include "tune/clipping.h"
 #include "tune/finite_probe.h"
 
 namespace fettle::tune {
@@ -72,10 +73,8 @@ void measure_gradient(const StepInput& input, StepResult& result) {
 }
 
 void update(const StepInput& input, const StepResult& result) {
-  UpdateInput update{input.step};
-  // As torch.nn.utils.clip_grad_norm_.
-  const double scale = input.clip_norm / (result.grad_norm + 1e-6);
-  if (input.clip_norm > 0.0 && scale < 1.0) update.gradient_scale = scale;
+  const UpdateInput update{
+      input.step, clip_scale(input.clip_norm, result.grad_norm)};
   for (std::int64_t l = 0; l < input.model.config().num_layers(); ++l) {
     for (const auto& part : input.parts) part->update(l, update);
   }

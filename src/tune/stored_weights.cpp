@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/weight_view.h"
+#include "tune/clipping.h"
 #include "tune/state_tensors.h"
 
 namespace fettle::tune {
@@ -98,10 +99,8 @@ void StoredWeights::end_layer(
 
 void StoredWeights::update_layer(Layer& layer) {
   const at::NoGradGuard no_grad;
-  const double norm = std::sqrt(layer.norm_squared);
-  const double scale = options_.clip_norm > 0.0
-                           ? std::min(1.0, options_.clip_norm / (norm + 1e-6))
-                           : 1.0;
+  const double scale =
+      clip_scale(options_.clip_norm, std::sqrt(layer.norm_squared));
   for (std::size_t i = 0; i < layer.gradients.ids().size(); ++i) {
     const at::Tensor& packed = layer.gradients[i];
     if (!packed.defined()) continue;  // no token chose the expert

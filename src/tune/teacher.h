@@ -30,6 +30,7 @@ class TeacherFiles {
       std::int64_t tokens,
       std::int64_t top);
 
+  std::int64_t top() const { return top_; }
   // Keeps the files of an earlier run only where that was the same run.
   void claim(const Json& identity) const;
   std::int64_t bytes_per_step() const;

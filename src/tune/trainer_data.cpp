@@ -59,8 +59,7 @@ void Trainer::ask_teacher(std::int64_t first) {
     if (teacher_files_.has(step)) continue;
     sweep::Sweep sweep(*teacher.model, batches, teacher.sweep);
     sweep.forward({}, {});
-    teacher_files_.write(
-        step, sweep.teacher_rows(std::min(options_.kd_top, vocab)));
+    teacher_files_.write(step, sweep.teacher_rows(teacher_files_.top()));
     progress.advance(static_cast<std::uint64_t>(tokens));
   }
   input_.train.restore(cursor);
