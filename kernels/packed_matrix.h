@@ -8,19 +8,9 @@
 #include <cstdint>
 #include <span>
 
-namespace fettle::kernels {
+#include "kernels/packed_args.h"
 
-enum class PackedKind : std::uint8_t {
-  // Codes of 2, 3, 4 or 8 bits. Eight neighbours of a row take `bits` bytes,
-  // the first in the lowest bits; a row's last eight are filled up with 0.
-  kInt = 0,
-  // Five trits a byte: the sum of (trit + 1) 3^i, the first having i = 0; a
-  // row's last five are filled up with trit 0.
-  kTernary = 1,
-  // Trits by ten-bit words of a dictionary, and by Huffman codes: trit_code.h.
-  kTernaryWords = 2,
-  kTernaryHuffman = 3,
-};
+namespace fettle::kernels {
 
 struct PackedMatrix {
   PackedKind kind = PackedKind::kInt;
@@ -28,14 +18,14 @@ struct PackedMatrix {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t group = 0;  // the last group of a row may be short
-  at::Tensor codes;        // uint8 [bytes]
-  at::Tensor scales;       // bfloat16 [rows, groups]
+  at::Tensor codes = {};   // uint8 [bytes]
+  at::Tensor scales = {};  // bfloat16 [rows, groups]
   // uint8 [rows, groups]; undefined: 2^(bits - 1) for kInt. Ternary has none.
-  at::Tensor zeros;
+  at::Tensor zeros = {};
   // Of the coded kinds: int64 [rows + 1], where a row's bytes begin in `codes`;
   // and the code's table, uint8.
-  at::Tensor row_begin;
-  at::Tensor table;
+  at::Tensor row_begin = {};
+  at::Tensor table = {};
 
   std::int64_t groups() const {
     return group == 0 ? 0 : (cols + group - 1) / group;

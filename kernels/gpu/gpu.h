@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/args.h"
+#include "kernels/packed_args.h"
 
 namespace fettle::kernels::gpu {
 
@@ -18,5 +19,7 @@ const char* combine(const CombineArgs& args, void* stream);
 const char* combine_backward(const CombineBackwardArgs& args, void* stream);
 const char* cross_entropy(const CrossEntropyArgs& args, void* stream);
 const char* rope(const RopeArgs& args, void* stream);
+const char* unpack_rows(const UnpackRowsArgs& args, void* stream);
+const char* packed_products(const PackedProductsArgs& args, void* stream);
 
 }  // namespace fettle::kernels::gpu

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/args.h"
+#include "kernels/packed_args.h"
 
 namespace fettle::kernels {
 
@@ -24,6 +25,8 @@ struct Launchers {
   Launcher<CombineBackwardArgs> combine_backward;
   Launcher<CrossEntropyArgs> cross_entropy;
   Launcher<RopeArgs> rope;
+  Launcher<UnpackRowsArgs> unpack_rows;
+  Launcher<PackedProductsArgs> packed_products;
 };
 
 }  // namespace fettle::kernels

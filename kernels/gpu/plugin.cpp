@@ -22,6 +22,8 @@ constexpr Plugin kPlugin = {
         .combine_backward = gpu::combine_backward,
         .cross_entropy = gpu::cross_entropy,
         .rope = gpu::rope,
+        .unpack_rows = gpu::unpack_rows,
+        .packed_products = gpu::packed_products,
     }};
 
 }  // namespace

@@ -10,8 +10,9 @@
 
 namespace fettle::kernels {
 
-// Raise with every change of Plugin, of Launchers or of a struct in args.h.
-inline constexpr std::uint32_t kPluginVersion = 1;
+// Raise with every change of Plugin, of Launchers or of a struct in args.h
+// or packed_args.h.
+inline constexpr std::uint32_t kPluginVersion = 2;
 inline constexpr const char* kPluginSymbol = "fettle_gpu_plugin";
 
 struct Plugin {

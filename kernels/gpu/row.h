@@ -48,13 +48,20 @@ struct Max {
   static __device__ float none() { return -INFINITY; }
 };
 
+// Every thread gets the merged value of all threads of its warp.
+template <class Op>
+__device__ inline float over_warp(float v) {
+  for (int mask = warpSize / 2; mask > 0; mask /= 2) {
+    v = Op::merge(v, shuffle_xor(v, mask));
+  }
+  return v;
+}
+
 // Every thread gets the merged value of all threads of the block.
 template <class Op>
 __device__ inline float over_block(float v) {
   __shared__ float of_warp[kMostThreads / 32];
-  for (int mask = warpSize / 2; mask > 0; mask /= 2) {
-    v = Op::merge(v, shuffle_xor(v, mask));
-  }
+  v = over_warp<Op>(v);
   const int warps = blockDim.x / warpSize;
   if (threadIdx.x % warpSize == 0) of_warp[threadIdx.x / warpSize] = v;
   __syncthreads();

@@ -19,6 +19,8 @@ constexpr Launchers kStubs = {
     .combine_backward = refuse,
     .cross_entropy = refuse,
     .rope = refuse,
+    .unpack_rows = refuse,
+    .packed_products = refuse,
 };
 
 }  // namespace

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Some rows of a matrix are unpacked to bytes, which then meet all rows of x.
+#include <algorithm>
+#include <atomic>
+
+#include "kernels/cpu/packed.h"
+#include "kernels/cpu/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/packed_products.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/cpu/packed_row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fettle::kernels::HWY_NAMESPACE {
+
+// Rows of the matrix that share the loads of x: as many as have registers for
+// their sums with four rows of x.
+inline constexpr int kRows =
+    HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 ? 2 : 4;
+
+// Unpacked rows of a matrix, from `row` on, and the rows of x that they meet.
+struct Meeting {
+  const PackedArgs& matrix;
+  std::int64_t row;
+  const std::int8_t* codes;
+  std::int64_t codes_stride;
+  const float* x;
+  std::int64_t x_stride;
+};
+
+// `count` values of `left` that the row still has; zeros behind them.
+HWY_INLINE V load_few(const float* p, std::size_t count, std::size_t left) {
+  const D d;
+  if (count >= hn::Lanes(d)) return load(p, Whole{});
+  if (left < hn::Lanes(d)) return load(p, Part{count});
+  return hn::IfThenElseZero(hn::FirstN(d, count), load(p, Whole{}));
+}
+
+// Adds the part of group `g` to the sums of R rows and N rows of x. With many
+// rows of x it is less work to scale the weights than the group's sums.
+template <int R, int N, bool kZeros>
+HWY_INLINE void add_group(const Meeting& m, std::int64_t g, V (&sums)[R][N]) {
+  constexpr bool kScaleWeights = N >= 4;
+  const D d;
+  const std::size_t lanes = hn::Lanes(d), cols = m.matrix.cols;
+  const std::size_t begin = g * m.matrix.group, size = m.matrix.group;
+  const std::size_t end = cols - begin < size ? cols : begin + size;
+  V part[R][N], scale[R];
+  hn::Vec<Ints> zero[R];
+  for (int q = 0; q < R; ++q) {
+    const GroupScale by = group_scale(m.matrix, m.row + q, g);
+    scale[q] = hn::Set(d, by.scale);
+    zero[q] = hn::Set(Ints(), by.zero);
+    for (int r = 0; r < N; ++r) {
+      part[q][r] = kScaleWeights ? sums[q][r] : hn::Zero(d);
+    }
+  }
+  const auto add = [&](std::size_t i, auto load_x) HWY_ATTR {
+    V x[N];
+    for (int r = 0; r < N; ++r) x[r] = load_x(m.x + r * m.x_stride + i);
+    for (int q = 0; q < R; ++q) {
+      V w = numbers<kZeros>(m.codes + q * m.codes_stride + i, zero[q]);
+      if (kScaleWeights) w = hn::Mul(w, scale[q]);
+      for (int r = 0; r < N; ++r) part[q][r] = hn::MulAdd(w, x[r], part[q][r]);
+    }
+  };
+  std::size_t i = begin;
+  for (; i + lanes <= end; i += lanes) {
+    add(i, [](const float* p) HWY_ATTR { return load(p, Whole{}); });
+  }
+  if (i < end) {
+    add(i, [&](const float* p) HWY_ATTR {
+      return load_few(p, end - i, cols - i);
+    });
+  }
+  for (int q = 0; q < R; ++q) {
+    for (int r = 0; r < N; ++r) {
+      sums[q][r] = kScaleWeights ? part[q][r]
+                                 : hn::MulAdd(scale[q], part[q][r], sums[q][r]);
+    }
+  }
+}
+
+template <int R, int N>
+void meet(const Meeting& m, float* y, std::int64_t y_stride) {
+  V sums[R][N];
+  for (int q = 0; q < R; ++q) {
+    for (int r = 0; r < N; ++r) sums[q][r] = hn::Zero(D());
+  }
+  for (std::int64_t g = 0; g < m.matrix.groups; ++g) {
+    m.matrix.zeros == nullptr ? add_group<R, N, false>(m, g, sums)
+                              : add_group<R, N, true>(m, g, sums);
+  }
+  for (int q = 0; q < R; ++q) {
+    for (int r = 0; r < N; ++r) {
+      y[r * y_stride + q] = hn::GetLane(hn::SumOfLanes(D(), sums[q][r]));
+    }
+  }
+}
+
+template <int R>
+bool multiply_rows(
+    const PackedProductArgs& p, std::int64_t row, std::int8_t* codes) {
+  Meeting m{
+      p.matrix,
+      row,
+      codes,
+      p.matrix.cols + cpu::kBehindCodes,
+      static_cast<const float*>(p.x),
+      p.x_stride};
+  for (int q = 0; q < R; ++q) {
+    if (!row_codes(p.matrix, row + q, codes + q * m.codes_stride)) return false;
+  }
+  float* y = static_cast<float*>(p.y) + row;
+  std::int64_t left = p.n;
+  const auto done = [&](std::int64_t n) {
+    m.x += n * p.x_stride;
+    y += n * p.y_stride;
+    left -= n;
+  };
+  for (; left >= 4; done(4)) meet<R, 4>(m, y, p.y_stride);
+  for (; left >= 2; done(2)) meet<R, 2>(m, y, p.y_stride);
+  for (; left >= 1; done(1)) meet<R, 1>(m, y, p.y_stride);
+  return true;
+}
+
+bool ProductRows(
+    const PackedProductArgs& p,
+    std::int64_t begin,
+    std::int64_t end,
+    std::int8_t* codes) {
+  std::int64_t row = begin;
+  for (; row + kRows <= end; row += kRows) {
+    if (!multiply_rows<kRows>(p, row, codes)) return false;
+  }
+  for (; row < end; ++row) {
+    if (!multiply_rows<1>(p, row, codes)) return false;
+  }
+  return true;
+}
+
+}  // namespace fettle::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fettle::kernels {
+namespace {
+
+HWY_EXPORT(ProductRows);
+
+constexpr std::int64_t kMostRows = 4;  // no less than kRows
+
+// Unpacking a weight takes about as long as two products with it.
+std::int64_t row_work(const PackedProductArgs& p) {
+  return p.matrix.cols * (p.n + 2) + 1;
+}
+
+// The part of all work in [begin, end): whole rows of each product.
+bool run_share(
+    const PackedProductsArgs& args,
+    std::int64_t begin,
+    std::int64_t end,
+    std::int8_t* codes) {
+  for (std::int64_t i = 0; i < args.count; ++i) {
+    const PackedProductArgs& p = args.products[i];
+    const std::int64_t work = row_work(p);
+    const auto row_at = [&](std::int64_t place) {
+      return std::clamp<std::int64_t>(
+          (place + work - 1) / work, 0, p.matrix.rows);
+    };
+    const std::int64_t first = row_at(begin), last = row_at(end);
+    if (first < last &&
+        !HWY_DYNAMIC_DISPATCH(ProductRows)(p, first, last, codes)) {
+      return false;
+    }
+    begin -= work * p.matrix.rows;
+    end -= work * p.matrix.rows;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool cpu::packed_products(const PackedProductsArgs& args) {
+  std::int64_t all = 0, cols = 0;
+  for (std::int64_t i = 0; i < args.count; ++i) {
+    const PackedProductArgs& p = args.products[i];
+    all += row_work(p) * p.matrix.rows;
+    cols = std::max(cols, p.matrix.cols);
+  }
+  std::atomic<bool> sound = true;
+  parallel_rows(all, 1, [&](auto begin, auto end) {
+    const CodesMemory codes = memory_for_codes(cols, kMostRows);
+    if (!run_share(args, begin, end, codes.get())) sound = false;
+  });
+  return sound;
+}
+
+}  // namespace fettle::kernels
+#endif

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// The codes of a packed row of any kind as signed bytes, and vectors of them as
+// numbers.
+#if defined(FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_
+#undef FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_
+#else
+#define FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_
+#endif
+
+#include "kernels/cpu/packed_codes-inl.h"
+#include "kernels/cpu/packed_scratch.h"
+#include "kernels/packed_args.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fettle::kernels::HWY_NAMESPACE {
+
+using Ints = hn::RebindToSigned<D>;
+
+HWY_INLINE void trit_codes(
+    const std::uint8_t* in, std::int64_t cols, std::int8_t* out) {
+  const auto five = [&](std::int64_t i) {
+    std::memcpy(out + 5 * i, cpu::kTritsOfBytes.of[in[i]].trits, 8);
+  };
+  for (; cols >= 40; cols -= 40, in += 8, out += 40) {
+    for (std::int64_t i = 0; i < 8; ++i) five(i);
+  }
+  for (std::int64_t i = 0; 5 * i < cols; ++i) five(i);
+}
+
+// Writes the row's codes, and up to cpu::kBehindCodes bytes behind them. False
+// when they are damaged.
+HWY_INLINE bool row_codes(
+    const PackedArgs& m, std::int64_t row, std::int8_t* out) {
+  const std::int64_t begin = row * m.row_bytes;
+  const std::uint8_t* in = m.codes + begin;
+  const std::int64_t left = m.codes_bytes - begin;
+  auto* bytes = reinterpret_cast<std::uint8_t*>(out);
+  switch (m.kind) {
+    case PackedKind::kInt:
+      if (m.bits == 2) int_codes<2>(in, left, m.cols, bytes);
+      if (m.bits == 3) int_codes<3>(in, left, m.cols, bytes);
+      if (m.bits == 4) int_codes<4>(in, left, m.cols, bytes);
+      if (m.bits == 8) int_codes<8>(in, left, m.cols, bytes);
+      return true;
+    case PackedKind::kTernary:
+      trit_codes(in, m.cols, out);
+      return true;
+    case PackedKind::kTernaryWords:
+    case PackedKind::kTernaryHuffman:
+      return false;
+  }
+  return false;
+}
+
+// What a group's codes are multiplied by, and what is left to subtract from
+// them where it has a zero of its own.
+struct GroupScale {
+  float scale;
+  std::int32_t zero;
+};
+
+HWY_INLINE GroupScale
+group_scale(const PackedArgs& m, std::int64_t row, std::int64_t group) {
+  const std::int64_t at = row * m.groups + group;
+  const std::uint32_t bits = static_cast<std::uint32_t>(m.scales[at]) << 16;
+  GroupScale result{0.0f, 0};
+  std::memcpy(&result.scale, &bits, sizeof(float));
+  if (m.zeros != nullptr) result.zero = m.zeros[at] - (1 << (m.bits - 1));
+  return result;
+}
+
+// A vector of codes less their zero.
+template <bool kZeros>
+HWY_INLINE V numbers(const std::int8_t* codes, hn::Vec<Ints> zero) {
+  const hn::Rebind<std::int8_t, D> narrow;
+  auto wide = hn::PromoteTo(Ints(), hn::LoadU(narrow, codes));
+  if constexpr (kZeros) wide = hn::Sub(wide, zero);
+  return hn::ConvertTo(D(), wide);
+}
+
+}  // namespace fettle::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
