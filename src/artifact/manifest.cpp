@@ -19,8 +19,13 @@ constexpr const char* kFile = "fettle.json";
 bool is_companion(const fs::path& path) {
   constexpr std::array<std::string_view, 7> kExtensions{
       ".json", ".jinja", ".txt", ".md", ".model", ".tiktoken", ".py"};
-  constexpr std::array<std::string_view, 4> kOurs{
-      "config.json", kFile, "trim_plan.json", "metrics.jsonl"};
+  constexpr std::array<std::string_view, 6> kOurs{
+      "config.json",
+      kFile,
+      "trim_plan.json",
+      "quant_plan.json",
+      "quant_report.json",
+      "metrics.jsonl"};
   constexpr std::array<std::string_view, 5> kTexts{
       "LICENSE", "LICENCE", "NOTICE", "README", "COPYING"};
   const std::string name = path.filename().string();

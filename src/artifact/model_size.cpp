@@ -9,20 +9,19 @@ namespace fettle::artifact {
 std::int64_t weight_bytes(
     const model::ModelConfig& config,
     const model::WeightId& id,
-    at::ScalarType type) {
-  std::int64_t bytes = static_cast<std::int64_t>(c10::elementSize(type));
-  for (const std::int64_t size : model::weight_shape(config, id)) bytes *= size;
-  return bytes;
+    const model::WeightForm& form) {
+  if (form.packed()) return form.packed_bytes;
+  return model::weight_numel(config, id) *
+         static_cast<std::int64_t>(c10::elementSize(form.dtype));
 }
 
 ModelSize model_size(
-    const model::ModelConfig& config,
-    const std::function<at::ScalarType(const model::WeightId&)>& dtype) {
+    const model::ModelConfig& config, const model::WeightForms& form) {
   ModelSize size;
   size.parameters = config.parameters();
   size.active_parameters = config.active_parameters();
   for (const model::WeightId& id : model::model_weights(config)) {
-    size.bytes += weight_bytes(config, id, dtype(id));
+    size.bytes += weight_bytes(config, id, form(id));
   }
   std::vector<std::int64_t> widths;
   for (const model::LayerConfig& layer : config.layers) {

@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "artifact/tensor_file.h"
 #include "core/error.h"
+#include "io/checkpoint.h"
 #include "io/checkpoint_writer.h"
 #include "io/file.h"
 
@@ -31,21 +33,46 @@ void check_tensor(const at::Tensor& tensor, const io::TensorSpec& spec) {
 
 }  // namespace
 
+io::TensorSpec tensor_spec(
+    const model::ModelConfig& config,
+    const model::WeightId& id,
+    const model::WeightForm& form) {
+  std::string name = model::weight_name(config, id);
+  if (form.packed()) {
+    name += model::kPackedSuffix;
+    return {std::move(name), io::DType::kU8, {form.packed_bytes}};
+  }
+  const io::DType type = stored_type(form.dtype, name);
+  return {std::move(name), type, model::weight_shape(config, id)};
+}
+
+void write_config(
+    const std::filesystem::path& folder,
+    const model::ModelConfig& config,
+    bool packed) {
+  Json json = model::config_json(config);
+  json.erase("quantization_config");
+  if (packed) {
+    json["quantization_config"] = {{"quant_method", "fettle"}, {"format", 1}};
+  }
+  io::write_file(folder / "config.json", json.dump(2) + "\n");
+}
+
 void write_model(
     const ModelWriterInput& input, const std::filesystem::path& folder) {
   const std::vector<model::WeightId> ids = model::model_weights(input.config);
   std::vector<io::TensorSpec> specs;
   specs.reserve(ids.size());
   for (const model::WeightId& id : ids) {
-    std::string name = model::weight_name(input.config, id);
-    const io::DType type = stored_type(input.dtype(id), name);
-    specs.push_back(
-        {std::move(name), type, model::weight_shape(input.config, id)});
+    specs.push_back(tensor_spec(input.config, id, input.form(id)));
   }
   copy_companions(input.source.folder(), folder);
-  io::write_file(
-      folder / "config.json", model::config_json(input.config).dump(2) + "\n");
-  io::CheckpointWriter writer(folder, specs);
+  const bool packed = std::ranges::any_of(
+      ids, [&](const auto& id) { return input.form(id).packed(); });
+  write_config(folder, input.config, packed);
+  io::CheckpointWriterOptions options;
+  if (packed) options.stem = io::kPackedStem;
+  io::CheckpointWriter writer(folder, specs, options);
   SilentReporter silent;
   Progress progress(
       input.reporter != nullptr ? *input.reporter : silent,

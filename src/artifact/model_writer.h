@@ -13,6 +13,7 @@
 
 #include "artifact/manifest.h"
 #include "core/progress.h"
+#include "io/safetensors.h"
 #include "model/model_config.h"
 #include "model/model_reader.h"
 #include "model/weight_table.h"
@@ -22,14 +23,22 @@ namespace fettle::artifact {
 struct ModelWriterInput {
   const model::ModelReader& source;  // companions
   const model::ModelConfig& config;  // of the model to write
-  // Type of one tensor on disk: headers are written before any tensor.
-  std::function<at::ScalarType(const model::WeightId&)> dtype;
-  // The tensor, [weight_shape] in that type, on the CPU. Called in order.
+  // How one tensor lies on disk: headers are written before any tensor.
+  model::WeightForms form;
+  // The tensor, [weight_shape] in its type or the bytes of a packed one, on the
+  // CPU. Called in order.
   std::function<at::Tensor(const model::WeightId&)> tensor;
   StageRecord record = {};
   std::string label = {};        // of the progress shown, such as "trim"
   Reporter* reporter = nullptr;  // null: silent
 };
+
+// Writes config.json. Where weights are packed it says so in the key that other
+// loaders look at, and refuse the model by.
+void write_config(
+    const std::filesystem::path& folder,
+    const model::ModelConfig& config,
+    bool packed);
 
 // Writes into `folder`, which exists (an AtomicDirectory's path). Throws
 // InternalError when a tensor has not the shape or type declared.
@@ -51,15 +60,20 @@ struct ModelSize {
   Json to_json() const;
 };
 
-// The size of a model of `config` whose tensors have types `dtype`.
+// The size of a model of `config` whose tensors lie as `form` says.
 ModelSize model_size(
+    const model::ModelConfig& config, const model::WeightForms& form);
+
+// The tensor of a checkpoint that holds a weight.
+io::TensorSpec tensor_spec(
     const model::ModelConfig& config,
-    const std::function<at::ScalarType(const model::WeightId&)>& dtype);
+    const model::WeightId& id,
+    const model::WeightForm& form);
 
 // Bytes of one tensor.
 std::int64_t weight_bytes(
     const model::ModelConfig& config,
     const model::WeightId& id,
-    at::ScalarType type);
+    const model::WeightForm& form);
 
 }  // namespace fettle::artifact

@@ -30,6 +30,9 @@ class Builder {
       step(stage, {model_, "--scores", scores_}, trim_data(stage));
       model_made();
       scores_.clear();
+    } else if (stage.name == "quant") {
+      step(stage, {model_}, quant_data(stage));
+      model_made();
     } else if (stage.name == "tune") {
       step(
           stage,
@@ -68,6 +71,17 @@ class Builder {
   std::vector<std::pair<std::string, Files>> trim_data(
       const RecipeStage& stage) const {
     if (!wants_data(stage.arguments)) return {};
+    return {{"--data", need(recipe_.calibration, stage)}};
+  }
+
+  // Rounding to nearest needs none.
+  std::vector<std::pair<std::string, Files>> quant_data(
+      const RecipeStage& stage) const {
+    for (const std::string& argument : stage.arguments) {
+      if (argument == "--method=rtn" || argument.starts_with("--data=")) {
+        return {};
+      }
+    }
     return {{"--data", need(recipe_.calibration, stage)}};
   }
 

@@ -21,12 +21,13 @@ namespace {
 
 enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kInternal = 3 };
 
-constexpr std::array<CommandEntry, 9> kCommands{{
+constexpr std::array<CommandEntry, 10> kCommands{{
     {"inspect", "What a model is made of; checks every header", make_inspect},
     {"eval", "Held-out loss, and distance to a teacher", make_eval},
     {"generate", "Continue a prompt", make_generate},
     {"analyze", "Score every expert and intermediate dimension", make_analyze},
     {"trim", "Cut what matters least", make_trim},
+    {"quant", "Store weights in few bits", make_quant},
     {"tune", "Fine-tune the neurons that matter", make_tune},
     {"merge", "Add a tuned adapter to its base", make_merge},
     {"export", "Write a folder that stock loaders open", make_export},

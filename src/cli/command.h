@@ -41,6 +41,7 @@ std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_analyze();
 std::unique_ptr<Command> make_trim();
+std::unique_ptr<Command> make_quant();
 std::unique_ptr<Command> make_tune();
 std::unique_ptr<Command> make_merge();
 std::unique_ptr<Command> make_export();

@@ -73,6 +73,7 @@ class Generate : public Command {
     sweep::Workload workload;
     workload.longest_sequence = static_cast<std::int64_t>(ids.size());
     workload.tokens = workload.longest_sequence;
+    workload.keep_packed = true;
     OpenModel opened = session.open(model_, workload);
     options_.seed = session.seed();
     Printer printer(tokenizer, session.options().json == "-");

@@ -41,7 +41,7 @@ std::map<std::string, Part> parts_of(const model::ModelReader& reader) {
     for (const auto n : model::weight_shape(reader.config(), id)) numel *= n;
     Part& part = parts[part_of(id.role)];
     part.parameters += numel;
-    part.bytes += artifact::weight_bytes(reader.config(), id, reader.dtype(id));
+    part.bytes += artifact::weight_bytes(reader.config(), id, reader.form(id));
   }
   return parts;
 }

@@ -75,7 +75,8 @@ class Reader {
 
  private:
   RecipeStage checked(RecipeStage stage) const {
-    const std::vector<std::string> known{"analyze", "trim", "tune", "export"};
+    const std::vector<std::string> known{
+        "analyze", "trim", "quant", "tune", "export"};
     if (std::find(known.begin(), known.end(), stage.name) == known.end()) {
       refuse(fmt::format(
           "unknown stage '{}'; known are {}",

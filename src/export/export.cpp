@@ -42,21 +42,19 @@ ExportResult export_model(
     const ExportOptions& options,
     const std::filesystem::path& folder) {
   const model::ModelConfig config = exported_config(reader.config(), options);
-  const ExportedWeights weights(reader, config, options.dtype);
-  const auto dtype = [&](const model::WeightId& id) {
-    return weights.dtype(id);
-  };
+  const ExportedWeights weights(reader, config, options);
+  const auto form = [&](const model::WeightId& id) { return weights.form(id); };
   ExportResult result;
   result.before = artifact::model_size(
       reader.config(),
-      [&](const model::WeightId& id) { return reader.dtype(id); });
-  result.after = artifact::model_size(config, dtype);
+      [&](const model::WeightId& id) { return reader.form(id); });
+  result.after = artifact::model_size(config, form);
   result.padded_neurons = result.after.neurons - result.before.neurons;
   result.narrowed = weights.narrows();
   artifact::write_model(
       {.source = reader,
        .config = config,
-       .dtype = dtype,
+       .form = form,
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
        .record =
            {.stage = "export",

@@ -24,15 +24,25 @@ bool holds(at::ScalarType wide, at::ScalarType narrow) {
 ExportedWeights::ExportedWeights(
     const model::ModelReader& reader,
     const model::ModelConfig& target,
-    std::optional<at::ScalarType> dtype)
-    : reader_(reader), target_(target), dtype_(dtype) {}
+    const ExportOptions& options)
+    : reader_(reader), target_(target), options_(options) {}
+
+bool ExportedWeights::stays_packed(const model::WeightId& id) const {
+  return options_.format == Format::kRagged && !options_.dtype &&
+         reader_.packed_header(id) != nullptr;
+}
+
+model::WeightForm ExportedWeights::form(const model::WeightId& id) const {
+  return stays_packed(id) ? reader_.form(id) : model::WeightForm{dtype(id)};
+}
 
 at::ScalarType ExportedWeights::dtype(const model::WeightId& id) const {
-  if (!dtype_ || keeps_type(id.role)) return reader_.dtype(id);
-  return *dtype_;
+  if (!options_.dtype || keeps_type(id.role)) return reader_.dtype(id);
+  return *options_.dtype;
 }
 
 at::Tensor ExportedWeights::tensor(const model::WeightId& id) const {
+  if (stays_packed(id)) return reader_.read_stored(id);
   const at::Tensor source = reader_.read(id).to(dtype(id));
   if (!model::is_expert_role(id.role)) return source;
   const std::int64_t axis = id.role == Role::kExpertDown ? 1 : 0;

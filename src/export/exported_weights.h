@@ -5,29 +5,32 @@
 
 #include <ATen/ATen.h>
 
-#include <optional>
-
+#include "export/export.h"
 #include "model/model_reader.h"
 
 namespace fettle::exporter {
 
 class ExportedWeights {
  public:
-  // Both must outlive this object.
+  // All must outlive this object.
   ExportedWeights(
       const model::ModelReader& reader,
       const model::ModelConfig& target,
-      std::optional<at::ScalarType> dtype);
+      const ExportOptions& options);
 
-  at::ScalarType dtype(const model::WeightId& id) const;
+  model::WeightForm form(const model::WeightId& id) const;
+  // As form() says.
   at::Tensor tensor(const model::WeightId& id) const;
   // Whether the conversion loses bits of some weight.
   bool narrows() const;
 
  private:
+  at::ScalarType dtype(const model::WeightId& id) const;
+  bool stays_packed(const model::WeightId& id) const;
+
   const model::ModelReader& reader_;
   const model::ModelConfig& target_;
-  std::optional<at::ScalarType> dtype_;
+  const ExportOptions& options_;
 };
 
 }  // namespace fettle::exporter

@@ -15,8 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kStage = "checkpoint";
-constexpr const char* kSingle = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char* kModel = "model";
 
 // Tensor name to shard file name.
 using WeightMap = std::map<std::string, std::string>;
@@ -61,20 +60,38 @@ Shard open_shard(const fs::path& folder, const std::string& file_name) {
   return {file_name, std::move(file), std::move(header)};
 }
 
+std::string single_name(std::string_view stem) {
+  return fmt::format("{}.safetensors", stem);
+}
+
+bool holds(const fs::path& folder, std::string_view stem) {
+  return is_there(folder / single_name(stem)) ||
+         is_there(folder / index_name(stem));
+}
+
 }  // namespace
 
+std::string index_name(std::string_view stem) {
+  return fmt::format("{}.safetensors.index.json", stem);
+}
+
 Checkpoint Checkpoint::open(const fs::path& folder) {
-  if (is_there(folder / kSingle)) return open(folder, kSingle);
-  const fs::path index = folder / kIndex;
-  if (!is_there(index)) {
+  const bool packed = holds(folder, kPackedStem);
+  if (holds(folder, kModel) == packed) {
     throw UserError(
         kStage,
         folder.string(),
         fmt::format(
-            "expected a model folder with {} or {}, found neither",
-            kSingle,
-            kIndex));
+            "expected a model folder with {0}.safetensors or "
+            "{0}.safetensors.index.json, found {1}",
+            kModel,
+            packed ? "packed weights beside them" : "neither"));
   }
+  const std::string stem(packed ? kPackedStem : kModel);
+  if (is_there(folder / single_name(stem))) {
+    return open(folder, single_name(stem));
+  }
+  const fs::path index = folder / index_name(stem);
   const WeightMap placed = read_index(index);
   std::set<std::string> names;
   for (const auto& [tensor, shard] : placed) names.insert(shard);
@@ -89,7 +106,7 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
           fmt::format(
               "expected tensor '{}', as {} says, but it is not there",
               tensor,
-              kIndex));
+              index_name(stem)));
     }
   }
   return checkpoint;

@@ -20,6 +20,14 @@
 
 namespace fettle::io {
 
+// Files of a model with packed weights begin with this: a loader that knows
+// nothing of these then finds no weights, where it would otherwise make up
+// those whose names it misses.
+inline constexpr std::string_view kPackedStem = "packed";
+
+// STEM.safetensors.index.json, which tells the shard of each tensor.
+std::string index_name(std::string_view stem);
+
 struct Shard {
   std::string file_name;  // within the folder
   std::unique_ptr<InputFile> file;
@@ -29,9 +37,10 @@ struct Shard {
 class Checkpoint {
  public:
   // Opens FOLDER/model.safetensors, else the shards that
-  // FOLDER/model.safetensors.index.json names, and checks every header. A
-  // missing shard, a shard outside the folder, a tensor that the index places
-  // where it is not, or that two shards hold, is a UserError.
+  // FOLDER/model.safetensors.index.json names, or the same of the stem
+  // "packed", and checks every header. A missing shard, a shard outside the
+  // folder, a tensor that the index places where it is not, or that two shards
+  // hold, is a UserError.
   static Checkpoint open(const std::filesystem::path& folder);
   // Opens the one file `file_name` of `folder`, such as an adapter.
   static Checkpoint open(

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "io/checkpoint.h"
 
 namespace fettle::io {
 
@@ -89,8 +90,7 @@ void CheckpointWriter::write_index() const {
       {"metadata", {{"total_size", total_bytes_}}},
       {"weight_map", std::move(map)}};
   const std::string text = index.dump(2) + "\n";
-  const auto file =
-      options_.create(folder_ / (options_.stem + ".safetensors.index.json"));
+  const auto file = options_.create(folder_ / index_name(options_.stem));
   file->append(std::as_bytes(std::span(text)));
   file->close();
 }

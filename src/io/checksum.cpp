@@ -78,6 +78,10 @@ std::string hash_bytes(std::span<const std::byte> bytes) {
   return hasher.digest();
 }
 
+std::uint64_t checksum64(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 std::string hash_file(const std::filesystem::path& path) {
   const auto file = open_file(path);
   Hasher hasher;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -32,6 +33,9 @@ class Hasher {
 };
 
 std::string hash_bytes(std::span<const std::byte> bytes);
+
+// XXH3_64bits: the checksum within one tensor.
+std::uint64_t checksum64(std::span<const std::byte> bytes);
 
 // Streams a file. Throws UserError when it can't be read.
 std::string hash_file(const std::filesystem::path& path);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "model/differentiable.h"
+#include "model/packed_layer.h"
 
 namespace fettle::model {
 namespace {
@@ -18,13 +19,29 @@ struct Heads {
 
 const at::Tensor kNoBias;
 
-// x W^T + b, and what the tap wants to see of its way back.
-at::Tensor project(
-    const LayerContext& context,
+// x W^T + b of a layer, and what the tap wants to see of its way back.
+struct Projection {
+  const LayerContext& context;
+  const LayerWeights& weights;
+
+  at::Tensor operator()(
+      Role role,
+      const at::Tensor& x,
+      const at::Tensor& weight,
+      const at::Tensor& bias = kNoBias) const;
+};
+
+at::Tensor Projection::operator()(
     Role role,
     const at::Tensor& x,
     const at::Tensor& weight,
-    const at::Tensor& bias = kNoBias) {
+    const at::Tensor& bias) const {
+  if (context.tap != nullptr)
+    context.tap->on_projection(context.layer, role, x);
+  if (!weight.defined()) {
+    const at::Tensor y = packed_linear(weights.packed->at(role), x);
+    return bias.defined() ? y + bias : y;
+  }
   at::Tensor y =
       bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
   if (context.tap != nullptr && context.tap->wants_projection_gradients() &&
@@ -40,12 +57,14 @@ at::Tensor project(
 
 Heads gqa_heads(
     const LayerContext& context,
-    const AttentionWeights& w,
+    const LayerWeights& weights,
     const at::Tensor& x) {
   const AttentionConfig& a = context.config.attention;
-  at::Tensor q = project(context, Role::kQProj, x, w.q_proj, w.q_bias);
-  at::Tensor k = project(context, Role::kKProj, x, w.k_proj, w.k_bias);
-  at::Tensor v = project(context, Role::kVProj, x, w.v_proj, w.v_bias);
+  const AttentionWeights& w = weights.attention;
+  const Projection project{context, weights};
+  at::Tensor q = project(Role::kQProj, x, w.q_proj, w.q_bias);
+  at::Tensor k = project(Role::kKProj, x, w.k_proj, w.k_bias);
+  at::Tensor v = project(Role::kVProj, x, w.v_proj, w.v_bias);
   if (a.qk_norm == QkNorm::kFull) {
     q = rms_norm(q, w.q_norm, context.config.norm_eps);
     k = rms_norm(k, w.k_norm, context.config.norm_eps);
@@ -73,26 +92,26 @@ Heads gqa_heads(
 // the rotary part of the key is shared by all heads.
 Heads mla_heads(
     const LayerContext& context,
-    const AttentionWeights& w,
+    const LayerWeights& weights,
     const at::Tensor& x) {
   const AttentionConfig& a = context.config.attention;
+  const AttentionWeights& w = weights.attention;
+  const Projection project{context, weights};
   const double eps = context.config.latent_norm_eps;
   const RopePairing pairing = context.config.rope.pairing;
   const std::int64_t tokens = x.size(0);
   at::Tensor q;
-  if (w.q_proj.defined()) {
-    q = project(context, Role::kQProj, x, w.q_proj);
+  if (a.q_lora_rank == 0) {
+    q = project(Role::kQProj, x, w.q_proj);
   } else {
-    const at::Tensor narrow =
-        project(context, Role::kQAProj, x, w.q_a_proj, w.q_a_bias);
-    q = project(
-        context, Role::kQBProj, rms_norm(narrow, w.q_a_norm, eps), w.q_b_proj);
+    const at::Tensor narrow = project(Role::kQAProj, x, w.q_a_proj, w.q_a_bias);
+    q = project(Role::kQBProj, rms_norm(narrow, w.q_a_norm, eps), w.q_b_proj);
   }
   q = apply_rotary(
       q.view({tokens, a.heads, a.head_dim}), context.rotary, pairing);
 
   const at::Tensor compressed =
-      project(context, Role::kKvAProj, x, w.kv_a_proj, w.kv_a_bias);
+      project(Role::kKvAProj, x, w.kv_a_proj, w.kv_a_bias);
   const at::Tensor latent = rms_norm(
       compressed.narrow(1, 0, a.kv_lora_rank).contiguous(), w.kv_a_norm, eps);
   const at::Tensor key_rope = apply_rotary(
@@ -102,7 +121,7 @@ Heads mla_heads(
       context.rotary,
       pairing);
   const at::Tensor expanded =
-      project(context, Role::kKvBProj, latent, w.kv_b_proj)
+      project(Role::kKvBProj, latent, w.kv_b_proj)
           .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});
   const at::Tensor key = at::cat(
       {expanded.narrow(2, 0, a.qk_nope_head_dim),
@@ -262,7 +281,7 @@ void KvCache::append(const at::Tensor& new_key, const at::Tensor& new_value) {
 
 at::Tensor attention(
     const LayerContext& context,
-    const AttentionWeights& weights,
+    const LayerWeights& weights,
     const at::Tensor& x) {
   const Heads heads = context.config.attention.kind == AttentionKind::kMla
                           ? mla_heads(context, weights, x)
@@ -270,7 +289,8 @@ at::Tensor attention(
   const at::Tensor mixed = context.cache != nullptr
                                ? attend_cached(context, heads)
                                : attend_sequences(context, heads);
-  return project(context, Role::kOProj, mixed, weights.o_proj, weights.o_bias);
+  const AttentionWeights& w = weights.attention;
+  return Projection{context, weights}(Role::kOProj, mixed, w.o_proj, w.o_bias);
 }
 
 }  // namespace fettle::model

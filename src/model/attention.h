@@ -14,7 +14,7 @@ namespace fettle::model {
 // come first and the new ones are appended.
 at::Tensor attention(
     const LayerContext& context,
-    const AttentionWeights& weights,
+    const LayerWeights& weights,
     const at::Tensor& x);
 
 }  // namespace fettle::model

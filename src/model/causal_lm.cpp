@@ -3,6 +3,7 @@
 
 #include "model/device_transfer.h"
 #include "model/differentiable.h"
+#include "model/packed_layer.h"
 
 namespace fettle::model {
 
@@ -31,10 +32,13 @@ std::shared_ptr<LayerWeights> CausalLm::acquire(
     std::int64_t layer, std::int64_t next) {
   const at::NoGradGuard no_grad;
   const auto cached = cache_->acquire(layer, next);
-  if (!patch_) return cached;
-  const auto patched = std::make_shared<LayerWeights>(*cached);
-  patch_(layer, *patched);
-  return patched;
+  const bool unpack = cached->packed != nullptr && !options_.keep_packed;
+  if (!patch_ && !unpack) return cached;
+  const auto own = std::make_shared<LayerWeights>(
+      unpack ? unpacked(*cached, config(), layer, options_.compute_type)
+             : *cached);
+  if (patch_) patch_(layer, *own);
+  return own;
 }
 
 at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {

@@ -21,6 +21,9 @@ struct ModelOptions {
   at::ScalarType compute_type = at::kFloat;
   // Bytes of layers that may stay resident between sweeps.
   std::int64_t resident_bytes = 0;
+  // Layers are handed out with their packed weights still packed, to be
+  // multiplied as they are: for passes of few tokens without gradient.
+  bool keep_packed = false;
 };
 
 class CausalLm {

@@ -2,6 +2,7 @@
 #include "model/decoder_layer.h"
 
 #include "model/attention.h"
+#include "model/dense_mlp.h"
 #include "model/differentiable.h"
 #include "model/moe_layer.h"
 
@@ -13,12 +14,12 @@ at::Tensor decoder_layer(
     const at::Tensor& x) {
   const double eps = context.config.norm_eps;
   at::Tensor h = rms_norm(x, weights.input_norm, eps);
-  h = x + attention(context, weights.attention, h);
+  h = x + attention(context, weights, h);
 
   const at::Tensor normed = rms_norm(h, weights.post_attention_norm, eps);
   const bool sparse = context.config.layers[context.layer].sparse;
   return h + (sparse ? moe_layer(context, weights, normed)
-                     : mlp(weights.dense, normed));
+                     : dense_mlp(context, weights, kDenseRoles, normed));
 }
 
 at::Tensor embed(const GlobalWeights& weights, const at::Tensor& ids) {

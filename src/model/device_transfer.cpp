@@ -4,10 +4,19 @@
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "model/packed_layer.h"
 #include "model/weight_visit.h"
 
 namespace fettle::model {
 namespace {
+
+void move_packed(LayerWeights& weights, at::Device device) {
+  if (weights.packed) {
+    weights.packed = std::make_shared<PackedLayer>(weights.packed->to(device));
+  }
+}
+
+void move_packed(GlobalWeights&, at::Device) {}
 
 template <typename Weights>
 Weights moved(Weights weights, at::Device device) {
@@ -20,6 +29,7 @@ Weights moved(Weights weights, at::Device device) {
     for_each_tensor(weights, [&](at::Tensor& tensor) {
       tensor = tensor.pin_memory().to(device, /*non_blocking=*/true);
     });
+    move_packed(weights, device);
   }
   // Pinned buffers may be reused and the weights used once this returns; the
   // fetching thread is the one that waits.

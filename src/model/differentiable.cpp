@@ -136,8 +136,4 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   return SwigluFunction::apply(gate_up);
 }
 
-at::Tensor mlp(const Mlp& weights, const at::Tensor& x) {
-  return at::mm(swiglu(at::mm(x, weights.gate_up.t())), weights.down);
-}
-
 }  // namespace fettle::model

@@ -29,7 +29,4 @@ at::Tensor causal_attention(
 // silu(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
 at::Tensor swiglu(const at::Tensor& gate_up);
 
-// down(swiglu(gate_up x)) of one dense block. x: [N, H] → [N, H].
-at::Tensor mlp(const Mlp& weights, const at::Tensor& x);
-
 }  // namespace fettle::model

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layer_weights.h"
 
+#include "model/packed_layer.h"
 #include "model/weight_visit.h"
 
 namespace fettle::model {
@@ -11,7 +12,7 @@ std::int64_t LayerWeights::bytes() const {
   for_each_tensor(copy, [&](const at::Tensor& tensor) {
     total += static_cast<std::int64_t>(tensor.nbytes());
   });
-  return total;
+  return packed ? total + packed->bytes() : total;
 }
 
 }  // namespace fettle::model

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensors of one layer as the forward pass takes them: dense, in the
-// compute type, on the compute device.
+// The tensors of one layer as the forward pass takes them, on the compute
+// device: dense, in the compute type, or still packed (packed_layer.h).
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace fettle::model {
+
+class PackedLayer;
 
 // A SwiGLU block's weights, neuron-major: row k of each matrix belongs to
 // intermediate dimension k, so a neuron is three rows of H values.
@@ -56,8 +59,10 @@ struct LayerWeights {
   ExpertBank experts;
   Mlp shared;                // or undefined
   at::Tensor shared_router;  // [1, H], or undefined
+  // Matrices that have no tensor above; or null.
+  std::shared_ptr<const PackedLayer> packed;
 
-  std::int64_t bytes() const;  // of all defined tensors
+  std::int64_t bytes() const;  // of all defined tensors and what is packed
 };
 
 // What stands outside the layers.

@@ -2,9 +2,12 @@
 #include "model/model_reader.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "core/error.h"
 #include "io/checksum.h"
+#include "model/packed_layer.h"
 #include "model/weight_index.h"
 #include "model/weight_loading.h"
 #include "model/weight_view.h"
@@ -33,18 +36,30 @@ ModelReader::ModelReader(const std::filesystem::path& folder)
       index_(std::make_shared<WeightIndex>(config_, *checkpoint_)) {}
 
 at::ScalarType ModelReader::dtype(const WeightId& id) const {
-  return scalar_type(index_->at(id).tensor->dtype);
+  const WeightIndex::Place& place = index_->at(id);
+  return place.packed ? at::kFloat : scalar_type(place.tensor->dtype);
 }
 
 std::string ModelReader::fingerprint() const {
   return io::fingerprint(*checkpoint_, folder_ / "config.json");
 }
 
-at::Tensor ModelReader::read(const WeightId& id) const {
+const PackedHeader* ModelReader::packed_header(const WeightId& id) const {
+  const auto& packed = index_->at(id).packed;
+  return packed ? &*packed : nullptr;
+}
+
+WeightForm ModelReader::form(const WeightId& id) const {
+  const PackedHeader* header = packed_header(id);
+  return {dtype(id), header != nullptr ? header->bytes() : 0};
+}
+
+at::Tensor ModelReader::read_stored(const WeightId& id) const {
   const WeightIndex::Place& place = index_->at(id);
-  at::Tensor result = at::empty(
-      weight_shape(config_, id),
-      at::TensorOptions(scalar_type(place.tensor->dtype)));
+  at::Tensor result =
+      place.packed
+          ? at::empty({place.packed->bytes()}, at::kByte)
+          : at::empty(weight_shape(config_, id), at::TensorOptions(dtype(id)));
   checkpoint_->read_range(
       place.tensor->name,
       place.offset,
@@ -52,17 +67,69 @@ at::Tensor ModelReader::read(const WeightId& id) const {
   return result;
 }
 
+kernels::PackedMatrix ModelReader::read_packed(const WeightId& id) const {
+  return from_stored(read_stored(id), index_->at(id).tensor->name);
+}
+
+at::Tensor ModelReader::read(const WeightId& id) const {
+  if (packed_header(id) == nullptr) return read_stored(id);
+  at::Tensor values = at::empty(weight_shape(config_, id), at::kFloat);
+  kernels::unpack_rows(read_packed(id), 0, values);
+  return values;
+}
+
+bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
+  const auto any_packed = [&](Role one) {
+    const LayerConfig& shape = config_.layers[layer];
+    const std::int64_t experts = is_expert_role(one) ? shape.num_experts() : 0;
+    if (experts == 0) return index_->at({one, layer}).packed.has_value();
+    for (std::int64_t e = 0; e < experts; ++e) {
+      if (index_->at({one, layer, e}).packed) return true;
+    }
+    return false;
+  };
+  for (const MlpRoles& mlp : {kExpertRoles, kSharedRoles, kDenseRoles}) {
+    if (mlp.has(role)) {
+      return any_packed(mlp.gate) || any_packed(mlp.up) || any_packed(mlp.down);
+    }
+  }
+  return is_attention_role(role) && any_packed(role);
+}
+
 LayerWeights ModelReader::read_layer(
     std::int64_t layer, at::ScalarType type) const {
-  LayerWeights weights = empty_layer(config_, layer, type);
+  const std::vector<WeightId> ids = layer_weights(config_, layer);
+  std::map<Role, bool> kept;
+  for (const WeightId& id : ids) {
+    if (!kept.contains(id.role)) kept[id.role] = keeps_packed(layer, id.role);
+  }
+  LayerWeights weights = empty_layer(config_, layer, type, [&](Role role) {
+    const auto found = kept.find(role);
+    return found != kept.end() && !found->second;
+  });
   std::vector<WeightCopy> copies;
-  for (const WeightId& id : layer_weights(config_, layer)) {
+  PackedLayer packed;
+  for (const WeightId& id : ids) {
+    if (kept[id.role]) {
+      StoredMatrix matrix;
+      if (packed_header(id) != nullptr) {
+        matrix.packed = read_packed(id);
+      } else {
+        matrix.dense = at::empty(weight_shape(config_, id), type);
+        copies.push_back({index_->at(id), matrix.dense});
+      }
+      packed.put(id, std::move(matrix));
+      continue;
+    }
     const at::Tensor view = weight_view(weights, id);
     const bool transposed = is_down_role(id.role);
     copies.push_back(
         {index_->at(id), transposed ? view.t() : as_matrix(view), transposed});
   }
   load_weights(*checkpoint_, copies);
+  if (!packed.matrices().empty()) {
+    weights.packed = std::make_shared<PackedLayer>(std::move(packed));
+  }
   return weights;
 }
 
@@ -71,7 +138,11 @@ GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
   std::vector<WeightCopy> copies;
   const auto load = [&](Role role) {
     at::Tensor whole = at::empty(weight_shape(config_, {role}), type);
-    copies.push_back({index_->at({role}), as_matrix(whole)});
+    if (packed_header({role}) != nullptr) {
+      kernels::unpack_rows(read_packed({role}), 0, whole);
+    } else {
+      copies.push_back({index_->at({role}), as_matrix(whole)});
+    }
     return whole;
   };
   weights.embed_tokens = load(Role::kEmbedTokens);
@@ -88,6 +159,13 @@ GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
 void ModelReader::check_tied_head() const {
   const std::string name = weight_name(config_, {Role::kLmHead});
   if (!config_.tie_word_embeddings || !checkpoint_->find(name)) return;
+  if (packed_header({Role::kEmbedTokens}) != nullptr) {
+    throw UserError(
+        "weights",
+        name,
+        "is stored beside packed embeddings, though 'tie_word_embeddings' is "
+        "true");
+  }
   const std::string embeddings = weight_name(config_, {Role::kEmbedTokens});
   const std::uint64_t total = checkpoint_->require(name).bytes();
   bool same = total == checkpoint_->require(embeddings).bytes();
@@ -109,6 +187,17 @@ void ModelReader::check_tied_head() const {
 }
 
 std::int64_t ModelReader::layer_bytes(
+    std::int64_t layer, at::ScalarType type) const {
+  std::int64_t total = 0;
+  for (const WeightId& id : layer_weights(config_, layer)) {
+    const PackedHeader* header = packed_header(id);
+    total +=
+        header != nullptr ? memory_bytes(*header) : bytes_as(config_, id, type);
+  }
+  return total;
+}
+
+std::int64_t ModelReader::unpacked_bytes(
     std::int64_t layer, at::ScalarType type) const {
   std::int64_t total = 0;
   for (const WeightId& id : layer_weights(config_, layer)) {

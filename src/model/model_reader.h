@@ -6,17 +6,27 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "io/checkpoint.h"
 #include "model/layer_weights.h"
 #include "model/model_config.h"
+#include "model/packed_weight.h"
 #include "model/weight_table.h"
 
 namespace fettle::model {
 
 class WeightIndex;
+
+// How a weight lies in a checkpoint.
+struct WeightForm {
+  at::ScalarType dtype = at::kFloat;  // of a plain one
+  std::int64_t packed_bytes = 0;      // of a packed one, else 0
+  bool packed() const { return packed_bytes > 0; }
+};
+using WeightForms = std::function<WeightForm(const WeightId&)>;
 
 class ModelReader {
  public:
@@ -30,23 +40,37 @@ class ModelReader {
   // Of config.json and the weights: see io/checksum.h.
   std::string fingerprint() const;
 
-  // One tensor as stored (dtype and values), in the canonical 2-D shape of its
-  // role: a fused expert is cut out of its stack. Thread-safe.
+  // One tensor in the canonical 2-D shape of its role (a fused expert is cut
+  // out of its stack) and the type it is stored in; a packed weight's values,
+  // exactly, in fp32. Thread-safe.
   at::Tensor read(const WeightId& id) const;
   at::ScalarType dtype(const WeightId& id) const;
 
+  // How it is stored, and what is stored: as read(), or of a packed weight the
+  // bytes, U8.
+  WeightForm form(const WeightId& id) const;
+  at::Tensor read_stored(const WeightId& id) const;
+  kernels::PackedMatrix read_packed(const WeightId& id) const;
+  // The header of a packed weight; null for a plain one.
+  const PackedHeader* packed_header(const WeightId& id) const;
+
   // A layer in the forward pass's form, in `type`, on the CPU; the router and
-  // its biases in fp32. Throws UserError when a weight is NaN or
-  // infinite. Thread-safe.
+  // its biases in fp32; packed weights stay packed. Throws UserError when a
+  // weight is NaN or infinite, or packed and damaged. Thread-safe.
   LayerWeights read_layer(std::int64_t layer, at::ScalarType type) const;
   GlobalWeights read_globals(at::ScalarType type) const;
 
-  // Bytes that read_layer's result takes in `type`.
+  // Bytes that read_layer's result takes in `type`, and that it takes with all
+  // of it unpacked.
   std::int64_t layer_bytes(std::int64_t layer, at::ScalarType type) const;
+  std::int64_t unpacked_bytes(std::int64_t layer, at::ScalarType type) const;
   std::int64_t global_bytes(at::ScalarType type) const;
 
  private:
   void check_tied_head() const;
+  // Whether read_layer keeps this role's matrices in LayerWeights::packed: the
+  // role, or another of its MLP, is packed.
+  bool keeps_packed(std::int64_t layer, Role role) const;
 
   std::filesystem::path folder_;
   ModelConfig config_;

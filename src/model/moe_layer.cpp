@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/moe_layer.h"
 
-#include "model/differentiable.h"
+#include "model/dense_mlp.h"
 #include "model/experts.h"
+#include "model/packed_layer.h"
 #include "model/router.h"
 
 namespace fettle::model {
 namespace {
 
-at::Tensor shared_expert(const LayerWeights& weights, const at::Tensor& x) {
-  const at::Tensor y = mlp(weights.shared, x);
+at::Tensor shared_expert(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const at::Tensor y = dense_mlp(context, weights, kSharedRoles, x);
   if (!weights.shared_router.defined()) return y;
   return at::mm(x, weights.shared_router.t()).sigmoid() * y;
 }
@@ -65,11 +69,13 @@ at::Tensor moe_layer(
       routing.probs.requires_grad()) {
     others = weights_of_others(context.config.router, routing);
   }
-  const at::Tensor y = experts_forward(
-      {context.layer, weights.experts, context.tap},
-      x,
-      {routing.selected, routing.weights, others});
-  return weights.shared.defined() ? y + shared_expert(weights, x) : y;
+  const Mixture mixture{routing.selected, routing.weights, others};
+  const at::Tensor y =
+      weights.experts.gate_up.defined()
+          ? experts_forward(
+                {context.layer, weights.experts, context.tap}, x, mixture)
+          : packed_experts_forward(weights, x, mixture);
+  return layer.shared_width > 0 ? y + shared_expert(context, weights, x) : y;
 }
 
 }  // namespace fettle::model

@@ -51,6 +51,10 @@ class MoeTap {
   virtual void on_routing(std::int64_t, const RoutingView&) {}
   virtual void on_expert(std::int64_t, const ExpertView&) {}
   virtual void on_expert_gradient(std::int64_t, const ExpertGradView&) {}
+  // The input [n, in] of a projection of the attention, of the shared expert's
+  // or of a dense layer's MLP (gate stands for gate and up).
+  virtual void on_projection(
+      std::int64_t /*layer*/, Role, const at::Tensor& /*x*/) {}
   // A projection of the attention, y = x W^T: its input [n, in] and dL/dy [n,
   // out], so that W's gradient is dy^T x.
   virtual void on_projection_gradient(

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <set>
 #include <string>
 #include <vector>
@@ -41,6 +42,13 @@ void check_tensor(const io::TensorInfo& tensor, const Shape& expected) {
   }
 }
 
+// Embeddings, head and the matrices of attention and MLPs; routers, norms and
+// biases are never packed.
+bool may_be_packed(Role role) {
+  return role == Role::kEmbedTokens || role == Role::kLmHead ||
+         is_attention_role(role) || is_mlp_role(role);
+}
+
 // Finds the tensors of one model, remembering which have been claimed.
 class Finder {
  public:
@@ -59,6 +67,11 @@ class Finder {
       const auto* stack = checkpoint_.find(expand_name(row.fused, id));
       if (tensor && stack) refuse(stack->name, "is also stored as " + name);
       if (stack) return slice(*stack, id);
+    }
+    const std::string packed_name = name + std::string(kPackedSuffix);
+    if (const auto* packed = checkpoint_.find(packed_name)) {
+      if (tensor) refuse(packed->name, "is also stored as " + tensor->name);
+      return find_packed(*packed, id);
     }
     if (!tensor) {
       refuse(name, "is missing. Perhaps an incomplete download?");
@@ -91,6 +104,33 @@ class Finder {
   bool is_tied_head(std::string_view name) const {
     return config_.tie_word_embeddings &&
            name == weight_name(config_, {Role::kLmHead});
+  }
+
+  WeightIndex::Place find_packed(
+      const io::TensorInfo& tensor, const WeightId& id) {
+    const Shape expected = weight_shape(config_, id);
+    if (!may_be_packed(id.role)) {
+      refuse(tensor.name, "is of a kind that is never packed");
+    }
+    if (tensor.dtype != io::DType::kU8 || tensor.shape.size() != 1) {
+      refuse(tensor.name, "expected a row of U8, as packed weights are stored");
+    }
+    std::vector<std::byte> bytes(
+        std::min<std::uint64_t>(tensor.bytes(), kPackedHeaderBytes));
+    checkpoint_.read_range(tensor.name, 0, bytes);
+    const PackedHeader header = parse_packed_header(
+        bytes, static_cast<std::int64_t>(tensor.bytes()), tensor.name);
+    if (Shape{header.rows, header.cols} != expected) {
+      refuse(
+          tensor.name,
+          fmt::format(
+              "expected shape [{}] by config.json, found [{}, {}]",
+              fmt::join(expected, ", "),
+              header.rows,
+              header.cols));
+    }
+    claimed_.insert(tensor.name);
+    return {&tensor, 0, header};
   }
 
   // The part of a stacked tensor that is one expert's gate, up or down.

@@ -5,11 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 
 #include "io/checkpoint.h"
 #include "model/model_config.h"
+#include "model/packed_weight.h"
 #include "model/weight_table.h"
 
 namespace fettle::model {
@@ -19,6 +21,7 @@ class WeightIndex {
   struct Place {
     const io::TensorInfo* tensor = nullptr;  // held by the checkpoint
     std::uint64_t offset = 0;  // bytes into it where the weight begins
+    std::optional<PackedHeader> packed = {};  // where it is a packed weight
   };
 
   // Throws UserError (see ModelReader). `checkpoint` must outlive the index.

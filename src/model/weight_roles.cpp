@@ -64,9 +64,16 @@ std::string_view role_name(Role role) {
   return found->name;
 }
 
-bool is_expert_role(Role role) {
-  return role == Role::kExpertGate || role == Role::kExpertUp ||
-         role == Role::kExpertDown;
+bool is_expert_role(Role role) { return kExpertRoles.has(role); }
+
+bool is_down_role(Role role) {
+  return role == kExpertRoles.down || role == kSharedRoles.down ||
+         role == kDenseRoles.down;
+}
+
+bool is_mlp_role(Role role) {
+  return kExpertRoles.has(role) || kSharedRoles.has(role) ||
+         kDenseRoles.has(role);
 }
 
 bool is_attention_role(Role role) {

@@ -58,6 +58,23 @@ enum class Role {
 std::string_view role_name(Role role);
 bool is_expert_role(Role role);     // one tensor per expert
 bool is_attention_role(Role role);  // a projection of the attention
+bool is_down_role(Role role);       // down_proj of any MLP
+bool is_mlp_role(Role role);        // gate, up or down of any MLP
+
+// The three matrices of an MLP: a layer's experts, its shared expert, or what a
+// dense layer has.
+struct MlpRoles {
+  Role gate, up, down;
+  bool has(Role role) const {
+    return role == gate || role == up || role == down;
+  }
+};
+inline constexpr MlpRoles kExpertRoles{
+    Role::kExpertGate, Role::kExpertUp, Role::kExpertDown};
+inline constexpr MlpRoles kSharedRoles{
+    Role::kSharedGate, Role::kSharedUp, Role::kSharedDown};
+inline constexpr MlpRoles kDenseRoles{
+    Role::kDenseGate, Role::kDenseUp, Role::kDenseDown};
 
 // One row of a family's table. `name` holds {l} for the layer and {e} for the
 // expert. `fused` names the stacked form of an expert role where the family has

@@ -73,50 +73,25 @@ auto& slot(Weights& weights, Role role) {
   }
 }
 
-Mlp empty_mlp(std::int64_t width, std::int64_t hidden, at::ScalarType type) {
+Mlp empty_mlp(
+    std::int64_t width, std::int64_t hidden, at::TensorOptions options) {
   return {
-      at::empty({2 * width, hidden}, type), at::empty({width, hidden}, type)};
-}
-
-ExpertBank empty_bank(
-    const LayerConfig& layer, std::int64_t hidden, at::ScalarType type) {
-  ExpertBank bank;
-  bank.offsets = {0};
-  for (const std::int64_t width : layer.expert_widths) {
-    bank.offsets.push_back(bank.offsets.back() + width);
-  }
-  const std::int64_t total = bank.offsets.back();
-  bank.gate_up = at::empty({2 * total, hidden}, type);
-  bank.down = at::empty({total, hidden}, type);
-  return bank;
+      at::empty({2 * width, hidden}, options),
+      at::empty({width, hidden}, options)};
 }
 
 const Mlp* find_mlp(const LayerWeights& weights, Role role) {
-  switch (role) {
-    case Role::kSharedGate:
-    case Role::kSharedUp:
-    case Role::kSharedDown:
-      return &weights.shared;
-    case Role::kDenseGate:
-    case Role::kDenseUp:
-    case Role::kDenseDown:
-      return &weights.dense;
-    default:
-      return nullptr;
-  }
+  if (kSharedRoles.has(role)) return &weights.shared;
+  if (kDenseRoles.has(role)) return &weights.dense;
+  return nullptr;
 }
 
 bool is_up_role(Role role) {
-  return role == Role::kExpertUp || role == Role::kSharedUp ||
-         role == Role::kDenseUp;
+  return role == kExpertRoles.up || role == kSharedRoles.up ||
+         role == kDenseRoles.up;
 }
 
 }  // namespace
-
-bool is_down_role(Role role) {
-  return role == Role::kExpertDown || role == Role::kSharedDown ||
-         role == Role::kDenseDown;
-}
 
 at::ScalarType loaded_type(Role role, at::ScalarType type) {
   const bool routing = role == Role::kRouter ||
@@ -126,25 +101,49 @@ at::ScalarType loaded_type(Role role, at::ScalarType type) {
 }
 
 LayerWeights empty_layer(
-    const ModelConfig& config, std::int64_t layer, at::ScalarType type) {
+    const ModelConfig& config,
+    std::int64_t layer,
+    at::ScalarType type,
+    const WantedRoles& wanted) {
   const LayerConfig& shape = config.layers.at(static_cast<std::size_t>(layer));
-  const std::int64_t hidden = config.hidden_size;
   LayerWeights weights;
   if (shape.sparse) {
-    weights.experts = empty_bank(shape, hidden, type);
-    weights.condensers = shape.condensers;
-    if (shape.shared_width > 0) {
-      weights.shared = empty_mlp(shape.shared_width, hidden, type);
+    weights.experts.offsets = {0};
+    for (const std::int64_t width : shape.expert_widths) {
+      weights.experts.offsets.push_back(weights.experts.offsets.back() + width);
     }
-  } else {
-    weights.dense = empty_mlp(shape.dense_width, hidden, type);
+    weights.condensers = shape.condensers;
+  }
+  add_empty(weights, config, layer, type, wanted);
+  return weights;
+}
+
+void add_empty(
+    LayerWeights& weights,
+    const ModelConfig& config,
+    std::int64_t layer,
+    at::TensorOptions options,
+    const WantedRoles& wanted) {
+  const LayerConfig& shape = config.layers.at(static_cast<std::size_t>(layer));
+  const std::int64_t hidden = config.hidden_size;
+  const auto type = c10::typeMetaToScalarType(options.dtype());
+  if (shape.sparse && wanted(kExpertRoles.gate)) {
+    const std::int64_t total = weights.experts.offsets.back();
+    const Mlp all = empty_mlp(total, hidden, options);
+    weights.experts.gate_up = all.gate_up;
+    weights.experts.down = all.down;
+  }
+  if (shape.sparse && shape.shared_width > 0 && wanted(kSharedRoles.gate)) {
+    weights.shared = empty_mlp(shape.shared_width, hidden, options);
+  }
+  if (!shape.sparse && wanted(kDenseRoles.gate)) {
+    weights.dense = empty_mlp(shape.dense_width, hidden, options);
   }
   for (const WeightId& id : layer_weights(config, layer)) {
-    if (is_expert_role(id.role) || find_mlp(weights, id.role)) continue;
-    slot(weights, id.role) =
-        at::empty(weight_shape(config, id), loaded_type(id.role, type));
+    if (is_mlp_role(id.role) || !wanted(id.role)) continue;
+    slot(weights, id.role) = at::empty(
+        weight_shape(config, id), options.dtype(loaded_type(id.role, type)));
   }
-  return weights;
 }
 
 at::Tensor weight_view(const LayerWeights& weights, const WeightId& id) {

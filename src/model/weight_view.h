@@ -4,24 +4,36 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
+
 #include "model/layer_weights.h"
 #include "model/model_config.h"
 #include "model/weight_table.h"
 
 namespace fettle::model {
 
-// down_proj of an expert, a shared or a dense MLP: packed transposed.
-bool is_down_role(Role role);
-
 // The type a weight has in a layer of `type`: the router's are always fp32.
 at::ScalarType loaded_type(Role role, at::ScalarType type);
 
-// A layer with all of its tensors, their values not set, on the CPU.
+// A layer whose tensors are those of `wanted` roles, their values not set, on
+// the CPU. Where one role of an MLP is wanted, all three are.
+using WantedRoles = std::function<bool(Role)>;
 LayerWeights empty_layer(
-    const ModelConfig& config, std::int64_t layer, at::ScalarType type);
+    const ModelConfig& config,
+    std::int64_t layer,
+    at::ScalarType type,
+    const WantedRoles& wanted);
+
+// Adds the tensors of `wanted` roles to a layer, likewise, on `device`.
+void add_empty(
+    LayerWeights& weights,
+    const ModelConfig& config,
+    std::int64_t layer,
+    at::TensorOptions options,
+    const WantedRoles& wanted);
 
 // The part of `weights` that is weight `id`: a view in the stored shape (down
-// projections are transposed views), so that writing to it changes `weights`.
+// projections lie transposed), so that writing to it changes `weights`.
 at::Tensor weight_view(const LayerWeights& weights, const WeightId& id);
 
 }  // namespace fettle::model

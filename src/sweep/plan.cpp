@@ -53,14 +53,20 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   const auto type = workload.compute_type;
   Sizes s{};
   s.globals = reader.global_bytes(type);
-  std::int64_t largest = 0;
+  std::int64_t fetched = 0;
+  std::int64_t in_use = 0;
+  std::int64_t unpacked = 0;  // beside what is kept packed
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const std::int64_t bytes = reader.layer_bytes(l, type);
-    largest = std::max(largest, bytes);
+    const std::int64_t dense = reader.unpacked_bytes(l, type);
+    fetched = std::max(fetched, bytes);
+    in_use = std::max(in_use, dense == bytes ? bytes : bytes + dense);
+    unpacked += dense == bytes ? 0 : dense;
     s.all_layers += bytes;
   }
   // In use, being fetched, and what reading it stages at most.
-  s.layers = 2 * largest + largest / 8;
+  s.layers = workload.keep_packed ? 2 * fetched : in_use + fetched;
+  s.layers += fetched / 8;
   s.per_token = working_values(config, workload.backward) * bytes_of(type);
   s.head = 3 * kHeadRows * config.vocab_size * 4;
   const std::int64_t boundary =
@@ -69,7 +75,7 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
       workload.backward ? (config.num_layers() + 1) * boundary : 2 * boundary;
   // Five halves of what autograd saves are at work in a backward pass.
   s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5 +
-             workload.extra_graph_bytes;
+             workload.extra_graph_bytes + unpacked;
   return s;
 }
 
@@ -118,7 +124,11 @@ std::string SweepPlan::summary() const {
 }
 
 model::ModelOptions SweepPlan::model_options() const {
-  return {workload.device, workload.compute_type, resident_bytes};
+  return {
+      workload.device,
+      workload.compute_type,
+      resident_bytes,
+      workload.keep_packed};
 }
 
 SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {

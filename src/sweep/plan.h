@@ -25,7 +25,8 @@ struct Workload {
   std::int64_t tokens = 0;            // of one sweep
   std::int64_t longest_sequence = 0;  // tokens
   bool backward = false;
-  std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
+  bool keep_packed = false;      // of few tokens, multiplied by packed weights
+  std::int64_t extra_bytes = 0;  // what the stage itself keeps in RAM
   std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
   // What the stage adds where the graphs of all layers are kept.
   std::int64_t extra_graph_bytes = 0;

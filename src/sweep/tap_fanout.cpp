@@ -46,6 +46,13 @@ void TapFanout::on_output_gradient(
   }
 }
 
+void TapFanout::on_projection(
+    std::int64_t layer, model::Role role, const at::Tensor& x) {
+  for (Observer* observer : observers_) {
+    observer->on_projection(layer, role, x);
+  }
+}
+
 void TapFanout::on_projection_gradient(
     std::int64_t layer,
     model::Role role,

@@ -26,6 +26,8 @@ class TapFanout : public model::MoeTap {
       std::int64_t layer, const model::ExpertGradView& view) override;
   void on_output_gradient(
       std::int64_t layer, const at::Tensor& d_output) override;
+  void on_projection(
+      std::int64_t layer, model::Role role, const at::Tensor& x) override;
   void on_projection_gradient(
       std::int64_t layer,
       model::Role role,

@@ -22,7 +22,7 @@ ModelBytes model_bytes(
   ModelBytes result;
   for (const model::WeightId& id : model::model_weights(config)) {
     if (!model::is_expert_role(id.role) && !is_per_expert(id.role)) {
-      result.fixed += artifact::weight_bytes(config, id, reader.dtype(id));
+      result.fixed += artifact::weight_bytes(config, id, reader.form(id));
     }
   }
   // Layers may be stored in different types; the dearest stands for all, so
@@ -40,7 +40,7 @@ ModelBytes model_bytes(
       }
       if (id.role == Role::kExpertConstant) continue;
       if (is_per_expert(id.role)) {
-        expert += artifact::weight_bytes(config, id, reader.dtype(id)) /
+        expert += artifact::weight_bytes(config, id, reader.form(id)) /
                   layer.num_experts();
       }
     }

@@ -97,9 +97,9 @@ TrimResult trimmed_size(
   TrimResult result;
   result.before = artifact::model_size(
       reader.config(),
-      [&](const model::WeightId& id) { return reader.dtype(id); });
+      [&](const model::WeightId& id) { return reader.form(id); });
   result.after = artifact::model_size(
-      config, [&](const model::WeightId& id) { return weights.dtype(id); });
+      config, [&](const model::WeightId& id) { return weights.form(id); });
   return result;
 }
 
@@ -137,7 +137,7 @@ TrimResult trim_model(
   artifact::write_model(
       {.source = reader,
        .config = config,
-       .dtype = [&](const model::WeightId& id) { return weights.dtype(id); },
+       .form = [&](const model::WeightId& id) { return weights.form(id); },
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
        .record =
            {.stage = "trim",

@@ -27,12 +27,37 @@ model::WeightId SlicedWeights::source(const model::WeightId& id) const {
   return {id.role, id.layer, plan_.layers[id.layer].experts[id.expert].expert};
 }
 
-at::ScalarType SlicedWeights::dtype(const model::WeightId& id) const {
-  if (id.role == Role::kExpertConstant) return at::kFloat;
-  return reader_.dtype(source(id));
+bool SlicedWeights::stays(const model::WeightId& id) const {
+  switch (id.role) {
+    case Role::kRouter:
+    case Role::kRouterCorrection:
+    case Role::kRouterBias:
+    case Role::kExpertConstant:
+      return false;
+    case Role::kExpertDown:
+      if (repairs_.sweep != nullptr) return false;
+      [[fallthrough]];
+    case Role::kExpertGate:
+    case Role::kExpertUp: {
+      const artifact::ExpertPlan& expert =
+          plan_.layers[id.layer].experts[id.expert];
+      return repairs_.merged == nullptr &&
+             expert.width() ==
+                 reader_.config().layers[id.layer].expert_widths[expert.expert];
+    }
+    default:
+      return true;
+  }
+}
+
+model::WeightForm SlicedWeights::form(const model::WeightId& id) const {
+  if (id.role == Role::kExpertConstant) return {at::kFloat};
+  if (stays(id)) return reader_.form(source(id));
+  return {reader_.dtype(source(id))};
 }
 
 at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
+  if (stays(id)) return reader_.read_stored(source(id));
   const bool merged =
       repairs_.merged != nullptr &&
       (model::is_expert_role(id.role) || id.role == Role::kExpertConstant);

@@ -31,10 +31,14 @@ class SlicedWeights {
 
   // `id` names a weight of the trimmed model. Under a sweep, layers must be
   // asked for in ascending order.
-  at::ScalarType dtype(const model::WeightId& id) const;
+  // A packed weight stays packed where nothing of it changes; else its values
+  // are written in fp32.
+  model::WeightForm form(const model::WeightId& id) const;
   at::Tensor tensor(const model::WeightId& id) const;
 
  private:
+  // Whether the weight is that of the whole model, as stored.
+  bool stays(const model::WeightId& id) const;
   model::WeightId source(const model::WeightId& id) const;
   at::Tensor expert_rows(const model::WeightId& id) const;
   at::Tensor constants(std::int64_t layer) const;

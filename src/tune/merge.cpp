@@ -56,12 +56,13 @@ MergeReport merge_adapter(
   model::ModelConfig config = base.config();
   adapter.change(config);
   MergeReport report;
-  const auto dtype = [&](const model::WeightId& id) {
-    if (is_new(base, id)) return at::kFloat;
-    return options.keep_dtype || !adapter.changes(id) ? base.dtype(id)
-                                                      : at::kFloat;
+  const auto form = [&](const model::WeightId& id) -> model::WeightForm {
+    if (is_new(base, id)) return {at::kFloat};
+    if (!adapter.changes(id)) return base.form(id);
+    return {options.keep_dtype ? base.dtype(id) : at::kFloat};
   };
   const auto tensor = [&](const model::WeightId& id) {
+    if (!is_new(base, id) && !adapter.changes(id)) return base.read_stored(id);
     const at::Tensor stored =
         is_new(base, id)
             ? at::zeros(model::weight_shape(config, id), at::kFloat)
@@ -69,7 +70,7 @@ MergeReport merge_adapter(
     if (!adapter.changes(id)) return stored;
     const at::Tensor before = stored.to(at::kFloat);
     const at::Tensor tuned = adapter.merge(id, before);
-    at::Tensor written = tuned.to(dtype(id));
+    at::Tensor written = tuned.to(form(id).dtype);
     DeltaKept& sums = report.roles[std::string(model::role_name(id.role))];
     add_squares(sums, before, tuned, written.to(at::kFloat));
     return written;
@@ -77,11 +78,11 @@ MergeReport merge_adapter(
   const Json tuned_by{
       {"method", adapter.info().method}, {"options", adapter.info().options}};
   directory.require_space(
-      static_cast<std::uint64_t>(artifact::model_size(config, dtype).bytes));
+      static_cast<std::uint64_t>(artifact::model_size(config, form).bytes));
   artifact::write_model(
       {.source = base,
        .config = config,
-       .dtype = dtype,
+       .form = form,
        .tensor = tensor,
        .record =
            {"merge",

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "artifact/model_writer.h"
 #include "tune/method.h"
 #include "tune/teacher.h"
 
@@ -13,8 +14,7 @@ namespace {
 std::int64_t stored_bytes(const model::ModelReader& reader, std::int64_t l) {
   std::int64_t total = 0;
   for (const auto& id : model::layer_weights(reader.config(), l)) {
-    total += model::weight_numel(reader.config(), id) *
-             static_cast<std::int64_t>(at::elementSize(reader.dtype(id)));
+    total += artifact::weight_bytes(reader.config(), id, reader.form(id));
   }
   return total;
 }

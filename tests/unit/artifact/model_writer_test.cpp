@@ -13,7 +13,7 @@ ModelWriterInput copy_of(const model::ModelReader& reader) {
   return {
       .source = reader,
       .config = reader.config(),
-      .dtype = [&](const model::WeightId& id) { return reader.dtype(id); },
+      .form = [&](const model::WeightId& id) { return reader.form(id); },
       .tensor = [&](const model::WeightId& id) { return reader.read(id); },
       .record = {"copy", "f", Json::object(), Json::object()},
       .label = "copy"};
@@ -62,7 +62,9 @@ TEST_CASE("A model's size counts widths and bytes") {
   const model::ModelConfig ragged = testing::tiny_config(options);
   options.widths = {{6, 6, 6, 6}, {6, 6, 6, 6}};
   const model::ModelConfig full = testing::tiny_config(options);
-  const auto half = [](const model::WeightId&) { return at::kHalf; };
+  const auto half = [](const model::WeightId&) {
+    return model::WeightForm{at::kHalf};
+  };
   const ModelSize a = model_size(ragged, half);
   const ModelSize b = model_size(full, half);
   REQUIRE(a.experts == 8);

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 io::DType dtype_of(const at::Tensor& tensor) {
   if (tensor.scalar_type() == at::kBFloat16) return io::DType::kBF16;
   if (tensor.scalar_type() == at::kHalf) return io::DType::kF16;
+  if (tensor.scalar_type() == at::kByte) return io::DType::kU8;
   return io::DType::kF32;
 }
 
@@ -55,6 +56,19 @@ at::Tensor ModelFolder::value(
 
 at::Tensor& ModelFolder::operator[](const WeightId& id) {
   return tensors_[weight_name(config_, id)];
+}
+
+at::Tensor ModelFolder::pack(
+    const WeightId& id, const kernels::QuantGrid& grid) {
+  const std::string name = weight_name(config_, id);
+  const kernels::PackedMatrix packed = kernels::pack(
+      kernels::quantize({tensors_.at(name).to(at::kFloat).clone(), {}}, grid),
+      grid);
+  erase(name);
+  tensors_[name + std::string(kPackedSuffix)] = to_stored(packed);
+  at::Tensor values = at::empty({packed.rows, packed.cols}, at::kFloat);
+  kernels::unpack_rows(packed, 0, values);
+  return values;
 }
 
 void ModelFolder::fuse(std::int64_t layer, const std::string& prefix) {

@@ -9,7 +9,9 @@
 #include <string>
 
 #include "core/json.h"
+#include "kernels/gptq.h"
 #include "model/model_config.h"
+#include "model/packed_weight.h"
 #include "model/weight_table.h"
 
 namespace fettle::model::testing {
@@ -28,6 +30,9 @@ class ModelFolder {
 
   at::Tensor& operator[](const std::string& name) { return tensors_[name]; }
   at::Tensor& operator[](const WeightId& id);
+  // Packs a weight, each value to its nearest level, and returns the values
+  // that it then has.
+  at::Tensor pack(const WeightId& id, const kernels::QuantGrid& grid);
   void erase(const std::string& name) { tensors_.erase(name); }
   void add_fp8(const std::string& name) { fp8_name_ = name; }
   Json& json() { return json_; }

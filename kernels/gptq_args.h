@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// What gptq.cpp hands to the code that rounds: sizes and raw pointers, checked.
+#pragma once
+
+#include <cstdint>
+
+namespace fettle::kernels {
+
+// The levels weights are rounded to (gptq.h).
+struct GridArgs {
+  bool ternary;
+  bool symmetric;
+  int bits;
+  float entropy_weight;
+};
+
+// One group of columns of all rows. Scales are rounded to bfloat16; zeros are
+// codes; a ternary weight is not 0 where its size passes the threshold.
+struct FitGridArgs {
+  GridArgs grid;
+  std::int64_t rows, cols, groups;
+  const float* w;
+  std::int64_t w_stride;
+  const float* importance;             // [cols]
+  float *scales, *zeros, *thresholds;  // [rows], a row every `groups` values
+};
+
+// Some columns of all rows: codes, and what is passed on to the columns behind.
+struct GptqBlockArgs {
+  GridArgs grid;
+  std::int64_t rows, cols, groups;
+  std::int64_t fit_group;  // columns of a group to be fitted here, or 0
+  float* w;                // [rows, cols], rows `stride` apart, as codes are
+  std::int64_t stride;
+  const float* factor;           // [cols, cols], rows `stride` apart, or null
+  const float* importance;       // [cols]
+  const std::int32_t* group_of;  // [cols]
+  float *scales, *zeros, *thresholds;  // [rows, groups]
+  std::uint8_t* codes;
+  float* errors;  // [rows, cols], or null
+};
+
+namespace cpu {
+
+void fit_grid(const FitGridArgs& args);
+void gptq_block(const GptqBlockArgs& args);
+
+}  // namespace cpu
+
+}  // namespace fettle::kernels

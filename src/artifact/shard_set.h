@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// A packed model's weights written shard by shard, each a file that appears
+// whole: what a stage that works layer by layer, and may be killed in any,
+// leaves behind. A shard may carry a few words of JSON about how it came to be.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "io/safetensors.h"
+
+namespace fettle::artifact {
+
+struct NamedTensor {
+  io::TensorSpec spec;
+  at::Tensor tensor;  // contiguous, on the CPU
+};
+
+class ShardSet {
+ public:
+  // Shards 0 .. count-1 of the model in `folder`, which exists.
+  ShardSet(std::filesystem::path folder, std::int64_t count);
+
+  std::string file_name(std::int64_t shard) const;
+  // What is told of a shard, where it is there.
+  std::optional<Json> find(std::int64_t shard) const;
+  void write(
+      std::int64_t shard,
+      const std::vector<NamedTensor>& tensors,
+      const Json& note) const;
+  // Writes the index over all shards, which are there.
+  void write_index() const;
+
+ private:
+  std::filesystem::path folder_;
+  std::int64_t count_;
+};
+
+}  // namespace fettle::artifact

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/quantize.h"
+
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "cli/quant_flags.h"
+#include "cli/quant_text.h"
+#include "cli/session.h"
+#include "cli/size_text.h"
+#include "core/bytes.h"
+#include "core/error.h"
+#include "io/atomic_directory.h"
+#include "io/checksum.h"
+#include "sweep/micro_batches.h"
+
+namespace fettle::cli {
+namespace {
+
+std::string hash_of(const std::vector<model::Sequence>& data) {
+  io::Hasher hasher;
+  for (const model::Sequence& sequence : data) {
+    hasher.update(std::as_bytes(std::span(sequence.ids)));
+    hasher.update("\n");
+  }
+  return hasher.digest();
+}
+
+class Quant : public Command {
+ public:
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", model_, "Model folder")->required();
+    app.add_option("--out", out_, "Folder for the quantized model")->required();
+    add_quant_flags(app, flags_);
+    app.add_flag("--resume", resume_, "Go on where a killed run stopped");
+  }
+
+  Outcome run(Session& session) override {
+    flags_.check();
+    auto reader = std::make_unique<model::ModelReader>(model_);
+    io::AtomicDirectory folder(out_, {.resume = resume_});
+    quant::QuantOptions options = options_of(session, *reader);
+    const quant::QuantResult result =
+        flags_.data.empty()
+            ? quant::quantize_model(*reader, options, nullptr, folder.path())
+            : with_data(session, std::move(reader), std::move(options), folder);
+    folder.commit();
+    Outcome outcome;
+    outcome.json = result.to_json();
+    outcome.json["out"] = out_;
+    outcome.text =
+        size_table(result.before, result.after) + quant_table(result);
+    return outcome;
+  }
+
+ private:
+  quant::QuantOptions options_of(
+      Session& session, const model::ModelReader& reader) const {
+    quant::QuantOptions options;
+    options.gptq = flags_.gptq();
+    options.moment_bytes = parse_bytes(flags_.moments);
+    options.input_fingerprint = reader.fingerprint();
+    options.reporter = &session.reporter();
+    const quant::Schemes schemes = flags_.schemes();
+    options.scheme = [schemes](const model::WeightId& id) {
+      return schemes.at(*quant::part_of(id.role));
+    };
+    options.identity = options.gptq.to_json();
+    options.identity["model"] = options.input_fingerprint;
+    for (const auto& [part, scheme] : schemes) {
+      options.identity["schemes"][std::string(quant::part_name(part))] =
+          quant::scheme_name(scheme);
+    }
+    return options;
+  }
+
+  quant::QuantResult with_data(
+      Session& session,
+      std::unique_ptr<model::ModelReader> reader,
+      quant::QuantOptions options,
+      const io::AtomicDirectory& folder) const {
+    const auto tokenizer = text::Tokenizer::load(model_);
+    const auto data = sweep::load_calibration(
+        data_files(flags_.data),
+        {tokenizer, session.sample_options(*reader), flags_.seq_len},
+        flags_.tokens,
+        session.seed());
+    const auto memory = quant::quant_memory(*reader, options);
+    sweep::Workload workload;
+    workload.tokens = sweep::count_tokens(data);
+    workload.longest_sequence = sweep::longest(data);
+    workload.extra_bytes = memory.bytes;
+    workload.extra_vram_bytes = memory.device_bytes;
+    session.reporter().note(fmt::format(
+        "quant: {} beside the sweep's own memory", format_bytes(memory.bytes)));
+    const OpenModel opened = session.open(std::move(reader), workload);
+    const std::int64_t micro_batch =
+        quant::resumed_micro_batch(folder.path())
+            .value_or(opened.plan.micro_batch_tokens);
+    options.identity["data"] = hash_of(data);
+    options.identity["micro_batch_tokens"] = micro_batch;
+    quant::Calibrated calibrated{
+        *opened.model,
+        sweep::micro_batches(
+            data, micro_batch, opened.model->config().vocab_size),
+        opened.plan.sweep_options(nullptr).activations};
+    return quant::quantize_model(
+        opened.model->reader(), options, &calibrated, folder.path());
+  }
+
+  std::string model_, out_;
+  QuantFlags flags_;
+  bool resume_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_quant() { return std::make_unique<Quant>(); }
+
+}  // namespace fettle::cli

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options of `quant`, and what they mean.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quant/quantize.h"
+
+namespace fettle::cli {
+
+struct QuantFlags {
+  std::vector<std::string> data;
+  std::string bits = "int4";
+  std::string down;  // empty: as bits
+  std::string shared = "int8";
+  std::string dense = "int8";
+  std::string attention = "int8";
+  std::string embeddings = "keep";
+  std::string head;    // empty: as embeddings
+  std::string method;  // empty: gptq where there is data
+  std::string zeros = "auto";
+  std::string calibrate = "routed";
+  std::string starved = "mean";
+  std::string moments = "2GiB";
+  std::int64_t group = 128;
+  std::int64_t tokens = 131072;
+  std::int64_t seq_len = 512;
+  double damping = 0.01;
+  double entropy_weight = 0.0;
+  bool act_order = false;
+  bool plain_gate = false;
+
+  // Throws UsageError on options that don't go together.
+  void check() const;
+  quant::Schemes schemes() const;
+  quant::GptqOptions gptq() const;
+};
+
+void add_quant_flags(CLI::App& app, QuantFlags& flags);
+
+}  // namespace fettle::cli

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/hessians.h"
+
+#include <array>
+
+#include "kernels/swiglu.h"
+#include "model/expert_loop.h"
+
+namespace fettle::quant {
+
+using model::Role;
+
+Role site_of(Role role) {
+  switch (role) {
+    case Role::kKProj:
+    case Role::kVProj:
+      return Role::kQProj;
+    case Role::kExpertUp:
+      return Role::kExpertGate;
+    case Role::kSharedUp:
+      return Role::kSharedGate;
+    case Role::kDenseUp:
+      return Role::kDenseGate;
+    default:
+      return role;
+  }
+}
+
+namespace {
+
+// Matrices that every token passes, each with an input of its own.
+constexpr std::array kOtherSites{
+    Role::kQProj,
+    Role::kOProj,
+    Role::kQAProj,
+    Role::kQBProj,
+    Role::kKvAProj,
+    Role::kKvBProj,
+    Role::kSharedGate,
+    Role::kSharedDown,
+    Role::kDenseGate,
+    Role::kDenseDown};
+
+}  // namespace
+
+HessianTap::HessianTap(
+    const HessianOptions& options,
+    const model::LayerWeights& weights,
+    const Range& range)
+    : options_(options), weights_(weights), range_(range) {
+  // All places are made now: experts may be shown side by side.
+  for (auto e = range.first_expert; e < range.last_expert; ++e) {
+    sums_[{Role::kExpertGate, e}];
+    sums_[{Role::kExpertDown, e}];
+  }
+  if (!range.others) return;
+  for (const Role role : kOtherSites) sums_[{role, -1}];
+}
+
+bool HessianTap::wants_experts() const {
+  return options_.calibration == Calibration::kRouted &&
+         range_.first_expert < range_.last_expert;
+}
+
+namespace {
+
+void add_to(Hessian& hessian, const at::Tensor& x, const at::Tensor& weight) {
+  if (x.size(0) == 0) return;
+  at::Tensor scaled = x.to(at::kFloat);
+  if (weight.defined()) scaled = scaled * weight.to(at::kFloat).unsqueeze(1);
+  hessian.tokens += x.size(0);
+  if (hessian.sum.defined()) {
+    hessian.sum.addmm_(scaled.t(), scaled);
+  } else {
+    hessian.sum = at::mm(scaled.t(), scaled);
+  }
+}
+
+}  // namespace
+
+void HessianTap::add(
+    const Key& key, const at::Tensor& x, const at::Tensor& weight) {
+  add_to(sums_.at(key), x, weight);
+}
+
+void HessianTap::on_expert(std::int64_t, const model::ExpertView& view) {
+  if (!watches(view.expert)) return;
+  const at::Tensor weight = options_.gate_weighted ? view.weight : at::Tensor();
+  add({Role::kExpertGate, view.expert}, view.x, weight);
+  add({Role::kExpertDown, view.expert}, view.h, weight);
+}
+
+void HessianTap::on_routing(std::int64_t, const model::RoutingView& view) {
+  if (range_.others) add_to(of_layer_, view.x, {});
+  if (options_.calibration != Calibration::kAll) return;
+  std::vector<std::int64_t> experts;
+  for (auto e = range_.first_expert; e < range_.last_expert; ++e) {
+    if (weights_.experts.width(e) > 0) experts.push_back(e);
+  }
+  model::run_side_by_side(
+      experts, view.x.is_cpu(), [&](std::int64_t e) { add_for_all(e, view); });
+}
+
+void HessianTap::add_for_all(
+    std::int64_t expert, const model::RoutingView& view) {
+  const model::ExpertBank& bank = weights_.experts;
+  const at::Tensor weight =
+      options_.gate_weighted ? view.probs.select(1, expert) : at::Tensor();
+  const at::Tensor gate_up =
+      bank.gate_up.narrow(0, 2 * bank.offsets[expert], 2 * bank.width(expert));
+  add({Role::kExpertGate, expert}, view.x, weight);
+  add({Role::kExpertDown, expert},
+      kernels::swiglu(at::mm(view.x, gate_up.t())),
+      weight);
+}
+
+void HessianTap::on_projection(std::int64_t, Role role, const at::Tensor& x) {
+  if (range_.others && site_of(role) == role) add({role, -1}, x, {});
+}
+
+const Hessian& HessianTap::of(Role role, std::int64_t expert) const {
+  const auto found = sums_.find({site_of(role), expert});
+  return found == sums_.end() ? none_ : found->second;
+}
+
+std::int64_t expert_hessian_bytes(
+    const model::ModelConfig& config, std::int64_t layer, std::int64_t expert) {
+  const std::int64_t width = config.layers[layer].expert_widths[expert];
+  return 4 * (config.hidden_size * config.hidden_size + width * width);
+}
+
+std::int64_t other_hessian_bytes(
+    const model::ModelConfig& config, std::int64_t layer) {
+  std::int64_t total = 0;
+  for (const model::WeightId& id : model::layer_weights(config, layer)) {
+    if (id.expert >= 0 || site_of(id.role) != id.role) continue;
+    if (!model::is_attention_role(id.role) && !model::is_mlp_role(id.role)) {
+      continue;
+    }
+    const std::int64_t cols = model::weight_shape(config, id).back();
+    total += 4 * cols * cols;
+  }
+  return total;
+}
+
+}  // namespace fettle::quant

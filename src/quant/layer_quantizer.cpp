@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/layer_quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "kernels/damped_cholesky.h"
+#include "kernels/gptq.h"
+#include "quant/trit_packing.h"
+
+namespace fettle::quant {
+namespace {
+
+std::string subject_of(
+    const model::ModelReader& reader, const model::WeightId& id) {
+  return model::weight_name(reader.config(), id);
+}
+
+// U, upper triangular, with (H + damping mean(diag H) I)⁻¹ = UᵀU. With the
+// order of rows and columns reversed, the lower factor of H becomes an upper
+// one A with H = A Aᵀ, and U is its inverse: one factorization, no inverse of
+// H.
+at::Tensor inverse_factor(const at::Tensor& moments, double damping) {
+  const std::int64_t n = moments.size(0);
+  const double mean = moments.diagonal().mean().item<double>();
+  double shift = mean > 0 ? damping * mean : 1.0;
+  at::Tensor reversed = moments.flip({0, 1});
+  reversed.diagonal().add_(shift);
+  auto [lower, failed] = at::linalg_cholesky_ex(reversed);
+  if (failed.item<int>() != 0) {
+    reversed.diagonal().sub_(shift);
+    lower = kernels::damped_cholesky(reversed, shift);
+  }
+  const at::Tensor inverse = at::linalg_solve_triangular(
+      lower, at::eye(n, lower.options()), /*upper=*/false);
+  return inverse.flip({0, 1}).to(at::kFloat).contiguous();
+}
+
+// tr(A M Aᵀ), or the squares of A where there are no moments.
+double squares_under(const at::Tensor& a, const at::Tensor& moments) {
+  if (!moments.defined()) return a.square().sum(at::kDouble).item<double>();
+  return (at::mm(a, moments) * a).sum(at::kDouble).item<double>();
+}
+
+}  // namespace
+
+LayerQuantizer::LayerQuantizer(
+    const model::ModelReader& reader,
+    const GptqOptions& options,
+    const Hessian& of_layer)
+    : reader_(reader), options_(options), of_layer_(of_layer) {}
+
+// An expert with few tokens has moments of few directions: the less it has
+// seen, the more those of the whole layer speak for it. What an expert's down
+// projection takes in is its own, so there all directions are alike.
+at::Tensor LayerQuantizer::moments_of(
+    const model::WeightId& id,
+    std::int64_t cols,
+    const Hessian& hessian) const {
+  const bool seen = hessian.sum.defined();
+  const at::Tensor own = seen ? hessian.sum.to(at::kCPU) : at::Tensor();
+  if (seen && (id.expert < 0 || hessian.tokens >= cols)) return own;
+  if (options_.starved == Starved::kRtn) return own;
+  const double energy =
+      seen ? own.diagonal().sum(at::kDouble).item<double>() : 0.0;
+  at::Tensor common;
+  if (site_of(id.role) == model::Role::kExpertGate && of_layer_.sum.defined()) {
+    common = of_layer_.sum.to(at::kCPU);
+  } else {
+    common = at::eye(cols, at::kFloat);
+  }
+  const double trace = common.diagonal().sum(at::kDouble).item<double>();
+  if (!(trace > 0)) return own;
+  if (!seen || energy <= 0) return common;
+  const double share =
+      static_cast<double>(hessian.tokens) / static_cast<double>(cols);
+  return own * share + common * ((1 - share) * energy / trace);
+}
+
+LayerQuantizer::Guide LayerQuantizer::guide(
+    const model::WeightId& id,
+    std::int64_t cols,
+    const Hessian* hessian) const {
+  Guide guide;
+  if (hessian == nullptr || cols == 0) return guide;
+  guide.moments = moments_of(id, cols, *hessian);
+  if (!guide.moments.defined()) return guide;
+  const at::Tensor diagonal = guide.moments.diagonal();
+  if (!std::isfinite(diagonal.sum(at::kDouble).item<double>())) {
+    throw UserError(
+        "quant",
+        subject_of(reader_, id),
+        "expected finite inputs from the calibration data, found some that are "
+        "not; check the model's weights, or compute in fp32");
+  }
+  // No column is worth nothing: a new text may use it.
+  const double mean = diagonal.mean().item<double>();
+  guide.importance = (diagonal + options_.damping * mean).contiguous();
+  if (options_.method != Method::kGptq) return guide;
+  if (!options_.act_order) {
+    guide.factor = inverse_factor(guide.moments, options_.damping);
+    return guide;
+  }
+  guide.order = diagonal.argsort(/*dim=*/0, /*descending=*/true).contiguous();
+  guide.factor = inverse_factor(
+      guide.moments.index_select(0, guide.order).index_select(1, guide.order),
+      options_.damping);
+  return guide;
+}
+
+QuantizedWeight LayerQuantizer::quantize_one(
+    const WeightScheme& weight, const Guide& guide) const {
+  const auto& [id, scheme] = weight;
+  const at::Tensor w = reader_.read(id).to(at::kFloat).contiguous();
+  if (!at::isfinite(w).all().item<bool>()) {
+    throw UserError(
+        "quant",
+        subject_of(reader_, id),
+        "holds values that are NaN or infinite. Perhaps a damaged file?");
+  }
+  const kernels::QuantGrid grid = grid_of(scheme, options_.grid, w.size(1));
+  const kernels::Quantized levels = kernels::quantize(
+      {w.clone(), guide.importance, guide.factor, guide.order}, grid);
+  QuantizedWeight result{.id = id};
+  result.matrix =
+      scheme.coded ? pack_trits(levels, grid) : kernels::pack(levels, grid);
+  at::Tensor difference = at::empty_like(w);
+  kernels::unpack_rows(result.matrix, 0, difference);
+  difference.sub_(w);
+  result.error = squares_under(difference, guide.moments);
+  result.energy = squares_under(w, guide.moments);
+  return result;
+}
+
+std::vector<QuantizedWeight> LayerQuantizer::quantize(
+    const std::vector<WeightScheme>& weights, const Hessian* hessian) const {
+  const at::NoGradGuard no_grad;
+  std::vector<QuantizedWeight> results;
+  if (weights.empty()) return results;
+  const model::WeightId& first = weights.front().first;
+  const std::int64_t cols = model::weight_shape(reader_.config(), first).back();
+  const Guide shared = guide(first, cols, hessian);
+  for (const WeightScheme& weight : weights) {
+    results.push_back(quantize_one(weight, shared));
+    results.back().tokens = hessian != nullptr ? hessian->tokens : 0;
+    results.back().scarce = hessian != nullptr && hessian->tokens < cols;
+  }
+  return results;
+}
+
+Json GptqOptions::to_json() const {
+  Json json = grid.to_json();
+  json["method"] = method == Method::kGptq ? "gptq" : "rtn";
+  json["damping"] = damping;
+  json["act_order"] = act_order;
+  json["starved"] = starved == Starved::kMean ? "mean" : "rtn";
+  json["calibrate"] =
+      hessians.calibration == Calibration::kAll ? "all" : "routed";
+  json["gate_weighted"] = hessians.gate_weighted;
+  return json;
+}
+
+std::int64_t site_working_bytes(std::int64_t rows, std::int64_t cols) {
+  // The moments drawn together, reversed, factored (fp64 at worst), inverted;
+  // the weights as read, rounded, unpacked, multiplied; their codes.
+  return cols * cols * (4 + 4 + 8 + 8 + 8 + 4) + rows * cols * (5 * 4 + 2);
+}
+
+}  // namespace fettle::quant

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Quantizes the weights of a layer, those that share an input together.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "core/json.h"
+#include "kernels/packed_matrix.h"
+#include "model/model_reader.h"
+#include "model/weight_table.h"
+#include "quant/hessians.h"
+#include "quant/scheme.h"
+
+namespace fettle::quant {
+
+enum class Method { kRtn, kGptq };
+
+// What is done for experts that few tokens chose.
+enum class Starved {
+  kMean,  // their moments are drawn toward the layer's
+  kRtn,   // those that no token chose are rounded to nearest
+};
+
+struct GptqOptions {
+  Method method = Method::kGptq;
+  GridOptions grid = {};
+  double damping = 0.01;   // of the mean diagonal
+  bool act_order = false;  // columns by falling importance
+  Starved starved = Starved::kMean;
+  HessianOptions hessians = {};
+
+  Json to_json() const;
+};
+
+using WeightScheme = std::pair<model::WeightId, Scheme>;
+
+// What became of one weight.
+struct QuantizedWeight {
+  model::WeightId id = {};
+  kernels::PackedMatrix matrix = {};
+  std::int64_t tokens = 0;  // of its statistics
+  bool scarce = false;      // fewer tokens than columns
+  // Squared error of its output over the tokens seen, and the output's own
+  // square; of the weights themselves where there are no statistics.
+  double error = 0;
+  double energy = 0;
+};
+
+class LayerQuantizer {
+ public:
+  // `of_layer` has the moments of what enters the experts, or is empty. All
+  // must outlive the quantizer.
+  LayerQuantizer(
+      const model::ModelReader& reader,
+      const GptqOptions& options,
+      const Hessian& of_layer);
+
+  // Weights with one input, each by its scheme (not keep). `hessian` is null
+  // where there is no data. Thread-safe. Throws UserError naming the weight
+  // when it or the moments are not finite.
+  std::vector<QuantizedWeight> quantize(
+      const std::vector<WeightScheme>& weights, const Hessian* hessian) const;
+
+ private:
+  // What the rounding of all weights with one input is led by.
+  struct Guide {
+    at::Tensor moments, importance, factor, order;  // or undefined
+  };
+  Guide guide(
+      const model::WeightId& id,
+      std::int64_t cols,
+      const Hessian* hessian) const;
+  at::Tensor moments_of(
+      const model::WeightId& id,
+      std::int64_t cols,
+      const Hessian& hessian) const;
+  QuantizedWeight quantize_one(
+      const WeightScheme& weight, const Guide& guide) const;
+
+  const model::ModelReader& reader_;
+  const GptqOptions& options_;
+  const Hessian& of_layer_;
+};
+
+// Bytes that the quantization of one site takes beside its moments.
+std::int64_t site_working_bytes(std::int64_t rows, std::int64_t cols);
+
+}  // namespace fettle::quant

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/quantize.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "artifact/manifest.h"
+#include "artifact/run_state.h"
+#include "artifact/shard_set.h"
+#include "artifact/tensor_file.h"
+#include "core/error.h"
+#include "io/file.h"
+#include "model/expert_loop.h"
+#include "model/packed_layer.h"
+#include "model/weight_view.h"
+#include "model/weight_visit.h"
+#include "sweep/layer_stream.h"
+
+namespace fettle::quant {
+namespace {
+
+using artifact::NamedTensor;
+using model::Role;
+using model::WeightId;
+
+constexpr const char* kStateFile = "quant_state.json";
+
+// Weights with one input, as they are quantized together.
+struct Site {
+  Role role;
+  std::int64_t expert = -1;
+  std::vector<WeightScheme> weights;
+};
+
+class Run {
+ public:
+  Run(const model::ModelReader& reader,
+      const QuantOptions& options,
+      Calibrated* data,
+      const std::filesystem::path& folder)
+      : reader_(reader),
+        config_(reader.config()),
+        options_(options),
+        data_(data),
+        folder_(folder),
+        shards_(folder, config_.num_layers() + 1) {}
+
+  QuantResult run();
+
+ private:
+  void check_identity() const;
+  LayerRecord globals();
+  LayerRecord layer(std::int64_t l);
+  std::vector<Site> sites_of(const std::vector<WeightId>& ids) const;
+  std::vector<QuantizedWeight> quantize_layer(
+      std::int64_t l, const std::vector<Site>& sites);
+  // The experts [first, last) whose moments are held at once.
+  std::int64_t last_of_pass(std::int64_t l, std::int64_t first) const;
+  void quantize_sites(
+      const LayerQuantizer& quantizer,
+      const std::vector<const Site*>& sites,
+      const HessianTap* tap,
+      std::vector<QuantizedWeight>& into);
+  LayerRecord write(
+      std::int64_t shard,
+      const std::vector<WeightId>& ids,
+      const std::vector<QuantizedWeight>& quantized,
+      double seconds);
+  void advance(std::int64_t l);
+
+  const model::ModelReader& reader_;
+  const model::ModelConfig& config_;
+  const QuantOptions& options_;
+  Calibrated* data_;
+  std::filesystem::path folder_;
+  artifact::ShardSet shards_;
+  std::optional<sweep::LayerStream> stream_;
+  std::optional<Progress> progress_;
+  std::int64_t resumed_ = 0;
+};
+
+void Run::check_identity() const {
+  const std::filesystem::path path = folder_ / kStateFile;
+  if (std::filesystem::exists(path)) {
+    artifact::check_same_run(
+        read_json(path, "quant"), options_.identity, "quant");
+  } else {
+    io::write_file(path, options_.identity.dump(2) + "\n");
+  }
+}
+
+std::vector<Site> Run::sites_of(const std::vector<WeightId>& ids) const {
+  std::vector<Site> sites;
+  for (const WeightId& id : ids) {
+    if (!part_of(id.role)) continue;
+    const Scheme scheme = options_.scheme(id);
+    if (scheme.keep || model::weight_numel(config_, id) == 0) continue;
+    const Role role = site_of(id.role);
+    const auto same = std::ranges::find_if(sites, [&](const Site& site) {
+      return site.role == role && site.expert == id.expert;
+    });
+    if (same != sites.end()) {
+      same->weights.emplace_back(id, scheme);
+    } else {
+      sites.push_back({role, id.expert, {{id, scheme}}});
+    }
+  }
+  return sites;
+}
+
+std::int64_t Run::last_of_pass(std::int64_t l, std::int64_t first) const {
+  const std::int64_t experts = config_.layers[l].num_experts();
+  std::int64_t held = 0;
+  std::int64_t last = first;
+  while (last < experts) {
+    held += expert_hessian_bytes(config_, l, last);
+    if (last > first && held > options_.moment_bytes) break;
+    ++last;
+  }
+  return last;
+}
+
+void Run::quantize_sites(
+    const LayerQuantizer& quantizer,
+    const std::vector<const Site*>& sites,
+    const HessianTap* tap,
+    std::vector<QuantizedWeight>& into) {
+  std::vector<std::int64_t> order(sites.size());
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    order[i] = static_cast<std::int64_t>(i);
+  }
+  std::vector<std::vector<QuantizedWeight>> results(sites.size());
+  // Sites don't share what they write; one that fails stops the others.
+  model::run_side_by_side(order, /*on_cpu=*/true, [&](std::int64_t i) {
+    const Site& site = *sites[i];
+    const Hessian* hessian =
+        tap != nullptr ? &tap->of(site.role, site.expert) : nullptr;
+    results[i] = quantizer.quantize(site.weights, hessian);
+    for (const QuantizedWeight& weight : results[i]) {
+      if (progress_) {
+        progress_->advance(static_cast<std::uint64_t>(
+            model::weight_numel(config_, weight.id)));
+      }
+    }
+  });
+  for (auto& some : results) {
+    std::ranges::move(some, std::back_inserter(into));
+  }
+}
+
+std::vector<QuantizedWeight> Run::quantize_layer(
+    std::int64_t l, const std::vector<Site>& sites) {
+  std::vector<QuantizedWeight> results;
+  std::vector<const Site*> others;
+  for (const Site& site : sites) {
+    if (site.expert < 0) others.push_back(&site);
+  }
+  if (!stream_) {
+    const Hessian none;
+    std::vector<const Site*> all;
+    for (const Site& site : sites) all.push_back(&site);
+    quantize_sites({reader_, options_.gptq, none}, all, nullptr, results);
+    return results;
+  }
+  const auto weights =
+      data_->model.acquire(l, l + 1 < config_.num_layers() ? l + 1 : -1);
+  Hessian of_layer;
+  std::int64_t first = 0;
+  do {
+    const std::int64_t last = last_of_pass(l, first);
+    HessianTap tap(options_.gptq.hessians, *weights, {first, last, first == 0});
+    stream_->look({config_, l, *weights, &tap});
+    if (first == 0) of_layer = tap.of_layer();
+    const LayerQuantizer quantizer(reader_, options_.gptq, of_layer);
+    if (first == 0) quantize_sites(quantizer, others, &tap, results);
+    std::vector<const Site*> experts;
+    for (const Site& site : sites) {
+      if (site.expert >= first && site.expert < last) {
+        experts.push_back(&site);
+      }
+    }
+    quantize_sites(quantizer, experts, &tap, results);
+    first = last;
+  } while (first < config_.layers[l].num_experts());
+  return results;
+}
+
+LayerRecord Run::write(
+    std::int64_t shard,
+    const std::vector<WeightId>& ids,
+    const std::vector<QuantizedWeight>& quantized,
+    double seconds) {
+  std::vector<NamedTensor> tensors;
+  LayerRecord record{.layer = shard - 1, .seconds = seconds};
+  for (const WeightId& id : ids) {
+    const auto found = std::ranges::find_if(
+        quantized, [&](const QuantizedWeight& q) { return q.id == id; });
+    const at::Tensor tensor = found != quantized.end()
+                                  ? model::to_stored(found->matrix)
+                                  : reader_.read_stored(id);
+    model::WeightForm form = reader_.form(id);
+    if (found != quantized.end()) {
+      form = {at::kByte, static_cast<std::int64_t>(tensor.nbytes())};
+    }
+    tensors.push_back({artifact::tensor_spec(config_, id, form), tensor});
+    if (!part_of(id.role)) continue;
+    RoleRecord& role = record.roles[std::string(model::role_name(id.role))];
+    role.weights += model::weight_numel(config_, id);
+    role.bytes += static_cast<std::int64_t>(tensor.nbytes());
+    if (found == quantized.end()) continue;
+    role.error += found->error;
+    role.energy += found->energy;
+    ++role.matrices;
+    role.scarce += found->scarce ? 1 : 0;
+    role.unseen += stream_ && found->tokens == 0 ? 1 : 0;
+  }
+  shards_.write(shard, tensors, record.to_json());
+  return record;
+}
+
+LayerRecord Run::globals() {
+  if (const auto note = shards_.find(0)) return LayerRecord::from_json(*note);
+  std::vector<WeightId> ids;
+  for (const WeightId& id : model::model_weights(config_)) {
+    if (id.layer < 0) ids.push_back(id);
+  }
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<QuantizedWeight> quantized;
+  // Embeddings are looked up, not multiplied: the nearest level is the best.
+  GptqOptions nearest = options_.gptq;
+  nearest.method = Method::kRtn;
+  const Hessian none;
+  const LayerQuantizer quantizer(reader_, nearest, none);
+  const std::vector<Site> sites = sites_of(ids);
+  std::vector<const Site*> all;
+  for (const Site& site : sites) all.push_back(&site);
+  quantize_sites(quantizer, all, nullptr, quantized);
+  const std::chrono::duration<double> taken =
+      std::chrono::steady_clock::now() - start;
+  return write(0, ids, quantized, taken.count());
+}
+
+LayerRecord Run::layer(std::int64_t l) {
+  LayerRecord record;
+  if (const auto note = shards_.find(l + 1)) {
+    record = LayerRecord::from_json(*note);
+    ++resumed_;
+  } else {
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<WeightId> ids = model::layer_weights(config_, l);
+    const auto quantized = quantize_layer(l, sites_of(ids));
+    const std::chrono::duration<double> taken =
+        std::chrono::steady_clock::now() - start;
+    record = write(l + 1, ids, quantized, taken.count());
+  }
+  if (stream_ && l + 1 < config_.num_layers()) advance(l);
+  return record;
+}
+
+// The tokens pass through the layer as it was written, so that a run that was
+// resumed sees what one that was not does.
+void Run::advance(std::int64_t l) {
+  const auto whole = data_->model.acquire(l, l + 1);
+  model::LayerWeights weights = *whole;
+  const auto clone = [](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.clone();
+  };
+  model::for_each_tensor(weights, clone);
+  const auto checkpoint =
+      io::Checkpoint::open(folder_, shards_.file_name(l + 1));
+  for (const WeightId& id : model::layer_weights(config_, l)) {
+    const std::string name =
+        model::weight_name(config_, id) + std::string(model::kPackedSuffix);
+    const io::TensorInfo* tensor = checkpoint.find(name);
+    if (tensor == nullptr) continue;
+    at::Tensor stored =
+        at::empty({static_cast<std::int64_t>(tensor->bytes())}, at::kByte);
+    checkpoint.read(name, artifact::writable_bytes(stored));
+    const model::StoredMatrix matrix{model::from_stored(stored, name), {}};
+    matrix.unpack_into(model::weight_view(weights, id));
+  }
+  stream_->advance({config_, l, weights});
+}
+
+QuantResult Run::run() {
+  const at::NoGradGuard no_grad;
+  check_identity();
+  if (data_ != nullptr) {
+    stream_.emplace(data_->model, data_->data, data_->activations);
+    if (stream_->tokens() == 0) {
+      throw UserError(
+          "quant",
+          "data",
+          "expected at least one token of calibration data, found none");
+    }
+  }
+  std::int64_t work = 0;
+  for (const WeightId& id : model::model_weights(config_)) {
+    if (part_of(id.role) && !options_.scheme(id).keep) {
+      work += model::weight_numel(config_, id);
+    }
+  }
+  if (options_.reporter != nullptr) {
+    progress_.emplace(
+        *options_.reporter,
+        "quant",
+        static_cast<std::uint64_t>(work),
+        "weights");
+  }
+  QuantResult result;
+  result.tokens = stream_ ? stream_->tokens() : 0;
+  result.layers.push_back(globals());
+  for (std::int64_t l = 0; l < config_.num_layers(); ++l) {
+    result.layers.push_back(layer(l));
+  }
+  progress_.reset();
+  shards_.write_index();
+  std::filesystem::remove(folder_ / kStateFile);
+  artifact::copy_companions(reader_.folder(), folder_);
+  artifact::write_config(folder_, config_, /*packed=*/true);
+  result.before = artifact::model_size(
+      config_, [&](const WeightId& id) { return reader_.form(id); });
+  const model::ModelReader written(folder_);
+  result.after = artifact::model_size(
+      config_, [&](const WeightId& id) { return written.form(id); });
+  io::write_file(
+      folder_ / "quant_report.json", result.to_json().dump(2) + "\n");
+  artifact::write_manifest(
+      reader_.folder(),
+      folder_,
+      {.stage = "quant",
+       .input_fingerprint = options_.input_fingerprint,
+       .options = options_.identity,
+       .measured = {
+           {"before", result.before.to_json()},
+           {"after", result.after.to_json()}}});
+  return result;
+}
+
+Json to_json(const RoleRecord& role) {
+  return {
+      {"weights", role.weights},
+      {"bytes", role.bytes},
+      {"bits_per_weight",
+       role.weights > 0 ? 8.0 * static_cast<double>(role.bytes) /
+                              static_cast<double>(role.weights)
+                        : 0.0},
+      {"error", role.error},
+      {"energy", role.energy},
+      {"matrices", role.matrices},
+      {"scarce", role.scarce},
+      {"unseen", role.unseen}};
+}
+
+}  // namespace
+
+Json LayerRecord::to_json() const {
+  Json json{{"layer", layer}, {"seconds", seconds}};
+  json["roles"] = Json::object();
+  for (const auto& [name, role] : roles) {
+    json["roles"][name] = quant::to_json(role);
+  }
+  return json;
+}
+
+LayerRecord LayerRecord::from_json(const Json& json) {
+  const JsonObject object(json, "quant", "a shard's record");
+  LayerRecord record{
+      .layer = object.integer("layer"),
+      .roles = {},
+      .seconds = object.number("seconds")};
+  const JsonObject roles = object.object("roles");
+  for (const auto& [name, value] : roles.json().items()) {
+    const JsonObject role = roles.object(name);
+    record.roles[name] = {
+        .weights = role.integer("weights"),
+        .bytes = role.integer("bytes"),
+        .error = role.number("error"),
+        .energy = role.number("energy"),
+        .matrices = role.integer("matrices"),
+        .scarce = role.integer("scarce"),
+        .unseen = role.integer("unseen")};
+  }
+  return record;
+}
+
+Json QuantResult::to_json() const {
+  Json list = Json::array();
+  for (const LayerRecord& layer : layers) list.push_back(layer.to_json());
+  return {
+      {"before", before.to_json()},
+      {"after", after.to_json()},
+      {"tokens", tokens},
+      {"layers", std::move(list)}};
+}
+
+std::optional<std::int64_t> resumed_micro_batch(
+    const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / kStateFile;
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  const Json json = read_json(path, "quant");
+  const JsonObject state(json, "quant", path.string());
+  if (!state.has("micro_batch_tokens")) return std::nullopt;
+  return state.integer("micro_batch_tokens");
+}
+
+QuantResult quantize_model(
+    const model::ModelReader& reader,
+    const QuantOptions& options,
+    Calibrated* data,
+    const std::filesystem::path& folder) {
+  FETTLE_ASSERT(data != nullptr || options.gptq.method == Method::kRtn);
+  return Run(reader, options, data, folder).run();
+}
+
+QuantMemory quant_memory(
+    const model::ModelReader& reader, const QuantOptions& options) {
+  const model::ModelConfig& config = reader.config();
+  QuantMemory memory;
+  const std::int64_t threads = at::get_num_threads();
+  std::int64_t largest_site = 0;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    const model::LayerConfig& layer = config.layers[l];
+    std::int64_t experts = 0;
+    for (std::int64_t e = 0; e < layer.num_experts(); ++e) {
+      experts += expert_hessian_bytes(config, l, e);
+    }
+    std::int64_t packed = 0;
+    for (const WeightId& id : model::layer_weights(config, l)) {
+      const std::vector<std::int64_t> shape = model::weight_shape(config, id);
+      if (!part_of(id.role)) continue;
+      packed += model::weight_numel(config, id) * 9 / 8;
+      largest_site =
+          std::max(largest_site, site_working_bytes(2 * shape[0], shape[1]));
+    }
+    const std::int64_t moments = std::min(experts, options.moment_bytes) +
+                                 other_hessian_bytes(config, l) +
+                                 4 * config.hidden_size * config.hidden_size;
+    const std::int64_t copy = reader.unpacked_bytes(l, at::kFloat);
+    memory.device_bytes = std::max(memory.device_bytes, moments + copy);
+    // Packed, and as they are stored.
+    memory.bytes = std::max(memory.bytes, moments + copy + 2 * packed);
+  }
+  memory.bytes += threads * largest_site;
+  return memory;
+}
+
+}  // namespace fettle::quant

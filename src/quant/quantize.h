@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// The quant stage: a model in, the same with packed weights out. One sweep over
+// the calibration data, layer by layer: the moments of a layer's inputs are
+// summed, its weights quantized, and the tokens pass on through the layer as it
+// now is, so that later layers make up for earlier ones.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "artifact/model_writer.h"
+#include "core/json.h"
+#include "core/progress.h"
+#include "model/causal_lm.h"
+#include "model/packed_tokens.h"
+#include "quant/layer_quantizer.h"
+#include "store/activation_store.h"
+
+namespace fettle::quant {
+
+// The calibration data that a sweep passes.
+struct Calibrated {
+  model::CausalLm& model;  // with the reader that is quantized
+  std::vector<model::PackedTokens> data;
+  store::ActivationStoreOptions activations = {};
+};
+
+struct QuantOptions {
+  // Of every weight that may be quantized.
+  std::function<Scheme(const model::WeightId&)> scheme;
+  GptqOptions gptq = {};
+  // Of moments at once: more experts than fit are done in several passes.
+  std::int64_t moment_bytes = std::int64_t{2} << 30;
+  // What the run must not differ in to be resumed: model, data, options.
+  Json identity = Json::object();
+  std::string input_fingerprint = {};
+  Reporter* reporter = nullptr;  // null: silent
+};
+
+// What became of the weights of one role in a layer.
+struct RoleRecord {
+  std::int64_t weights = 0;  // numbers
+  std::int64_t bytes = 0;    // stored, scales, tables and headers included
+  double error = 0;          // sums over matrices, see QuantizedWeight
+  double energy = 0;
+  std::int64_t matrices = 0;
+  std::int64_t scarce = 0;  // matrices with fewer tokens than columns
+  std::int64_t unseen = 0;  // with none
+};
+
+struct LayerRecord {
+  std::int64_t layer = -1;  // -1: embeddings and head
+  std::map<std::string, RoleRecord> roles = {};
+  double seconds = 0;
+
+  Json to_json() const;
+  static LayerRecord from_json(const Json& json);
+};
+
+struct QuantResult {
+  artifact::ModelSize before, after;
+  std::int64_t tokens = 0;  // of calibration
+  std::vector<LayerRecord> layers;
+
+  Json to_json() const;
+};
+
+// Writes the quantized model and quant_report.json into `folder`, which exists;
+// layers that an earlier run of the same identity left there whole are taken
+// over. `data` may be null under rtn.
+QuantResult quantize_model(
+    const model::ModelReader& reader,
+    const QuantOptions& options,
+    Calibrated* data,
+    const std::filesystem::path& folder);
+
+// The micro-batch of the unfinished run that `folder` holds, or none: the same
+// one gives the same bits.
+std::optional<std::int64_t> resumed_micro_batch(
+    const std::filesystem::path& folder);
+
+// Bytes that the stage takes beside a sweep's own memory: in all, and of that
+// on the device where one computes.
+struct QuantMemory {
+  std::int64_t bytes = 0;
+  std::int64_t device_bytes = 0;
+};
+QuantMemory quant_memory(
+    const model::ModelReader& reader, const QuantOptions& options);
+
+}  // namespace fettle::quant

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quant stage against GPTQ written out in PyTorch, and its models."""
+
+from __future__ import annotations
+
+import pathlib
+
+import expert_trace
+import packed_weights
+import pytest
+import tiny_models
+import torch
+from test_export import assert_close, export, transformers_logits
+
+DAMPING = 0.01
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return expert_trace.random_ids(40, 31)
+
+
+def quantized(
+    fettle: pathlib.Path, folder: pathlib.Path, ids: torch.Tensor, *options
+) -> pathlib.Path:
+    """Quantizes the model in `folder` on `ids`."""
+    expert_trace.write_tokenizer(folder)
+    data = expert_trace.write_ids(folder.parent / "data.jsonl", ids)
+    out = folder.parent / "quantized"
+    expert_trace.run(
+        fettle, "quant", folder, "--data", data, "--out", out,
+        "--tokens", 0, *options,
+    )
+    return out
+
+
+def gptq(
+    w: torch.Tensor, moments: torch.Tensor, packed: packed_weights.Packed
+) -> torch.Tensor:
+    """Codes by the steps of the paper, in fp64, on the scales that were found."""
+    n = w.shape[1]
+    damped = moments + DAMPING * moments.diagonal().mean() * torch.eye(n).double()
+    scale, zero = packed.spread(packed.scales), packed.spread(packed.zeros)
+    top = 2**packed.bits - 1
+    rest = w.clone()
+    codes = torch.empty_like(packed.codes)
+    for j in range(n):
+        inverse = torch.linalg.inv(damped[j:, j:])
+        code = (torch.round(rest[:, j] / scale[:, j]) + zero[:, j]).clamp(0, top)
+        error = (rest[:, j] - (code - zero[:, j]) * scale[:, j]) / inverse[0, 0]
+        rest[:, j:] -= torch.outer(error, inverse[0])
+        codes[:, j] = code.long()
+    return codes
+
+
+@pytest.mark.parametrize("bits", ["int4", "int2"])
+@pytest.mark.parametrize("variant", ["qwen3", "qwen2", "mixtral", "deepseek"])
+def test_experts_are_quantized_by_gptq(variant, bits, fettle, ids, tmp_path):
+    folder = tiny_models.make(variant, tmp_path)
+    out = quantized(
+        fettle, folder, ids, "--bits", bits, "--group", 16,
+        "--attention", "keep", "--shared", "keep", "--dense", "keep",
+        "--damping", DAMPING, "--starved", "rtn",
+    )
+    weights = packed_weights.load(out)
+    model = tiny_models.load(folder)
+    traced = expert_trace.trace(model)
+    with torch.no_grad():
+        expert_trace.loss_sum(model, ids)
+    # Deeper layers see what the quantized ones before them make.
+    layer, experts = min(traced.items())
+    compared = wrong = 0
+    for call in experts.calls:
+        prefix = next(
+            n for n in weights
+            if f"layers.{layer}." in n and f"experts.{call.expert}." in n
+        ).rsplit(".", 2)[0]
+        p = call.weight.double()[:, None]
+        x, h = call.x.double() * p, call.h.double() * p
+        gate, up = experts.module.gate_up_proj[call.expert].double().chunk(2)
+        down = experts.module.down_proj[call.expert].double()
+        names = (
+            ("w1", "w3", "w2")
+            if variant == "mixtral"
+            else ("gate_proj", "up_proj", "down_proj")
+        )
+        for name, w, inputs in zip(names, (gate, up, down), (x, x, h)):
+            packed = weights[f"{prefix}.{name}.weight"]
+            expected = gptq(w, inputs.T @ inputs, packed)
+            wrong += int((packed.codes != expected).sum())
+            compared += expected.numel()
+    # Where a value falls between two levels, rounding decides, and what follows
+    # in its row with it.
+    assert compared > 5000
+    assert wrong <= 0.01 * compared
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4", "int3", "int2", "ternary"])
+@pytest.mark.parametrize("variant", ["qwen3", "deepseek"])
+def test_packed_weights_are_what_their_bytes_say(
+    variant, bits, fettle, ids, tmp_path
+):
+    folder = tiny_models.make(variant, tmp_path)
+    out = quantized(fettle, folder, ids, "--bits", bits, "--group", 20)
+    exported = packed_weights.load(export(fettle, out, "--format", "hf"))
+    for name, weight in packed_weights.load(out).items():
+        if isinstance(weight, packed_weights.Packed):
+            assert torch.equal(weight.values().float(), exported[name]), name
+        else:
+            assert torch.equal(weight, exported[name]), name
+
+
+@pytest.mark.parametrize(
+    "variant", ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek"]
+)
+def test_a_quantized_model_computes_with_its_values(
+    variant, fettle, build_dir, ids, tmp_path
+):
+    folder = tiny_models.make(variant, tmp_path)
+    out = quantized(
+        fettle, folder, ids, "--bits", "int4", "--down", "int8",
+        "--embeddings", "int8", "--group", 32, "--zeros", "yes",
+    )
+    exported = export(fettle, out, "--format", "hf")
+    assert_close(
+        transformers_logits(tiny_models.load(exported), ids),
+        expert_trace.fettle_logits(build_dir, out, ids),
+    )
+
+
+def test_transformers_refuses_packed_weights(fettle, ids, tmp_path):
+    folder = tiny_models.make("qwen3", tmp_path)
+    out = quantized(fettle, folder, ids)
+    with pytest.raises(OSError, match="no file named model.safetensors"):
+        tiny_models.load(out)
