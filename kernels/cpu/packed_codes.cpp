@@ -10,14 +10,16 @@ namespace fettle::kernels::cpu {
 namespace {
 
 constexpr std::uint64_t kEveryByte = 0x0101010101010101;
+constexpr std::uint64_t kEverySecond = 0x0001000100010001;
+constexpr std::uint64_t kEveryFourth = 0x0000000100000001;
 
 // Eight bytes of `bits` bits each, moved together: neighbours join to pairs,
 // pairs to fours, fours to eight.
 std::uint64_t joined(std::uint64_t codes, int bits) {
   codes |= codes >> (8 - bits);
-  codes &= 0x0001000100010001 * ((1u << 2 * bits) - 1);
+  codes &= kEverySecond * ((1u << 2 * bits) - 1);
   codes |= codes >> 2 * (8 - bits);
-  codes &= 0x0000000100000001 * ((std::uint64_t{1} << 4 * bits) - 1);
+  codes &= kEveryFourth * ((std::uint64_t{1} << 4 * bits) - 1);
   return codes | codes >> 4 * (8 - bits);
 }
 

@@ -6,7 +6,8 @@
 // an op must read and write, so `of_memcpy` is its share of the bandwidth that
 // memcpy reaches on an array too large for the caches. Shapes are those of a
 // micro-batch: small enough that malloc reuses memory, where larger results
-// would mostly measure the kernel's zeroing of fresh pages.
+// would mostly measure the kernel's zeroing of fresh pages. Packed matrices are
+// large, as weights are that come from memory, and write where they are told.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/expert_rows.h"
+#include "kernels/packed_matrix.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -31,6 +33,7 @@ struct Case {
   double bytes;
   std::function<void()> op;
   std::function<void()> aten;
+  double weights = 0;  // of a packed matrix
 };
 
 constexpr std::int64_t kTokens = 1024, kHidden = 2048, kWidth = 768;
@@ -271,6 +274,58 @@ void add_attention(std::vector<Case>& cases) {
        }});
 }
 
+PackedMatrix packed(std::int64_t bits, std::int64_t rows, std::int64_t cols) {
+  const auto kind = bits == 0 ? PackedKind::kTernary : PackedKind::kInt;
+  const std::int64_t size = rows * packed_row_bytes(kind, bits, cols);
+  return {
+      .kind = kind,
+      .bits = bits,
+      .rows = rows,
+      .cols = cols,
+      .group = 128,
+      .codes = at::randint(243, {size}, at::kByte),
+      .scales = at::ones({rows, cols / 128}, at::kBFloat16)};
+}
+
+// Unpacking against a copy of what is unpacked, and products against those of
+// the same matrix in float32, which is larger than any cache.
+void add_packed(std::vector<Case>& cases, at::TensorOptions type) {
+  constexpr std::int64_t rows = 32768, cols = kHidden;
+  constexpr auto weights = static_cast<double>(rows * cols);
+  const Tensor dense = at::empty({rows, cols}, type).fill_(1);
+  const Tensor out = at::empty_like(dense);
+  const Tensor plain = dense.to(at::kFloat);
+  const Tensor x = at::randn({1, cols}), y = at::empty({1, rows});
+  const Tensor flat = x[0];
+  for (const std::int64_t bits : {2, 3, 4, 8, 0}) {
+    const PackedMatrix m = packed(bits, rows, cols);
+    const auto bytes = static_cast<double>(m.bytes());
+    const std::string shape =
+        "[32768, 2048], " +
+        (bits == 0 ? "trits" : std::to_string(bits) + " bits");
+    cases.push_back(
+        {"unpack_rows",
+         shape,
+         bytes + static_cast<double>(out.nbytes()),
+         [=] { unpack_rows(m, 0, out); },
+         [=] {
+           Tensor to = out;
+           to.copy_(dense);
+         },
+         weights});
+    cases.push_back(
+        {"packed_products",
+         shape,
+         bytes,
+         [=] {
+           const PackedProduct product{&m, x, y};
+           packed_products({&product, 1});
+         },
+         [=] { at::mv(plain, flat); },
+         weights});
+  }
+}
+
 fettle::Json measure(const Case& c, double rate) {
   constexpr int kRuns = 11;
   std::vector<double> ours, theirs;
@@ -281,13 +336,15 @@ fettle::Json measure(const Case& c, double rate) {
     theirs.push_back(seconds(c.aten));
   }
   const double op = median(ours), aten = median(theirs);
-  return {
+  fettle::Json report = {
       {"op", c.name},
       {"shape", c.shape},
       {"seconds", op},
       {"aten_seconds", aten},
       {"speedup", aten / op},
       {"of_memcpy", c.bytes / op / rate}};
+  if (c.weights > 0) report["weights_per_second"] = c.weights / op;
+  return report;
 }
 
 }  // namespace
@@ -313,6 +370,7 @@ int main(int argc, char** argv) {
   add_cross_entropy(cases, type);
   add_rope(cases, type);
   add_attention(cases);
+  add_packed(cases, type);
   fettle::Json report = {
       {"threads", at::get_num_threads()},
       {"dtype", at::toString(c10::typeMetaToScalarType(type.dtype()))},
