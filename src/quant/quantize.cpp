@@ -219,7 +219,10 @@ LayerRecord Run::write(
     role.scarce += found->scarce ? 1 : 0;
     role.unseen += stream_ && found->tokens == 0 ? 1 : 0;
   }
-  shards_.write(shard, tensors, record.to_json());
+  // Times would make the bytes of two runs differ.
+  Json note = record.to_json();
+  note.erase("seconds");
+  shards_.write(shard, tensors, note);
   return record;
 }
 
@@ -373,7 +376,7 @@ LayerRecord LayerRecord::from_json(const Json& json) {
   LayerRecord record{
       .layer = object.integer("layer"),
       .roles = {},
-      .seconds = object.number("seconds")};
+      .seconds = object.number_or("seconds", 0.0)};
   const JsonObject roles = object.object("roles");
   for (const auto& [name, value] : roles.json().items()) {
     const JsonObject role = roles.object(name);
