@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/packed.h"
 #include "kernels/dispatch.h"
+#include "kernels/trit_code.h"
 
 namespace fettle::kernels {
 namespace {
@@ -30,8 +31,8 @@ bool has_rows_of(
 }
 
 PackedArgs packed_args(const PackedMatrix& m) {
-  FETTLE_ASSERT(m.defined() && !is_packed_coded(m.kind));
-  const bool zeros = m.zeros.defined();
+  FETTLE_ASSERT(m.defined());
+  const bool coded = is_packed_coded(m.kind), zeros = m.zeros.defined();
   return {
       .kind = m.kind,
       .bits = static_cast<std::int32_t>(m.bits),
@@ -41,19 +42,12 @@ PackedArgs packed_args(const PackedMatrix& m) {
       .groups = m.groups(),
       .codes = m.codes.const_data_ptr<std::uint8_t>(),
       .codes_bytes = m.codes.numel(),
-      .row_bytes = packed_row_bytes(m.kind, m.bits, m.cols),
+      .row_bytes = coded ? 0 : packed_row_bytes(m.kind, m.bits, m.cols),
       .scales = static_cast<const std::uint16_t*>(m.scales.const_data_ptr()),
       .zeros = zeros ? m.zeros.const_data_ptr<std::uint8_t>() : nullptr,
-      .row_begin = nullptr,
-      .table = nullptr,
-      .table_bytes = 0};
-}
-
-[[noreturn]] void damaged_packed_row() {
-  throw UserError(
-      "kernels",
-      "packed matrix",
-      "its codes are damaged; copy or make the file anew");
+      .row_begin = coded ? m.row_begin.const_data_ptr<std::int64_t>() : nullptr,
+      .table = coded ? m.table.const_data_ptr<std::uint8_t>() : nullptr,
+      .table_bytes = coded ? m.table.numel() : 0};
 }
 
 bool is_matrix(const at::Tensor& t, std::int64_t rows, std::int64_t cols) {
@@ -116,7 +110,7 @@ void check_packed(const PackedMatrix& m) {
       return;
     case PackedKind::kTernaryWords:
     case PackedKind::kTernaryHuffman:
-      FETTLE_ASSERT(!"coded trits are not known here yet");
+      check_trit_code(m);
   }
 }
 
@@ -155,7 +149,9 @@ void unpack_rows(
       .stride = out.stride(0)};
   if (out.numel() == 0) return;
   if (out.is_cpu()) {
-    if (!cpu::unpack_rows(args)) damaged_packed_row();
+    const bool sound = cpu::unpack_rows(args);
+    if (!sound) check_trit_rows(matrix, first, args.rows);  // says which row
+    FETTLE_ASSERT(sound);
   } else {
     launch(out.device(), "unpack_rows", [&](void* stream) {
       return gpu_launchers().unpack_rows(args, stream);
@@ -179,7 +175,12 @@ void packed_products(std::span<const PackedProduct> products) {
       .count = static_cast<std::int64_t>(all.size())};
   if (like.is_cpu()) {
     FETTLE_ASSERT(args.dtype == DType::kFloat32);
-    if (!cpu::packed_products(args)) damaged_packed_row();
+    const bool sound = cpu::packed_products(args);
+    for (const PackedProduct& p : products) {
+      if (sound || !is_packed_coded(p.matrix->kind)) continue;
+      check_trit_rows(*p.matrix, 0, p.matrix->rows);
+    }
+    FETTLE_ASSERT(sound);
   } else {
     launch(like.device(), "packed_products", [&](void* stream) {
       return gpu_launchers().packed_products(args, stream);

@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/packed_codes-inl.h"
 #include "kernels/cpu/packed_scratch.h"
+#include "kernels/cpu/trit_row-inl.h"
 #include "kernels/packed_args.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -48,7 +49,8 @@ HWY_INLINE bool row_codes(
       return true;
     case PackedKind::kTernaryWords:
     case PackedKind::kTernaryHuffman:
-      return false;
+      static_assert(kBehindTrits <= cpu::kBehindCodes);
+      return trit_row(m, row, out);
   }
   return false;
 }
