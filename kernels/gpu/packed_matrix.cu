@@ -6,6 +6,7 @@
 
 #include "kernels/gpu/gpu.h"
 #include "kernels/gpu/row.h"
+#include "kernels/gpu/trit_code.h"
 
 namespace fettle::kernels::gpu {
 namespace {
@@ -325,6 +326,7 @@ constexpr const char* kTooWide = "a packed row has 2^31 columns or more";
 
 const char* unpack_rows(const UnpackRowsArgs& a, void* stream) {
   if (a.matrix.cols >= kMostCols) return kTooWide;
+  if (is_trit_code(a.matrix.kind)) return unpack_trit_rows(a, stream);
   with_type(a.dtype, [&](auto type) {
     unpack_as<decltype(type)>(a, static_cast<Stream>(stream));
   });
@@ -345,6 +347,7 @@ const char* packed_products(const PackedProductsArgs& a, void* stream) {
     for (std::int64_t i = 0; i < a.count; ++i) {
       const PackedProductArgs& p = a.products[i];
       if (p.n == 0 || p.matrix.rows == 0) continue;
+      if (is_trit_code(p.matrix.kind)) continue;
       batch.items[batch.count++] = item_of<T>(p, batch.rows);
       batch.rows += p.matrix.rows;
       batch.n = std::max(batch.n, p.n);
@@ -352,7 +355,7 @@ const char* packed_products(const PackedProductsArgs& a, void* stream) {
     }
     flush();
   });
-  return launch_result();
+  return trit_products(a, stream);
 }
 
 }  // namespace fettle::kernels::gpu
