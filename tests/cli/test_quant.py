@@ -209,3 +209,24 @@ def test_a_flipped_byte_names_the_weight(fettle, packed, tmp_path):
         path.write_bytes(broken)
         done = fettle("eval", damaged, "--data", HELD, "--quiet")
         assert done.status == 1 and name in done.err, done.err
+
+
+@pytest.mark.parametrize("method", [
+    "usaf", "smt", "esft", "lora", "full", "router", "usaf+condenser"])
+def test_tuning_packed_weights_is_tuning_their_values(
+        fettle, packed, tmp_path, method):
+    plain = tmp_path / "plain"
+    assert fettle("export", packed, "--format", "hf", "--out", plain,
+                  "--quiet").status == 0
+    losses, merged = [], []
+    for name, model in (("a", packed), ("b", plain)):
+        out, whole = tmp_path / name, tmp_path / (name + "-merged")
+        done = fettle("tune", model, "--data", TRAIN, "--method", method,
+                      "--steps", 3, "--tokens-per-step", 512, "--seq-len", 128,
+                      "--out", out, "--merge", whole, "--quiet")
+        assert done.status == 0, done.err
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line).get("loss") for line in lines])
+        merged.append(evaluated(fettle, whole)["mean_nll"])
+    assert losses[0] == losses[1]
+    assert merged[0] == merged[1]
