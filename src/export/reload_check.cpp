@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "export/value_check.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
 
@@ -47,12 +48,6 @@ Outputs run_model(model::CausalLm& model, const ExportOptions& options) {
   const at::Tensor all = at::cat(hidden);
   return {
       all.to(at::kFloat).cpu(), model::logits(model, all).to(at::kFloat).cpu()};
-}
-
-double relative_error(const at::Tensor& found, const at::Tensor& expected) {
-  const double largest = expected.abs().max().item<double>();
-  const double error = (found - expected).abs().max().item<double>();
-  return largest > 0 ? error / largest : error;
 }
 
 }  // namespace
