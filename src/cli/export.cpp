@@ -27,9 +27,15 @@ class Export : public Command {
            "--format",
            format_,
            "hf: one width and expert count; hf-padded: narrower experts filled "
-           "with zero neurons; ragged: Fettle's own form")
+           "with zero neurons; ragged: Fettle's own form; of packed weights, "
+           "with the same values: compressed-tensors (vLLM, transformers), "
+           "gptq (GPTQModel), gguf (llama.cpp; plain weights too)")
         ->capture_default_str();
-    app.add_option("--dtype", dtype_, "Type of all weights on disk")
+    app.add_option(
+           "--dtype",
+           dtype_,
+           "Type of all weights on disk; of those that stay plain, where the "
+           "others are codes")
         ->check(CLI::IsMember({"keep", "float32", "bfloat16", "float16"}))
         ->capture_default_str();
     app.add_flag(
@@ -41,6 +47,16 @@ class Export : public Command {
         options_.drop_condensers,
         "Leave out condensers and router biases, which stock layouts have no "
         "place for: the bare router then chooses all experts of a token");
+    app.add_flag(
+        "--recode",
+        options_.recode,
+        "compressed-tensors, gptq: where codes don't fit the format, hold the "
+        "same values in codes of more bits or in smaller groups");
+    app.add_flag(
+        "--nearest",
+        options_.nearest,
+        "Where the format can't hold a packed weight's values, write the "
+        "nearest that it can");
   }
 
   Outcome run(Session& session) override {
@@ -62,11 +78,26 @@ class Export : public Command {
         fmt::format(
             "read back and compared: largest difference {:.2g} of the largest "
             "value\n",
-            result.max_error);
+            result.max_error) +
+        types_text(result);
     return outcome;
   }
 
  private:
+  static std::string types_text(const exporter::ExportResult& result) {
+    std::string text;
+    for (const auto& [type, numbers] : result.types) {
+      text +=
+          fmt::format("{}{} as {}", text.empty() ? "" : ", ", numbers, type);
+    }
+    if (text.empty()) return text;
+    const std::string rounded =
+        result.rounded == 0
+            ? std::string("every value exactly")
+            : fmt::format("{} weights to the nearest", result.rounded);
+    return fmt::format("numbers: {}; {}\n", text, rounded);
+  }
+
   std::string model_, out_, format_ = "hf", dtype_ = "keep";
   exporter::ExportOptions options_;
 };

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "export/code_export.h"
 #include "export/exported_weights.h"
+#include "export/gguf_export.h"
 #include "export/reload_check.h"
 
 namespace fettle::exporter {
@@ -20,6 +22,8 @@ Json options_json(const ExportOptions& options) {
        options.dtype ? Json(c10::toString(*options.dtype)) : Json("keep")},
       {"drop_constants", options.drop_constants},
       {"drop_condensers", options.drop_condensers},
+      {"recode", options.recode},
+      {"nearest", options.nearest},
       {"seed", options.seed}};
 }
 
@@ -35,19 +39,49 @@ void check_error(const ExportResult& result, const ExportOptions& options) {
       bound));
 }
 
+artifact::StageRecord record_of(const ExportOptions& options) {
+  return {
+      .stage = "export",
+      .input_fingerprint = options.input_fingerprint,
+      .options = options_json(options)};
+}
+
+artifact::ModelSize size_of(const model::ModelReader& reader) {
+  return artifact::model_size(reader.config(), [&](const model::WeightId& id) {
+    return reader.form(id);
+  });
+}
+
+// The formats that Fettle does not read.
+ExportResult export_foreign(
+    const model::ModelReader& reader,
+    const ExportOptions& options,
+    const std::filesystem::path& folder) {
+  ExportResult result = options.format == Format::kGguf
+                            ? export_gguf(reader, options, folder)
+                            : export_codes(reader, options, folder);
+  result.before = size_of(reader);
+  result.padded_neurons = result.after.neurons - result.before.neurons;
+  artifact::StageRecord record = record_of(options);
+  record.measured = result.to_json();
+  artifact::write_manifest(reader.folder(), folder, record);
+  return result;
+}
+
 }  // namespace
 
 ExportResult export_model(
     const model::ModelReader& reader,
     const ExportOptions& options,
     const std::filesystem::path& folder) {
+  if (options.format > Format::kRagged) {
+    return export_foreign(reader, options, folder);
+  }
   const model::ModelConfig config = exported_config(reader.config(), options);
   const ExportedWeights weights(reader, config, options);
   const auto form = [&](const model::WeightId& id) { return weights.form(id); };
   ExportResult result;
-  result.before = artifact::model_size(
-      reader.config(),
-      [&](const model::WeightId& id) { return reader.form(id); });
+  result.before = size_of(reader);
   result.after = artifact::model_size(config, form);
   result.padded_neurons = result.after.neurons - result.before.neurons;
   result.narrowed = weights.narrows();
@@ -56,10 +90,7 @@ ExportResult export_model(
        .config = config,
        .form = form,
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
-       .record =
-           {.stage = "export",
-            .input_fingerprint = options.input_fingerprint,
-            .options = options_json(options)},
+       .record = record_of(options),
        .label = "export",
        .reporter = options.reporter},
       folder);
@@ -71,12 +102,17 @@ ExportResult export_model(
 }
 
 Json ExportResult::to_json() const {
-  return {
+  Json json = {
       {"before", before.to_json()},
       {"after", after.to_json()},
       {"padded_neurons", padded_neurons},
       {"narrowed", narrowed},
       {"max_error", max_error}};
+  if (!types.empty()) {
+    json["types"] = types;
+    json["rounded"] = rounded;
+  }
+  return json;
 }
 
 }  // namespace fettle::exporter

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "artifact/model_writer.h"
@@ -19,9 +21,19 @@ namespace fettle::exporter {
 // one width. hf_padded: the same, narrower experts filled up with neurons of
 // weight zero, which changes no output: to the widest one's width, or the least
 // above it that the family's config.json can tell. ragged: Fettle's own form.
-enum class Format { kHf, kHfPadded, kRagged };
+// The others are for packed weights, pad in the same way where widths differ or
+// their groups and blocks ask for it, and hold every value exactly.
+enum class Format {
+  kHf,
+  kHfPadded,
+  kRagged,
+  kCompressedTensors,  // pack-quantized integers: compressed_tensors.h
+  kGptq,               // GPTQModel's layout: gptq_layout.h
+  kGguf,               // one file for llama.cpp: gguf_export.h
+};
 
-// "hf", "hf-padded", "ragged". Throws UserError naming the known formats.
+// "hf", "hf-padded", "ragged", "compressed-tensors", "gptq", "gguf". Throws
+// UserError naming the known formats.
 Format parse_format(std::string_view name);
 std::string_view format_name(Format format);
 
@@ -35,6 +47,12 @@ struct ExportOptions {
   // Leave out router biases and condensers, for which stock layouts have no
   // place: the router alone chooses, without bias, all top_k experts.
   bool drop_condensers = false;
+  // compressed-tensors and gptq: where they can't hold codes as they are, hold
+  // the same values in codes of more bits or in smaller groups.
+  bool recode = false;
+  // Where a format can't hold a packed weight's values, write the nearest that
+  // it can.
+  bool nearest = false;
   // Tokens of the reload check, and the seed that draws them.
   std::int64_t check_sequences = 2;
   std::int64_t check_tokens = 64;
@@ -53,8 +71,13 @@ struct ExportResult {
   std::int64_t padded_neurons = 0;
   bool narrowed = false;  // some weight lost bits to `dtype`
   // Largest difference of the final hidden states and logits between the model
-  // read back and the source, relative to the largest value.
+  // read back and the source, relative to the largest value; of formats for
+  // packed weights, of the values of one weight.
   double max_error = 0;
+  // Of formats for packed weights: numbers stored by each type, and weights
+  // that `nearest` changed.
+  std::map<std::string, std::int64_t> types = {};
+  std::int64_t rounded = 0;
   Json to_json() const;
 };
 
@@ -65,7 +88,8 @@ model::ModelConfig exported_config(
 
 // Writes into `folder`, which exists, and checks it: every tensor read back is
 // the one meant, and, unless a type was narrowed, a forward pass differs from
-// the source's by at most 1e-5 (not at all under ragged with types kept).
+// the source's by at most 1e-5 (not at all under ragged with types kept). Where
+// Fettle does not read the format, every value is unpacked anew and compared.
 // Throws UserError where the layout can't hold the model, and InternalError
 // when the check fails.
 ExportResult export_model(

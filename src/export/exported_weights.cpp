@@ -2,6 +2,9 @@
 #include "export/exported_weights.h"
 
 #include <algorithm>
+#include <string>
+
+#include "export/value_check.h"
 
 namespace fettle::exporter {
 namespace {
@@ -17,6 +20,12 @@ bool keeps_type(Role role) {
 
 bool holds(at::ScalarType wide, at::ScalarType narrow) {
   return wide == narrow || wide == at::kFloat || wide == at::kDouble;
+}
+
+// Whether packed weights become codes of another format, and those that can't
+// plain ones.
+bool has_codes(Format format) {
+  return format == Format::kCompressedTensors || format == Format::kGptq;
 }
 
 }  // namespace
@@ -37,28 +46,33 @@ model::WeightForm ExportedWeights::form(const model::WeightId& id) const {
 }
 
 at::ScalarType ExportedWeights::dtype(const model::WeightId& id) const {
-  if (!options_.dtype || keeps_type(id.role)) return reader_.dtype(id);
-  return *options_.dtype;
+  if (options_.dtype && !keeps_type(id.role)) return *options_.dtype;
+  const bool unpacked = reader_.packed_header(id) != nullptr;
+  return unpacked && has_codes(options_.format) ? loaded_type()
+                                                : reader_.dtype(id);
 }
 
 at::Tensor ExportedWeights::tensor(const model::WeightId& id) const {
   if (stays_packed(id)) return reader_.read_stored(id);
-  const at::Tensor source = reader_.read(id).to(dtype(id));
-  if (!model::is_expert_role(id.role)) return source;
-  const std::int64_t axis = id.role == Role::kExpertDown ? 1 : 0;
-  const std::int64_t width = source.size(axis);
-  const std::vector<std::int64_t> shape = model::weight_shape(target_, id);
-  if (shape[axis] == width) return source;
-  at::Tensor padded = at::zeros(shape, source.options());
-  padded.narrow(axis, 0, width).copy_(source);
-  return padded;
+  return filled_up(
+      reader_.read(id).to(dtype(id)), model::weight_shape(target_, id));
 }
 
 bool ExportedWeights::narrows() const {
   const auto ids = model::model_weights(target_);
-  return std::ranges::any_of(ids, [&](const model::WeightId& id) {
-    return !holds(dtype(id), reader_.dtype(id));
-  });
+  return options_.dtype && std::ranges::any_of(ids, [&](const auto& id) {
+           return !holds(dtype(id), reader_.dtype(id));
+         });
+}
+
+at::ScalarType ExportedWeights::loaded_type() const {
+  const JsonObject json(target_.json, "export", "config.json");
+  const std::string name =
+      json.string_or("dtype", json.string_or("torch_dtype", ""));
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  return reader_.dtype({Role::kFinalNorm});
 }
 
 }  // namespace fettle::exporter

@@ -23,6 +23,8 @@ class ExportedWeights {
   at::Tensor tensor(const model::WeightId& id) const;
   // Whether the conversion loses bits of some weight.
   bool narrows() const;
+  // The type that loaders give the exported model.
+  at::ScalarType loaded_type() const;
 
  private:
   at::ScalarType dtype(const model::WeightId& id) const;

@@ -8,14 +8,21 @@
 
 #include "core/error.h"
 #include "export/export.h"
+#include "export/stock_layout.h"
+#include "model/weight_table.h"
 
 namespace fettle::exporter {
 namespace {
 
-constexpr std::array<std::pair<Format, std::string_view>, 3> kNames{{
+constexpr std::int64_t kOne = 1;
+
+constexpr std::array<std::pair<Format, std::string_view>, 6> kNames{{
     {Format::kHf, "hf"},
     {Format::kHfPadded, "hf-padded"},
     {Format::kRagged, "ragged"},
+    {Format::kCompressedTensors, "compressed-tensors"},
+    {Format::kGptq, "gptq"},
+    {Format::kGguf, "gguf"},
 }};
 
 [[noreturn]] void refuse(std::int64_t layer, const std::string& why) {
@@ -115,6 +122,25 @@ std::int64_t padded_width(model::ModelConfig config, std::int64_t widest) {
   return widest;
 }
 
+const model::LayerConfig* first_sparse(const model::ModelConfig& config) {
+  const auto first = std::ranges::find_if(
+      config.layers, [](const model::LayerConfig& l) { return l.sparse; });
+  return first == config.layers.end() ? nullptr : &*first;
+}
+
+model::ModelConfig without_dropped(
+    const model::ModelConfig& config, const ExportOptions& options) {
+  model::ModelConfig result = config;
+  for (model::LayerConfig& layer : result.layers) {
+    if (options.drop_constants) layer.has_constants = false;
+    if (options.drop_condensers) {
+      layer.condensers.clear();
+      layer.router_bias = false;
+    }
+  }
+  return result;
+}
+
 void set_dtype(Json& json, at::ScalarType dtype) {
   const char* const name =
       dtype == at::kFloat ? "float32"
@@ -128,8 +154,11 @@ Format parse_format(std::string_view name) {
   for (const auto& [format, known] : kNames) {
     if (known == name) return format;
   }
-  throw UserError(
-      "export", name, "no such format; the known are hf, hf-padded, ragged");
+  std::string known;
+  for (const auto& [format, one] : kNames) {
+    known += (known.empty() ? "" : ", ") + std::string(one);
+  }
+  throw UserError("export", name, "no such format; the known are " + known);
 }
 
 std::string_view format_name(Format format) {
@@ -139,27 +168,11 @@ std::string_view format_name(Format format) {
   throw InternalError("a format without a name");
 }
 
-model::ModelConfig exported_config(
+model::ModelConfig stock_config(
     const model::ModelConfig& config, const ExportOptions& options) {
-  model::ModelConfig result = config;
+  model::ModelConfig result = without_dropped(config, options);
   if (options.dtype) set_dtype(result.json, *options.dtype);
-  if (options.drop_constants) {
-    for (model::LayerConfig& layer : result.layers) {
-      layer.has_constants = false;
-    }
-  }
-  if (options.drop_condensers) {
-    for (model::LayerConfig& layer : result.layers) {
-      layer.condensers.clear();
-      layer.router_bias = false;
-    }
-  }
-  if (options.format == Format::kRagged) return result;
-
-  const auto first = std::ranges::find_if(
-      result.layers, [](const model::LayerConfig& l) { return l.sparse; });
-  if (first == result.layers.end()) return result;
-  std::int64_t widest = 1;
+  const model::LayerConfig* const first = first_sparse(result);
   for (std::int64_t l = 0; l < result.num_layers(); ++l) {
     const model::LayerConfig& layer = result.layers[l];
     if (!layer.sparse) continue;
@@ -168,29 +181,100 @@ model::ModelConfig exported_config(
       refuse_condensers(l, layer, options.format);
     }
     check_counts(l, layer, *first);
-    if (options.format == Format::kHf) {
-      check_widths(l, layer, first->expert_widths.front());
+  }
+  return result;
+}
+
+Widths widest(const model::ModelConfig& config) {
+  Widths widths;
+  for (const model::LayerConfig& layer : config.layers) {
+    widths.shared = std::max(widths.shared, layer.shared_width);
+    widths.dense = std::max(widths.dense, layer.dense_width);
+    if (!layer.sparse) continue;
+    widths.expert =
+        std::max({widths.expert, std::ranges::max(layer.expert_widths), kOne});
+  }
+  return widths;
+}
+
+// A family's keys are told apart by what its shared experts are; dense layers'
+// width has one name in all.
+model::ModelConfig with_widths(
+    const model::ModelConfig& config, const Widths& widths) {
+  model::ModelConfig result = config;
+  std::int64_t shared = widths.shared;
+  const bool counted = config.shared_expert == model::SharedExpert::kPlain;
+  if (counted && widths.expert > 0) {
+    shared = (shared + widths.expert - 1) / widths.expert * widths.expert;
+  }
+  set_widths(result, widths.expert);
+  for (model::LayerConfig& layer : result.layers) {
+    if (layer.shared_width > 0) layer.shared_width = shared;
+    if (!layer.sparse) layer.dense_width = widths.dense;
+  }
+  Json json = config.json;
+  json.erase("fettle");
+  if (const model::LayerConfig* const sparse = first_sparse(result)) {
+    model::find_family(config.family)
+        .write_uniform(
+            json, sparse->num_experts(), widths.expert, sparse->top_k);
+  }
+  if (counted && shared > 0) json["n_shared_experts"] = shared / widths.expert;
+  if (!counted && shared > 0) {
+    json["shared_expert_intermediate_size"] = shared;
+  }
+  if (widths.dense > 0) json["intermediate_size"] = widths.dense;
+  if (model::parse_model_config(json, "config.json").layers != result.layers) {
+    throw UserError(
+        "export",
+        "config.json",
+        fmt::format(
+            "family {} can't tell experts of {} neurons beside shared experts "
+            "of {} and dense layers of {}; trim to one width in all layers",
+            config.family,
+            widths.expert,
+            shared,
+            widths.dense));
+  }
+  result.json = std::move(json);
+  return result;
+}
+
+model::ModelConfig exported_config(
+    const model::ModelConfig& config, const ExportOptions& options) {
+  if (options.format == Format::kRagged) {
+    model::ModelConfig ragged = without_dropped(config, options);
+    if (options.dtype) set_dtype(ragged.json, *options.dtype);
+    return ragged;
+  }
+  model::ModelConfig result = stock_config(config, options);
+  const model::LayerConfig* const first = first_sparse(result);
+  if (first == nullptr) return result;
+  if (options.format == Format::kHf) {
+    for (std::int64_t l = 0; l < result.num_layers(); ++l) {
+      if (!result.layers[l].sparse) continue;
+      check_widths(l, result.layers[l], first->expert_widths.front());
     }
-    widest = std::max(widest, std::ranges::max(layer.expert_widths));
+    if (first->expert_widths.front() == 0) {
+      refuse(
+          first - result.layers.data(),
+          "expected experts with neurons, found none in the model; use ragged");
+    }
   }
-  if (options.format == Format::kHf && first->expert_widths.front() == 0) {
-    refuse(
-        first - result.layers.begin(),
-        "expected experts with neurons, found none in the model; use ragged");
-  }
-  if (options.format == Format::kHfPadded) {
-    widest = padded_width(result, widest);
-    set_widths(result, widest);
+  std::int64_t width = widest(result).expert;
+  if (options.format != Format::kHf) {
+    width = padded_width(result, width);
+    set_widths(result, width);
   }
   if (!is_stock(result)) {
     refuse(
-        first - result.layers.begin(),
+        first - result.layers.data(),
         fmt::format(
             "config.json of family {} can't tell experts of {} neurons beside "
             "the shared experts' width; use hf-padded or ragged, or trim to "
             "another width",
             config.family,
-            widest));
+            width));
   }
   return result;
 }

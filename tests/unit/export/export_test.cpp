@@ -33,10 +33,17 @@ ExportResult run(
 
 TEST_CASE("Format names are known or refused") {
   for (const Format format :
-       {Format::kHf, Format::kHfPadded, Format::kRagged}) {
+       {Format::kHf,
+        Format::kHfPadded,
+        Format::kRagged,
+        Format::kCompressedTensors,
+        Format::kGptq,
+        Format::kGguf}) {
     REQUIRE(parse_format(format_name(format)) == format);
   }
-  REQUIRE_THROWS_WITH(parse_format("gguf"), Contains("hf, hf-padded, ragged"));
+  REQUIRE_THROWS_WITH(
+      parse_format("awq"),
+      Contains("hf, hf-padded, ragged, compressed-tensors, gptq, gguf"));
 }
 
 TEST_CASE("A uniform model is exported as it is") {
@@ -248,7 +255,8 @@ TEST_CASE("A file damaged after writing is found") {
   const TemporaryFolder out;
   run(tiny, {.format = Format::kHf}, out);
   const model::ModelReader reader(tiny.path());
-  const ExportedWeights expected(reader, reader.config(), std::nullopt);
+  const ExportOptions options;
+  const ExportedWeights expected(reader, reader.config(), options);
   REQUIRE_NOTHROW(check_tensors(out.path(), expected));
   {
     std::fstream file(

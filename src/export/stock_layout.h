@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Configurations that a family's own keys can tell: experts alike in all
+// layers, of one width.
+#pragma once
+
+#include <cstdint>
+
+#include "export/export.h"
+#include "model/model_config.h"
+
+namespace fettle::exporter {
+
+// `config` in the exported type and without what is to be dropped. Throws
+// UserError naming the layer that has what stock layouts have no place for:
+// constants, condensers, another number of experts or top_k than the others.
+model::ModelConfig stock_config(
+    const model::ModelConfig& config, const ExportOptions& options);
+
+// Of every expert, of shared experts' and of dense layers' MLPs; 0 where the
+// model has none.
+struct Widths {
+  std::int64_t expert = 0;
+  std::int64_t shared = 0;
+  std::int64_t dense = 0;
+};
+Widths widest(const model::ModelConfig& config);
+
+// `config`, which stock_config made, with all MLPs filled up to `widths`.
+// Shared experts that the family counts in experts get the next wider whole
+// number of them. Throws UserError where the family's keys can't tell it.
+model::ModelConfig with_widths(
+    const model::ModelConfig& config, const Widths& widths);
+
+}  // namespace fettle::exporter

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// GGUF files of packed and plain models; tests/hf reads them with the gguf
+// package and llama.cpp.
+#include "export/gguf_export.h"
+
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <map>
+
+#include "core/error.h"
+#include "export/gguf_blocks.h"
+#include "export/gguf_file.h"
+#include "packed_tiny_model.h"
+
+namespace fettle::exporter {
+namespace {
+
+using Catch::Matchers::Contains;
+using model::Role;
+using testing::grids;
+using testing::ints;
+using testing::PackedTinyModel;
+using testing::TemporaryFolder;
+using testing::TinyModelOptions;
+using testing::trits;
+using testing::wide;
+
+ExportResult run_gguf(
+    const PackedTinyModel& tiny,
+    ExportOptions options,
+    const TemporaryFolder& out) {
+  options.format = Format::kGguf;
+  const model::ModelReader reader(tiny.path());
+  return export_model(reader, options, out.path());
+}
+
+struct Read {
+  std::map<std::string, GgufValue> keys;
+  std::map<std::string, GgufTensor> tensors;
+
+  explicit Read(const TemporaryFolder& out) {
+    const auto file = io::open_file(out.path() / kGgufFile);
+    const GgufHeader header = read_gguf(*file);
+    keys.insert(header.keys.begin(), header.keys.end());
+    for (const GgufTensor& tensor : header.tensors) {
+      tensors[tensor.name] = tensor;
+    }
+    REQUIRE(tensors.size() == header.tensors.size());
+  }
+
+  std::uint32_t number(const std::string& key) const {
+    return std::get<std::uint32_t>(keys.at(key));
+  }
+  std::string type(const std::string& name) const {
+    return std::string(
+        block_name(static_cast<BlockType>(tensors.at(name).type)));
+  }
+};
+
+TEST_CASE("GGUF files of all families hold every value") {
+  const std::string family =
+      GENERATE("qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "deepseek_v2");
+  const bool packed = GENERATE(true, false);
+  const PackedTinyModel tiny(
+      wide(family),
+      packed ? grids(ints(4, 32), ints(8, 32))
+             : grids(std::nullopt, std::nullopt));
+  const TemporaryFolder out;
+  const ExportResult result = run_gguf(tiny, {}, out);
+  REQUIRE(result.max_error == 0);
+  REQUIRE(result.rounded == 0);
+  const Read file(out);
+  const std::string name =
+      std::get<std::string>(file.keys.at("general.architecture"));
+  REQUIRE(file.number(name + ".block_count") == 2);
+  REQUIRE(file.number(name + ".embedding_length") == 64);
+  REQUIRE(file.number(name + ".expert_count") == 4);
+  REQUIRE(file.number(name + ".expert_used_count") == 2);
+  REQUIRE(file.number("tokenizer.ggml.eos_token_id") == 2);
+  REQUIRE(file.number("general.file_type") == (packed ? 2 : 0));
+  REQUIRE(
+      file.tensors.at("blk.1.ffn_down_exps.weight").sizes ==
+      std::vector<std::int64_t>{32, 64, 4});
+  REQUIRE(file.type("blk.1.ffn_down_exps.weight") == (packed ? "Q4_0" : "F32"));
+  REQUIRE(file.type("blk.1.attn_output.weight") == (packed ? "Q8_0" : "F32"));
+  REQUIRE(file.type("blk.1.ffn_gate_inp.weight") == "F32");
+  REQUIRE(file.tensors.at("blk.0.attn_norm.weight").sizes.size() == 1);
+  std::int64_t bytes = 0;
+  for (const auto& [key, tensor] : file.tensors) {
+    std::int64_t rows = 1;
+    for (std::size_t d = 1; d < tensor.sizes.size(); ++d) {
+      rows *= tensor.sizes[d];
+    }
+    bytes +=
+        rows * row_bytes(static_cast<BlockType>(tensor.type), tensor.sizes[0]);
+  }
+  REQUIRE(bytes == result.after.bytes);
+}
+
+TEST_CASE("A tied head is written where the architecture demands one") {
+  const std::string family = GENERATE("qwen3_moe", "qwen2_moe", "olmoe");
+  const PackedTinyModel tiny(
+      wide(family, {{"tie_word_embeddings", true}}),
+      grids(ints(4, 32), std::nullopt));
+  const TemporaryFolder out;
+  run_gguf(tiny, {}, out);
+  const Read file(out);
+  REQUIRE(file.tensors.contains("output.weight") == (family != "qwen3_moe"));
+}
+
+TEST_CASE("Mixtral's queries and keys have rotary pairs side by side") {
+  TinyModelOptions options = wide("mixtral");
+  options.edit = [](const model::WeightId& id, const at::Tensor& tensor) {
+    if (id.role != Role::kQProj) return tensor;
+    return at::arange(64, at::kFloat).unsqueeze(1).expand({64, 64});
+  };
+  const PackedTinyModel tiny(options, grids(ints(4, 32), std::nullopt));
+  const TemporaryFolder out;
+  run_gguf(tiny, {}, out);
+  const Read file(out);
+  const auto in = io::open_file(out.path() / kGgufFile);
+  const GgufTensor& q = file.tensors.at("blk.0.attn_q.weight");
+  std::vector<float> values(64 * 64);
+  in->read_at(
+      read_gguf(*in).data_begin + q.begin,
+      std::as_writable_bytes(std::span(values)));
+  // Two heads of 32.
+  for (int i = 0; i < 16; ++i) {
+    REQUIRE(values[64 * (2 * i)] == static_cast<float>(i));
+    REQUIRE(values[64 * (2 * i + 1)] == static_cast<float>(i + 16));
+    REQUIRE(values[64 * (32 + 2 * i)] == static_cast<float>(32 + i));
+  }
+}
+
+TEST_CASE("Plain weights keep their type, and vectors are fp32") {
+  TinyModelOptions options = wide("qwen3_moe", {{"dtype", "bfloat16"}});
+  options.type = at::kBFloat16;
+  const PackedTinyModel tiny(options, grids(std::nullopt, std::nullopt));
+  const TemporaryFolder out, half;
+  REQUIRE(run_gguf(tiny, {}, out).max_error == 0);
+  const Read file(out);
+  REQUIRE(file.type("blk.0.ffn_up_exps.weight") == "BF16");
+  REQUIRE(file.type("token_embd.weight") == "BF16");
+  REQUIRE(file.type("output_norm.weight") == "F32");
+  REQUIRE(file.number("general.file_type") == 32);
+  const ExportResult narrowed = run_gguf(tiny, {.dtype = at::kHalf}, half);
+  REQUIRE(narrowed.narrowed);
+  REQUIRE(Read(half).type("blk.0.ffn_up_exps.weight") == "F16");
+}
+
+TEST_CASE("Experts are filled up to the width of fewest bytes") {
+  TinyModelOptions options = wide("qwen3_moe", {{"hidden_size", 256}});
+  options.widths = {{250, 7, 0, 33}, {1, 2, 3, 4}};
+  SECTION("to blocks of 256 where that is less") {
+    const PackedTinyModel tiny(options, grids(trits(512), ints(8, 256)));
+    const TemporaryFolder out;
+    const ExportResult result = run_gguf(tiny, {}, out);
+    REQUIRE(result.max_error == 0);
+    REQUIRE(result.after.max_width == 256);
+    const Read file(out);
+    REQUIRE(file.type("blk.0.ffn_down_exps.weight") == "TQ2_0");
+    REQUIRE(file.type("blk.1.ffn_up_exps.weight") == "TQ2_0");
+  }
+  SECTION("else to blocks of 32") {
+    options.widths[0][0] = 129;
+    const PackedTinyModel tiny(options, grids(trits(512), ints(8, 256)));
+    const TemporaryFolder out;
+    REQUIRE(run_gguf(tiny, {}, out).after.max_width == 160);
+    REQUIRE(Read(out).type("blk.0.ffn_down_exps.weight") == "Q4_0");
+    REQUIRE(Read(out).type("blk.0.ffn_gate_exps.weight") == "TQ2_0");
+  }
+  SECTION("or as they are where all is plain") {
+    const PackedTinyModel tiny(options, grids(std::nullopt, ints(8, 256)));
+    const TemporaryFolder out;
+    REQUIRE(run_gguf(tiny, {}, out).after.max_width == 250);
+  }
+}
+
+TEST_CASE("DeepSeek's shared and dense MLPs are filled up to blocks") {
+  TinyModelOptions options = wide(
+      "deepseek_v2",
+      {{"moe_intermediate_size", 40}, {"intermediate_size", 50}});
+  const PackedTinyModel tiny(options, grids(ints(4, 32), ints(8, 32)));
+  const TemporaryFolder out;
+  REQUIRE(run_gguf(tiny, {}, out).max_error == 0);
+  const Read file(out);
+  REQUIRE(file.number("deepseek2.expert_feed_forward_length") == 64);
+  REQUIRE(file.number("deepseek2.expert_shared_count") == 2);
+  REQUIRE(file.number("deepseek2.feed_forward_length") == 64);
+  REQUIRE(file.number("deepseek2.leading_dense_block_count") == 1);
+  REQUIRE(
+      file.tensors.at("blk.1.ffn_up_shexp.weight").sizes ==
+      std::vector<std::int64_t>{64, 128});
+}
+
+void require_refusal(const PackedTinyModel& tiny, const std::string& message) {
+  const TemporaryFolder refused;
+  REQUIRE_THROWS_AS(run_gguf(tiny, {}, refused), UserError);
+  REQUIRE_THROWS_WITH(run_gguf(tiny, {}, refused), Contains(message));
+}
+
+TEST_CASE("What no block holds is refused, or written as the nearest") {
+  const auto check = [](const PackedTinyModel& tiny,
+                        const std::string& message) {
+    require_refusal(tiny, message);
+    const TemporaryFolder out;
+    const ExportResult result = run_gguf(tiny, {.nearest = true}, out);
+    REQUIRE(result.rounded > 0);
+    REQUIRE(result.max_error > 0);
+    REQUIRE(result.max_error < 1.0 / 250);
+  };
+  SECTION("groups") {
+    check(
+        PackedTinyModel(wide("qwen3_moe"), grids(ints(4, 16), std::nullopt)),
+        "is int4 in groups of 16, which GGUF's blocks of 32 would straddle");
+  }
+  SECTION("range") {
+    check(
+        PackedTinyModel(
+            wide("qwen3_moe"), grids(ints(8, 32, false), std::nullopt)),
+        "is int8 with zeros, whose range no type of GGUF holds");
+  }
+  SECTION("rows") {
+    require_refusal(
+        PackedTinyModel(
+            wide("qwen3_moe", {{"hidden_size", 48}, {"head_dim", 16}}),
+            grids(std::nullopt, ints(8, 16))),
+        "in rows of 48 weights, no whole number of GGUF's blocks");
+  }
+  SECTION("some experts plain") {
+    check(
+        PackedTinyModel(
+            wide("qwen3_moe"),
+            [](const model::WeightId& id) {
+              return id.expert == 2 ? std::nullopt
+                                    : grids(ints(4, 32), std::nullopt)(id);
+            }),
+        "experts.2.gate_proj.weight: is plain where other experts are packed");
+  }
+  SECTION("scales") {
+    TinyModelOptions options = wide("qwen3_moe");
+    options.edit = [](const model::WeightId& id, const at::Tensor& tensor) {
+      return id.role == Role::kExpertUp ? tensor * 1e-7 : tensor;
+    };
+    require_refusal(
+        PackedTinyModel(options, grids(ints(4, 32), std::nullopt)),
+        "has scales that the 16 bits of GGUF's blocks can't hold");
+  }
+}
+
+TEST_CASE("A changed block is found") {
+  const PackedTinyModel tiny(wide("olmoe"), grids(ints(4, 32), ints(4, 32)));
+  const TemporaryFolder out;
+  run_gguf(tiny, {}, out);
+  const model::ModelReader reader(tiny.path());
+  const ExportOptions options{.format = Format::kGguf};
+  REQUIRE_NOTHROW(check_gguf(reader, options, out.path()));
+  std::uint64_t begin = 0;
+  {
+    const auto file = io::open_file(out.path() / kGgufFile);
+    begin = read_gguf(*file).data_begin +
+            Read(out).tensors.at("blk.1.ffn_up_exps.weight").begin;
+  }
+  std::fstream file(
+      out.path() / kGgufFile, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(begin + 2));
+  const int byte = file.get();
+  file.seekp(static_cast<std::streamoff>(begin + 2));
+  file.put(static_cast<char>(byte ^ 1));
+  file.close();
+  REQUIRE_THROWS_WITH(
+      check_gguf(reader, options, out.path()),
+      Contains("blk.1.ffn_up_exps.weight read back differs"));
+}
+
+}  // namespace
+}  // namespace fettle::exporter

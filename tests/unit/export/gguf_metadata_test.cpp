@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/gguf_metadata.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <map>
+
+#include "core/error.h"
+#include "packed_tiny_model.h"
+
+namespace fettle::exporter {
+namespace {
+
+using Catch::Matchers::Contains;
+
+model::ModelConfig config_of(const std::string& family, const Json& changes) {
+  return testing::tiny_config(testing::wide(family, changes));
+}
+
+std::map<std::string, GgufValue> keys_of(
+    const std::string& family, const Json& changes = Json::object()) {
+  const GgufKeys keys = gguf_shape_keys(config_of(family, changes), "tiny", 0);
+  return {keys.begin(), keys.end()};
+}
+
+TEST_CASE("Families have llama.cpp's names") {
+  REQUIRE(gguf_family(config_of("qwen3_moe", {})).architecture == "qwen3moe");
+  REQUIRE(gguf_family(config_of("qwen2_moe", {})).architecture == "qwen2moe");
+  REQUIRE(gguf_family(config_of("mixtral", {})).architecture == "llama");
+  REQUIRE(gguf_family(config_of("olmoe", {})).architecture == "olmoe");
+  REQUIRE(
+      gguf_family(config_of("deepseek_v2", {})).architecture == "deepseek2");
+}
+
+TEST_CASE("What llama.cpp computes otherwise is refused by name") {
+  struct Refused {
+    std::string family;
+    Json changes;
+    std::string message;
+  };
+  const Json rope = {{"rope_type", "dynamic"}, {"factor", 2.0}};
+  const Json yarn = {
+      {"rope_type", "yarn"},
+      {"factor", 4.0},
+      {"original_max_position_embeddings", 16}};
+  Json yarn_whole = yarn;
+  yarn_whole["truncate"] = false;
+  Json yarn_scales = yarn;
+  yarn_scales["mscale"] = 1.3;
+  yarn_scales["mscale_all_dim"] = 0.7;
+  const std::vector<Refused> all{
+      {"qwen3_moe", {{"norm_topk_prob", false}}, "'norm_topk_prob' is false"},
+      {"qwen2_moe", {{"norm_topk_prob", true}}, "'norm_topk_prob' is true"},
+      {"olmoe", {{"norm_topk_prob", true}}, "'norm_topk_prob' is true"},
+      {"olmoe", {{"clip_qkv", 1.0}}, "'clip_qkv' is set"},
+      {"olmoe", {{"num_key_value_heads", 1}}, "'num_key_value_heads'"},
+      {"olmoe", {{"attention_bias", true}}, "'attention_bias' is true"},
+      {"qwen3_moe", {{"attention_bias", true}}, "'attention_bias' is true"},
+      {"deepseek_v2", {{"attention_bias", true}}, "'attention_bias' is true"},
+      {"qwen2_moe", {{"head_dim", 16}}, "not 'hidden_size' wide"},
+      {"mixtral", {{"sliding_window", 8}}, "'sliding_window' is set"},
+      {"qwen3_moe", {{"mlp_only_layers", {1}}}, "a layer is dense"},
+      {"deepseek_v2", {{"first_k_dense_replace", 2}}, "all layers are dense"},
+      {"deepseek_v2", {{"n_shared_experts", 0}}, "there is no shared expert"},
+      {"deepseek_v2", {{"rms_norm_eps", 1e-5}}, "'rms_norm_eps' is not 1e-6"},
+      {"deepseek_v2",
+       {{"num_hidden_layers", 27}, {"q_lora_rank", 32}},
+       "'q_lora_rank' is set in 27 layers"},
+      {"deepseek_v2",
+       {{"topk_method", "group_limited_greedy"},
+        {"n_group", 2},
+        {"topk_group", 1}},
+       "experts are chosen in groups"},
+      {"qwen3_moe", {{"rope_scaling", rope}}, "rope scaling is 'dynamic'"},
+      {"qwen3_moe", {{"rope_scaling", yarn_whole}}, "'truncate'"},
+      {"deepseek_v2", {{"rope_scaling", yarn}}, "'mscale' of rope scaling"},
+      {"deepseek_v2", {{"rope_scaling", yarn_scales}}, "'mscale' of rope"},
+  };
+  for (const Refused& refused : all) {
+    INFO(refused.message);
+    const model::ModelConfig config =
+        config_of(refused.family, refused.changes);
+    REQUIRE_THROWS_AS(gguf_family(config), UserError);
+    REQUIRE_THROWS_WITH(gguf_family(config), Contains(refused.message));
+  }
+}
+
+TEST_CASE("Expert widths have the family's own keys") {
+  const auto qwen = keys_of("qwen2_moe");
+  REQUIRE(
+      std::get<std::uint32_t>(qwen.at("qwen2moe.expert_feed_forward_length")) ==
+      32);
+  REQUIRE(
+      std::get<std::uint32_t>(
+          qwen.at("qwen2moe.expert_shared_feed_forward_length")) == 64);
+  const auto mixtral = keys_of("mixtral");
+  REQUIRE(
+      std::get<std::uint32_t>(mixtral.at("llama.feed_forward_length")) == 32);
+  REQUIRE_FALSE(mixtral.contains("llama.expert_feed_forward_length"));
+  const auto deepseek = keys_of("deepseek_v2", {{"q_lora_rank", 32}});
+  const auto number = [&](const std::string& key) {
+    return std::get<std::uint32_t>(deepseek.at("deepseek2." + key));
+  };
+  REQUIRE(number("attention.q_lora_rank") == 32);
+  REQUIRE(number("attention.kv_lora_rank") == 32);
+  REQUIRE(number("attention.key_length") == 32);
+  REQUIRE(number("attention.value_length") == 32);
+  REQUIRE(number("rope.dimension_count") == 16);
+  REQUIRE(number("expert_shared_count") == 2);
+  REQUIRE(number("leading_dense_block_count") == 1);
+}
+
+TEST_CASE("Rotary scaling is told by llama.cpp's keys") {
+  const auto plain = keys_of("qwen3_moe");
+  REQUIRE_FALSE(plain.contains("qwen3moe.rope.scaling.type"));
+  const auto linear = keys_of(
+      "qwen3_moe",
+      {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 3.0}}}});
+  REQUIRE(
+      std::get<std::string>(linear.at("qwen3moe.rope.scaling.type")) ==
+      "linear");
+  REQUIRE(std::get<float>(linear.at("qwen3moe.rope.scaling.factor")) == 3);
+  const Json yarn = {
+      {"rope_type", "yarn"},
+      {"factor", 4.0},
+      {"original_max_position_embeddings", 16},
+      {"attention_factor", 0.8}};
+  const auto keys = keys_of("qwen3_moe", {{"rope_scaling", yarn}});
+  REQUIRE(
+      std::get<float>(keys.at("qwen3moe.rope.scaling.attn_factor")) ==
+      Approx(0.8 / (1 + 0.1 * std::log(4.0))));
+  const Json deep = {
+      {"rope_type", "yarn"},
+      {"factor", 4.0},
+      {"original_max_position_embeddings", 16},
+      {"mscale", 0.7},
+      {"mscale_all_dim", 0.7}};
+  const auto latent = keys_of("deepseek_v2", {{"rope_scaling", deep}});
+  REQUIRE(
+      std::get<float>(latent.at(
+          "deepseek2.rope.scaling.yarn_log_multiplier")) == Approx(0.07));
+}
+
+}  // namespace
+}  // namespace fettle::exporter
