@@ -14,6 +14,22 @@ bool is_per_expert(Role role) {
          role == Role::kRouterBias || role == Role::kExpertConstant;
 }
 
+struct PackedCost {
+  std::int64_t neuron = 0;
+  std::int64_t expert = 0;
+};
+
+// At most: a row of down ends in codes and a group that are not full.
+PackedCost packed_cost(const model::PackedHeader& header, bool down) {
+  const std::int64_t width = down ? header.cols : header.rows;
+  if (width == 0) return {0, header.bytes()};
+  const std::int64_t values = header.bytes() - model::kPackedHeaderBytes;
+  const std::int64_t ends = header.rows * (header.bits + 2 + 1);
+  return {
+      (values + width - 1) / width,
+      model::kPackedHeaderBytes + (down ? ends : 0)};
+}
+
 }  // namespace
 
 ModelBytes model_bytes(
@@ -36,7 +52,14 @@ ModelBytes model_bytes(
       const auto element =
           static_cast<std::int64_t>(c10::elementSize(reader.dtype(id)));
       if (model::is_expert_role(id.role) && id.expert == 0) {
-        neuron += element * config.hidden_size;
+        if (const auto* header = reader.packed_header(id)) {
+          const PackedCost cost =
+              packed_cost(*header, id.role == Role::kExpertDown);
+          neuron += cost.neuron;
+          expert += cost.expert;
+        } else {
+          neuron += element * config.hidden_size;
+        }
       }
       if (id.role == Role::kExpertConstant) continue;
       if (is_per_expert(id.role)) {

@@ -5,6 +5,8 @@
 #include <numeric>
 #include <vector>
 
+#include "trim/packed_slices.h"
+
 namespace fettle::trim {
 namespace {
 
@@ -53,11 +55,37 @@ bool SlicedWeights::stays(const model::WeightId& id) const {
 model::WeightForm SlicedWeights::form(const model::WeightId& id) const {
   if (id.role == Role::kExpertConstant) return {at::kFloat};
   if (stays(id)) return reader_.form(source(id));
+  if (repacks(id)) {
+    const std::int64_t kept = plan_.layers[id.layer].experts[id.expert].width();
+    const std::int64_t hidden = reader_.config().hidden_size;
+    const bool down = id.role == Role::kExpertDown;
+    const auto header = resized(
+        *reader_.packed_header(source(id)),
+        down ? hidden : kept,
+        down ? kept : hidden);
+    return {at::kByte, header.bytes()};
+  }
   return {reader_.dtype(source(id))};
+}
+
+bool SlicedWeights::repacks(const model::WeightId& id) const {
+  return model::is_expert_role(id.role) && repairs_.merged == nullptr &&
+         reader_.packed_header(source(id)) != nullptr;
+}
+
+at::Tensor SlicedWeights::repacked(const model::WeightId& id) const {
+  const auto& kept = plan_.layers[id.layer].experts[id.expert].neurons;
+  if (id.role == Role::kExpertDown) {
+    return model::to_stored(
+        rounded_anew(expert_rows(id), *reader_.packed_header(source(id))));
+  }
+  return model::to_stored(
+      select_rows(reader_.read_packed(source(id)), index_tensor(kept)));
 }
 
 at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
   if (stays(id)) return reader_.read_stored(source(id));
+  if (repacks(id)) return repacked(id);
   const bool merged =
       repairs_.merged != nullptr &&
       (model::is_expert_role(id.role) || id.role == Role::kExpertConstant);

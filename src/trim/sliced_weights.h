@@ -31,8 +31,8 @@ class SlicedWeights {
 
   // `id` names a weight of the trimmed model. Under a sweep, layers must be
   // asked for in ascending order.
-  // A packed weight stays packed where nothing of it changes; else its values
-  // are written in fp32.
+  // A packed weight stays packed (see packed_slices.h), unless experts are
+  // merged: their values are written in fp32.
   model::WeightForm form(const model::WeightId& id) const;
   at::Tensor tensor(const model::WeightId& id) const;
 
@@ -40,6 +40,9 @@ class SlicedWeights {
   // Whether the weight is that of the whole model, as stored.
   bool stays(const model::WeightId& id) const;
   model::WeightId source(const model::WeightId& id) const;
+  // Whether the weight is cut and packed.
+  bool repacks(const model::WeightId& id) const;
+  at::Tensor repacked(const model::WeightId& id) const;
   at::Tensor expert_rows(const model::WeightId& id) const;
   at::Tensor constants(std::int64_t layer) const;
   // down_proj[:, P] mean(h_P), P the neurons that `expert` loses: [H] fp32.

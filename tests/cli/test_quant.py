@@ -127,6 +127,9 @@ def test_a_packed_model_goes_through_the_chain(fettle, packed, tmp_path):
         assert done.status == 0, done.err
     whole = evaluated(fettle, packed)["mean_nll"]
     assert evaluated(fettle, trimmed)["mean_nll"] < whole + 0.1
+    sizes = json.loads((trimmed / "fettle.json").read_text())["stages"][-1][
+        "measured"]
+    assert sizes["after"]["bytes"] < 0.95 * sizes["before"]["bytes"]
     after = evaluated(fettle, merged)["mean_nll"]
     assert after != whole and after < whole + 0.05
 
