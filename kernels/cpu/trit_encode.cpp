@@ -61,7 +61,9 @@ void write_row(
       size -= 32;
     }
   }
-  std::memcpy(to, &bits, static_cast<std::size_t>((size + 7) / 8));
+  // Nothing may be left to write, and nowhere.
+  if (size > 0)
+    std::memcpy(to, &bits, static_cast<std::size_t>((size + 7) / 8));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 // trits, five a byte, take 1.6. Rates of weights a second are medians: `encode`
 // from trits to codes, `decode` to trits, `unpack` to bfloat16 weights,
 // `product` of the matrix and one vector.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -48,7 +49,8 @@ double entropy(double zero) {
 }
 
 Tensor random_trits(Size size, double zero) {
-  const Tensor u = at::rand({size.rows, size.cols}, at::kDouble);
+  auto generator = at::detail::createCPUGenerator(1);
+  const Tensor u = at::rand({size.rows, size.cols}, generator, at::kDouble);
   return u.ge(zero).to(at::kChar) - 2 * u.ge((1 + zero) / 2).to(at::kChar);
 }
 

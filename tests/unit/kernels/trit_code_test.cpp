@@ -94,9 +94,10 @@ void check_weights(const DeviceCase& where) {
       at::Tensor out = at::full({count, m.cols + 9}, 7.0);
       out = on(where, out);
       unpack_rows(there, first, out.narrow(1, 4, m.cols));
-      CHECK(same_bits(
-          out.narrow(1, 4, m.cols).cpu(),
-          weights.narrow(0, first, count).to(at::kFloat).to(where.dtype)));
+      const at::Tensor expected =
+          weights.narrow(0, first, count).to(at::kFloat).to(where.dtype);
+      const at::Tensor got = out.narrow(1, 4, m.cols).cpu();
+      CHECK((got.numel() == 0 || same_bits(got, expected)));
       CHECK((out.narrow(1, 0, 4) == 7).all().item<bool>());
       CHECK((out.narrow(1, m.cols + 4, 5) == 7).all().item<bool>());
       if (where.device.is_cpu() && where.dtype != at::kFloat) continue;
