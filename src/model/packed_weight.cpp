@@ -10,6 +10,8 @@
 
 #include "core/error.h"
 #include "io/checksum.h"
+#include "kernels/trit_code.h"
+#include "kernels/trit_table.h"
 
 namespace fettle::model {
 namespace {
@@ -59,16 +61,31 @@ std::uint64_t checksum_of(std::span<const std::byte> stored) {
   return io::checksum64(both);
 }
 
-PackedHeader header_of(const PackedMatrix& m) {
-  PackedHeader header{
+// What a file has of a coded matrix beside its codes. The matrix holds them
+// made ready for use; encoding is certain, so doing it again gives them back.
+struct CodeParts {
+  at::Tensor table, lengths;  // uint8; undefined of other kinds
+};
+
+CodeParts code_parts(const PackedMatrix& m) {
+  if (!is_coded(m.kind)) return {};
+  const kernels::TritCode code =
+      kernels::encode_trits(m.kind, kernels::decode_trits(m, 0, m.rows));
+  FETTLE_ASSERT(code.codes.equal(m.codes));
+  return {code.table, kernels::encode_row_lengths(code.row_begin)};
+}
+
+PackedHeader header_of(const PackedMatrix& m, const CodeParts& parts) {
+  return {
       .kind = m.kind,
       .bits = m.bits,
       .rows = m.rows,
       .cols = m.cols,
       .group = m.group,
       .zeros = m.zeros.defined(),
+      .table_bytes = parts.table.defined() ? parts.table.numel() : 0,
+      .lengths_bytes = parts.lengths.defined() ? parts.lengths.numel() : 0,
       .codes_bytes = m.codes.numel()};
-  return header;
 }
 
 void write_header(const PackedHeader& h, std::span<std::byte> stored) {
@@ -122,10 +139,11 @@ std::int64_t PackedHeader::bytes() const {
 }
 
 // As stored, since most of it is shared with what was read; and zeros by the
-// byte, where rows begin.
+// byte, where rows begin, and the table made ready.
 std::int64_t memory_bytes(const PackedHeader& h) {
   const std::int64_t zeros = h.zeros ? h.rows * h.groups() : 0;
-  const std::int64_t rows = is_coded(h.kind) ? 8 * (h.rows + 1) : 0;
+  const std::int64_t rows =
+      is_coded(h.kind) ? 8 * (h.rows + 1) + kernels::kTritWordsBytes : 0;
   return h.bytes() + zeros + rows;
 }
 
@@ -181,12 +199,13 @@ PackedHeader parse_packed_header(
 }
 
 std::int64_t stored_bytes(const PackedMatrix& matrix) {
-  return header_of(matrix).bytes();
+  return header_of(matrix, code_parts(matrix)).bytes();
 }
 
 at::Tensor to_stored(const PackedMatrix& m) {
   kernels::check_packed(m);
-  const PackedHeader header = header_of(m);
+  const CodeParts parts = code_parts(m);
+  const PackedHeader header = header_of(m, parts);
   at::Tensor stored = at::empty({header.bytes()}, at::kByte);
   const std::span<std::byte> bytes = bytes_in(stored);
   std::int64_t at = kPackedHeaderBytes;
@@ -199,6 +218,10 @@ at::Tensor to_stored(const PackedMatrix& m) {
   append(m.scales);
   if (m.zeros.defined()) {
     append(kernels::pack_codes(PackedKind::kInt, m.bits, m.zeros));
+  }
+  if (parts.table.defined()) {
+    append(parts.table);
+    append(parts.lengths);
   }
   append(m.codes);
   FETTLE_ASSERT(at == header.bytes());
@@ -225,6 +248,23 @@ at::Tensor unpacked_zeros(const PackedHeader& h, const at::Tensor& packed) {
   return values.to(at::kByte);
 }
 
+// Checks every row too: what bytes with a right checksum say is still to be
+// trusted only then.
+void read_code(
+    const at::Tensor& table,
+    const at::Tensor& lengths,
+    const std::string& subject,
+    PackedMatrix& m) {
+  try {
+    m.table = kernels::prepare_trit_table(m.kind, table);
+    m.row_begin = kernels::decode_row_lengths(lengths, m.rows, m.codes.numel());
+    kernels::check_packed(m);
+    kernels::check_trit_rows(m, 0, m.rows);
+  } catch (const UserError& error) {
+    damaged(subject, error.what());
+  }
+}
+
 }  // namespace
 
 PackedMatrix from_stored(const at::Tensor& stored, const std::string& subject) {
@@ -247,11 +287,14 @@ PackedMatrix from_stored(const at::Tensor& stored, const std::string& subject) {
   m.scales =
       part(h.scales_bytes()).view(at::kBFloat16).view({h.rows, h.groups()});
   if (h.zeros) m.zeros = unpacked_zeros(h, part(h.zeros_bytes()));
+  const at::Tensor table = part(h.table_bytes);
+  const at::Tensor lengths = part(h.lengths_bytes);
   m.codes = part(h.codes_bytes);
+  if (is_coded(h.kind)) read_code(table, lengths, subject, m);
   if (!at::isfinite(m.scales).all().item<bool>()) {
     damaged(subject, "a scale is NaN or infinite");
   }
-  kernels::check_packed(m);
+  if (!is_coded(h.kind)) kernels::check_packed(m);
   return m;
 }
 

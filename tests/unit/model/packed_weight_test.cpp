@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kernels/gptq.h"
+#include "kernels/trit_code.h"
 
 using namespace fettle;
 using namespace fettle::model;
@@ -48,6 +49,34 @@ TEST_CASE("a packed weight is stored and read back") {
   const PackedMatrix after = from_stored(stored, "w.packed");
   CHECK(at::equal(values(after), values(before)));
   CHECK(after.group == before.group);
+}
+
+TEST_CASE("coded trits are stored and read back") {
+  const auto kind =
+      GENERATE(PackedKind::kTernaryWords, PackedKind::kTernaryHuffman);
+  const auto cols = GENERATE(1, 40, 1408);
+  PackedMatrix before =
+      sample({PackedKind::kTernary, 0, true, 256, 0.3}, 7, cols);
+  const at::Tensor expected = values(before);
+  at::Tensor trits = before.scales.new_empty({7, cols}, at::kFloat);
+  PackedMatrix unscaled = before;
+  unscaled.scales = at::ones_like(before.scales);
+  kernels::unpack_rows(unscaled, 0, trits);
+  const kernels::TritCode code =
+      kernels::encode_trits(kind, trits.to(at::kChar));
+  before.kind = kind;
+  before.codes = code.codes;
+  before.row_begin = code.row_begin;
+  before.table = kernels::prepare_trit_table(kind, code.table);
+  const at::Tensor stored = to_stored(before);
+  CHECK(stored.numel() == stored_bytes(before));
+  CHECK(at::equal(values(from_stored(stored, "w.packed")), expected));
+  for (std::int64_t i = 0; i < stored.numel(); i += 1 + stored.numel() / 97) {
+    at::Tensor damaged = stored.clone();
+    bytes(damaged)[static_cast<std::size_t>(i)] ^= std::byte{1} << (i % 8);
+    REQUIRE_THROWS_WITH(
+        from_stored(damaged, "w.packed"), Catch::Contains("w.packed"));
+  }
 }
 
 TEST_CASE("an empty weight is stored and read back") {
