@@ -18,6 +18,7 @@
 #include "artifact/tensor_file.h"
 #include "export/bit_stream.h"
 #include "export/code_layout.h"
+#include "export/module_patterns.h"
 
 namespace fettle::exporter {
 namespace {
@@ -40,12 +41,15 @@ Json scheme_json(const CodeForm& form, Json targets) {
       {"output_activations", nullptr}};
 }
 
-// Linear modules that are stored plain. Embeddings are none.
-bool is_plain_module(const PlannedWeight& weight) {
-  const Role role = weight.id.role;
-  return !weight.form &&
-         (model::is_attention_role(role) || model::is_mlp_role(role) ||
-          role == Role::kRouter || role == Role::kSharedRouter);
+// Embeddings are none.
+bool is_linear_module(Role role) {
+  return model::is_attention_role(role) || model::is_mlp_role(role) ||
+         role == Role::kRouter || role == Role::kSharedRouter;
+}
+
+// transformers takes any pattern with "experts" in it for that of the experts.
+std::string hidden_from_experts(const std::string& regex) {
+  return "re:" + replaced(regex, "shared_experts", "shared_exp[e]rts");
 }
 
 class CompressedTensors : public CodeLayout {
@@ -121,16 +125,10 @@ class CompressedTensors : public CodeLayout {
   Json config(const CodePlan& plan) const override {
     std::map<CodeForm, Json> others;
     Json ignore = Json::array({"lm_head"});
-    for (const PlannedWeight& weight : plan.weights) {
-      if (weight.form == plan.experts) continue;
-      if (!weight.form && !is_plain_module(weight)) continue;
-      const std::string module =
-          module_of(model::weight_name(plan.config, weight.id));
-      if (weight.form) {
-        others[*weight.form].push_back(module);
-      } else {
-        ignore.push_back(module);
-      }
+    const auto stock = [](const std::string& name) { return name; };
+    for (const ModulePattern& one : exceptions(plan, is_linear_module, stock)) {
+      Json& list = one.form ? others[*one.form] : ignore;
+      list.push_back(hidden_from_experts(one.regex));
     }
     // Loaders take the first target that fits a module.
     Json groups = Json::object();
@@ -138,7 +136,7 @@ class CompressedTensors : public CodeLayout {
       groups[fmt::format("group_{}", groups.size())] =
           scheme_json(form, std::move(targets));
     };
-    for (auto& [form, modules] : others) add(form, std::move(modules));
+    for (auto& [form, patterns] : others) add(form, std::move(patterns));
     add(plan.experts, Json::array({"Linear"}));
     return {
         {"quant_method", "compressed-tensors"},

@@ -14,12 +14,12 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <utility>
 
 #include "artifact/manifest.h"
 #include "export/bit_stream.h"
 #include "export/code_layout.h"
+#include "export/module_patterns.h"
 #include "io/file.h"
 
 namespace fettle::exporter {
@@ -27,22 +27,6 @@ namespace {
 
 constexpr const char* kFirstVersion = "gptq";
 constexpr const char* kSecondVersion = "gptq_v2";
-
-std::string replaced(
-    std::string text, std::string_view from, std::string_view to) {
-  const std::size_t at = text.find(from);
-  if (at != std::string::npos) text.replace(at, from.size(), to);
-  return text;
-}
-
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    if (c == '.') result += '\\';
-    result += c;
-  }
-  return result;
-}
 
 Json form_json(const CodeForm& form) {
   return {
@@ -134,8 +118,8 @@ class GptqLayout : public CodeLayout {
          {"meta",
           {{"quantizer",
             Json::array({fmt::format("fettle:{}", artifact::version())})}}}});
-    const Json dynamic = exceptions(plan);
-    if (!dynamic.empty()) json["dynamic"] = dynamic;
+    Json exceptional = dynamic(plan);
+    if (!exceptional.empty()) json["dynamic"] = std::move(exceptional);
     return json;
   }
 
@@ -145,49 +129,22 @@ class GptqLayout : public CodeLayout {
   }
 
  private:
-  // Regular expressions over module names, of all that is not as most experts
-  // are. A role alike in all layers is told in one.
-  Json exceptions(const CodePlan& plan) const {
-    std::map<model::Role, std::vector<const PlannedWeight*>> roles;
-    for (const PlannedWeight& weight : plan.weights) {
-      const model::Role role = weight.id.role;
-      if (model::is_attention_role(role) || model::is_mlp_role(role)) {
-        roles[role].push_back(&weight);
-      }
-    }
+  Json dynamic(const CodePlan& plan) const {
+    const auto patterns = exceptions(
+        plan,
+        [](model::Role role) {
+          return model::is_attention_role(role) || model::is_mlp_role(role);
+        },
+        [this](const std::string& stock) { return tensor_name(stock); });
     Json json = Json::object();
-    for (const auto& [role, weights] : roles) {
-      const auto form = [](const PlannedWeight* w) { return w->form; };
-      const bool same = std::ranges::count(weights, weights[0]->form, form) ==
-                        std::ssize(weights);
-      for (const PlannedWeight* weight : weights) {
-        if (weight->form == plan.experts) continue;
-        const std::string pattern = pattern_of(plan.config, weight->id, same);
-        if (weight->form) {
-          json["+:" + pattern] = form_json(*weight->form);
-        } else {
-          json["-:" + pattern] = Json::object();
-        }
-        if (same) break;
+    for (const ModulePattern& pattern : patterns) {
+      if (pattern.form) {
+        json["+:" + pattern.regex] = form_json(*pattern.form);
+      } else {
+        json["-:" + pattern.regex] = Json::object();
       }
     }
     return json;
-  }
-
-  std::string pattern_of(
-      const model::ModelConfig& config,
-      const model::WeightId& id,
-      bool all) const {
-    const auto name_of = [&](const model::WeightId& one) {
-      return escaped(module_of(tensor_name(model::weight_name(config, one))));
-    };
-    if (!all) return "^" + name_of(id) + "$";
-    // A number that no name has otherwise stands for all layers, and experts.
-    constexpr std::int64_t kLayer = 777'777, kExpert = 888'888;
-    std::string name =
-        name_of({id.role, kLayer, id.expert < 0 ? id.expert : kExpert});
-    name = replaced(name, std::to_string(kLayer), "\\d+");
-    return "^" + replaced(name, std::to_string(kExpert), "\\d+") + "$";
   }
 
   bool second_version_;

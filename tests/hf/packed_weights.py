@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import struct
 
+import numpy as np
 import safetensors
 import torch
 
@@ -34,22 +35,17 @@ class Packed:
 
 
 def _bits_of(data: bytes, rows: int, cols: int, bits: int) -> torch.Tensor:
-    stride = (cols + 7) // 8 * bits
-    codes = torch.empty(rows, cols, dtype=torch.int64)
-    for r in range(rows):
-        row = int.from_bytes(data[r * stride : (r + 1) * stride], "little")
-        for c in range(cols):
-            codes[r, c] = row >> (c * bits) & ((1 << bits) - 1)
-    return codes
+    stored = np.frombuffer(data, np.uint8).reshape(rows, (cols + 7) // 8 * bits)
+    every = np.unpackbits(stored, axis=1, bitorder="little")[:, : cols * bits]
+    codes = every.reshape(rows, cols, bits).astype(np.int64) << np.arange(bits)
+    return torch.from_numpy(codes.sum(-1))
 
 
 def _trits_of(data: bytes, rows: int, cols: int) -> torch.Tensor:
-    stride = (cols + 4) // 5
-    codes = torch.empty(rows, cols, dtype=torch.int64)
-    for r in range(rows):
-        for c in range(cols):
-            codes[r, c] = data[r * stride + c // 5] // 3 ** (c % 5) % 3
-    return codes
+    stored = np.frombuffer(data, np.uint8).reshape(rows, (cols + 4) // 5)
+    place = np.arange(cols)
+    codes = stored[:, place // 5].astype(np.int64) // 3 ** (place % 5) % 3
+    return torch.from_numpy(codes)
 
 
 def parse(blob: bytes) -> Packed:

@@ -325,8 +325,13 @@ def make(
     name: str, out_dir: pathlib.Path | str, seed: int = 0
 ) -> pathlib.Path:
     """Writes the variant into out_dir/name and returns that folder."""
-    variant = VARIANTS[name]
-    folder = pathlib.Path(out_dir) / name
+    return write(VARIANTS[name], pathlib.Path(out_dir) / name, seed)
+
+
+def write(
+    variant: Variant, folder: pathlib.Path, seed: int = 0
+) -> pathlib.Path:
+    """Writes a variant into `folder` and returns it."""
     model = transformers.AutoModelForCausalLM.from_config(config_of(variant))
     _randomize(model, seed)
     model.tie_weights()

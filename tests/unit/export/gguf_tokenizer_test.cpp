@@ -133,66 +133,73 @@ TEST_CASE("Byte-level tokenizers are told by tokens, kinds and merges") {
   REQUIRE(value<std::string>(keys, "chat_template") == "{{ bos_token }}");
 }
 
-TEST_CASE("Rules for words have names") {
-  const auto rule = [](Json tokenizer) {
-    return word_rule(JsonObject(tokenizer, "test", "tokenizer.json"));
-  };
-  const auto split = [](const std::string& pattern) {
-    return Json{
-        {"type", "Split"},
-        {"pattern", {{"Regex", pattern}}},
-        {"behavior", "Isolated"},
-        {"invert", false}};
-  };
-  const Json bytes = {
-      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+const std::string kQwen =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+Json split_by(const std::string& pattern) {
+  return {
+      {"type", "Split"},
+      {"pattern", {{"Regex", pattern}}},
+      {"behavior", "Isolated"},
+      {"invert", false}};
+}
+
+// byte_level() with these steps before its bytes.
+Json with_steps(std::vector<Json> steps) {
+  steps.push_back(
+      {{"type", "ByteLevel"},
+       {"add_prefix_space", false},
+       {"use_regex", false}});
   Json tokenizer = byte_level();
-  const auto steps = [&](const Json& list) {
-    tokenizer["pre_tokenizer"] = {
-        {"type", "Sequence"}, {"pretokenizers", list}};
-  };
-  const std::string qwen =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  tokenizer["pre_tokenizer"] = {
+      {"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
+  return tokenizer;
+}
+
+std::string rule_of(const Json& tokenizer) {
+  return word_rule(JsonObject(tokenizer, "test", "tokenizer.json"));
+}
+
+TEST_CASE("Rules for words have names") {
   SECTION("qwen2, with NFC") {
-    steps({split(qwen), bytes});
+    Json tokenizer = with_steps({split_by(kQwen)});
     tokenizer["normalizer"] = {{"type", "NFC"}};
-    REQUIRE(rule(tokenizer) == "qwen2");
+    REQUIRE(rule_of(tokenizer) == "qwen2");
   }
   SECTION("llama-bpe") {
-    std::string threes = qwen;
+    std::string threes = kQwen;
     threes.replace(threes.find(R"(|\p{N}|)"), 7, R"(|\p{N}{1,3}|)");
-    steps({split(threes), bytes});
-    REQUIRE(rule(tokenizer) == "smaug-bpe");
+    Json tokenizer = with_steps({split_by(threes)});
+    REQUIRE(rule_of(tokenizer) == "smaug-bpe");
     tokenizer["model"]["ignore_merges"] = true;
-    REQUIRE(rule(tokenizer) == "llama-bpe");
+    REQUIRE(rule_of(tokenizer) == "llama-bpe");
   }
   SECTION("deepseek-llm") {
-    steps(
-        {split("[\r\n]"),
-         split(R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+)"),
-         split(R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"),
-         split(R"(\s+$)"),
-         split(R"([一-龥ࠀ-一가-퟿]+)"),
-         {{"type", "Digits"}, {"individual_digits", true}},
-         bytes});
-    REQUIRE(rule(tokenizer) == "deepseek-llm");
+    const Json tokenizer = with_steps(
+        {split_by("[\r\n]"),
+         split_by(R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+)"),
+         split_by(R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"),
+         split_by(R"(\s+$)"),
+         split_by(R"([一-龥ࠀ-一가-퟿]+)"),
+         {{"type", "Digits"}, {"individual_digits", true}}});
+    REQUIRE(rule_of(tokenizer) == "deepseek-llm");
   }
-  SECTION("another rule") {
-    steps({split(R"(\w+)"), bytes});
-    REQUIRE_THROWS_WITH(rule(tokenizer), Contains("has no name for"));
-  }
-  SECTION("another step") {
-    steps({{{"type", "Whitespace"}}, bytes});
-    REQUIRE_THROWS_WITH(rule(tokenizer), Contains("Whitespace"));
-  }
-  SECTION("merges left out elsewhere") {
-    tokenizer["model"]["ignore_merges"] = true;
-    REQUIRE_THROWS_WITH(rule(tokenizer), Contains("'ignore_merges'"));
-  }
-  SECTION("a normalizer") {
-    tokenizer["normalizer"] = {{"type", "Lowercase"}};
-    REQUIRE_THROWS_WITH(rule(tokenizer), Contains("changes text"));
-  }
+}
+
+TEST_CASE("Rules for words that have no name are refused") {
+  REQUIRE_THROWS_WITH(
+      rule_of(with_steps({split_by(R"(\w+)")})), Contains("has no name for"));
+  REQUIRE_THROWS_WITH(
+      rule_of(with_steps({{{"type", "Whitespace"}}})), Contains("Whitespace"));
+  Json tokenizer = byte_level();
+  tokenizer["model"]["ignore_merges"] = true;
+  REQUIRE_THROWS_WITH(rule_of(tokenizer), Contains("'ignore_merges'"));
+  tokenizer = byte_level();
+  tokenizer["normalizer"] = {{"type", "Lowercase"}};
+  REQUIRE_THROWS_WITH(rule_of(tokenizer), Contains("changes text"));
+  tokenizer = byte_level();
+  tokenizer["pre_tokenizer"] = nullptr;
+  REQUIRE_THROWS_WITH(rule_of(tokenizer), Contains("is missing"));
 }
 
 TEST_CASE("SentencePiece's BPE is told by scores") {
