@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/session.h"
 #include "cli/trim_flags.h"
 #include "core/error.h"
@@ -44,7 +46,7 @@ class Builder {
       model_made();
     } else {
       step(stage, {model_}, {});
-      steps_.back().makes_model = true;
+      steps_.back().makes_model = !is_foreign(stage);
     }
   }
 
@@ -83,6 +85,14 @@ class Builder {
       }
     }
     return {{"--data", need(recipe_.calibration, stage)}};
+  }
+
+  // Whether an export is one that only other programs read.
+  static bool is_foreign(const RecipeStage& stage) {
+    return std::ranges::any_of(stage.arguments, [](const std::string& option) {
+      return option == "--format=compressed-tensors" ||
+             option == "--format=gptq" || option == "--format=gguf";
+    });
   }
 
   void model_made() {

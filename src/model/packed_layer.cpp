@@ -71,7 +71,7 @@ void StoredMatrix::unpack_into(const at::Tensor& out) const {
   at::Tensor into = out;
   if (dense.defined()) {
     into.copy_(dense);
-  } else if (out.stride(1) == 1) {
+  } else if (out.stride(1) == 1 && out.device() == packed.codes.device()) {
     kernels::unpack_rows(packed, 0, out);
   } else {
     into.copy_(dense_of(*this, out.scalar_type()));

@@ -24,7 +24,7 @@ struct StoredMatrix {
   at::Tensor dense;
 
   std::int64_t bytes() const;
-  // Into `out` [rows, cols], any strides.
+  // Into `out` [rows, cols], of any strides, on any device.
   void unpack_into(const at::Tensor& out) const;
 };
 

@@ -227,6 +227,7 @@ stages:
   - analyze: {{scores: [wanda], tokens: 1024, seq_len: 128}}
   - trim: {{keep: 0.5, round: 8, tokens: 512}}
   - tune: {{steps: 2, tokens_per_step: 256, seq_len: 64, score_sequences: 2}}
+  - quant: {{bits: int4, tokens: 1024, seq_len: 128}}
   - export: {{format: hf-padded}}
 """
     recipe.write_text(text)
@@ -237,21 +238,21 @@ stages:
     rows = json.loads(first.out)["stages"]
     assert [r["stage"] for r in rows] == [
         "00-original", "01-analyze", "02-trim", "03-tune", "04-merge",
-        "05-export"]
+        "05-quant", "06-export"]
     assert not any(r["skipped"] for r in rows)
     # By default the calibration data repairs.
     record = tmp_path / "work" / "02-trim" / "fettle.json"
     assert '"repair": "ridge"' in record.read_text()
-    # What an export holds is the model that was merged.
+    # What an export holds is the model that was quantized.
     by_name = {r["stage"]: r for r in rows}
-    assert (by_name["05-export"]["eval"]["mean_nll"]
-            == pytest.approx(by_name["04-merge"]["eval"]["mean_nll"], abs=1e-6))
+    assert (by_name["06-export"]["eval"]["mean_nll"]
+            == pytest.approx(by_name["05-quant"]["eval"]["mean_nll"], abs=1e-6))
     before = os.stat(tmp_path / "work" / "02-trim").st_mtime_ns
     again = json.loads(fettle("run", recipe, "--quiet", "--json", "-").out)
     assert all(r["skipped"] for r in again["stages"][1:])
     recipe.write_text(text.replace("round: 8", "round: 16"))
     third = json.loads(fettle("run", recipe, "--quiet", "--json", "-").out)
-    assert [r["skipped"] for r in third["stages"][1:]] == [True] + [False] * 4
+    assert [r["skipped"] for r in third["stages"][1:]] == [True] + [False] * 5
     assert os.stat(tmp_path / "work" / "02-trim").st_mtime_ns != before
 
 
