@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
 
 #include "artifact/model_writer.h"
+#include "artifact/tensor_file.h"
 #include "cli/command.h"
 #include "cli/session.h"
 #include "cli/table.h"
@@ -17,6 +19,7 @@ namespace {
 struct Part {
   std::int64_t parameters = 0;
   std::int64_t bytes = 0;
+  std::map<std::string, std::int64_t> stored_as = {};  // parameters by form
 };
 
 // Parts of a model as people speak of them.
@@ -34,12 +37,38 @@ std::string part_of(model::Role role) {
   return "attention";
 }
 
+std::string stored_name(
+    const model::ModelReader& reader, const model::WeightId& id) {
+  if (const auto* header = reader.packed_header(id)) {
+    return model::packed_name(*header);
+  }
+  return std::string(
+      io::name_of(artifact::stored_type(reader.dtype(id), "weight")));
+}
+
+std::string bits_text(std::int64_t bytes, std::int64_t parameters) {
+  if (parameters == 0) return "-";
+  return fmt::format(
+      "{:.2f}",
+      8.0 * static_cast<double>(bytes) / static_cast<double>(parameters));
+}
+
+// "int4, int8 with zeros": by name, leaving out what has no weight.
+std::string stored_text(const Part& part) {
+  std::vector<std::string_view> names;
+  for (const auto& [name, numel] : part.stored_as) {
+    if (numel > 0) names.push_back(name);
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 std::map<std::string, Part> parts_of(const model::ModelReader& reader) {
   std::map<std::string, Part> parts;
   for (const auto& id : model::model_weights(reader.config())) {
     std::int64_t numel = 1;
     for (const auto n : model::weight_shape(reader.config(), id)) numel *= n;
     Part& part = parts[part_of(id.role)];
+    part.stored_as[stored_name(reader, id)] += numel;
     part.parameters += numel;
     part.bytes += artifact::weight_bytes(reader.config(), id, reader.form(id));
   }
@@ -79,16 +108,26 @@ class Inspect : public Command {
     const auto parts = parts_of(reader);
     std::int64_t bytes = 0;
     Json parts_json = Json::object();
-    Table table({"part", "parameters", "size"});
+    Table table({"part", "parameters", "size", "bits each", "stored as"});
     for (const auto& [name, part] : parts) {
       bytes += part.bytes;
       parts_json[name] = {
-          {"parameters", part.parameters}, {"bytes", part.bytes}};
+          {"parameters", part.parameters},
+          {"bytes", part.bytes},
+          {"stored_as", part.stored_as}};
       table.add(
-          {name, fmt::format("{}", part.parameters), format_bytes(part.bytes)});
+          {name,
+           fmt::format("{}", part.parameters),
+           format_bytes(part.bytes),
+           bits_text(part.bytes, part.parameters),
+           stored_text(part)});
     }
     table.add(
-        {"all", fmt::format("{}", config.parameters()), format_bytes(bytes)});
+        {"all",
+         fmt::format("{}", config.parameters()),
+         format_bytes(bytes),
+         bits_text(bytes, config.parameters()),
+         ""});
     Json layers = Json::array();
     Table widths({"layer", "experts", "top-k", "expert width"});
     for (std::int64_t l = 0; l < config.num_layers(); ++l) {
