@@ -131,7 +131,7 @@ class Analyze : public Command {
       weights.push_back(file.weight);
     }
     options_.run = {
-        {"model", model_name()},
+        {"model", opened.model->reader().name()},
         {"data", files},
         {"data_weights", weights},
         {"tokens", tokens_},
@@ -143,14 +143,6 @@ class Analyze : public Command {
     }
     options_.chunk_tokens = analyze::chunk_tokens_within(
         opened.plan, opened.model->reader().checkpoint().total_bytes());
-  }
-
-  std::string model_name() const {
-    const std::filesystem::path path =
-        std::filesystem::absolute(model_).lexically_normal();
-    return (path.has_filename() ? path : path.parent_path())
-        .filename()
-        .string();
   }
 
   static void write(

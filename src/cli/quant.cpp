@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "cli/command.h"
+#include "cli/quant_bits.h"
 #include "cli/quant_flags.h"
 #include "cli/quant_text.h"
 #include "cli/session.h"
@@ -40,16 +41,12 @@ class Quant : public Command {
     auto reader = std::make_unique<model::ModelReader>(model_);
     io::AtomicDirectory folder(out_, {.resume = resume_});
     quant::QuantOptions options = options_of(session, *reader);
-    const quant::QuantResult result =
+    Outcome outcome =
         flags_.data.empty()
-            ? quant::quantize_model(*reader, options, nullptr, folder.path())
+            ? carry_out(session, *reader, options, nullptr, folder)
             : with_data(session, std::move(reader), std::move(options), folder);
     folder.commit();
-    Outcome outcome;
-    outcome.json = result.to_json();
     outcome.json["out"] = out_;
-    outcome.text =
-        size_table(result.before, result.after) + quant_table(result);
     return outcome;
   }
 
@@ -61,20 +58,68 @@ class Quant : public Command {
     options.moment_bytes = parse_bytes(flags_.moments);
     options.input_fingerprint = reader.fingerprint();
     options.reporter = &session.reporter();
+    options.identity = options.gptq.to_json();
+    options.identity["model"] = options.input_fingerprint;
+    return options;
+  }
+
+  // By the parts' schemes.
+  void choose(quant::QuantOptions& options) const {
     const quant::Schemes schemes = flags_.schemes();
     options.scheme = [schemes](const model::WeightId& id) {
       return schemes.at(*quant::part_of(id.role));
     };
-    options.identity = options.gptq.to_json();
-    options.identity["model"] = options.input_fingerprint;
     for (const auto& [part, scheme] : schemes) {
       options.identity["schemes"][std::string(quant::part_name(part))] =
           quant::scheme_name(scheme);
     }
-    return options;
   }
 
-  quant::QuantResult with_data(
+  // By a plan, which is kept beside the model.
+  static void choose(
+      quant::QuantOptions& options, const artifact::QuantPlan& plan) {
+    options.scheme = [plan](const model::WeightId& id) {
+      return quant::parse_scheme(plan.scheme(id));
+    };
+    io::Hasher hasher;
+    hasher.update(plan.to_json().dump());
+    options.identity["plan"] = hasher.digest();
+  }
+
+  Outcome carry_out(
+      Session& session,
+      const model::ModelReader& reader,
+      quant::QuantOptions options,
+      quant::Calibrated* data,
+      const io::AtomicDirectory& folder) const {
+    Outcome outcome;
+    if (flags_.allocates()) {
+      const quant::BitPlan plan = plan_within_budget(
+          {flags_, options.identity, options.moment_bytes, session.reporter()},
+          reader,
+          data,
+          folder.path());
+      outcome.json["plan"] = bit_plan_json(plan);
+      outcome.text = bit_plan_text(plan);
+      if (flags_.plan_only) return outcome;
+      choose(options, plan.plan);
+    } else if (!flags_.plan.empty()) {
+      const auto plan = artifact::QuantPlan::load(flags_.plan);
+      artifact::require_plan_of(reader, plan);
+      plan.save(folder.path() / "quant_plan.json");
+      choose(options, plan);
+    } else {
+      choose(options);
+    }
+    const quant::QuantResult result =
+        quant::quantize_model(reader, options, data, folder.path());
+    outcome.json.update(result.to_json());
+    outcome.text +=
+        size_table(result.before, result.after) + quant_table(result);
+    return outcome;
+  }
+
+  Outcome with_data(
       Session& session,
       std::unique_ptr<model::ModelReader> reader,
       quant::QuantOptions options,
@@ -104,8 +149,8 @@ class Quant : public Command {
         sweep::micro_batches(
             data, micro_batch, opened.model->config().vocab_size),
         opened.plan.sweep_options(nullptr).activations};
-    return quant::quantize_model(
-        opened.model->reader(), options, &calibrated, folder.path());
+    return carry_out(
+        session, opened.model->reader(), options, &calibrated, folder);
   }
 
   std::string model_, out_;

@@ -1,10 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/quant_flags.h"
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "core/error.h"
 
 namespace fettle::cli {
 namespace {
+
+// The number that `text` is, or none.
+std::optional<double> number_of(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (end != text.c_str() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::string check_bits(const std::string& text) {
+  const auto number = number_of(text);
+  if (number && *number > 0 && *number <= 64) return {};
+  return CLI::IsMember(quant::scheme_names())(text).empty()
+             ? ""
+             : "expected a scheme or a number of bits, found " + text;
+}
 
 void add_schemes(CLI::App& app, QuantFlags& flags) {
   const auto scheme =
@@ -13,13 +33,49 @@ void add_schemes(CLI::App& app, QuantFlags& flags) {
                            ->check(CLI::IsMember(quant::scheme_names()));
         if (!into.empty()) option->capture_default_str();
       };
-  scheme("--bits", flags.bits, "Scheme of the experts");
+  app.add_option(
+         "--bits",
+         flags.bits,
+         "Scheme of the experts (default: int4), or the bits that a weight of "
+         "theirs may take, such as 2.5, shared out among them")
+      ->check(check_bits);
   scheme("--down", flags.down, "Of their down projections (default: --bits)");
   scheme("--attention", flags.attention, "Of the attention's projections");
   scheme("--shared", flags.shared, "Of shared experts");
   scheme("--dense", flags.dense, "Of dense layers' MLPs");
   scheme("--embeddings", flags.embeddings, "Of the embeddings");
   scheme("--head", flags.head, "Of the head (default: --embeddings)");
+}
+
+void add_allocation(CLI::App& app, QuantFlags& flags) {
+  app.add_option(
+      "--budget",
+      flags.budget,
+      "Bytes that the whole model may take, such as 6GiB, shared out so that "
+      "least is lost");
+  app.add_option(
+         "--candidates",
+         flags.candidates,
+         "Schemes to choose from where bits are shared out")
+      ->delimiter(',')
+      ->check(CLI::IsMember(quant::scheme_names()))
+      ->capture_default_str();
+  app.add_option(
+         "--allocate", flags.allocate, "Parts whose bits are shared out")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"experts", "shared", "dense", "attention"}))
+      ->capture_default_str();
+  app.add_option(
+      "--errors",
+      flags.errors,
+      "quant_errors.json of an earlier run with the same data and options: "
+      "nothing is measured again");
+  app.add_option(
+      "--plan", flags.plan, "quant_plan.json to carry out, of this model");
+  app.add_flag(
+      "--plan-only",
+      flags.plan_only,
+      "Write quant_plan.json and quant_errors.json and no weights");
 }
 
 void add_calibration(CLI::App& app, QuantFlags& flags) {
@@ -60,6 +116,7 @@ void add_calibration(CLI::App& app, QuantFlags& flags) {
 
 void add_quant_flags(CLI::App& app, QuantFlags& flags) {
   add_schemes(app, flags);
+  add_allocation(app, flags);
   app.add_option(
          "--method",
          flags.method,
@@ -99,26 +156,60 @@ void add_quant_flags(CLI::App& app, QuantFlags& flags) {
   add_calibration(app, flags);
 }
 
+std::optional<double> QuantFlags::mean_bits() const { return number_of(bits); }
+
 void QuantFlags::check() const {
+  const auto refuse = [](const char* option, const char* why) {
+    throw UsageError("quant", option, why);
+  };
   if (method == "gptq" && data.empty()) {
-    throw UsageError(
-        "quant", "--method gptq", "needs --data to calibrate on, or use rtn");
+    refuse("--method gptq", "needs --data to calibrate on, or use rtn");
+  }
+  if (!budget.empty() && !bits.empty()) {
+    refuse("--budget", "says how many bits there are; leave --bits out");
+  }
+  if (!plan.empty() && (!budget.empty() || !bits.empty())) {
+    refuse(
+        "--plan", "says what each weight gets; leave --bits and --budget out");
+  }
+  if (plan_only && !allocates()) {
+    refuse("--plan-only", "goes with --budget or a number of --bits");
+  }
+  if (!errors.empty() && !allocates()) {
+    refuse("--errors", "goes with --budget or a number of --bits");
   }
 }
 
 quant::Schemes QuantFlags::schemes() const {
   using quant::Part;
+  const std::string experts = bits.empty() || mean_bits() ? "int4" : bits;
   const auto of = [](const std::string& name, const std::string& fallback) {
     return quant::parse_scheme(name.empty() ? fallback : name);
   };
   return {
-      {Part::kExperts, of(bits, bits)},
-      {Part::kDown, of(down, bits)},
-      {Part::kShared, of(shared, bits)},
-      {Part::kDense, of(dense, bits)},
-      {Part::kAttention, of(attention, bits)},
-      {Part::kEmbeddings, of(embeddings, bits)},
+      {Part::kExperts, of(experts, experts)},
+      {Part::kDown, of(down, experts)},
+      {Part::kShared, of(shared, experts)},
+      {Part::kDense, of(dense, experts)},
+      {Part::kAttention, of(attention, experts)},
+      {Part::kEmbeddings, of(embeddings, experts)},
       {Part::kHead, of(head, embeddings)}};
+}
+
+std::vector<quant::Part> QuantFlags::allocated_parts() const {
+  using quant::Part;
+  std::vector<Part> parts;
+  const auto add = [&](const char* name, Part part) {
+    if (std::ranges::find(allocate, name) != allocate.end()) {
+      parts.push_back(part);
+    }
+  };
+  add("experts", Part::kExperts);
+  if (down.empty()) add("experts", Part::kDown);
+  add("shared", Part::kShared);
+  add("dense", Part::kDense);
+  add("attention", Part::kAttention);
+  return parts;
 }
 
 quant::GptqOptions QuantFlags::gptq() const {

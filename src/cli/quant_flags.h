@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace fettle::cli {
 
 struct QuantFlags {
   std::vector<std::string> data;
-  std::string bits = "int4";
+  std::string bits;  // a scheme, or how many bits; empty: int4
   std::string down;  // empty: as bits
   std::string shared = "int8";
   std::string dense = "int8";
@@ -32,10 +33,22 @@ struct QuantFlags {
   double entropy_weight = 0.0;
   bool act_order = false;
   bool plain_gate = false;
+  // Of bits that are shared out.
+  std::string budget;
+  std::vector<std::string> candidates = {"int2", "int3", "int4", "int8"};
+  std::vector<std::string> allocate = {"experts"};
+  std::string plan;
+  std::string errors;
+  bool plan_only = false;
 
   // Throws UsageError on options that don't go together.
   void check() const;
+  // The number of bits where --bits is one.
+  std::optional<double> mean_bits() const;
+  bool allocates() const { return !budget.empty() || mean_bits(); }
   quant::Schemes schemes() const;
+  // The parts whose schemes are chosen within the budget.
+  std::vector<quant::Part> allocated_parts() const;
   quant::GptqOptions gptq() const;
 };
 

@@ -5,23 +5,11 @@
 
 #include "cli/table.h"
 #include "core/bytes.h"
+#include "quant/report.h"
 
 namespace fettle::cli {
 
 std::string quant_table(const quant::QuantResult& result) {
-  std::map<std::string, quant::RoleRecord> roles;
-  for (const quant::LayerRecord& layer : result.layers) {
-    for (const auto& [name, role] : layer.roles) {
-      quant::RoleRecord& sum = roles[name];
-      sum.weights += role.weights;
-      sum.bytes += role.bytes;
-      sum.error += role.error;
-      sum.energy += role.energy;
-      sum.matrices += role.matrices;
-      sum.scarce += role.scarce;
-      sum.unseen += role.unseen;
-    }
-  }
   Table table(
       {"",
        "weights",
@@ -30,7 +18,7 @@ std::string quant_table(const quant::QuantResult& result) {
        "error of output",
        "few tokens",
        "none"});
-  for (const auto& [name, role] : roles) {
+  for (const auto& [name, role] : quant::totals(result)) {
     table.add(
         {name,
          fmt::format("{}", role.weights),

@@ -97,7 +97,7 @@ class Trim : public Command {
       if (!report_.empty()) {
         trim::write_report(
             report_,
-            {.title = trim::title_of(*reader),
+            {.title = reader->name(),
              .config = reader->config(),
              .plan = plan,
              .result = result,

@@ -71,7 +71,9 @@ void check_rope(const ModelConfig& config) {
     }
     return;
   }
-  if (rope.type != "default" && rope.type != "linear") {
+  // Latent attention scales its softmax by any factor, as for YaRN.
+  const bool linear = rope.type == "linear" && !is_mla(config);
+  if (rope.type != "default" && !linear) {
     refuse_shape(fmt::format("rope scaling is '{}'", rope.type));
   }
   if (!plain_scale) refuse_shape("'mscale_all_dim' is set without yarn");

@@ -37,12 +37,23 @@ void put_token(
   vocabulary.kinds[id] = kind;
 }
 
+bool is_harmless_normalizer(const Json& json) {
+  if (json.is_null()) return true;
+  if (json.value("type", "") == "NFC") return true;
+  if (json.value("type", "") != "Sequence") return false;
+  return std::ranges::all_of(
+      json.value("normalizers", Json::array()), is_harmless_normalizer);
+}
+
 void put_added(
     Vocabulary& vocabulary, const JsonObject& tokenizer, const Json& json) {
   const JsonObject token(json, "export", tokenizer.subject());
   const std::string content = token.string("content");
-  for (const char* key : {"single_word", "lstrip", "rstrip"}) {
+  const bool changes_text = tokenizer.has("normalizer") &&
+                            !is_harmless_normalizer(tokenizer.at("normalizer"));
+  for (const char* key : {"single_word", "lstrip", "rstrip", "normalized"}) {
     if (!token.boolean_or(key, false)) continue;
+    if (key == std::string_view("normalized") && !changes_text) continue;
     tokenizer.refuse(
         "added_tokens",
         fmt::format("has '{}' with '{}', which GGUF can't say", content, key));
@@ -108,24 +119,19 @@ constexpr const char* kQwenWords =
 constexpr const char* kLlamaWords =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// DeepSeek's second step lists the letters of a few alphabets one by one; its
-// beginning tells it from all others.
+// DeepSeek's second step lists the letters of a few alphabets one by one. Its
+// beginning and end tell it from others, and the Kelvin sign that no editor
+// has made a K of it, which would make a range of half of Unicode.
 bool is_deepseek(const std::vector<std::string>& steps) {
   return steps.size() == 7 &&
          (steps[0] == "split [\r\n]" || steps[0] == R"(split [\r\n])") &&
          steps[1].starts_with(R"(split \s?[A-Za-zµÀ-ÖØ-öø-)") &&
+         steps[1].find("\u212a-\u212d") != std::string::npos &&
+         steps[1].ends_with("\U0001e900-\U0001e943]+") &&
          steps[2] == R"(split \s?[!-/:-~！-／：-～‘-‟　-。]+)" &&
          steps[3] == R"(split \s+$)" &&
          steps[4] == R"(split [一-龥ࠀ-一가-퟿]+)" &&
          steps[5] == "digits" && steps[6] == "bytes";
-}
-
-bool is_harmless_normalizer(const Json& json) {
-  if (json.is_null()) return true;
-  if (json.value("type", "") == "NFC") return true;
-  if (json.value("type", "") != "Sequence") return false;
-  return std::ranges::all_of(
-      json.value("normalizers", Json::array()), is_harmless_normalizer);
 }
 
 }  // namespace

@@ -40,6 +40,12 @@ at::ScalarType ModelReader::dtype(const WeightId& id) const {
   return place.packed ? at::kFloat : scalar_type(place.tensor->dtype);
 }
 
+std::string ModelReader::name() const {
+  const std::filesystem::path path =
+      std::filesystem::absolute(folder_).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
 std::string ModelReader::fingerprint() const {
   return io::fingerprint(*checkpoint_, folder_ / "config.json");
 }

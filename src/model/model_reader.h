@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "io/checkpoint.h"
@@ -37,6 +38,7 @@ class ModelReader {
   const ModelConfig& config() const { return config_; }
   const io::Checkpoint& checkpoint() const { return *checkpoint_; }
   const std::filesystem::path& folder() const { return folder_; }
+  std::string name() const;  // of the folder, for people
   // Of config.json and the weights: see io/checksum.h.
   std::string fingerprint() const;
 

@@ -15,27 +15,20 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "io/file.h"
-#include "model/expert_loop.h"
 #include "model/packed_layer.h"
 #include "model/weight_view.h"
 #include "model/weight_visit.h"
+#include "quant/layer_passes.h"
+#include "quant/report.h"
 #include "sweep/layer_stream.h"
 
 namespace fettle::quant {
 namespace {
 
 using artifact::NamedTensor;
-using model::Role;
 using model::WeightId;
 
 constexpr const char* kStateFile = "quant_state.json";
-
-// Weights with one input, as they are quantized together.
-struct Site {
-  Role role;
-  std::int64_t expert = -1;
-  std::vector<WeightScheme> weights;
-};
 
 class Run {
  public:
@@ -56,16 +49,10 @@ class Run {
   void check_identity() const;
   LayerRecord globals();
   LayerRecord layer(std::int64_t l);
-  std::vector<Site> sites_of(const std::vector<WeightId>& ids) const;
-  std::vector<QuantizedWeight> quantize_layer(
-      std::int64_t l, const std::vector<Site>& sites);
-  // The experts [first, last) whose moments are held at once.
-  std::int64_t last_of_pass(std::int64_t l, std::int64_t first) const;
-  void quantize_sites(
-      const LayerQuantizer& quantizer,
-      const std::vector<const Site*>& sites,
-      const HessianTap* tap,
-      std::vector<QuantizedWeight>& into);
+  std::vector<QuantizedWeight> quantize(
+      std::int64_t l,
+      const std::vector<WeightId>& ids,
+      const GptqOptions& gptq);
   LayerRecord write(
       std::int64_t shard,
       const std::vector<WeightId>& ids,
@@ -94,100 +81,31 @@ void Run::check_identity() const {
   }
 }
 
-std::vector<Site> Run::sites_of(const std::vector<WeightId>& ids) const {
-  std::vector<Site> sites;
+std::vector<QuantizedWeight> Run::quantize(
+    std::int64_t l, const std::vector<WeightId>& ids, const GptqOptions& gptq) {
+  std::vector<WeightScheme> weights;
   for (const WeightId& id : ids) {
-    if (!part_of(id.role)) continue;
-    const Scheme scheme = options_.scheme(id);
-    if (scheme.keep || model::weight_numel(config_, id) == 0) continue;
-    const Role role = site_of(id.role);
-    const auto same = std::ranges::find_if(sites, [&](const Site& site) {
-      return site.role == role && site.expert == id.expert;
-    });
-    if (same != sites.end()) {
-      same->weights.emplace_back(id, scheme);
-    } else {
-      sites.push_back({role, id.expert, {{id, scheme}}});
-    }
+    if (part_of(id.role)) weights.emplace_back(id, options_.scheme(id));
   }
-  return sites;
-}
-
-std::int64_t Run::last_of_pass(std::int64_t l, std::int64_t first) const {
-  const std::int64_t experts = config_.layers[l].num_experts();
-  std::int64_t held = 0;
-  std::int64_t last = first;
-  while (last < experts) {
-    held += expert_hessian_bytes(config_, l, last);
-    if (last > first && held > options_.moment_bytes) break;
-    ++last;
-  }
-  return last;
-}
-
-void Run::quantize_sites(
-    const LayerQuantizer& quantizer,
-    const std::vector<const Site*>& sites,
-    const HessianTap* tap,
-    std::vector<QuantizedWeight>& into) {
-  std::vector<std::int64_t> order(sites.size());
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    order[i] = static_cast<std::int64_t>(i);
+  const std::vector<Site> sites = group_by_site(config_, weights);
+  LayerPasses passes{reader_, gptq, options_.moment_bytes};
+  if (stream_ && l >= 0) {
+    passes.model = &data_->model;
+    passes.stream = &*stream_;
   }
   std::vector<std::vector<QuantizedWeight>> results(sites.size());
-  // Sites don't share what they write; one that fails stops the others.
-  model::run_side_by_side(order, /*on_cpu=*/true, [&](std::int64_t i) {
-    const Site& site = *sites[i];
-    const Hessian* hessian =
-        tap != nullptr ? &tap->of(site.role, site.expert) : nullptr;
-    results[i] = quantizer.quantize(site.weights, hessian);
-    for (const QuantizedWeight& weight : results[i]) {
-      if (progress_) {
-        progress_->advance(static_cast<std::uint64_t>(
-            model::weight_numel(config_, weight.id)));
-      }
-    }
-  });
-  for (auto& some : results) {
-    std::ranges::move(some, std::back_inserter(into));
-  }
-}
-
-std::vector<QuantizedWeight> Run::quantize_layer(
-    std::int64_t l, const std::vector<Site>& sites) {
-  std::vector<QuantizedWeight> results;
-  std::vector<const Site*> others;
-  for (const Site& site : sites) {
-    if (site.expert < 0) others.push_back(&site);
-  }
-  if (!stream_) {
-    const Hessian none;
-    std::vector<const Site*> all;
-    for (const Site& site : sites) all.push_back(&site);
-    quantize_sites({reader_, options_.gptq, none}, all, nullptr, results);
-    return results;
-  }
-  const auto weights =
-      data_->model.acquire(l, l + 1 < config_.num_layers() ? l + 1 : -1);
-  Hessian of_layer;
-  std::int64_t first = 0;
-  do {
-    const std::int64_t last = last_of_pass(l, first);
-    HessianTap tap(options_.gptq.hessians, *weights, {first, last, first == 0});
-    stream_->look({config_, l, *weights, &tap});
-    if (first == 0) of_layer = tap.of_layer();
-    const LayerQuantizer quantizer(reader_, options_.gptq, of_layer);
-    if (first == 0) quantize_sites(quantizer, others, &tap, results);
-    std::vector<const Site*> experts;
-    for (const Site& site : sites) {
-      if (site.expert >= first && site.expert < last) {
-        experts.push_back(&site);
-      }
-    }
-    quantize_sites(quantizer, experts, &tap, results);
-    first = last;
-  } while (first < config_.layers[l].num_experts());
-  return results;
+  quantize_sites(
+      passes, l, sites, [&](std::size_t s, std::vector<QuantizedWeight> done) {
+        results[s] = std::move(done);
+        if (!progress_) return;
+        for (const QuantizedWeight& weight : results[s]) {
+          progress_->advance(static_cast<std::uint64_t>(
+              model::weight_numel(config_, weight.id)));
+        }
+      });
+  std::vector<QuantizedWeight> all;
+  for (auto& some : results) std::ranges::move(some, std::back_inserter(all));
+  return all;
 }
 
 LayerRecord Run::write(
@@ -233,16 +151,10 @@ LayerRecord Run::globals() {
     if (id.layer < 0) ids.push_back(id);
   }
   const auto start = std::chrono::steady_clock::now();
-  std::vector<QuantizedWeight> quantized;
   // Embeddings are looked up, not multiplied: the nearest level is the best.
   GptqOptions nearest = options_.gptq;
   nearest.method = Method::kRtn;
-  const Hessian none;
-  const LayerQuantizer quantizer(reader_, nearest, none);
-  const std::vector<Site> sites = sites_of(ids);
-  std::vector<const Site*> all;
-  for (const Site& site : sites) all.push_back(&site);
-  quantize_sites(quantizer, all, nullptr, quantized);
+  const auto quantized = quantize(-1, ids, nearest);
   const std::chrono::duration<double> taken =
       std::chrono::steady_clock::now() - start;
   return write(0, ids, quantized, taken.count());
@@ -256,7 +168,7 @@ LayerRecord Run::layer(std::int64_t l) {
   } else {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<WeightId> ids = model::layer_weights(config_, l);
-    const auto quantized = quantize_layer(l, sites_of(ids));
+    const auto quantized = quantize(l, ids, options_.gptq);
     const std::chrono::duration<double> taken =
         std::chrono::steady_clock::now() - start;
     record = write(l + 1, ids, quantized, taken.count());
@@ -333,6 +245,7 @@ QuantResult Run::run() {
       config_, [&](const WeightId& id) { return written.form(id); });
   io::write_file(
       folder_ / "quant_report.json", result.to_json().dump(2) + "\n");
+  write_report(folder_ / "report.html", reader_.name(), result);
   artifact::write_manifest(
       reader_.folder(),
       folder_,

@@ -70,7 +70,8 @@ struct QuantResult {
   Json to_json() const;
 };
 
-// Writes the quantized model and quant_report.json into `folder`, which exists;
+// Writes the quantized model, quant_report.json and report.html (see report.h)
+// into `folder`, which exists;
 // layers that an earlier run of the same identity left there whole are taken
 // over. `data` may be null under rtn.
 QuantResult quantize_model(

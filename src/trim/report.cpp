@@ -193,12 +193,6 @@ Json report_data(const ReportInput& input) {
       {"error_left", std::move(error)}};
 }
 
-std::string title_of(const model::ModelReader& reader) {
-  const std::filesystem::path path =
-      std::filesystem::absolute(reader.folder()).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
-}
-
 std::string report_page(const ReportInput& input) {
   mustache::mustache page{std::string(trim_report_html)};
   FETTLE_ASSERT(page.is_valid());

@@ -27,9 +27,6 @@ struct ReportInput {
 // share; "error_left" in percent by layer, null without a repair.
 Json report_data(const ReportInput& input);
 
-// The name of a model's folder, for a title.
-std::string title_of(const model::ModelReader& reader);
-
 // The whole page as text.
 std::string report_page(const ReportInput& input);
 

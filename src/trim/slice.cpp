@@ -154,7 +154,7 @@ TrimResult trim_model(
   plan.save(folder / "trim_plan.json");
   write_report(
       folder / "report.html",
-      {.title = title_of(reader),
+      {.title = reader.name(),
        .config = reader.config(),
        .plan = plan,
        .result = result,

@@ -9,17 +9,6 @@
 
 namespace fettle::tune {
 
-namespace {
-
-// The name of the model's folder.
-std::string title_of(const model::ModelReader& reader) {
-  const std::filesystem::path path =
-      std::filesystem::absolute(reader.folder()).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
-}
-
-}  // namespace
-
 std::vector<sweep::EvalScore> Trainer::evaluate() {
   const Stopwatch watch;
   auto scores = sweep::evaluate(
@@ -101,7 +90,7 @@ void Trainer::report() const {
   const std::filesystem::path& folder = directory_.path();
   write_report(
       folder / "report.html",
-      {.title = title_of(input_.model.reader()),
+      {.title = input_.model.reader().name(),
        .options = options_,
        .result = result_,
        .metrics = read_metrics(folder / "metrics.jsonl"),

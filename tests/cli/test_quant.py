@@ -233,3 +233,26 @@ def test_tuning_packed_weights_is_tuning_their_values(
         merged.append(evaluated(fettle, whole)["mean_nll"])
     assert losses[0] == losses[1]
     assert merged[0] == merged[1]
+
+
+def test_bits_are_shared_out_within_a_budget(fettle, packed, tmp_path):
+    mean, budget, again = (tmp_path / name for name in ("mean", "bytes", "plan"))
+    for out, options in ((mean, ["--bits", "2.5"]),
+                         (budget, ["--budget", "1400KiB"]),
+                         (again, ["--plan", mean / "quant_plan.json"])):
+        done = fettle("quant", MODEL, *CALIBRATE, *options, "--out", out,
+                      "--quiet")
+        assert done.status == 0, done.err
+    roles = [(name, role) for layer in measured(mean)["layers"]
+             for name, role in layer["roles"].items() if "expert" in name]
+    size = sum(role["bytes"] for _, role in roles)
+    assert size * 8 <= 2.5 * sum(role["weights"] for _, role in roles)
+    assert measured(budget)["after"]["bytes"] <= 1400 * 1024
+    assert weight_files(again) == weight_files(mean)
+    assert distance(fettle, budget) < distance(fettle, mean) < 0.03
+    other = fettle("quant", packed, *CALIBRATE, "--plan",
+                   mean / "quant_plan.json", "--out", tmp_path / "other")
+    assert other.status == 1 and "model" in other.err, other.err
+    small = fettle("quant", MODEL, *CALIBRATE, "--budget", "100KiB",
+                   "--out", tmp_path / "small")
+    assert small.status == 1 and "at least" in small.err, small.err

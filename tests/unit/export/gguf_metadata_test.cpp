@@ -39,6 +39,7 @@ TEST_CASE("What llama.cpp computes otherwise is refused by name") {
     std::string message;
   };
   const Json rope = {{"rope_type", "dynamic"}, {"factor", 2.0}};
+  const Json line = {{"rope_type", "linear"}, {"factor", 2.0}};
   const Json yarn = {
       {"rope_type", "yarn"},
       {"factor", 4.0},
@@ -72,6 +73,7 @@ TEST_CASE("What llama.cpp computes otherwise is refused by name") {
         {"topk_group", 1}},
        "experts are chosen in groups"},
       {"qwen3_moe", {{"rope_scaling", rope}}, "rope scaling is 'dynamic'"},
+      {"deepseek_v2", {{"rope_scaling", line}}, "rope scaling is 'linear'"},
       {"qwen3_moe", {{"rope_scaling", yarn_whole}}, "'truncate'"},
       {"deepseek_v2", {{"rope_scaling", yarn}}, "'mscale' of rope scaling"},
       {"deepseek_v2", {{"rope_scaling", yarn_scales}}, "'mscale' of rope"},

@@ -175,9 +175,11 @@ TEST_CASE("Rules for words have names") {
     REQUIRE(rule_of(tokenizer) == "llama-bpe");
   }
   SECTION("deepseek-llm") {
+    const std::string letters =
+        "\\s?[A-Za-zµÀ-ÖØ-öø-ƺ\u2128\u212a-\u212d\U0001e900-\U0001e943]+";
     const Json tokenizer = with_steps(
         {split_by("[\r\n]"),
-         split_by(R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+)"),
+         split_by(letters),
          split_by(R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"),
          split_by(R"(\s+$)"),
          split_by(R"([一-龥ࠀ-一가-퟿]+)"),
@@ -235,6 +237,10 @@ TEST_CASE("Tokenizers that llama.cpp treats otherwise are refused by name") {
   SECTION("an added token that strips") {
     bytes["added_tokens"][0]["lstrip"] = true;
     require_refusal(bytes, 8, "has '<end>' with 'lstrip'");
+  }
+  SECTION("an added token of normalized text") {
+    pieces["added_tokens"][0]["normalized"] = true;
+    require_refusal(pieces, 265, "with 'normalized'");
   }
   SECTION("merges at two ranks") {
     pieces["model"]["merges"] =

@@ -99,7 +99,7 @@ TEST_CASE_METHOD(TrimToReport, "A trim writes its report beside the model") {
   std::ifstream file(out.path() / "report.html");
   const std::string text{
       std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  REQUIRE_THAT(text, Contains(title_of(reader) + ", trimmed</h1>"));
+  REQUIRE_THAT(text, Contains(reader.name() + ", trimmed</h1>"));
   REQUIRE(page_data(text)["kept"] == page_data(report_page(input()))["kept"]);
 }
 

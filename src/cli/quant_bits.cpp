@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/quant_bits.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "cli/table.h"
+#include "core/bytes.h"
+#include "core/error.h"
+
+namespace fettle::cli {
+namespace {
+
+quant::MeasureOptions measure_options(const BitsRun& run) {
+  quant::MeasureOptions options;
+  options.gptq = run.flags.gptq();
+  options.moment_bytes = run.moment_bytes;
+  options.reporter = &run.reporter;
+  std::vector<quant::Scheme> candidates;
+  for (const std::string& name : run.flags.candidates) {
+    candidates.push_back(quant::parse_scheme(name));
+  }
+  const auto parts = run.flags.allocated_parts();
+  const quant::Schemes schemes = run.flags.schemes();
+  options.candidates = [=](const model::WeightId& id) {
+    const quant::Part part = *quant::part_of(id.role);
+    if (std::ranges::find(parts, part) != parts.end()) return candidates;
+    return std::vector{schemes.at(part)};
+  };
+  options.identity = run.identity;
+  for (const auto& [part, scheme] : schemes) {
+    const bool chosen = std::ranges::find(parts, part) != parts.end();
+    options.identity["candidates"][std::string(quant::part_name(part))] =
+        chosen ? fmt::format("{}", fmt::join(run.flags.candidates, ","))
+               : quant::scheme_name(scheme);
+  }
+  return options;
+}
+
+std::int64_t budget_of(const QuantFlags& flags, const quant::ChoiceSize& size) {
+  if (!flags.budget.empty()) return parse_bytes(flags.budget);
+  const double bytes =
+      *flags.mean_bits() / 8 * static_cast<double>(size.weights);
+  return size.fixed_bytes + static_cast<std::int64_t>(std::floor(bytes));
+}
+
+}  // namespace
+
+quant::BitPlan plan_within_budget(
+    const BitsRun& run,
+    const model::ModelReader& reader,
+    quant::Calibrated* data,
+    const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "quant_errors.json";
+  if (!run.flags.errors.empty() && !std::filesystem::exists(file)) {
+    std::filesystem::copy_file(run.flags.errors, file);
+  }
+  const quant::QuantErrors errors =
+      quant::measure_errors(reader, measure_options(run), data, file);
+  const std::int64_t budget =
+      budget_of(run.flags, quant::choice_size(reader, errors));
+  quant::BitPlan plan = quant::plan_bits(reader, errors, budget);
+  plan.plan.options = errors.identity;
+  plan.plan.options["budget"] = budget;
+  plan.plan.save(folder / "quant_plan.json");
+  return plan;
+}
+
+std::string bit_plan_text(const quant::BitPlan& plan) {
+  return fmt::format(
+      "{} in the plan; {}\n",
+      format_bytes(plan.bytes),
+      plan.allocation.gap == 0
+          ? std::string("no other of its size loses less")
+          : fmt::format(
+                "another may lose {:.2g} % less",
+                100 * plan.allocation.gap / plan.allocation.error));
+}
+
+Json bit_plan_json(const quant::BitPlan& plan) {
+  return {
+      {"bytes", plan.bytes},
+      {"error", plan.allocation.error},
+      {"gap", plan.allocation.gap},
+      {"states", plan.allocation.states}};
+}
+
+}  // namespace fettle::cli

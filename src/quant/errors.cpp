@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/errors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "artifact/model_writer.h"
+#include "artifact/run_state.h"
+#include "core/error.h"
+#include "io/file.h"
+#include "model/packed_weight.h"
+#include "quant/layer_passes.h"
+
+namespace fettle::quant {
+namespace {
+
+using model::WeightId;
+
+class Measurement {
+ public:
+  Measurement(
+      const model::ModelReader& reader,
+      const MeasureOptions& options,
+      Calibrated* data,
+      std::filesystem::path file)
+      : reader_(reader),
+        config_(reader.config()),
+        options_(options),
+        data_(data),
+        file_(std::move(file)) {}
+
+  QuantErrors run();
+
+ private:
+  void load();
+  void save() const;
+  void begin_progress();
+  LayerErrors measure(std::int64_t l);
+  MeasuredWeight begun(const WeightId& id) const;
+  double advance(std::int64_t l);
+
+  const model::ModelReader& reader_;
+  const model::ModelConfig& config_;
+  const MeasureOptions& options_;
+  Calibrated* data_;
+  std::filesystem::path file_;
+  QuantErrors errors_;
+  std::optional<sweep::LayerStream> stream_;
+  std::optional<Progress> progress_;
+};
+
+std::vector<WeightId> weights_of(
+    const model::ModelConfig& config, std::int64_t l) {
+  if (l >= 0) return model::layer_weights(config, l);
+  std::vector<WeightId> ids = model::model_weights(config);
+  std::erase_if(ids, [](const WeightId& id) { return id.layer >= 0; });
+  return ids;
+}
+
+void Measurement::load() {
+  errors_.identity = options_.identity;
+  if (!std::filesystem::exists(file_)) return;
+  errors_ = QuantErrors::from_json(
+      read_json(file_, "quant"), config_, file_.string());
+  artifact::check_same_run(errors_.identity, options_.identity, "quant");
+}
+
+// The old file is there until the new one is whole.
+void Measurement::save() const {
+  std::filesystem::path next = file_;
+  next += ".new";
+  io::write_file(next, errors_.to_json().dump() + "\n");
+  std::filesystem::rename(next, file_);
+}
+
+void Measurement::begin_progress() {
+  if (options_.reporter == nullptr) return;
+  std::int64_t work = 0;
+  for (auto l = static_cast<std::int64_t>(errors_.layers.size()) - 1;
+       l < config_.num_layers();
+       ++l) {
+    for (const WeightId& id : weights_of(config_, l)) {
+      if (!part_of(id.role)) continue;
+      for (const Scheme& scheme : options_.candidates(id)) {
+        if (!scheme.keep) work += model::weight_numel(config_, id);
+      }
+    }
+  }
+  progress_.emplace(
+      *options_.reporter,
+      "measure",
+      static_cast<std::uint64_t>(work),
+      "weights");
+}
+
+// With all that needs no measuring.
+MeasuredWeight Measurement::begun(const WeightId& id) const {
+  MeasuredWeight weight{.id = id};
+  for (const Scheme& scheme : options_.candidates(id)) {
+    MeasuredOption option{scheme};
+    if (scheme.keep) {
+      option.bytes = artifact::weight_bytes(config_, id, reader_.form(id));
+    }
+    weight.options.push_back(option);
+  }
+  FETTLE_ASSERT(!weight.options.empty());
+  return weight;
+}
+
+// What quantizing by one scheme came to.
+void note_result(
+    const model::ModelConfig& config,
+    const Scheme& scheme,
+    const QuantizedWeight& result,
+    MeasuredWeight& weight) {
+  if (!std::isfinite(result.error) || !std::isfinite(result.energy)) {
+    throw UserError(
+        "quant",
+        model::weight_name(config, result.id),
+        "expected outputs whose squares have a sum, found none that is "
+        "finite; check the model's weights");
+  }
+  weight.tokens = result.tokens;
+  // Rounding may bring a sum of products below zero.
+  weight.energy = std::max(result.energy, 0.0);
+  MeasuredOption& option =
+      *std::ranges::find(weight.options, scheme, &MeasuredOption::scheme);
+  option.bytes = model::stored_bytes(result.matrix);
+  option.error = std::max(result.error, 0.0);
+}
+
+LayerErrors Measurement::measure(std::int64_t l) {
+  LayerErrors layer;
+  std::vector<WeightScheme> all;
+  for (const WeightId& id : weights_of(config_, l)) {
+    if (!part_of(id.role) || model::weight_numel(config_, id) == 0) continue;
+    layer.weights.push_back(begun(id));
+    for (const MeasuredOption& option : layer.weights.back().options) {
+      all.emplace_back(id, option.scheme);
+    }
+  }
+  const std::vector<Site> sites = group_by_site(config_, all);
+  GptqOptions gptq = options_.gptq;
+  LayerPasses passes{reader_, gptq, options_.moment_bytes};
+  if (l < 0) {
+    gptq.method = Method::kRtn;  // as the quant stage does
+  } else if (stream_) {
+    passes.model = &data_->model;
+    passes.stream = &*stream_;
+  }
+  quantize_sites(
+      passes, l, sites, [&](std::size_t s, std::vector<QuantizedWeight> done) {
+        for (std::size_t i = 0; i < done.size(); ++i) {
+          const auto& [id, scheme] = sites[s].weights[i];
+          MeasuredWeight& weight =
+              *std::ranges::find(layer.weights, id, &MeasuredWeight::id);
+          note_result(config_, scheme, done[i], weight);
+          if (!progress_) continue;
+          progress_->advance(
+              static_cast<std::uint64_t>(model::weight_numel(config_, id)));
+        }
+      });
+  return layer;
+}
+
+// Returns the squares of what leaves the layer.
+double Measurement::advance(std::int64_t l) {
+  const auto weights =
+      data_->model.acquire(l, l + 1 < config_.num_layers() ? l + 1 : -1);
+  stream_->advance({config_, l, *weights});
+  double squares = 0;
+  for (std::int64_t m = 0; m < stream_->micro_batches(); ++m) {
+    squares += stream_->inputs(m)
+                   .to(at::kFloat)
+                   .square()
+                   .sum(at::kDouble)
+                   .item<double>();
+  }
+  return squares;
+}
+
+QuantErrors Measurement::run() {
+  const at::NoGradGuard no_grad;
+  load();
+  if (static_cast<std::int64_t>(errors_.layers.size()) > config_.num_layers()) {
+    return std::move(errors_);
+  }
+  if (data_ != nullptr) {
+    stream_.emplace(data_->model, data_->data, data_->activations);
+    if (stream_->tokens() == 0) {
+      throw UserError(
+          "quant",
+          "data",
+          "expected at least one token of calibration data, found none");
+    }
+    errors_.tokens = stream_->tokens();
+  }
+  begin_progress();
+  for (std::int64_t l = -1; l < config_.num_layers(); ++l) {
+    const bool known = l + 1 < static_cast<std::int64_t>(errors_.layers.size());
+    if (!known) errors_.layers.push_back(measure(l));
+    if (stream_ && l >= 0) {
+      const double outputs = advance(l);
+      if (!known) errors_.layers.back().outputs = outputs;
+    }
+    if (!known) save();
+  }
+  return std::move(errors_);
+}
+
+}  // namespace
+
+QuantErrors measure_errors(
+    const model::ModelReader& reader,
+    const MeasureOptions& options,
+    Calibrated* data,
+    const std::filesystem::path& file) {
+  FETTLE_ASSERT(data != nullptr || options.gptq.method == Method::kRtn);
+  return Measurement(reader, options, data, file).run();
+}
+
+}  // namespace fettle::quant

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/report.h"
+
+#include <fmt/format.h>
+
+#include <kainjow/mustache.hpp>
+#include <string_view>
+#include <utility>
+
+#include "artifact/manifest.h"
+#include "artifact/report_parts.h"
+#include "core/bytes.h"
+#include "core/error.h"
+#include "io/file.h"
+
+namespace fettle {
+
+extern const std::string_view quant_report_html;
+
+namespace quant {
+namespace {
+
+namespace mustache = kainjow::mustache;
+
+double bits_of(const RoleRecord& role) {
+  return 8.0 * static_cast<double>(role.bytes) /
+         static_cast<double>(std::max<std::int64_t>(role.weights, 1));
+}
+
+std::string error_text(const RoleRecord& role) {
+  if (role.matrices == 0) return "kept";
+  if (!(role.energy > 0)) return "0 %";
+  return fmt::format("{:.3g} %", 100 * role.error / role.energy);
+}
+
+mustache::data role_row(const std::string& name, const RoleRecord& role) {
+  mustache::data row;
+  row["role"] = name;
+  row["weights"] = std::to_string(role.weights);
+  row["size"] = format_bytes(role.bytes);
+  row["bits"] = fmt::format("{:.3f}", bits_of(role));
+  row["error"] = error_text(role);
+  row["matrices"] = std::to_string(role.matrices);
+  row["scarce"] = std::to_string(role.scarce);
+  row["unseen"] = std::to_string(role.unseen);
+  return row;
+}
+
+Json by_layer(
+    const QuantResult& result,
+    const std::string& name,
+    double (*value)(const RoleRecord&)) {
+  Json row = Json::array();
+  for (const LayerRecord& layer : result.layers) {
+    if (layer.layer < 0) continue;
+    const auto found = layer.roles.find(name);
+    const bool there = found != layer.roles.end() && found->second.matrices > 0;
+    row.push_back(there ? Json(value(found->second)) : Json());
+  }
+  return row;
+}
+
+double percent(const RoleRecord& role) {
+  return role.energy > 0 ? 100 * role.error / role.energy : 0.0;
+}
+
+}  // namespace
+
+std::map<std::string, RoleRecord> totals(const QuantResult& result) {
+  std::map<std::string, RoleRecord> roles;
+  for (const LayerRecord& layer : result.layers) {
+    for (const auto& [name, role] : layer.roles) {
+      RoleRecord& sum = roles[name];
+      sum.weights += role.weights;
+      sum.bytes += role.bytes;
+      sum.error += role.error;
+      sum.energy += role.energy;
+      sum.matrices += role.matrices;
+      sum.scarce += role.scarce;
+      sum.unseen += role.unseen;
+    }
+  }
+  return roles;
+}
+
+Json report_data(const QuantResult& result) {
+  Json layers = Json::array();
+  Json scarce = Json::array();
+  Json unseen = Json::array();
+  for (const LayerRecord& layer : result.layers) {
+    if (layer.layer < 0) continue;
+    std::int64_t few = 0;
+    std::int64_t none = 0;
+    for (const auto& [name, role] : layer.roles) {
+      few += role.scarce - role.unseen;
+      none += role.unseen;
+    }
+    layers.push_back(layer.layer);
+    scarce.push_back(few);
+    unseen.push_back(none);
+  }
+  Json roles = Json::array();
+  for (const auto& [name, role] : totals(result)) {
+    const bool in_layers =
+        role.matrices > 0 && name != "embed_tokens" && name != "lm_head";
+    if (!in_layers) continue;
+    roles.push_back(
+        {{"name", name},
+         {"bits", by_layer(result, name, bits_of)},
+         {"error", by_layer(result, name, percent)}});
+  }
+  return {
+      {"layers", std::move(layers)},
+      {"roles", std::move(roles)},
+      {"scarce", std::move(scarce)},
+      {"unseen", std::move(unseen)}};
+}
+
+void write_report(
+    const std::filesystem::path& file,
+    const std::string& title,
+    const QuantResult& result) {
+  mustache::mustache page{std::string(quant_report_html)};
+  FETTLE_ASSERT(page.is_valid());
+  mustache::data rows{mustache::data::type::list};
+  for (const auto& [name, role] : totals(result)) {
+    rows.push_back(role_row(name, role));
+  }
+  mustache::data view;
+  view["title"] = title;
+  view["version"] = std::string(artifact::version());
+  view["before"] = format_bytes(result.before.bytes);
+  view["after"] = format_bytes(result.after.bytes);
+  view["share"] = fmt::format(
+      "{:.1f}",
+      100.0 * static_cast<double>(result.after.bytes) /
+          static_cast<double>(std::max<std::int64_t>(result.before.bytes, 1)));
+  view["bits"] = fmt::format(
+      "{:.3f}",
+      8.0 * static_cast<double>(result.after.bytes) /
+          static_cast<double>(
+              std::max<std::int64_t>(result.after.parameters, 1)));
+  view["calibrated"] = result.tokens > 0;
+  view["tokens"] = std::to_string(result.tokens);
+  view["roles"] = std::move(rows);
+  view["data"] = artifact::script_text(report_data(result));
+  view["chart_js"] = std::string(chart_js);
+  view["css"] = std::string(report_css);
+  view["charts"] = std::string(report_charts);
+  io::write_file(file, page.render(view));
+}
+
+}  // namespace quant
+}  // namespace fettle

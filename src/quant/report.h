@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// report.html of a quantization: what weights take now and what that costs, as
+// one page that needs no network and prints well. Template: report.html beside
+// this file (Mustache); style and charts are those of all reports.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "core/json.h"
+#include "quant/quantize.h"
+
+namespace fettle::quant {
+
+// The records of all layers together, by role.
+std::map<std::string, RoleRecord> totals(const QuantResult& result);
+
+// What the page's charts draw: "layers", their numbers; "roles", for each its
+// name, and by layer "bits" a weight and "error" in percent of the output, null
+// where a layer has no such weight; "scarce" and "unseen", by layer the
+// matrices of experts that few tokens or none chose.
+Json report_data(const QuantResult& result);
+
+// Writes the page to `file`. `title`: such as the model folder's name.
+void write_report(
+    const std::filesystem::path& file,
+    const std::string& title,
+    const QuantResult& result);
+
+}  // namespace fettle::quant
