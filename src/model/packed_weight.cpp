@@ -212,7 +212,7 @@ at::Tensor to_stored(const PackedMatrix& m) {
   const auto append = [&](const at::Tensor& part) {
     const at::Tensor whole = part.contiguous();
     const auto from = bytes_in(whole);
-    std::memcpy(bytes.data() + at, from.data(), from.size());
+    std::ranges::copy(from, bytes.begin() + at);
     at += std::ssize(from);
   };
   append(m.scales);
