@@ -117,7 +117,7 @@ void check_same_run(
                           const Json& b) {
     throw UserError(
         stage,
-        key.substr(1),
+        key.empty() ? "identity" : key.substr(1),
         fmt::format(
             "expected {}, as when this run began, found {}; resume with the "
             "same model, data and options, or start again without --resume",

@@ -83,4 +83,7 @@ TEST_CASE("a resume with something else names it") {
   now["extra"] = 1;
   CHECK_THROWS_WITH(check_same_run(saved, now, "tune"), Contains("extra"));
   CHECK_THROWS_WITH(check_same_run(now, saved, "tune"), Contains("extra"));
+  CHECK_THROWS_WITH(
+      check_same_run(Json(3), saved, "tune"),
+      Contains("identity") && Contains("expected 3"));
 }
