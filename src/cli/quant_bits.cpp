@@ -11,6 +11,7 @@
 #include "cli/table.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "io/file.h"
 
 namespace fettle::cli {
 namespace {
@@ -57,7 +58,7 @@ quant::BitPlan plan_within_budget(
     const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "quant_errors.json";
   if (!run.flags.errors.empty() && !std::filesystem::exists(file)) {
-    std::filesystem::copy_file(run.flags.errors, file);
+    io::write_file(file, read_json(run.flags.errors, "quant").dump() + "\n");
   }
   const quant::QuantErrors errors =
       quant::measure_errors(reader, measure_options(run), data, file);

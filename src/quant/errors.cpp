@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quant/errors.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
 
 #include "artifact/model_writer.h"
-#include "artifact/run_state.h"
 #include "core/error.h"
 #include "io/file.h"
 #include "model/packed_weight.h"
@@ -40,6 +37,7 @@ class Measurement {
   void save() const;
   void begin_progress();
   LayerErrors measure(std::int64_t l);
+  std::vector<Scheme> candidates(const WeightId& id) const;
   MeasuredWeight begun(const WeightId& id) const;
   double advance(std::int64_t l);
 
@@ -53,20 +51,11 @@ class Measurement {
   std::optional<Progress> progress_;
 };
 
-std::vector<WeightId> weights_of(
-    const model::ModelConfig& config, std::int64_t l) {
-  if (l >= 0) return model::layer_weights(config, l);
-  std::vector<WeightId> ids = model::model_weights(config);
-  std::erase_if(ids, [](const WeightId& id) { return id.layer >= 0; });
-  return ids;
-}
-
 void Measurement::load() {
   errors_.identity = options_.identity;
   if (!std::filesystem::exists(file_)) return;
   errors_ = QuantErrors::from_json(
-      read_json(file_, "quant"), config_, file_.string());
-  artifact::check_same_run(errors_.identity, options_.identity, "quant");
+      read_json(file_, "quant"), config_, options_.identity, file_.string());
 }
 
 // The old file is there until the new one is whole.
@@ -83,9 +72,8 @@ void Measurement::begin_progress() {
   for (auto l = static_cast<std::int64_t>(errors_.layers.size()) - 1;
        l < config_.num_layers();
        ++l) {
-    for (const WeightId& id : weights_of(config_, l)) {
-      if (!part_of(id.role)) continue;
-      for (const Scheme& scheme : options_.candidates(id)) {
+    for (const WeightId& id : measured_weights(config_, l)) {
+      for (const Scheme& scheme : candidates(id)) {
         if (!scheme.keep) work += model::weight_numel(config_, id);
       }
     }
@@ -97,17 +85,27 @@ void Measurement::begin_progress() {
       "weights");
 }
 
+// Each scheme once.
+std::vector<Scheme> Measurement::candidates(const WeightId& id) const {
+  std::vector<Scheme> schemes;
+  for (const Scheme& scheme : options_.candidates(id)) {
+    const auto found = std::ranges::find(schemes, scheme);
+    if (found == schemes.end()) schemes.push_back(scheme);
+  }
+  FETTLE_ASSERT(!schemes.empty());
+  return schemes;
+}
+
 // With all that needs no measuring.
 MeasuredWeight Measurement::begun(const WeightId& id) const {
   MeasuredWeight weight{.id = id};
-  for (const Scheme& scheme : options_.candidates(id)) {
+  for (const Scheme& scheme : candidates(id)) {
     MeasuredOption option{scheme};
     if (scheme.keep) {
       option.bytes = artifact::weight_bytes(config_, id, reader_.form(id));
     }
     weight.options.push_back(option);
   }
-  FETTLE_ASSERT(!weight.options.empty());
   return weight;
 }
 
@@ -136,8 +134,7 @@ void note_result(
 LayerErrors Measurement::measure(std::int64_t l) {
   LayerErrors layer;
   std::vector<WeightScheme> all;
-  for (const WeightId& id : weights_of(config_, l)) {
-    if (!part_of(id.role) || model::weight_numel(config_, id) == 0) continue;
+  for (const WeightId& id : measured_weights(config_, l)) {
     layer.weights.push_back(begun(id));
     for (const MeasuredOption& option : layer.weights.back().options) {
       all.emplace_back(id, option.scheme);
@@ -213,6 +210,17 @@ QuantErrors Measurement::run() {
 }
 
 }  // namespace
+
+std::vector<WeightId> measured_weights(
+    const model::ModelConfig& config, std::int64_t layer) {
+  std::vector<WeightId> ids = layer < 0 ? model::model_weights(config)
+                                        : model::layer_weights(config, layer);
+  std::erase_if(ids, [&](const WeightId& id) {
+    return id.layer != layer || !part_of(id.role) ||
+           model::weight_numel(config, id) == 0;
+  });
+  return ids;
+}
 
 QuantErrors measure_errors(
     const model::ModelReader& reader,

@@ -44,15 +44,23 @@ struct QuantErrors {
   std::vector<LayerErrors> layers = {};
 
   Json to_json() const;
-  // Throws UserError on another format and on what can't have been measured.
+  // Throws UserError on another format, another identity, and what can't have
+  // been measured of a model of `config`.
   static QuantErrors from_json(
       const Json& json,
       const model::ModelConfig& config,
+      const Json& identity,
       const std::string& subject);
 };
 
+// The weights of a layer that are measured, in the order in which errors lie;
+// of layer -1 those that are in no layer.
+std::vector<model::WeightId> measured_weights(
+    const model::ModelConfig& config, std::int64_t layer);
+
 struct MeasureOptions {
-  // Of every weight that may be quantized; where it is one, there is no choice.
+  // Of every weight that may be quantized, at least one; where it is one, there
+  // is no choice.
   std::function<std::vector<Scheme>(const model::WeightId&)> candidates;
   GptqOptions gptq = {};
   std::int64_t moment_bytes = std::int64_t{2} << 30;

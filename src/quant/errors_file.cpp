@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
+#include <string_view>
 
-#include "core/error.h"
+#include "artifact/run_state.h"
 #include "quant/errors.h"
 
 namespace fettle::quant {
@@ -26,47 +28,117 @@ Json weight_json(const MeasuredWeight& weight) {
   return json;
 }
 
-double positive(const JsonObject& object, const char* key, const Json& value) {
-  if (!value.is_number() || !(value.get<double>() >= 0)) {
-    object.refuse(key, "expected a number that is not negative");
+// Bounds of a sum of products in fp32 that is not 0: what is computed from sums
+// within them is finite.
+constexpr double kLeastSum = 1e-46;
+constexpr double kLargestSum = 1e60;
+
+double sum_of(const JsonObject& object, const char* key, const Json& value) {
+  const double found = value.is_number() ? value.get<double>() : -1;
+  if (found != 0 && !(found >= kLeastSum && found <= kLargestSum)) {
+    object.refuse(
+        key,
+        fmt::format(
+            "expected 0, or a number from {} to {}", kLeastSum, kLargestSum));
   }
-  return value.get<double>();
+  return found;
 }
 
+std::int64_t count_of(
+    const JsonObject& object,
+    const char* key,
+    const Json& value,
+    std::int64_t most) {
+  // What is too large for the type comes out below 0.
+  const auto found = value.is_number_integer() ? value.get<std::int64_t>() : -1;
+  if (found < 0 || found > most) {
+    object.refuse(key, fmt::format("expected a whole number up to {}", most));
+  }
+  return found;
+}
+
+const Json& list_of(const JsonObject& object, const char* key) {
+  const Json& list = object.at(key);
+  if (!list.is_array()) object.refuse(key, "expected a list");
+  return list;
+}
+
+Scheme scheme_of(
+    const JsonObject& object, const MeasuredWeight& weight, const Json& value) {
+  const std::string name = value.is_string() ? value.get<std::string>() : "";
+  const std::vector<std::string> known = scheme_names();
+  if (std::ranges::find(known, name) == known.end()) {
+    object.refuse(
+        "schemes", fmt::format("expected any of {}", fmt::join(known, ", ")));
+  }
+  const Scheme scheme = parse_scheme(name);
+  if (std::ranges::count(weight.options, scheme, &MeasuredOption::scheme) > 0) {
+    object.refuse("schemes", fmt::format("expected {} once", name));
+  }
+  return scheme;
+}
+
+std::string place_of(std::string_view role, std::int64_t expert) {
+  return expert < 0 ? std::string(role) : fmt::format("{} {}", role, expert);
+}
+
+// What is told of one weight, of which at most `tokens` were seen.
 MeasuredWeight read_weight(
     const JsonObject& object,
     const model::ModelConfig& config,
-    std::int64_t l) {
-  const std::string role = object.string("role");
-  const std::int64_t expert = object.integer_or("expert", -1);
-  MeasuredWeight weight;
-  bool known = false;
-  for (const model::WeightId& id :
-       l < 0 ? model::model_weights(config) : model::layer_weights(config, l)) {
-    if (id.layer != l || id.expert != expert) continue;
-    if (model::role_name(id.role) != role || !part_of(id.role)) continue;
-    weight.id = id;
-    known = true;
+    const model::WeightId& id,
+    std::int64_t tokens) {
+  const std::string expected = place_of(model::role_name(id.role), id.expert);
+  const std::string found =
+      place_of(object.string("role"), object.integer_or("expert", -1));
+  if (found != expected) {
+    object.refuse(
+        "role", fmt::format("expected {}, found {}", expected, found));
   }
-  if (!known) object.refuse("role", "names no matrix of the model");
-  weight.tokens = object.integer("tokens");
-  weight.energy = positive(object, "energy", object.at("energy"));
-  const Json& schemes = object.at("schemes");
-  const Json& bytes = object.at("bytes");
-  const Json& errors = object.at("errors");
-  if (!schemes.is_array() || !bytes.is_array() || !errors.is_array() ||
-      schemes.empty() || schemes.size() != bytes.size() ||
+  MeasuredWeight weight{
+      .id = id,
+      .tokens = count_of(object, "tokens", object.at("tokens"), tokens),
+      .energy = sum_of(object, "energy", object.at("energy"))};
+  const Json& schemes = list_of(object, "schemes");
+  const Json& bytes = list_of(object, "bytes");
+  const Json& errors = list_of(object, "errors");
+  if (schemes.empty() || schemes.size() != bytes.size() ||
       schemes.size() != errors.size()) {
     object.refuse("schemes", "expected lists of one length");
   }
+  // No form takes more than 8 bytes a weight and a header of 64.
+  const std::int64_t most = 8 * model::weight_numel(config, id) + 64;
   for (std::size_t i = 0; i < schemes.size(); ++i) {
-    if (!schemes[i].is_string()) object.refuse("schemes", "expected names");
     weight.options.push_back(
-        {parse_scheme(schemes[i].get<std::string>()),
-         static_cast<std::int64_t>(positive(object, "bytes", bytes[i])),
-         positive(object, "errors", errors[i])});
+        {scheme_of(object, weight, schemes[i]),
+         count_of(object, "bytes", bytes[i], most),
+         sum_of(object, "errors", errors[i])});
   }
   return weight;
+}
+
+LayerErrors read_layer(
+    const JsonObject& object,
+    const model::ModelConfig& config,
+    std::int64_t l,
+    std::int64_t tokens) {
+  LayerErrors layer;
+  layer.outputs = sum_of(object, "outputs", object.at("outputs"));
+  const Json& weights = list_of(object, "weights");
+  const std::vector<model::WeightId> ids = measured_weights(config, l);
+  if (weights.size() != ids.size()) {
+    object.refuse(
+        "weights",
+        fmt::format("expected {}, found {}", ids.size(), weights.size()));
+  }
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    layer.weights.push_back(read_weight(
+        JsonObject(weights[i], "quant", object.subject()),
+        config,
+        ids[i],
+        tokens));
+  }
+  return layer;
 }
 
 }  // namespace
@@ -91,6 +163,7 @@ Json QuantErrors::to_json() const {
 QuantErrors QuantErrors::from_json(
     const Json& json,
     const model::ModelConfig& config,
+    const Json& identity,
     const std::string& subject) {
   const JsonObject object(json, "quant", subject);
   if (object.integer("format") != kErrorsFormat) {
@@ -101,11 +174,11 @@ QuantErrors QuantErrors::from_json(
             kErrorsFormat,
             object.integer("format")));
   }
+  artifact::check_same_run(object.object("identity").json(), identity, "quant");
   QuantErrors errors;
-  errors.identity = object.object("identity").json();
-  errors.tokens = object.integer("tokens");
-  const Json& rows = object.at("layers");
-  if (!rows.is_array()) object.refuse("layers", "expected a list");
+  errors.identity = identity;
+  errors.tokens = count_of(object, "tokens", object.at("tokens"), INT64_MAX);
+  const Json& rows = list_of(object, "layers");
   if (static_cast<std::int64_t>(rows.size()) > config.num_layers() + 1) {
     object.refuse("layers", "has more layers than the model");
   }
@@ -113,15 +186,7 @@ QuantErrors QuantErrors::from_json(
     const auto l = static_cast<std::int64_t>(r) - 1;
     const JsonObject row(
         rows[r], "quant", fmt::format("{}: layer {}", subject, l));
-    LayerErrors layer;
-    layer.outputs = positive(row, "outputs", row.at("outputs"));
-    const Json& weights = row.at("weights");
-    if (!weights.is_array()) row.refuse("weights", "expected a list");
-    for (const Json& weight : weights) {
-      layer.weights.push_back(
-          read_weight(JsonObject(weight, "quant", row.subject()), config, l));
-    }
-    errors.layers.push_back(std::move(layer));
+    errors.layers.push_back(read_layer(row, config, l, errors.tokens));
   }
   return errors;
 }

@@ -256,3 +256,15 @@ def test_bits_are_shared_out_within_a_budget(fettle, packed, tmp_path):
     small = fettle("quant", MODEL, *CALIBRATE, "--budget", "100KiB",
                    "--out", tmp_path / "small")
     assert small.status == 1 and "at least" in small.err, small.err
+
+
+@pytest.mark.parametrize("content, word", [
+    (None, "cannot be opened"), ("", "not valid JSON"), ("[]", "JSON object")])
+def test_errors_that_are_none(fettle, tmp_path, content, word):
+    errors = tmp_path / "quant_errors.json"
+    if content is not None:
+        errors.write_text(content)
+    done = fettle("quant", MODEL, "--method", "rtn", "--bits", "2.5",
+                  "--errors", errors, "--out", tmp_path / "out")
+    assert done.status == 1 and "quant_errors.json" in done.err, done.err
+    assert word in done.err, done.err
