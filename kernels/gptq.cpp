@@ -92,18 +92,10 @@ class Quantizer {
     group_of_ = group_of_.index_select(0, order_);
   }
 
-  GridArgs grid_args() const {
-    return {
-        .ternary = grid_.kind == PackedKind::kTernary,
-        .symmetric = grid_.symmetric,
-        .bits = static_cast<int>(grid_.bits),
-        .entropy_weight = static_cast<float>(grid_.entropy_weight)};
-  }
-
   void fit(std::int64_t g) {
     const std::int64_t first = g * grid_.group;
     cpu::fit_grid(
-        {.grid = grid_args(),
+        {.grid = grid_args(grid_),
          .rows = rows_,
          .cols = std::min(grid_.group, cols_ - first),
          .groups = groups_,
@@ -125,7 +117,8 @@ class Quantizer {
     at::Tensor errors;
     if (factor_.defined()) errors = at::empty({rows_, width}, w_.options());
     cpu::gptq_block(
-        {.grid = grid_args(),
+        {.grid = grid_args(grid_),
+         .descent = false,
          .rows = rows_,
          .cols = width,
          .groups = groups_,
@@ -158,6 +151,14 @@ class Quantizer {
 };
 
 }  // namespace
+
+GridArgs grid_args(const QuantGrid& grid) {
+  return {
+      .ternary = grid.kind == PackedKind::kTernary,
+      .symmetric = grid.symmetric,
+      .bits = static_cast<int>(grid.bits),
+      .entropy_weight = static_cast<float>(grid.entropy_weight)};
+}
 
 Quantized quantize(const QuantInput& input, const QuantGrid& grid) {
   const at::NoGradGuard no_grad;

@@ -6,6 +6,8 @@
 
 namespace fettle::kernels {
 
+struct QuantGrid;
+
 // The levels weights are rounded to (gptq.h).
 struct GridArgs {
   bool ternary;
@@ -13,6 +15,8 @@ struct GridArgs {
   int bits;
   float entropy_weight;
 };
+
+GridArgs grid_args(const QuantGrid& grid);
 
 // One group of columns of all rows. Scales are rounded to bfloat16; zeros are
 // codes; a ternary weight is not 0 where its size passes the threshold.
@@ -26,8 +30,12 @@ struct FitGridArgs {
 };
 
 // Some columns of all rows: codes, and what is passed on to the columns behind.
+// By descent (refine.h) `w` is the slope of the error, `factor` its curvature,
+// `codes` come and are bettered, and of trits `thresholds` is what it costs a
+// weight to be not 0.
 struct GptqBlockArgs {
   GridArgs grid;
+  bool descent;
   std::int64_t rows, cols, groups;
   std::int64_t fit_group;  // columns of a group to be fitted here, or 0
   float* w;                // [rows, cols], rows `stride` apart, as codes are

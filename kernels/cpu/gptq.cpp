@@ -13,208 +13,11 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/cpu/vec-inl.h"
+#include "kernels/cpu/int_grid-inl.h"
+#include "kernels/cpu/ternary_grid-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
-
-// What a group's weights are rounded with: of kInt scale and zero, of ternary
-// scale and threshold (in `zero`).
-struct Levels {
-  V scale, zero;
-};
-
-HWY_INLINE V all(float v) { return hn::Set(D(), v); }
-
-HWY_INLINE V reciprocal(V v) {
-  const auto some = hn::Ne(v, hn::Zero(D()));
-  return hn::IfThenElseZero(
-      some, hn::Div(all(1.0f), hn::IfThenElse(some, v, all(1.0f))));
-}
-
-// The code of a weight, as a float, and its value.
-struct IntRounding {
-  V scale, inverse, zero, top;
-
-  IntRounding(const Levels& levels, int bits)
-      : scale(levels.scale),
-        inverse(reciprocal(levels.scale)),
-        zero(levels.zero),
-        top(all(static_cast<float>((1 << bits) - 1))) {}
-
-  HWY_INLINE V code(V w) const {
-    const V q = hn::Add(hn::Round(hn::Mul(w, inverse)), zero);
-    return hn::Min(hn::Max(q, hn::Zero(D())), top);
-  }
-  HWY_INLINE V value(V code) const {
-    return hn::Mul(hn::Sub(code, zero), scale);
-  }
-};
-
-struct TernaryRounding {
-  V scale, threshold;
-
-  TernaryRounding(const Levels& levels, int)
-      : scale(levels.scale), threshold(levels.zero) {}
-
-  HWY_INLINE V code(V w) const {
-    const V one = all(1.0f);
-    const V size = hn::IfThenElseZero(hn::Gt(hn::Abs(w), threshold), one);
-    return hn::Add(hn::CopySign(size, w), one);
-  }
-  HWY_INLINE V value(V code) const {
-    return hn::Mul(hn::Sub(code, all(1.0f)), scale);
-  }
-};
-
-// A group's weights, transposed: column j of the tile's rows at w[j lanes].
-struct Group {
-  const float* w;
-  const float* importance;
-  std::int64_t cols;
-
-  HWY_INLINE V at(std::int64_t j) const {
-    return hn::LoadU(D(), w + j * static_cast<std::int64_t>(hn::Lanes(D())));
-  }
-};
-
-HWY_INLINE V rounding_error(const Group& g, const Levels& levels, int bits) {
-  const IntRounding rounding(levels, bits);
-  V sum = hn::Zero(D());
-  for (std::int64_t j = 0; j < g.cols; ++j) {
-    const V w = g.at(j);
-    const V d = hn::Sub(w, rounding.value(rounding.code(w)));
-    sum = hn::MulAdd(hn::Mul(d, d), all(g.importance[j]), sum);
-  }
-  return sum;
-}
-
-// The scale that fits the codes best once they are chosen.
-HWY_INLINE V refined_scale(const Group& g, const Levels& levels, int bits) {
-  const IntRounding rounding(levels, bits);
-  V top = hn::Zero(D());
-  V bottom = hn::Zero(D());
-  for (std::int64_t j = 0; j < g.cols; ++j) {
-    const V w = g.at(j);
-    const V level = hn::Sub(rounding.code(w), rounding.zero);
-    const V weighted = hn::Mul(level, all(g.importance[j]));
-    top = hn::MulAdd(weighted, w, top);
-    bottom = hn::MulAdd(weighted, level, bottom);
-  }
-  const auto some = hn::Gt(bottom, hn::Zero(D()));
-  const V ratio = hn::Div(top, hn::IfThenElse(some, bottom, all(1.0f)));
-  return rounded_to<Bf16>(hn::IfThenElse(some, ratio, levels.scale));
-}
-
-// How far below the range of the weights scales are looked for.
-struct Search {
-  float least;
-  int steps;
-};
-
-HWY_INLINE Search search_of(int bits) {
-  if (bits <= 2) return {0.25f, 30};
-  if (bits == 3) return {0.45f, 24};
-  return bits == 4 ? Search{0.65f, 16} : Search{0.95f, 2};
-}
-
-Levels fit_int(const Group& g, const GridArgs& grid) {
-  const D d;
-  V low = hn::Zero(d);
-  V high = hn::Zero(d);
-  for (std::int64_t j = 0; j < g.cols; ++j) {
-    low = hn::Min(low, g.at(j));
-    high = hn::Max(high, g.at(j));
-  }
-  const float top = static_cast<float>((1 << grid.bits) - 1);
-  const float half = static_cast<float>(1 << (grid.bits - 1));
-  const V largest = hn::Max(hn::Neg(low), high);
-  Levels best{hn::Zero(d), all(half)};
-  V least = all(std::numeric_limits<float>::infinity());
-  const auto consider = [&](const Levels& levels) HWY_ATTR {
-    const V error = rounding_error(g, levels, grid.bits);
-    const auto better = hn::Lt(error, least);
-    least = hn::IfThenElse(better, error, least);
-    best.scale = hn::IfThenElse(better, levels.scale, best.scale);
-    best.zero = hn::IfThenElse(better, levels.zero, best.zero);
-  };
-  const Search search = search_of(grid.bits);
-  for (int i = 0; i < search.steps; ++i) {
-    const float share =
-        1.0f - (1.0f - search.least) * static_cast<float>(i) /
-                   static_cast<float>(std::max(search.steps - 1, 1));
-    if (grid.symmetric) {
-      const V scale =
-          rounded_to<Bf16>(hn::Mul(largest, all(share / (half - 0.5f))));
-      consider({scale, all(half)});
-      // The odd level is below zero; few levels gain by its being above.
-      if (grid.bits <= 3) consider({hn::Neg(scale), all(half)});
-    } else {
-      const V scale =
-          rounded_to<Bf16>(hn::Mul(hn::Sub(high, low), all(share / top)));
-      const V zero = hn::Round(
-          hn::Mul(hn::Neg(hn::Mul(low, all(share))), reciprocal(scale)));
-      consider({scale, hn::Min(hn::Max(zero, hn::Zero(d)), all(top))});
-    }
-  }
-  for (int i = 0; i < 2; ++i) {
-    consider({refined_scale(g, best, grid.bits), best.zero});
-  }
-  return best;
-}
-
-HWY_INLINE V plogp(V p) {
-  const auto some = hn::Gt(p, hn::Zero(D()));
-  const V log = hn::Log(D(), hn::IfThenElse(some, p, all(1.0f)));
-  return hn::Mul(hn::Mul(p, log), all(1.4426950408889634f));
-}
-
-// Entropy-constrained: relative error plus entropy_weight x bits is least.
-// Where bits count, a low threshold is left aside: rows with hardly a zero cost
-// few bits too, but not by the code that they share with rows of many.
-Levels fit_ternary(const Group& g, const GridArgs& grid) {
-  constexpr int kSteps = 40;
-  constexpr float kFarthest = 3.0f;  // in root mean squares
-  const float nearest = grid.entropy_weight > 0 ? 0.5f : 0.0f;
-  const D d;
-  V square = hn::Zero(d);
-  float weight = 0;
-  for (std::int64_t j = 0; j < g.cols; ++j) {
-    const V w = g.at(j);
-    square = hn::MulAdd(hn::Mul(w, w), all(g.importance[j]), square);
-    weight += g.importance[j];
-  }
-  const V rms = hn::Sqrt(hn::Div(square, all(std::max(weight, 1e-30f))));
-  const V relative = reciprocal(square);
-  Levels best{hn::Zero(d), hn::Zero(d)};
-  V least = all(std::numeric_limits<float>::infinity());
-  for (int i = 0; i < kSteps; ++i) {
-    const float share = static_cast<float>(i) / kSteps;
-    const V threshold =
-        hn::Mul(rms, all(nearest + (kFarthest - nearest) * share));
-    V size = hn::Zero(d), mass = hn::Zero(d), count = hn::Zero(d);
-    for (std::int64_t j = 0; j < g.cols; ++j) {
-      const V w = hn::Abs(g.at(j));
-      const auto kept = hn::Gt(w, threshold);
-      const V h = hn::IfThenElseZero(kept, all(g.importance[j]));
-      size = hn::MulAdd(h, w, size);
-      mass = hn::Add(mass, h);
-      count = hn::Add(count, hn::IfThenElseZero(kept, all(1.0f)));
-    }
-    const V scale = rounded_to<Bf16>(hn::Mul(size, reciprocal(mass)));
-    const V gained =
-        hn::Mul(scale, hn::NegMulAdd(scale, mass, hn::Add(size, size)));
-    const V error = hn::Mul(hn::Sub(square, gained), relative);
-    const V p = hn::Mul(count, all(1.0f / static_cast<float>(g.cols)));
-    const V bits = hn::Sub(p, hn::Add(plogp(p), plogp(hn::Sub(all(1.0f), p))));
-    const V cost = hn::MulAdd(bits, all(grid.entropy_weight), error);
-    const auto better = hn::Lt(cost, least);
-    least = hn::IfThenElse(better, cost, least);
-    best.scale = hn::IfThenElse(better, scale, best.scale);
-    best.zero = hn::IfThenElse(better, threshold, best.zero);
-  }
-  return best;
-}
 
 HWY_INLINE Levels fit(const Group& group, const GridArgs& grid) {
   return grid.ternary ? fit_ternary(group, grid) : fit_int(group, grid);
@@ -240,8 +43,9 @@ HWY_INLINE void scatter_rows(
 }
 
 // Rows [row, row + rows) of a matrix of `cols` columns, transposed into `tile`.
+template <class T>
 void load_tile(
-    const float* w,
+    const T* w,
     std::int64_t stride,
     std::int64_t rows,
     std::int64_t cols,
@@ -249,8 +53,10 @@ void load_tile(
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(D()));
   std::fill(tile, tile + cols * lanes, 0.0f);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const float* row = w + r * stride;
-    for (std::int64_t j = 0; j < cols; ++j) tile[j * lanes + r] = row[j];
+    const T* row = w + r * stride;
+    for (std::int64_t j = 0; j < cols; ++j) {
+      tile[j * lanes + r] = static_cast<float>(row[j]);
+    }
   }
 }
 
@@ -280,6 +86,37 @@ void FitTile(const FitGridArgs& a, std::int64_t row, std::int64_t rows) {
   scatter_rows(levels.zero, zeros + row * a.groups, a.groups, rows);
 }
 
+// A column's codes, and what is passed on to the columns behind.
+struct Step {
+  V code, passed;
+};
+
+// A column of weights is rounded, and its loss made up for behind.
+template <class Rounding>
+struct GptqStep {
+  static HWY_INLINE Step
+  take(const Levels& levels, int bits, V w, V, float pivot) {
+    const Rounding rounding(levels, bits);
+    const V code = rounding.code(w);
+    return {code, hn::Mul(hn::Sub(w, rounding.value(code)), all(1.0f / pivot))};
+  }
+};
+
+// A column's codes go where the error is least while all others stay.
+template <class Rounding>
+struct DescentStep {
+  static HWY_INLINE Step
+  take(const Levels& levels, int bits, V slope, V old, float curvature) {
+    const Rounding rounding =
+        Rounding::at_curvature(levels, bits, all(curvature));
+    const V was = rounding.value(old);
+    const V best = hn::MulAdd(slope, all(1.0f / curvature), was);
+    const auto some = hn::Ne(levels.scale, hn::Zero(D()));
+    const V code = hn::IfThenElse(some, rounding.code(best), old);
+    return {code, hn::Sub(rounding.value(code), was)};
+  }
+};
+
 // One tile of a block of columns.
 class BlockTile {
  public:
@@ -291,15 +128,13 @@ class BlockTile {
         tile_(static_cast<std::size_t>(a.cols * lanes_)),
         codes_(tile_.size()) {}
 
-  template <class Rounding>
+  template <template <class> class StepOf>
   void run() {
     load_tile(a_.w + row_ * a_.stride, a_.stride, rows_, a_.cols, tile_.data());
-    Levels levels{hn::Zero(D()), hn::Zero(D())};
-    for (std::int64_t begin = 0; begin < a_.cols;) {
-      const std::int64_t end = step_end(begin);
-      round_columns<Rounding>(begin, end, levels);
-      begin = end;
-    }
+    const std::uint8_t* old = a_.codes + row_ * a_.stride;
+    if (a_.descent) load_tile(old, a_.stride, rows_, a_.cols, codes_.data());
+    a_.grid.ternary ? run_steps<StepOf<TernaryRounding>>()
+                    : run_steps<StepOf<IntRounding>>();
     store_tile(
         codes_.data(), a_.stride, rows_, a_.cols, a_.codes + row_ * a_.stride);
     if (a_.errors != nullptr) {
@@ -309,6 +144,16 @@ class BlockTile {
   }
 
  private:
+  template <class Stepper>
+  void run_steps() {
+    Levels levels{hn::Zero(D()), hn::Zero(D())};
+    for (std::int64_t begin = 0; begin < a_.cols;) {
+      const std::int64_t end = step_end(begin);
+      step_columns<Stepper>(begin, end, levels);
+      begin = end;
+    }
+  }
+
   static constexpr std::int64_t kStep = 8;
 
   // Where a group is fitted, all columns before it have been passed on.
@@ -341,37 +186,37 @@ class BlockTile {
         gather_rows(zeros + at, a_.groups, rows_)};
   }
 
-  template <class Rounding>
-  void round_columns(std::int64_t begin, std::int64_t end, Levels& levels) {
+  template <class Stepper>
+  void step_columns(std::int64_t begin, std::int64_t end, Levels& levels) {
     const D d;
-    V errors[kStep];
+    V passed[kStep];
     for (std::int64_t j = begin; j < end; ++j) {
       if (j == 0 || a_.group_of[j] != a_.group_of[j - 1]) {
         levels = levels_at(j);
       }
-      const Rounding rounding(levels, a_.grid.bits);
       V w = hn::LoadU(d, column(j));
       if (a_.factor != nullptr) {
         for (std::int64_t i = begin; i < j; ++i) {
-          w = hn::NegMulAdd(errors[i - begin], all(factor(i, j)), w);
+          w = hn::NegMulAdd(passed[i - begin], all(factor(i, j)), w);
         }
       }
-      const V code = rounding.code(w);
-      hn::StoreU(code, d, codes_.data() + j * lanes_);
-      if (a_.factor == nullptr) continue;
-      errors[j - begin] =
-          hn::Mul(hn::Sub(w, rounding.value(code)), all(1.0f / factor(j, j)));
-      hn::StoreU(errors[j - begin], d, column(j));
+      float* code = codes_.data() + j * lanes_;
+      const float pivot = a_.factor != nullptr ? factor(j, j) : 1.0f;
+      const Step step =
+          Stepper::take(levels, a_.grid.bits, w, hn::LoadU(d, code), pivot);
+      hn::StoreU(step.code, d, code);
+      passed[j - begin] = step.passed;
+      hn::StoreU(step.passed, d, column(j));
     }
-    if (a_.factor != nullptr) pass_on(begin, end, errors);
+    if (a_.factor != nullptr) pass_on(begin, end, passed);
   }
 
-  void pass_on(std::int64_t begin, std::int64_t end, const V* errors) {
+  void pass_on(std::int64_t begin, std::int64_t end, const V* passed) {
     const D d;
     for (std::int64_t k = end; k < a_.cols; ++k) {
       V w = hn::LoadU(d, column(k));
       for (std::int64_t i = begin; i < end; ++i) {
-        w = hn::NegMulAdd(errors[i - begin], all(factor(i, k)), w);
+        w = hn::NegMulAdd(passed[i - begin], all(factor(i, k)), w);
       }
       hn::StoreU(w, d, column(k));
     }
@@ -384,7 +229,7 @@ class BlockTile {
 
 void BlockRows(const GptqBlockArgs& a, std::int64_t row, std::int64_t rows) {
   BlockTile tile(a, row, rows);
-  a.grid.ternary ? tile.run<TernaryRounding>() : tile.run<IntRounding>();
+  a.descent ? tile.run<DescentStep>() : tile.run<GptqStep>();
 }
 
 std::size_t RowLanes() { return hn::Lanes(D()); }

@@ -147,6 +147,12 @@ void add_quant_flags(CLI::App& app, QuantFlags& flags) {
       flags.act_order,
       "gptq: round columns by falling importance");
   app.add_option(
+         "--refine",
+         flags.refine,
+         "gptq: passes that better its codes and scales, one after the other")
+      ->check(CLI::Range(0, 100))
+      ->capture_default_str();
+  app.add_option(
          "--entropy-weight",
          flags.entropy_weight,
          "ternary: what a bit of entropy a weight may cost in relative error; "
@@ -220,6 +226,7 @@ quant::GptqOptions QuantFlags::gptq() const {
   if (zeros != "auto") options.grid.symmetric = zeros == "no";
   options.grid.entropy_weight = entropy_weight;
   options.damping = damping;
+  options.refine = refine;
   options.act_order = act_order;
   options.starved =
       starved == "mean" ? quant::Starved::kMean : quant::Starved::kRtn;

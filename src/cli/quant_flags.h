@@ -30,6 +30,7 @@ struct QuantFlags {
   std::int64_t tokens = 131072;
   std::int64_t seq_len = 512;
   double damping = 0.01;
+  int refine = 2;
   double entropy_weight = 0.0;
   bool act_order = false;
   bool plain_gate = false;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "kernels/damped_cholesky.h"
 #include "kernels/gptq.h"
+#include "kernels/refine.h"
 #include "quant/trit_packing.h"
 
 namespace fettle::quant {
@@ -98,6 +99,10 @@ LayerQuantizer::Guide LayerQuantizer::guide(
   const double mean = diagonal.mean().item<double>();
   guide.importance = (diagonal + options_.damping * mean).contiguous();
   if (options_.method != Method::kGptq) return guide;
+  if (options_.refine > 0 && mean > 0) {
+    guide.damped = guide.moments.clone();
+    guide.damped.diagonal().copy_(guide.importance);
+  }
   if (!options_.act_order) {
     guide.factor = inverse_factor(guide.moments, options_.damping);
     return guide;
@@ -120,8 +125,11 @@ QuantizedWeight LayerQuantizer::quantize_one(
         "holds values that are NaN or infinite. Perhaps a damaged file?");
   }
   const kernels::QuantGrid grid = grid_of(scheme, options_.grid, w.size(1));
-  const kernels::Quantized levels = kernels::quantize(
+  kernels::Quantized levels = kernels::quantize(
       {w.clone(), guide.importance, guide.factor, guide.order}, grid);
+  if (guide.damped.defined()) {
+    kernels::refine(levels, w, guide.damped, grid, options_.refine);
+  }
   QuantizedWeight result{.id = id};
   result.matrix =
       scheme.coded ? pack_trits(levels, grid) : kernels::pack(levels, grid);
@@ -153,6 +161,7 @@ Json GptqOptions::to_json() const {
   Json json = grid.to_json();
   json["method"] = method == Method::kGptq ? "gptq" : "rtn";
   json["damping"] = damping;
+  json["refine"] = refine;
   json["act_order"] = act_order;
   json["starved"] = starved == Starved::kMean ? "mean" : "rtn";
   json["calibrate"] =
@@ -162,9 +171,10 @@ Json GptqOptions::to_json() const {
 }
 
 std::int64_t site_working_bytes(std::int64_t rows, std::int64_t cols) {
-  // The moments drawn together, reversed, factored (fp64 at worst), inverted;
-  // the weights as read, rounded, unpacked, multiplied; their codes.
-  return cols * cols * (4 + 4 + 8 + 8 + 8 + 4) + rows * cols * (5 * 4 + 2);
+  // The moments drawn together, damped, reversed, factored (fp64 at worst),
+  // inverted; the weights as read, rounded, unpacked, multiplied, refined;
+  // their codes.
+  return cols * cols * (4 + 4 + 4 + 8 + 8 + 8 + 4) + rows * cols * (7 * 4 + 2);
 }
 
 }  // namespace fettle::quant

@@ -29,6 +29,7 @@ struct GptqOptions {
   Method method = Method::kGptq;
   GridOptions grid = {};
   double damping = 0.01;   // of the mean diagonal
+  int refine = 2;          // passes of kernels::refine behind gptq
   bool act_order = false;  // columns by falling importance
   Starved starved = Starved::kMean;
   HessianOptions hessians = {};
@@ -68,7 +69,8 @@ class LayerQuantizer {
  private:
   // What the rounding of all weights with one input is led by.
   struct Guide {
-    at::Tensor moments, importance, factor, order;  // or undefined
+    // Or undefined. `damped`: moments with the damping on their diagonal.
+    at::Tensor moments, damped, importance, factor, order;
   };
   Guide guide(
       const model::WeightId& id,

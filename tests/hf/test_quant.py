@@ -21,12 +21,16 @@ def ids() -> torch.Tensor:
 
 
 def quantized(
-    fettle: pathlib.Path, folder: pathlib.Path, ids: torch.Tensor, *options
+    fettle: pathlib.Path,
+    folder: pathlib.Path,
+    ids: torch.Tensor,
+    *options,
+    name: str = "quantized",
 ) -> pathlib.Path:
     """Quantizes the model in `folder` on `ids`."""
     expert_trace.write_tokenizer(folder)
     data = expert_trace.write_ids(folder.parent / "data.jsonl", ids)
-    out = folder.parent / "quantized"
+    out = folder.parent / name
     expert_trace.run(
         fettle, "quant", folder, "--data", data, "--out", out,
         "--tokens", 0, *options,
@@ -53,46 +57,81 @@ def gptq(
     return codes
 
 
-@pytest.mark.parametrize("bits", ["int4", "int2"])
-@pytest.mark.parametrize("variant", ["qwen3", "qwen2", "mixtral", "deepseek"])
-def test_experts_are_quantized_by_gptq(variant, bits, fettle, ids, tmp_path):
-    folder = tiny_models.make(variant, tmp_path)
-    out = quantized(
-        fettle, folder, ids, "--bits", bits, "--group", 16,
-        "--attention", "keep", "--shared", "keep", "--dense", "keep",
-        "--damping", DAMPING, "--starved", "rtn",
-    )
-    weights = packed_weights.load(out)
+def first_experts(folder, variant, names, ids):
+    """Of the first layer with experts: names of their matrices as stored, the
+    weights, and the moments of what enters them; deeper layers see what the
+    quantized ones before them make."""
     model = tiny_models.load(folder)
     traced = expert_trace.trace(model)
     with torch.no_grad():
         expert_trace.loss_sum(model, ids)
-    # Deeper layers see what the quantized ones before them make.
     layer, experts = min(traced.items())
-    compared = wrong = 0
     for call in experts.calls:
         prefix = next(
-            n for n in weights
+            n for n in names
             if f"layers.{layer}." in n and f"experts.{call.expert}." in n
         ).rsplit(".", 2)[0]
         p = call.weight.double()[:, None]
         x, h = call.x.double() * p, call.h.double() * p
         gate, up = experts.module.gate_up_proj[call.expert].double().chunk(2)
         down = experts.module.down_proj[call.expert].double()
-        names = (
+        parts = (
             ("w1", "w3", "w2")
             if variant == "mixtral"
             else ("gate_proj", "up_proj", "down_proj")
         )
-        for name, w, inputs in zip(names, (gate, up, down), (x, x, h)):
-            packed = weights[f"{prefix}.{name}.weight"]
-            expected = gptq(w, inputs.T @ inputs, packed)
-            wrong += int((packed.codes != expected).sum())
-            compared += expected.numel()
+        for name, w, inputs in zip(parts, (gate, up, down), (x, x, h)):
+            yield f"{prefix}.{name}.weight", w, inputs.T @ inputs
+
+
+ONLY_EXPERTS = (
+    "--group", 16, "--attention", "keep", "--shared", "keep", "--dense", "keep",
+    "--damping", DAMPING, "--starved", "rtn",
+)
+
+
+@pytest.mark.parametrize("bits", ["int4", "int2"])
+@pytest.mark.parametrize("variant", ["qwen3", "qwen2", "mixtral", "deepseek"])
+def test_experts_are_quantized_by_gptq(variant, bits, fettle, ids, tmp_path):
+    folder = tiny_models.make(variant, tmp_path)
+    out = quantized(
+        fettle, folder, ids, "--bits", bits, "--refine", 0, *ONLY_EXPERTS
+    )
+    weights = packed_weights.load(out)
+    compared = wrong = 0
+    for name, w, moments in first_experts(folder, variant, weights, ids):
+        expected = gptq(w, moments, weights[name])
+        wrong += int((weights[name].codes != expected).sum())
+        compared += expected.numel()
     # Where a value falls between two levels, rounding decides, and what follows
     # in its row with it.
     assert compared > 5000
     assert wrong <= 0.01 * compared
+
+
+@pytest.mark.parametrize("bits", ["int3", "ternary"])
+@pytest.mark.parametrize("variant", ["qwen3", "mixtral", "deepseek"])
+def test_refined_codes_lose_less(variant, bits, fettle, ids, tmp_path):
+    folder = tiny_models.make(variant, tmp_path)
+    plain, refined = (
+        packed_weights.load(quantized(
+            fettle, folder, ids, "--bits", bits, "--refine", passes,
+            *ONLY_EXPERTS, name=f"refined-{passes}",
+        ))
+        for passes in (0, 3)
+    )
+    losses = []
+    for name, w, moments in first_experts(folder, variant, plain, ids):
+        moments.diagonal().add_(DAMPING * moments.diagonal().mean())
+
+        def loss(weights):
+            d = w - weights[name].values()
+            return ((d @ moments) * d).sum().item()
+
+        losses.append((loss(plain), loss(refined)))
+        assert losses[-1][1] <= losses[-1][0] * (1 + 1e-4), name
+    before, after = map(sum, zip(*losses))
+    assert after < 0.95 * before
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4", "int3", "int2", "ternary"])

@@ -9,28 +9,10 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tests/unit/kernels/rounded.h"
 
 namespace fettle::kernels {
 namespace {
-
-at::Tensor random(std::int64_t rows, std::int64_t cols, int seed) {
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-  return at::randn({rows, cols}, generator, at::kFloat);
-}
-
-// The values that codes and scales stand for, by the definition.
-at::Tensor values(const Quantized& q, const QuantGrid& grid) {
-  const std::int64_t cols = q.codes.size(1);
-  const at::Tensor group = at::arange(cols, at::kLong).div(grid.group, "floor");
-  const at::Tensor scale = q.scales.to(at::kDouble).index_select(1, group);
-  const double middle = grid.kind == PackedKind::kTernary
-                            ? 1.0
-                            : std::exp2(static_cast<double>(grid.bits - 1));
-  const at::Tensor zero = q.zeros.defined()
-                              ? q.zeros.to(at::kDouble).index_select(1, group)
-                              : at::full({1, 1}, middle, at::kDouble);
-  return (q.codes.to(at::kDouble) - zero) * scale;
-}
 
 // Column by column as the paper's equations say, with the whole inverse
 // Hessian of the columns left, in fp64. `scales` and `zeros` are given.
@@ -61,14 +43,6 @@ at::Tensor obq_reference(
     behind.sub_(at::outer(error, inverse[0]));
   }
   return codes.to(at::kByte);
-}
-
-at::Tensor moments(std::int64_t cols, int seed) {
-  // Correlated inputs, so that there is something to make up for.
-  const at::Tensor mix =
-      at::eye(cols) + 0.5 * random(cols, cols, seed + 1) / std::sqrt(cols);
-  const at::Tensor x = at::mm(random(4 * cols, cols, seed), mix);
-  return at::mm(x.t(), x);
 }
 
 at::Tensor factor_of(const at::Tensor& hessian) {
