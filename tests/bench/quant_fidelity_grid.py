@@ -8,7 +8,7 @@ import dataclasses
 BITS = ["int8", "int4", "int3", "int2", "ternary"]
 LOW_BITS = ["int4", "int3", "int2", "ternary"]
 KEEPS = [0.75, 0.5, 0.25]
-ENTROPY_WEIGHTS = [0.05, 0.2]
+ENTROPY_WEIGHTS = [0.1, 0.3, 1.0]
 FEW_TOKENS = 32768
 
 
@@ -27,6 +27,7 @@ class Run:
     starved: str = "mean"
     act_order: bool = False
     damping: float = 0.01
+    refine: int = 2
     group: int = 128
     zeros: str = "auto"
     down: str = ""
@@ -40,7 +41,8 @@ class Run:
         flags = ["--bits", self.bits, "--method", self.method,
                  "--group", self.group, "--zeros", self.zeros,
                  "--entropy-weight", self.entropy_weight,
-                 "--damping", self.damping, "--calibrate", self.calibrate,
+                 "--damping", self.damping, "--refine", self.refine,
+                 "--calibrate", self.calibrate,
                  "--starved", self.starved]
         if self.down:
             flags += ["--down", self.down]
@@ -69,6 +71,16 @@ def trimmed():
     """Trimmed first, then quantized: what are so many bytes best spent on?"""
     runs = [dataclasses.replace(BF16, keep=keep) for keep in KEEPS]
     return runs + [Run(bits, keep=keep) for keep in KEEPS for bits in BITS]
+
+
+REFINEMENTS = {f"`--refine {passes}`": {"refine": passes}
+               for passes in (0, 1, 2, 4, 8)}
+
+
+def refinement():
+    """GPTQ's codes as they are, and bettered."""
+    return [Run(bits, **change) for change in REFINEMENTS.values()
+            for bits in LOW_BITS]
 
 
 CALIBRATIONS = {
@@ -118,12 +130,12 @@ DOWNS = [("int3", "int4"), ("int2", "int3"), ("ternary", "int2")]
 
 def coded():
     """Trits whose grid heeds how few bits they can be coded in."""
-    return [make("ternary-coded", entropy_weight=weight)
-            for weight in [0.0, *ENTROPY_WEIGHTS] for make in (Run, rtn)]
+    return [Run("ternary-coded", entropy_weight=weight, group=group)
+            for weight in [0.0, *ENTROPY_WEIGHTS] for group in (128, 64)]
 
 
 SECTIONS = {section.__name__: section for section in [
-    headline, trimmed, calibration, grids, coded]}
+    headline, trimmed, coded, refinement, calibration, grids]}
 
 
 def runs_of(names):

@@ -8,22 +8,11 @@ writes every run to docs/trim-fidelity.csv. The text between is written by hand.
 
 import argparse
 import pathlib
-import re
 
+import document_blocks
 import trim_fidelity_charts
 import trim_fidelity_data
 import trim_fidelity_tables
-
-BLOCK = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def fill(text, models):
-    def block(found):
-        begin, name, model, end = found.groups()
-        make = trim_fidelity_tables.TABLES[name]
-        return begin + "\n".join(["", *make(models[model]), "", end])
-
-    return BLOCK.sub(block, text)
 
 
 def main():
@@ -35,8 +24,8 @@ def main():
     models = trim_fidelity_data.load(options.results)
     trim_fidelity_data.write_csv(models, options.docs / "trim-fidelity.csv")
     trim_fidelity_charts.draw(models, options.docs)
-    document = options.docs / "trim-fidelity.md"
-    document.write_text(fill(document.read_text(), models))
+    document_blocks.fill(options.docs / "trim-fidelity.md",
+                         trim_fidelity_tables.TABLES, models)
 
 
 if __name__ == "__main__":

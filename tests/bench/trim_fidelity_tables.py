@@ -5,11 +5,7 @@ to lines of Markdown."""
 import statistics
 
 import trim_fidelity_grid as grid
-
-
-def table(header, rows):
-    return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header),
-            *("| " + " | ".join(row) + " |" for row in rows)]
+from document_blocks import table
 
 
 def nats(value):
