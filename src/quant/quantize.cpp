@@ -68,7 +68,6 @@ class Run {
   artifact::ShardSet shards_;
   std::optional<sweep::LayerStream> stream_;
   std::optional<Progress> progress_;
-  std::int64_t resumed_ = 0;
 };
 
 void Run::check_identity() const {
@@ -135,7 +134,7 @@ LayerRecord Run::write(
     role.energy += found->energy;
     ++role.matrices;
     role.scarce += found->scarce ? 1 : 0;
-    role.unseen += stream_ && found->tokens == 0 ? 1 : 0;
+    role.unseen += found->scarce && found->tokens == 0 ? 1 : 0;
   }
   // Times would make the bytes of two runs differ.
   Json note = record.to_json();
@@ -164,7 +163,6 @@ LayerRecord Run::layer(std::int64_t l) {
   LayerRecord record;
   if (const auto note = shards_.find(l + 1)) {
     record = LayerRecord::from_json(*note);
-    ++resumed_;
   } else {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<WeightId> ids = model::layer_weights(config_, l);
@@ -273,6 +271,16 @@ Json to_json(const RoleRecord& role) {
       {"unseen", role.unseen}};
 }
 
+// Small enough that sums over all layers fit.
+std::int64_t read_count(const JsonObject& role, const char* key) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 48;
+  const std::int64_t found = role.integer(key);
+  if (found < 0 || found > kMost) {
+    role.refuse(key, fmt::format("expected 0 to {}, found {}", kMost, found));
+  }
+  return found;
+}
+
 }  // namespace
 
 Json LayerRecord::to_json() const {
@@ -294,13 +302,13 @@ LayerRecord LayerRecord::from_json(const Json& json) {
   for (const auto& [name, value] : roles.json().items()) {
     const JsonObject role = roles.object(name);
     record.roles[name] = {
-        .weights = role.integer("weights"),
-        .bytes = role.integer("bytes"),
+        .weights = read_count(role, "weights"),
+        .bytes = read_count(role, "bytes"),
         .error = role.number("error"),
         .energy = role.number("energy"),
-        .matrices = role.integer("matrices"),
-        .scarce = role.integer("scarce"),
-        .unseen = role.integer("unseen")};
+        .matrices = read_count(role, "matrices"),
+        .scarce = read_count(role, "scarce"),
+        .unseen = read_count(role, "unseen")};
   }
   return record;
 }
@@ -322,7 +330,13 @@ std::optional<std::int64_t> resumed_micro_batch(
   const Json json = read_json(path, "quant");
   const JsonObject state(json, "quant", path.string());
   if (!state.has("micro_batch_tokens")) return std::nullopt;
-  return state.integer("micro_batch_tokens");
+  const std::int64_t tokens = state.integer("micro_batch_tokens");
+  if (tokens < 1) {
+    state.refuse(
+        "micro_batch_tokens",
+        fmt::format("expected 1 or more, found {}", tokens));
+  }
+  return tokens;
 }
 
 QuantResult quantize_model(

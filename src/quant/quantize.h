@@ -59,6 +59,7 @@ struct LayerRecord {
   double seconds = 0;
 
   Json to_json() const;
+  // Throws UserError on what is no record.
   static LayerRecord from_json(const Json& json);
 };
 
@@ -81,7 +82,7 @@ QuantResult quantize_model(
     const std::filesystem::path& folder);
 
 // The micro-batch of the unfinished run that `folder` holds, or none: the same
-// one gives the same bits.
+// one gives the same bits. Throws UserError where it is damaged.
 std::optional<std::int64_t> resumed_micro_batch(
     const std::filesystem::path& folder);
 
