@@ -2,7 +2,6 @@
 #include "quant/errors.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -111,24 +110,15 @@ MeasuredWeight Measurement::begun(const WeightId& id) const {
 
 // What quantizing by one scheme came to.
 void note_result(
-    const model::ModelConfig& config,
     const Scheme& scheme,
     const QuantizedWeight& result,
     MeasuredWeight& weight) {
-  if (!std::isfinite(result.error) || !std::isfinite(result.energy)) {
-    throw UserError(
-        "quant",
-        model::weight_name(config, result.id),
-        "expected outputs whose squares have a sum, found none that is "
-        "finite; check the model's weights");
-  }
   weight.tokens = result.tokens;
-  // Rounding may bring a sum of products below zero.
-  weight.energy = std::max(result.energy, 0.0);
+  weight.energy = result.energy;
   MeasuredOption& option =
       *std::ranges::find(weight.options, scheme, &MeasuredOption::scheme);
   option.bytes = model::stored_bytes(result.matrix);
-  option.error = std::max(result.error, 0.0);
+  option.error = result.error;
 }
 
 LayerErrors Measurement::measure(std::int64_t l) {
@@ -155,7 +145,7 @@ LayerErrors Measurement::measure(std::int64_t l) {
           const auto& [id, scheme] = sites[s].weights[i];
           MeasuredWeight& weight =
               *std::ranges::find(layer.weights, id, &MeasuredWeight::id);
-          note_result(config_, scheme, done[i], weight);
+          note_result(scheme, done[i], weight);
           if (!progress_) continue;
           progress_->advance(
               static_cast<std::uint64_t>(model::weight_numel(config_, id)));

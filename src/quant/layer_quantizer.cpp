@@ -18,14 +18,11 @@ std::string subject_of(
   return model::weight_name(reader.config(), id);
 }
 
-// U, upper triangular, with (H + damping mean(diag H) I)⁻¹ = UᵀU. With the
-// order of rows and columns reversed, the lower factor of H becomes an upper
-// one A with H = A Aᵀ, and U is its inverse: one factorization, no inverse of
-// H.
-at::Tensor inverse_factor(const at::Tensor& moments, double damping) {
+// U, upper triangular, with (H + shift I)⁻¹ = UᵀU. With the order of rows and
+// columns reversed, the lower factor of H becomes an upper one A with H = A Aᵀ,
+// and U is its inverse: one factorization, no inverse of H.
+at::Tensor inverse_factor(const at::Tensor& moments, double shift) {
   const std::int64_t n = moments.size(0);
-  const double mean = moments.diagonal().mean().item<double>();
-  double shift = mean > 0 ? damping * mean : 1.0;
   at::Tensor reversed = moments.flip({0, 1});
   reversed.diagonal().add_(shift);
   auto [lower, failed] = at::linalg_cholesky_ex(reversed);
@@ -97,20 +94,21 @@ LayerQuantizer::Guide LayerQuantizer::guide(
   }
   // No column is worth nothing: a new text may use it.
   const double mean = diagonal.mean().item<double>();
-  guide.importance = (diagonal + options_.damping * mean).contiguous();
+  const double shift = mean > 0 ? options_.damping * mean : 1.0;
+  guide.importance = (diagonal + shift).contiguous();
   if (options_.method != Method::kGptq) return guide;
-  if (options_.refine > 0 && mean > 0) {
+  if (options_.refine > 0) {
     guide.damped = guide.moments.clone();
     guide.damped.diagonal().copy_(guide.importance);
   }
   if (!options_.act_order) {
-    guide.factor = inverse_factor(guide.moments, options_.damping);
+    guide.factor = inverse_factor(guide.moments, shift);
     return guide;
   }
   guide.order = diagonal.argsort(/*dim=*/0, /*descending=*/true).contiguous();
   guide.factor = inverse_factor(
       guide.moments.index_select(0, guide.order).index_select(1, guide.order),
-      options_.damping);
+      shift);
   return guide;
 }
 
@@ -136,8 +134,16 @@ QuantizedWeight LayerQuantizer::quantize_one(
   at::Tensor difference = at::empty_like(w);
   kernels::unpack_rows(result.matrix, 0, difference);
   difference.sub_(w);
-  result.error = squares_under(difference, guide.moments);
-  result.energy = squares_under(w, guide.moments);
+  // Rounding may bring a sum of products below zero.
+  result.error = std::max(squares_under(difference, guide.moments), 0.0);
+  result.energy = std::max(squares_under(w, guide.moments), 0.0);
+  if (!std::isfinite(result.error) || !std::isfinite(result.energy)) {
+    throw UserError(
+        "quant",
+        subject_of(reader_, id),
+        "expected outputs whose squares have a sum, found none that is "
+        "finite; check the model's weights");
+  }
   return result;
 }
 

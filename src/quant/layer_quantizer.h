@@ -62,7 +62,7 @@ class LayerQuantizer {
 
   // Weights with one input, each by its scheme (not keep). `hessian` is null
   // where there is no data. Thread-safe. Throws UserError naming the weight
-  // when it or the moments are not finite.
+  // when it, the moments, or the squares of its outputs are not finite.
   std::vector<QuantizedWeight> quantize(
       const std::vector<WeightScheme>& weights, const Hessian* hessian) const;
 

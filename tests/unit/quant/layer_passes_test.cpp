@@ -97,7 +97,8 @@ void require_same(const Done& a, const Done& b) {
 TEST_CASE("Passes within a budget of moments give what one pass gives") {
   TinyModelOptions options = sample_options("qwen2_moe");
   options.widths = {{6, 0, 4, 5}, {3, 6, 6, 6}};
-  TinyCalibration calibration(options);
+  // Enough tokens for all experts, and too few.
+  TinyCalibration calibration(options, GENERATE(48, 12));
   const auto& config = calibration.config();
   GptqOptions gptq;
   gptq.hessians.calibration = GENERATE(Calibration::kRouted, Calibration::kAll);
