@@ -34,6 +34,8 @@ class CausalLm {
   const ModelConfig& config() const { return reader_->config(); }
   const ModelReader& reader() const { return *reader_; }
   const GlobalWeights& globals() const { return globals_; }
+  // To put current values in, as a patch does for layers.
+  GlobalWeights& globals() { return globals_; }
   const ModelOptions& options() const { return options_; }
 
   // Layer `layer`, ready on the device; starts fetching `next` (-1: none)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -82,6 +83,31 @@ at::Tensor ModelReader::read(const WeightId& id) const {
   at::Tensor values = at::empty(weight_shape(config_, id), at::kFloat);
   kernels::unpack_rows(read_packed(id), 0, values);
   return values;
+}
+
+void ModelReader::read_rows(
+    const WeightId& id, std::int64_t rows, const Rows& visit) const {
+  const WeightIndex::Place& place = index_->at(id);
+  std::vector<std::int64_t> shape = weight_shape(config_, id);
+  const std::int64_t all = shape[0];
+  std::optional<kernels::PackedMatrix> packed;
+  if (place.packed) packed = read_packed(id);
+  for (std::int64_t first = 0; first < all; first += rows) {
+    shape[0] = std::min(rows, all - first);
+    at::Tensor piece =
+        at::empty(shape, at::TensorOptions(packed ? at::kFloat : dtype(id)));
+    if (packed) {
+      kernels::unpack_rows(*packed, first, piece);
+    } else {
+      const std::uint64_t row_bytes =
+          piece.nbytes() / static_cast<std::uint64_t>(shape[0]);
+      checkpoint_->read_range(
+          place.tensor->name,
+          place.offset + static_cast<std::uint64_t>(first) * row_bytes,
+          {static_cast<std::byte*>(piece.data_ptr()), piece.nbytes()});
+    }
+    visit(first, piece.to(at::kFloat));
+  }
 }
 
 bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {

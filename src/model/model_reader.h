@@ -46,6 +46,11 @@ class ModelReader {
   // out of its stack) and the type it is stored in; a packed weight's values,
   // exactly, in fp32. Thread-safe.
   at::Tensor read(const WeightId& id) const;
+  // The same in fp32, `rows` rows (of a vector: values) at a time, so that no
+  // more than those are held, and a packed weight's bytes.
+  using Rows = std::function<void(std::int64_t first, const at::Tensor& rows)>;
+  void read_rows(
+      const WeightId& id, std::int64_t rows, const Rows& visit) const;
   at::ScalarType dtype(const WeightId& id) const;
 
   // How it is stored, and what is stored: as read(), or of a packed weight the

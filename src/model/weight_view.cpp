@@ -166,4 +166,16 @@ at::Tensor weight_view(const LayerWeights& weights, const WeightId& id) {
       0, 2 * first + (is_up_role(id.role) ? width : 0), width);
 }
 
+at::Tensor weight_view(const GlobalWeights& weights, const WeightId& id) {
+  switch (id.role) {
+    case Role::kEmbedTokens:
+      return weights.embed_tokens;
+    case Role::kFinalNorm:
+      return weights.final_norm;
+    default:
+      FETTLE_ASSERT(id.role == Role::kLmHead);
+      return weights.lm_head;
+  }
+}
+
 }  // namespace fettle::model

@@ -36,4 +36,7 @@ void add_empty(
 // projections lie transposed), so that writing to it changes `weights`.
 at::Tensor weight_view(const LayerWeights& weights, const WeightId& id);
 
+// The same of what stands outside the layers.
+at::Tensor weight_view(const GlobalWeights& weights, const WeightId& id);
+
 }  // namespace fettle::model

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/head.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/rms_norm.h"
@@ -39,13 +41,24 @@ at::Tensor HeadChunk::logits() const {
   return at::mm(normed_, model_.globals().lm_head.t()).to(at::kFloat);
 }
 
-at::Tensor HeadChunk::backward(const at::Tensor& d_logits) const {
+at::Tensor HeadChunk::backward(
+    const at::Tensor& d_logits, std::span<Observer* const> observers) const {
   const auto& globals = model_.globals();
   const at::Tensor d_normed =
       at::mm(d_logits.to(hidden_.scalar_type()), globals.lm_head);
-  return kernels::rms_norm_backward(
-             d_normed, hidden_, globals.final_norm, rstd_)
-      .dx;
+  const bool wanted = std::ranges::any_of(
+      observers, [](const Observer* o) { return o->wants_global_gradients(); });
+  const auto gradients = kernels::rms_norm_backward(
+      d_normed,
+      hidden_,
+      globals.final_norm,
+      rstd_,
+      {.weight_gradient = wanted});
+  for (Observer* o : observers) {
+    if (!o->wants_global_gradients()) continue;
+    o->on_head_gradient({normed_, d_logits, gradients.dw});
+  }
+  return gradients.dx;
 }
 
 HeadResult head_nll(
@@ -64,23 +77,21 @@ HeadResult head_nll(
 }
 
 HeadResult head_nll_with_gradient(
-    const model::CausalLm& model,
-    const at::Tensor& hidden,
-    const at::Tensor& targets,
-    double scale) {
+    const model::CausalLm& model, const HeadInput& input, double scale) {
   const at::NoGradGuard no_grad;
+  const at::Tensor& hidden = input.hidden;
   at::Tensor nll =
       at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
   at::Tensor d_hidden = at::zeros_like(hidden);
-  for_each_chunk(targets, [&](const at::Tensor& rows) {
+  for_each_chunk(input.targets, [&](const at::Tensor& rows) {
     const HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits();
     nll.index_copy_(
         0,
         rows,
         kernels::cross_entropy_with_gradient_(
-            logits, targets.index_select(0, rows), scale));
-    d_hidden.index_copy_(0, rows, chunk.backward(logits));
+            logits, input.targets.index_select(0, rows), scale));
+    d_hidden.index_copy_(0, rows, chunk.backward(logits, input.observers));
   });
   return {nll.to(at::kCPU), d_hidden};
 }

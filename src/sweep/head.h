@@ -6,7 +6,10 @@
 
 #include <ATen/ATen.h>
 
+#include <span>
+
 #include "model/causal_lm.h"
+#include "sweep/observer.h"
 
 namespace fettle::sweep {
 
@@ -24,12 +27,17 @@ HeadResult head_nll(
     const at::Tensor& hidden,
     const at::Tensor& targets);
 
+// Rows on their way through the head and back.
+struct HeadInput {
+  at::Tensor hidden;   // [N, H] before the final norm
+  at::Tensor targets;  // [N]
+  // Those that want them are shown the gradients of the head's weights.
+  std::span<Observer* const> observers = {};
+};
+
 // Also the gradient of `scale` x (sum of the NLLs).
 HeadResult head_nll_with_gradient(
-    const model::CausalLm& model,
-    const at::Tensor& hidden,
-    const at::Tensor& targets,
-    double scale);
+    const model::CausalLm& model, const HeadInput& input, double scale);
 
 // What a teacher says of the next token at each of N positions: its k likeliest
 // tokens, and what is left for all others. Positions that aren't scored hold
@@ -70,8 +78,7 @@ struct DistillScale {
 // scaled sum of both.
 DistillResult head_distill_with_gradient(
     const model::CausalLm& model,
-    const at::Tensor& hidden,
-    const at::Tensor& targets,
+    const HeadInput& input,
     const TeacherRows& teacher,
     const DistillScale& scale);
 

@@ -5,8 +5,10 @@
 #include <ATen/ATen.h>
 
 #include <functional>
+#include <span>
 
 #include "model/causal_lm.h"
+#include "sweep/observer.h"
 
 namespace fettle::sweep {
 
@@ -28,8 +30,10 @@ class HeadChunk {
       const at::Tensor& hidden,
       const at::Tensor& rows);
   at::Tensor logits() const;  // [n, V] fp32
-  // Gradient of the hidden rows [n, H], given that of the logits.
-  at::Tensor backward(const at::Tensor& d_logits) const;
+  // Gradient of the hidden rows [n, H], given that of the logits; shows the
+  // weights' to observers that want it.
+  at::Tensor backward(
+      const at::Tensor& d_logits, std::span<Observer* const> observers) const;
 
  private:
   const model::CausalLm& model_;

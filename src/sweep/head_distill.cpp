@@ -86,29 +86,29 @@ TeacherRows head_teacher(
 
 DistillResult head_distill_with_gradient(
     const model::CausalLm& model,
-    const at::Tensor& hidden,
-    const at::Tensor& targets,
+    const HeadInput& input,
     const TeacherRows& teacher,
     const DistillScale& scale) {
   const at::NoGradGuard no_grad;
+  const at::Tensor& hidden = input.hidden;
   const auto floats = hidden.options().dtype(at::kFloat);
   at::Tensor nll = at::zeros({hidden.size(0)}, floats);
   at::Tensor kl = at::zeros({hidden.size(0)}, floats);
   at::Tensor d_hidden = at::zeros_like(hidden);
-  for_each_chunk(targets, [&](const at::Tensor& rows) {
+  for_each_chunk(input.targets, [&](const at::Tensor& rows) {
     const HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits();
     at::Tensor chunk_nll, chunk_kl;
     losses_with_gradient_(
         logits,
-        targets.index_select(0, rows),
+        input.targets.index_select(0, rows),
         teacher.rows(rows.cpu()).to(hidden.device()),
         scale,
         chunk_nll,
         chunk_kl);
     nll.index_copy_(0, rows, chunk_nll);
     kl.index_copy_(0, rows, chunk_kl);
-    d_hidden.index_copy_(0, rows, chunk.backward(logits));
+    d_hidden.index_copy_(0, rows, chunk.backward(logits, input.observers));
   });
   return {nll.to(at::kCPU), kl.to(at::kCPU), d_hidden};
 }

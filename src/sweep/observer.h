@@ -3,8 +3,11 @@
 // then every micro-batch, then end_layer. Forward calls of the taps
 // (on_routing, on_expert) come in the forward pass only, gradient calls in the
 // backward pass only, so that one forward and one backward sweep show an
-// observer everything exactly once.
+// observer everything exactly once. What stands outside the layers is shown
+// between the two (the head) and after the backward pass (the embeddings).
 #pragma once
+
+#include <ATen/ATen.h>
 
 #include <cstdint>
 
@@ -14,6 +17,14 @@
 namespace fettle::sweep {
 
 enum class Pass { kForward, kBackward };
+
+// Some scored rows in the head on the way back: the head's gradient is the sum
+// of d_logitsᵀ normed over all of them.
+struct HeadGradView {
+  const at::Tensor& normed;        // [n, H], after the final norm
+  const at::Tensor& d_logits;      // [n, V] fp32
+  const at::Tensor& d_final_norm;  // [H] fp32: gradient of the norm's weight
+};
 
 class Observer : public model::MoeTap {
  public:
@@ -26,6 +37,17 @@ class Observer : public model::MoeTap {
       Pass, std::int64_t /*layer*/, std::int64_t /*micro_batch*/) {}
   // The layer's sums and gradients are complete.
   virtual void end_layer(Pass, std::int64_t /*layer*/, model::LayerWeights&) {}
+
+  // Whether the calls below are to come.
+  virtual bool wants_global_gradients() const { return false; }
+  virtual void on_head_gradient(const HeadGradView&) {}
+  // Every row of the head was shown.
+  virtual void end_head() {}
+  // Of one micro-batch, where the backward pass went through all layers: the
+  // gradient [N, H] of the embeddings of its tokens `ids` [N] int64.
+  virtual void on_embedding_gradient(
+      const at::Tensor& /*ids*/, const at::Tensor& /*gradient*/) {}
+  virtual void end_embeddings() {}
 };
 
 }  // namespace fettle::sweep

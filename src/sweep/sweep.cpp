@@ -29,6 +29,12 @@ class LayerProgress {
   std::optional<Progress> progress_;
 };
 
+void end_head(std::span<Observer* const> observers) {
+  for (Observer* o : observers) {
+    if (o->wants_global_gradients()) o->end_head();
+  }
+}
+
 }  // namespace
 
 Sweep::Sweep(
@@ -120,21 +126,27 @@ std::vector<at::Tensor> Sweep::token_nll() {
   return result;
 }
 
-std::vector<at::Tensor> Sweep::token_nll_with_gradient(double loss_scale) {
+std::vector<at::Tensor> Sweep::token_nll_with_gradient(
+    double loss_scale, std::span<Observer* const> observers) {
   const std::int64_t layers = model_.config().num_layers();
   std::vector<at::Tensor> result;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
     const auto key = static_cast<std::int64_t>(m);
     HeadResult head = head_nll_with_gradient(
-        model_, hidden(key), batches_[m].tokens.targets, loss_scale);
+        model_,
+        {hidden(key), batches_[m].tokens.targets, observers},
+        loss_scale);
     activations_.put({layers, key}, head.d_hidden);
     result.push_back(head.nll);
   }
+  end_head(observers);
   return result;
 }
 
 Sweep::TokenLosses Sweep::distill_with_gradient(
-    const TeacherRows& teacher, const DistillScale& scale) {
+    const TeacherRows& teacher,
+    const DistillScale& scale,
+    std::span<Observer* const> observers) {
   FETTLE_ASSERT(teacher.ids.size(0) == tokens_);
   const std::int64_t layers = model_.config().num_layers();
   TokenLosses losses;
@@ -144,8 +156,7 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
     const model::PackedTokens& tokens = batches_[m].tokens;
     DistillResult head = head_distill_with_gradient(
         model_,
-        hidden(key),
-        tokens.targets,
+        {hidden(key), tokens.targets, observers},
         teacher.narrow(first, tokens.tokens()),
         scale);
     activations_.put({layers, key}, head.d_hidden);
@@ -153,6 +164,7 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
     losses.kl.push_back(head.kl);
     first += tokens.tokens();
   }
+  end_head(observers);
   return losses;
 }
 
@@ -200,7 +212,20 @@ void Sweep::backward(
       tensor.set_requires_grad(false);
     });
   }
+  if (first_layer == 0) show_embeddings(observers);
   boundaries_kept_ = false;
+}
+
+void Sweep::show_embeddings(std::span<Observer* const> observers) {
+  const at::NoGradGuard no_grad;
+  for (Observer* o : observers) {
+    if (!o->wants_global_gradients()) continue;
+    for (std::size_t m = 0; m < batches_.size(); ++m) {
+      o->on_embedding_gradient(
+          batches_[m].tokens.ids, fetch(0, static_cast<std::int64_t>(m)));
+    }
+    o->end_embeddings();
+  }
 }
 
 void Sweep::backward_through(

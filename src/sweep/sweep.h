@@ -59,8 +59,10 @@ class Sweep {
   std::vector<at::Tensor> token_nll();
 
   // As token_nll, and keeps the gradient of `loss_scale` x (sum of the scored
-  // NLLs) with respect to the final hidden states for backward().
-  std::vector<at::Tensor> token_nll_with_gradient(double loss_scale);
+  // NLLs) with respect to the final hidden states for backward(). Shows
+  // `observers` the gradients of the head.
+  std::vector<at::Tensor> token_nll_with_gradient(
+      double loss_scale, std::span<Observer* const> observers = {});
 
   struct TokenLosses {
     std::vector<at::Tensor> nll, kl;  // as token_nll
@@ -68,12 +70,15 @@ class Sweep {
   // As token_nll_with_gradient, of a mixture of losses (head.h); `teacher` has
   // the rows of all micro-batches, one after another, on the CPU.
   TokenLosses distill_with_gradient(
-      const TeacherRows& teacher, const DistillScale& scale);
+      const TeacherRows& teacher,
+      const DistillScale& scale,
+      std::span<Observer* const> observers = {});
   // The model's own rows for a student, likewise.
   TeacherRows teacher_rows(std::int64_t k) const;
 
   // All layers from the last to `first_layer`, each recomputed from its kept
-  // input; consumes what forward and token_nll_with_gradient kept.
+  // input, and from 0 the embeddings; consumes what forward and
+  // token_nll_with_gradient kept.
   void backward(
       std::span<Observer* const> observers, std::int64_t first_layer = 0);
 
@@ -96,6 +101,7 @@ class Sweep {
       std::int64_t layer,
       std::int64_t micro_batch,
       const model::LayerWeights& weights);
+  void show_embeddings(std::span<Observer* const> observers);
   std::shared_ptr<model::LayerWeights> weights_on_the_way_back(
       std::int64_t layer, std::int64_t first_layer);
 

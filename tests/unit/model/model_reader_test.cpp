@@ -57,6 +57,13 @@ TEST_CASE("every family's weights are read as they were stored") {
     for (const WeightId& id : model_weights(reader.config())) {
       CHECK(at::equal(reader.read(id), folder[id]));
       CHECK(reader.dtype(id) == at::kFloat);
+      // The same in pieces, the last a short one.
+      std::vector<at::Tensor> pieces;
+      reader.read_rows(id, 3, [&](std::int64_t first, const at::Tensor& rows) {
+        CHECK(first == 3 * static_cast<std::int64_t>(pieces.size()));
+        pieces.push_back(rows);
+      });
+      CHECK(at::equal(at::cat(pieces), folder[id]));
     }
     check_experts(folder, reader, 1);
     const LayerWeights layer = reader.read_layer(1, at::kFloat);

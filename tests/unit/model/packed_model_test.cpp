@@ -73,6 +73,11 @@ TEST_CASE("packed weights are read, unpacked, with the values they stand for") {
   const ModelReader reader(folder.write());
   for (const auto& [id, values] : packed) {
     CHECK(at::equal(reader.read(id), values));
+    std::vector<at::Tensor> pieces;
+    reader.read_rows(id, 5, [&](std::int64_t, const at::Tensor& rows) {
+      pieces.push_back(rows);
+    });
+    CHECK(at::equal(at::cat(pieces), values));
     CHECK(reader.form(id).packed());
     CHECK(reader.form(id).packed_bytes == reader.read_stored(id).numel());
   }

@@ -28,11 +28,12 @@ void FullGradients::end_layer(
 void run_backward(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
-    const std::vector<sweep::Observer*>& observers) {
+    const std::vector<sweep::Observer*>& observers,
+    std::int64_t first_layer) {
   sweep::Sweep sweep(model, batches, {});
   sweep.forward({}, {.keep_boundaries = true});
-  sweep.token_nll_with_gradient(1.0);
-  sweep.backward(observers, 1);
+  sweep.token_nll_with_gradient(1.0, observers);
+  sweep.backward(observers, first_layer);
 }
 
 }  // namespace fettle::tune::testing

@@ -26,10 +26,11 @@ class FullGradients : public sweep::Observer {
   std::map<std::int64_t, at::Tensor> gate_up, down, router;  // by layer
 };
 
-// Forward, head with the loss summed over tokens, backward down to layer 1.
+// Forward, head with the loss summed over tokens, backward down to a layer.
 void run_backward(
     model::CausalLm& model,
     const std::vector<model::PackedTokens>& batches,
-    const std::vector<sweep::Observer*>& observers);
+    const std::vector<sweep::Observer*>& observers,
+    std::int64_t first_layer = 1);
 
 }  // namespace fettle::tune::testing

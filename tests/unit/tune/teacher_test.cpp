@@ -52,7 +52,7 @@ TEST_CASE_METHOD(HeadFixture, "a teacher names its likeliest tokens") {
 TEST_CASE_METHOD(HeadFixture, "distillation's gradient is autograd's") {
   const auto rows = sweep::head_teacher(*teacher, other, targets, 4);
   const auto found = sweep::head_distill_with_gradient(
-      *student, hidden, targets, rows, {.nll = 0.3, .kl = 0.7});
+      *student, {hidden, targets}, rows, {.nll = 0.3, .kl = 0.7});
 
   const at::Tensor x = hidden.clone().set_requires_grad(true);
   const at::Tensor scored = targets.ge(0).nonzero().squeeze(1);
@@ -85,15 +85,14 @@ TEST_CASE_METHOD(HeadFixture, "distillation's gradient is autograd's") {
 TEST_CASE_METHOD(HeadFixture, "with the whole vocabulary the KL is exact") {
   const auto rows = sweep::head_teacher(*teacher, other, targets, kVocab);
   const auto found = sweep::head_distill_with_gradient(
-      *student, hidden, targets, rows, {.nll = 0.0, .kl = 1.0});
+      *student, {hidden, targets}, rows, {.nll = 0.0, .kl = 1.0});
   const auto full =
       sweep::head_compare(*student, hidden, *teacher, other, targets);
   CHECK(at::allclose(found.kl, full.kl, 1e-4, 1e-6));
   // Fewer tokens can only hide a difference.
   const auto some = sweep::head_distill_with_gradient(
       *student,
-      hidden,
-      targets,
+      {hidden, targets},
       sweep::head_teacher(*teacher, other, targets, 3),
       {.nll = 0.0, .kl = 1.0});
   CHECK((some.kl <= full.kl + 1e-6).all().item<bool>());
@@ -103,7 +102,7 @@ TEST_CASE_METHOD(HeadFixture, "with the whole vocabulary the KL is exact") {
 TEST_CASE_METHOD(HeadFixture, "a model has nothing to learn from itself") {
   const auto rows = sweep::head_teacher(*student, hidden, targets, 5);
   const auto found = sweep::head_distill_with_gradient(
-      *student, hidden, targets, rows, {.nll = 0.0, .kl = 1.0});
+      *student, {hidden, targets}, rows, {.nll = 0.0, .kl = 1.0});
   CHECK(found.kl.abs().max().item<float>() < 1e-6F);
   CHECK(found.d_hidden.abs().max().item<float>() < 1e-6F);
 }

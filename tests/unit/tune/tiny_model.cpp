@@ -19,14 +19,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Json config_of_tiny_model() {
+Json config_of(const TinyModel& tiny) {
   const auto experts = [](std::vector<std::int64_t> widths) {
     return Json{
         {"top_k", 2}, {"expert_widths", widths}, {"has_constants", false}};
   };
   return {
       {"model_type", "qwen3_moe"},
-      {"vocab_size", kVocab},
+      {"vocab_size", tiny.vocab},
+      {"tie_word_embeddings", tiny.tied},
       {"hidden_size", kHidden},
       {"num_hidden_layers", 3},
       {"num_attention_heads", 2},
@@ -67,11 +68,15 @@ TemporaryFolder::TemporaryFolder() {
 TemporaryFolder::~TemporaryFolder() { fs::remove_all(path_); }
 
 void write_tiny_model(const fs::path& folder, int seed) {
+  write_tiny_model(folder, TinyModel{.seed = seed});
+}
+
+void write_tiny_model(const fs::path& folder, const TinyModel& tiny) {
   fs::create_directories(folder);
-  const Json json = config_of_tiny_model();
+  const Json json = config_of(tiny);
   const model::ModelConfig config =
       model::parse_model_config(json, "config.json");
-  Rng rng(static_cast<std::uint64_t>(seed));
+  Rng rng(static_cast<std::uint64_t>(tiny.seed));
   std::vector<io::TensorSpec> specs;
   std::vector<at::Tensor> tensors;
   for (const model::WeightId& id : model::model_weights(config)) {

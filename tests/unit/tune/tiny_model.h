@@ -34,6 +34,15 @@ inline constexpr std::int64_t kHidden = 16;
 // 5, 3, 6, 2, top-2. Weights are random, in bf16; routers in fp32.
 void write_tiny_model(const std::filesystem::path& folder, int seed = 1);
 
+// The same otherwise.
+struct TinyModel {
+  int seed = 1;
+  bool tied = false;  // the head is the embeddings
+  std::int64_t vocab = kVocab;
+};
+void write_tiny_model(
+    const std::filesystem::path& folder, const TinyModel& tiny);
+
 // The model in fp32 on the CPU; all layers stay resident.
 std::unique_ptr<model::CausalLm> open_model(
     const std::filesystem::path& folder);
