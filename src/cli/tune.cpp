@@ -88,7 +88,10 @@ class Tune : public Command {
     workload.tokens = options_.tokens_per_step;
     workload.longest_sequence = options_.seq_len;
     workload.backward = true;
-    workload.extra_bytes = tune::part_bytes(options_, reader->config());
+    const tune::PartBytes parts =
+        tune::part_bytes(options_, reader->config(), session.device());
+    workload.extra_bytes = static_cast<std::int64_t>(parts.ram);
+    workload.extra_vram_bytes = static_cast<std::int64_t>(parts.device);
     workload.extra_graph_bytes =
         tune::lora_graph_bytes(options_, reader->config());
     OpenModel opened = session.open(std::move(reader), workload);
@@ -145,7 +148,9 @@ class Tune : public Command {
       Session& session) const {
     input.teacher_fingerprint = model::ModelReader(teacher_).fingerprint();
     workload.backward = false;
-    workload.extra_bytes += plan.global_bytes;
+    (session.device().is_cpu() ? workload.extra_bytes
+                               : workload.extra_vram_bytes) +=
+        plan.global_bytes;
     input.open_teacher = [this, workload, &session] {
       OpenModel opened = session.open(teacher_, workload);
       return tune::Teacher{

@@ -144,6 +144,10 @@ void Adapter::patch(std::int64_t layer, model::LayerWeights& weights) const {
   for (const auto& part : parts_) part->patch(layer, weights);
 }
 
+void Adapter::patch_globals(model::GlobalWeights& weights) const {
+  for (const auto& part : parts_) part->patch_globals(weights);
+}
+
 bool Adapter::changes(const model::WeightId& id) const {
   for (const auto& part : parts_) {
     if (part->changes(id)) return true;

@@ -47,8 +47,10 @@ class Adapter {
   const AdapterInfo& info() const { return info_; }
   // Makes the base's configuration that of the tuned model.
   void change(model::ModelConfig& config) const;
-  // For CausalLm::set_patch: the model then computes as it was tuned.
+  // For CausalLm::set_patch, and once for what stands outside the layers: the
+  // model then computes as it was tuned.
   void patch(std::int64_t layer, model::LayerWeights& weights) const;
+  void patch_globals(model::GlobalWeights& weights) const;
   bool changes(const model::WeightId& id) const;
   // `base` with the final values in, both fp32 on the CPU.
   at::Tensor merge(const model::WeightId& id, at::Tensor base) const;

@@ -20,6 +20,7 @@ class AdapterPart {
   virtual void change(model::ModelConfig&) const {}
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
+  virtual void patch_globals(model::GlobalWeights&) const {}
   virtual bool changes(const model::WeightId& id) const = 0;
   // The tensor `id` with its final values in, given the base's, fp32 on the
   // CPU, in the role's canonical shape. Only for tensors that change.

@@ -30,7 +30,7 @@ BlockDelta::BlockDelta(
   for (const auto& id : stored_weights(from, part, ".index", config)) {
     const std::string key = weight_key(part, id);
     const auto shape = model::weight_shape(config, id);
-    FETTLE_ASSERT(shape.size() == 2);
+    FETTLE_ASSERT(shape.size() == 2 && id.layer >= 0);
     const at::Tensor values =
         take_tensor(from, key + ".values", {at::kFloat, {-1, -1, -1}});
     const BlockGrid grid{

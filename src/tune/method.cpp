@@ -90,27 +90,36 @@ Parts make_parts(const PartInput& input) {
   return parts;
 }
 
+PartBytes at_work(double bytes, at::Device device) {
+  return device.is_cpu() ? PartBytes{.ram = bytes} : PartBytes{.device = bytes};
+}
+
 DiskUse saved_from_memory(double bytes) {
   // All but the gradients, which are a quarter.
   return {.held = 2.0 * 0.75 * bytes};
 }
 
-std::int64_t part_bytes(
-    const TuneOptions& options, const model::ModelConfig& config) {
-  double bytes = 0.0;
+PartBytes part_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
+  PartBytes sum;
   for (const Method& method : chosen_methods(options)) {
-    bytes += method.bytes(options, config);
+    const PartBytes bytes = method.bytes(options, config, device);
+    sum.ram += bytes.ram;
+    sum.device += bytes.device;
   }
-  return static_cast<std::int64_t>(bytes);
+  return sum;
 }
 
 DiskUse part_disk_use(
     const TuneOptions& options, const model::ModelConfig& config) {
   DiskUse total;
   for (const Method& method : chosen_methods(options)) {
-    const DiskUse use = method.disk == nullptr
-                            ? saved_from_memory(method.bytes(options, config))
-                            : method.disk(options, config);
+    const DiskUse use =
+        method.disk == nullptr
+            ? saved_from_memory(method.bytes(options, config, at::kCPU).ram)
+            : method.disk(options, config);
     total.held += use.held;
     total.read += use.read;
     total.written += use.written;

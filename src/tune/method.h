@@ -30,6 +30,17 @@ struct DiskUse {
   double written = 0.0;  // in a step
 };
 
+// Bytes of memory by place.
+struct PartBytes {
+  double ram = 0.0;
+  double device = 0.0;  // 0 where the CPU computes
+
+  double total() const { return ram + device; }
+};
+
+// Bytes that lie where the layers compute.
+PartBytes at_work(double bytes, at::Device device);
+
 // Of states that are saved from `bytes` of memory.
 DiskUse saved_from_memory(double bytes);
 
@@ -41,8 +52,11 @@ struct Method {
       const TuneOptions& options, const model::ModelConfig& config);
   Parts (*make)(const PartInput& input);
   // Bytes that the parts reach: masters, moments, gradients, the update's
-  // working set.
-  double (*bytes)(const TuneOptions& options, const model::ModelConfig& config);
+  // working set. `device` is where the layers compute.
+  PartBytes (*bytes)(
+      const TuneOptions& options,
+      const model::ModelConfig& config,
+      at::Device device);
   // Null: its states are saved from memory alone.
   DiskUse (*disk)(
       const TuneOptions& options, const model::ModelConfig& config) = nullptr;
@@ -59,8 +73,10 @@ void check_methods(
 // The parts of options.method, which check_options has seen.
 Parts make_parts(const PartInput& input);
 
-std::int64_t part_bytes(
-    const TuneOptions& options, const model::ModelConfig& config);
+PartBytes part_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device);
 
 // Of all parts; a saved state is there twice while the next is written.
 DiskUse part_disk_use(

@@ -29,12 +29,13 @@ Parts condenser_make(const PartInput& input) {
 }
 
 // A bias, the sums of a step and of all steps.
-double condenser_bytes(const TuneOptions&, const model::ModelConfig& config) {
+PartBytes condenser_bytes(
+    const TuneOptions&, const model::ModelConfig& config, at::Device device) {
   double experts = 0.0;
   for (const model::LayerConfig& layer : config.layers) {
     experts += static_cast<double>(layer.num_experts());
   }
-  return 24.0 * experts;
+  return at_work(24.0 * experts, device);
 }
 
 }  // namespace

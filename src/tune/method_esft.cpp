@@ -64,8 +64,10 @@ Parts esft_make(const PartInput& input) {
 
 // The experts are not chosen yet. A share p of the choices is held by at most a
 // share p of the experts, rounded up, since those used most come first.
-double esft_bytes(
-    const TuneOptions& options, const model::ModelConfig& config) {
+PartBytes esft_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
   double weights = 0.0;
   for (const model::LayerConfig& layer : config.layers) {
     std::vector<std::int64_t> widths = layer.expert_widths;
@@ -75,7 +77,8 @@ double esft_bytes(
     widths.resize(static_cast<std::size_t>(most));
     for (const auto width : widths) weights += static_cast<double>(width);
   }
-  return 16.0 * 3.0 * weights * static_cast<double>(config.hidden_size);
+  return at_work(
+      16.0 * 3.0 * weights * static_cast<double>(config.hidden_size), device);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Full fine-tuning of all weights of the layers whose names match a pattern.
+// Full fine-tuning of all weights whose names match a pattern.
 #pragma once
 
 #include "tune/method.h"

@@ -93,8 +93,10 @@ LayerSizes sizes_of(
 // Per value of a pair: itself, two moments and a gradient; per row its age.
 // Then once: two layers' sums, since the next is made before the last is let
 // go, the gradients of a layer's matrices, and an update's working set.
-double lora_bytes(
-    const TuneOptions& options, const model::ModelConfig& config) {
+PartBytes lora_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
   double kept = 0.0;
   LayerSizes largest;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
@@ -104,8 +106,10 @@ double lora_bytes(
     largest.targets = std::max(largest.targets, sizes.targets);
     largest.matrices = std::max(largest.matrices, sizes.matrices);
   }
-  return kept + 8.0 * largest.targets + 8.0 * largest.matrices +
-         8.0 * largest.pairs;
+  return at_work(
+      kept + 8.0 * largest.targets + 8.0 * largest.matrices +
+          8.0 * largest.pairs,
+      device);
 }
 
 }  // namespace

@@ -41,12 +41,14 @@ Parts router_make(const PartInput& input) {
   return parts;
 }
 
-double router_bytes(const TuneOptions&, const model::ModelConfig& config) {
+PartBytes router_bytes(
+    const TuneOptions&, const model::ModelConfig& config, at::Device device) {
   double experts = 0.0;
   for (const model::LayerConfig& layer : config.layers) {
     experts += static_cast<double>(layer.num_experts());
   }
-  return 16.0 * static_cast<double>(config.hidden_size) * experts;
+  return at_work(
+      16.0 * static_cast<double>(config.hidden_size) * experts, device);
 }
 
 }  // namespace

@@ -43,12 +43,15 @@ Parts smt_make(const PartInput& input) {
   return parts;
 }
 
-double smt_bytes(const TuneOptions& options, const model::ModelConfig& config) {
+PartBytes smt_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
   double bytes = 0.0;
   for (const auto& part : smt_parts(options)) {
     bytes += block_bytes(options, config, part);
   }
-  return bytes;
+  return at_work(bytes, device);
 }
 
 }  // namespace

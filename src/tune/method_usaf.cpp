@@ -51,10 +51,12 @@ Parts usaf_make(const PartInput& input) {
   return parts;
 }
 
-double usaf_bytes(
-    const TuneOptions& options, const model::ModelConfig& config) {
+PartBytes usaf_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
   if (options.unit != "neuron") {
-    return block_bytes(options, config, usaf_blocks(options));
+    return at_work(block_bytes(options, config, usaf_blocks(options)), device);
   }
   std::int64_t neurons = 0;
   std::int64_t widest = 0;         // neurons of a layer
@@ -79,9 +81,11 @@ double usaf_bytes(
                       24.0 * working;
   const auto hidden = static_cast<double>(config.hidden_size);
   // Scoring forms the gradient of one expert's gate and up in each thread.
-  return 3.0 * hidden * rows + 8.0 * static_cast<double>(neurons) +
-         8.0 * hidden * static_cast<double>(widest_expert) *
-             static_cast<double>(at::get_num_threads());
+  return at_work(
+      3.0 * hidden * rows + 8.0 * static_cast<double>(neurons) +
+          8.0 * hidden * static_cast<double>(widest_expert) *
+              static_cast<double>(at::get_num_threads()),
+      device);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "tune/option_table_methods.h"
+#include "tune/option_table_whole.h"
 #include "tune/option_text.h"
 #include "tune/tune_options.h"
 

@@ -67,42 +67,6 @@ void for_each_block_option(Options& o, Visit& visit) {
 }
 
 template <typename Options, typename Visit>
-void for_each_full_option(Options& o, Visit& visit) {
-  visit(
-      OptionText{
-          "match",
-          "Train the layers' weights whose names this regular expression finds "
-          "a place in",
-          "full"},
-      o.match,
-      Allowed{});
-  visit(
-      OptionText{
-          "states",
-          "Keep masters and moments on disk (12 bytes a weight, twice; "
-          "gradients are clipped by layer) or in RAM",
-          "full"},
-      o.states,
-      one_of({"disk", "ram"}));
-}
-
-template <typename Options, typename Visit>
-void for_each_expert_option(Options& o, Visit& visit) {
-  visit(
-      OptionText{
-          "esft_share",
-          "Smallest share of the tokens' choices that the trained experts of a "
-          "layer must hold",
-          "esft"},
-      o.esft_share,
-      Allowed{.least = 0.0, .most = 1.0, .above_least = true});
-  visit(
-      OptionText{"esft_by", "Share of choices or of mixing weights", "esft"},
-      o.esft_by,
-      one_of({"token", "gate"}));
-}
-
-template <typename Options, typename Visit>
 void for_each_lora_option(Options& o, Visit& visit) {
   visit(
       OptionText{

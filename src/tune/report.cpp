@@ -62,8 +62,8 @@ mustache::data summary(const ReportInput& input) {
   }
   std::int64_t weights = 0;
   for (const TrainedPart& part : input.trained) {
-    weights =
-        std::accumulate(part.weights.begin(), part.weights.end(), weights);
+    weights +=
+        std::accumulate(part.weights.begin(), part.weights.end(), part.outside);
   }
   mustache::data rows{mustache::data::type::list};
   rows.push_back(row("method", input.options.method));
@@ -126,14 +126,18 @@ mustache::data held_out_rows(const ReportInput& input) {
 mustache::data part_rows(const ReportInput& input) {
   mustache::data rows{mustache::data::type::list};
   for (const TrainedPart& part : input.trained) {
-    const auto weights = std::accumulate(
-        part.weights.begin(), part.weights.end(), std::int64_t{0});
+    const auto weights =
+        std::accumulate(part.weights.begin(), part.weights.end(), part.outside);
     const auto layers = std::ranges::count_if(
         part.weights, [](std::int64_t count) { return count > 0; });
     mustache::data data;
     data["name"] = part.name;
     data["weights"] = fmt::format("{}", weights);
-    data["layers"] = fmt::format("{} of {}", layers, part.weights.size());
+    data["layers"] = fmt::format(
+        "{} of {}{}",
+        layers,
+        part.weights.size(),
+        part.outside > 0 ? " and outside" : "");
     rows.push_back(data);
   }
   return rows;

@@ -20,6 +20,7 @@ namespace fettle::tune {
 struct TrainedPart {
   std::string name;
   std::vector<std::int64_t> weights;  // [L]
+  std::int64_t outside = 0;           // embeddings, head, final norm
 };
 
 std::vector<TrainedPart> trained_by_layer(
@@ -38,7 +39,7 @@ struct ReportInput {
 //   steps, loss, nll, kl (the last two null without a teacher), grad_norm,
 //   tokens_per_second; lr {part: list}; seconds {kind: list}; clip_norm;
 //   held_out {steps, files: {name: list}}, best_step (null: none);
-//   trained [{name, weights by layer}];
+//   trained [{name, weights by layer, outside of them}];
 //   choices {step, shares: a row a layer}, of the last that was counted, null
 //   where none was.
 Json report_data(const ReportInput& input);

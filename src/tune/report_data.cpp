@@ -84,7 +84,7 @@ std::vector<TrainedPart> trained_by_layer(
     const Parts& parts, std::int64_t layers) {
   std::vector<TrainedPart> trained;
   for (const auto& part : parts) {
-    TrainedPart row{std::string(part->name()), {}};
+    TrainedPart row{std::string(part->name()), {}, part->trained_globals()};
     for (std::int64_t l = 0; l < layers; ++l) {
       row.weights.push_back(part->trained_weights(l));
     }
@@ -101,7 +101,10 @@ Json report_data(const ReportInput& input) {
   const bool taught = !steps.empty() && steps.front().contains("kl");
   Json trained = Json::array();
   for (const TrainedPart& part : input.trained) {
-    trained.push_back({{"name", part.name}, {"weights", part.weights}});
+    trained.push_back(
+        {{"name", part.name},
+         {"weights", part.weights},
+         {"outside", part.outside}});
   }
   return {
       {"steps", column(steps, "step")},

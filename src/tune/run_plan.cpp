@@ -105,15 +105,14 @@ RunPlan plan_run(
     const model::ModelReader& reader,
     bool has_teacher) {
   RunPlan plan{.rows = sweep_rows(sweep)};
-  const std::int64_t parts = part_bytes(options, reader.config());
+  const PartBytes parts =
+      part_bytes(options, reader.config(), sweep.workload.device);
   const DiskUse disk = part_disk_use(options, reader.config());
-  // Parts work where the layers do, but for those whose states wait on disk.
-  const bool in_ram = sweep.workload.device.is_cpu() || disk.read > 0.0;
   const auto held = static_cast<std::int64_t>(disk.held);
   plan.rows.push_back(
       {"gradients, masters, moments",
-       in_ram ? parts : 0,
-       in_ram ? 0 : parts,
+       static_cast<std::int64_t>(parts.ram),
+       static_cast<std::int64_t>(parts.device),
        0});
   plan.rows.push_back({"saved states", 0, 0, held});
   if (has_teacher) {

@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <span>
 
 #include "core/error.h"
 #include "sweep/micro_batches.h"
@@ -40,8 +41,12 @@ double sum(const std::vector<at::Tensor>& nll) {
   return total;
 }
 
-// The lowest layer that anything is trained in: none below has a backward pass.
+// The lowest layer that anything is trained in: none below has a backward pass,
+// unless the embeddings are trained.
 std::int64_t first_trained(const Parts& parts, std::int64_t layers) {
+  for (const auto& part : parts) {
+    if (part->trains_embeddings()) return 0;
+  }
   for (std::int64_t l = 0; l < layers; ++l) {
     for (const auto& part : parts) {
       if (part->trains(l)) return l;
@@ -69,6 +74,12 @@ void measure_gradient(const StepInput& input, StepResult& result) {
           fmt::format("the gradient is not finite, first in layer {}", l);
     }
   }
+  for (const auto& part : input.parts) {
+    total += part->global_gradient_norm_squared();
+  }
+  if (!std::isfinite(total) && result.failure.empty()) {
+    result.failure = "the gradient of embeddings, head or norm is not finite";
+  }
   result.grad_norm = std::sqrt(total);
 }
 
@@ -78,20 +89,27 @@ void update(const StepInput& input, const StepResult& result) {
   for (std::int64_t l = 0; l < input.model.config().num_layers(); ++l) {
     for (const auto& part : input.parts) part->update(l, update);
   }
+  for (const auto& part : input.parts) {
+    part->update_globals(update);
+    part->patch_globals(input.model.globals());
+  }
 }
 
 // The loss and its gradient at the end of the forward sweep.
 void finish_forward(
-    const StepInput& input, sweep::Sweep& sweep, StepResult& result) {
+    const StepInput& input,
+    sweep::Sweep& sweep,
+    std::span<sweep::Observer* const> observers,
+    StepResult& result) {
   const double mean = 1.0 / static_cast<double>(result.loss_tokens);
   if (input.teacher == nullptr) {
-    result.nll = sum(sweep.token_nll_with_gradient(mean)) * mean;
+    result.nll = sum(sweep.token_nll_with_gradient(mean, observers)) * mean;
     result.loss = result.nll;
     return;
   }
   const double kd = input.kd_weight;
   const auto losses = sweep.distill_with_gradient(
-      *input.teacher, {.nll = (1.0 - kd) * mean, .kl = kd * mean});
+      *input.teacher, {.nll = (1.0 - kd) * mean, .kl = kd * mean}, observers);
   result.nll = sum(losses.nll) * mean;
   result.kl = sum(losses.kl) * mean;
   result.loss = (1.0 - kd) * result.nll + kd * result.kl;
@@ -116,7 +134,7 @@ StepResult run_step(const StepInput& input) {
   std::vector<sweep::Observer*> forward_observers = observers;
   if (input.watcher != nullptr) forward_observers.push_back(input.watcher);
   sweep.forward(forward_observers, {.keep_boundaries = true});
-  finish_forward(input, sweep, result);
+  finish_forward(input, sweep, observers, result);
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {
     result.failure =

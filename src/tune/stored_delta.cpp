@@ -16,20 +16,18 @@ StoredDelta::StoredDelta(
       file_(io::open_file(path)),
       header_(io::SafetensorsFile::parse(*file_)),
       layers_(config.layers.size()) {
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    for (const model::WeightId& id : model::layer_weights(config, l)) {
-      const io::TensorInfo* info = header_.find(weight_key(part_, id));
-      if (info == nullptr) continue;
-      if (info->dtype != io::DType::kF32 ||
-          info->shape != model::weight_shape(config, id)) {
-        throw UserError(
-            "adapter",
-            path.string() + ": " + info->name,
-            "expected fp32 of the model's shape, found another; the file is "
-            "of another model");
-      }
-      layers_[l].push_back(id);
+  for (const model::WeightId& id : model::model_weights(config)) {
+    const io::TensorInfo* info = header_.find(weight_key(part_, id));
+    if (info == nullptr) continue;
+    if (info->dtype != io::DType::kF32 ||
+        info->shape != model::weight_shape(config, id)) {
+      throw UserError(
+          "adapter",
+          path.string() + ": " + info->name,
+          "expected fp32 of the model's shape, found another; the file is "
+          "of another model");
     }
+    (id.layer < 0 ? globals_ : layers_[id.layer]).push_back(id);
   }
 }
 
@@ -49,8 +47,15 @@ void StoredDelta::patch(
   }
 }
 
+void StoredDelta::patch_globals(model::GlobalWeights& weights) const {
+  const at::NoGradGuard no_grad;
+  for (const model::WeightId& id : globals_) {
+    model::weight_view(weights, id).copy_(read(id));
+  }
+}
+
 bool StoredDelta::changes(const model::WeightId& id) const {
-  return id.layer >= 0 && header_.find(weight_key(part_, id)) != nullptr;
+  return header_.find(weight_key(part_, id)) != nullptr;
 }
 
 at::Tensor StoredDelta::merge(

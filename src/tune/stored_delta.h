@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Final values of many whole weights, read from their file when they are asked
-// for: "PART.layers.LAYER.ROLE" (experts: ".ROLE.EXPERT"), fp32.
+// for, under the names that weight_delta.h tells, fp32.
 #pragma once
 
 #include <filesystem>
@@ -24,6 +24,7 @@ class StoredDelta : public AdapterPart {
       const model::ModelConfig& config);
 
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
+  void patch_globals(model::GlobalWeights& weights) const override;
   bool changes(const model::WeightId& id) const override;
   // Throws UserError on a value that is not finite.
   at::Tensor merge(
@@ -36,6 +37,7 @@ class StoredDelta : public AdapterPart {
   std::unique_ptr<io::InputFile> file_;
   io::SafetensorsFile header_;
   std::vector<std::vector<model::WeightId>> layers_;
+  std::vector<model::WeightId> globals_;
 };
 
 }  // namespace fettle::tune

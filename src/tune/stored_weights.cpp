@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/stored_weights.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/weight_view.h"
@@ -15,12 +16,17 @@ StoredWeights::StoredWeights(
       options_(std::move(options)),
       store_(std::make_unique<WeightStore>(
           options_.folder, options_.name, reader.config(), options_.weights)),
+      globals_{GlobalGradients({}, reader.config())},
       layers_(reader.config().layers.size()),
       ages_(at::zeros(
           {static_cast<std::int64_t>(options_.weights.size())}, at::kLong)) {
+  std::vector<model::WeightId> globals;
   std::vector<std::vector<model::WeightId>> by_layer(layers_.size());
-  for (const auto& id : options_.weights) by_layer[id.layer].push_back(id);
-  std::size_t first = 0;
+  for (const auto& id : options_.weights) {
+    (id.layer < 0 ? globals : by_layer[id.layer]).push_back(id);
+  }
+  std::size_t first = globals.size();
+  globals_.gradients = GlobalGradients(std::move(globals), reader.config());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     layers_[l].first = first;
     first += by_layer[l].size();
@@ -32,6 +38,8 @@ void StoredWeights::prepare(const PrepareInput& input) {
   if (!begun_) store_->create(reader_);
   begun_ = true;
   step_ = input.step;
+  globals_.gradients.clear();
+  globals_.norm_squared = 0.0;
 }
 
 bool StoredWeights::trains(std::int64_t layer) const {
@@ -39,7 +47,7 @@ bool StoredWeights::trains(std::int64_t layer) const {
 }
 
 std::int64_t StoredWeights::trainable_weights() const {
-  std::int64_t total = 0;
+  std::int64_t total = trained_globals();
   for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
     total += trained_weights(l);
   }
@@ -61,8 +69,35 @@ void StoredWeights::patch(
   const Layer& own = layers_[layer];
   const auto& ids = own.gradients.ids();
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    model::weight_view(weights, ids[i]).copy_(store_->value(own.first + i));
+    copy_to(own.first + i, model::weight_view(weights, ids[i]));
   }
+}
+
+void StoredWeights::copy_to(std::size_t place, const at::Tensor& weight) const {
+  store_->read(place, [&](std::int64_t first, const at::Tensor& value) {
+    weight.narrow(0, first, value.size(0)).copy_(value);
+  });
+}
+
+void StoredWeights::patch_globals(model::GlobalWeights& weights) const {
+  if (!begun_) return;
+  const at::NoGradGuard no_grad;
+  const auto& ids = globals_.gradients.ids();
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    copy_to(i, model::weight_view(weights, ids[i]));
+  }
+}
+
+bool StoredWeights::trains_embeddings() const {
+  return globals_.gradients.has(model::Role::kEmbedTokens);
+}
+
+std::int64_t StoredWeights::trained_globals() const {
+  std::int64_t total = 0;
+  for (const model::WeightId& id : globals_.gradients.ids()) {
+    total += model::weight_numel(reader_.config(), id);
+  }
+  return total;
 }
 
 void StoredWeights::begin_layer(
@@ -98,26 +133,81 @@ void StoredWeights::end_layer(
 }
 
 void StoredWeights::update_layer(Layer& layer) {
-  const at::NoGradGuard no_grad;
   const double scale =
       clip_scale(options_.clip_norm, std::sqrt(layer.norm_squared));
   for (std::size_t i = 0; i < layer.gradients.ids().size(); ++i) {
     const at::Tensor& packed = layer.gradients[i];
     if (!packed.defined()) continue;  // no token chose the expert
-    const std::size_t place = layer.first + i;
     const bool down = model::is_down_role(layer.gradients.ids()[i].role);
-    at::Tensor gradient =
-        (down ? packed.t() : packed).cpu().contiguous().view({1, -1});
-    if (scale < 1.0) gradient.mul_(scale);
-    WeightStore::Record record = store_->read(place);
-    AdamWState state{
-        record.first.view({1, -1}),
-        record.second.view({1, -1}),
-        ages_.narrow(0, static_cast<std::int64_t>(place), 1)};
-    at::Tensor values = record.value.view({1, -1});
-    adamw_step(options_.adamw, learning_rate(step_), gradient, values, state);
-    store_->write(place, record);
+    const at::Tensor stored = down ? packed.t() : packed;
+    update_weight(layer.first + i, scale, [&](const RowPiece& rows) {
+      return stored.narrow(0, rows.first, rows.count);
+    });
   }
+}
+
+void StoredWeights::update_weight(
+    std::size_t place, double scale, const Gradient& gradient) {
+  const at::NoGradGuard no_grad;
+  at::Tensor age = ages_.narrow(0, static_cast<std::int64_t>(place), 1);
+  const auto change = [&](const RowPiece& rows, WeightStore::Record& record) {
+    at::Tensor slope = gradient(rows).cpu().contiguous().view({1, -1});
+    if (scale < 1.0) slope = slope.mul(scale);
+    AdamWState state{
+        record.first.view({1, -1}), record.second.view({1, -1}), age.clone()};
+    at::Tensor values = record.value.view({1, -1});
+    adamw_step(options_.adamw, learning_rate(step_), slope, values, state);
+  };
+  store_->update(place, change);
+  age.add_(1);
+}
+
+bool StoredWeights::wants_global_gradients() const {
+  return !globals_.gradients.ids().empty();
+}
+
+void StoredWeights::on_head_gradient(const sweep::HeadGradView& view) {
+  globals_.gradients.on_head_gradient(view);
+}
+
+// A tied head's gradient waits for that of the embeddings.
+void StoredWeights::end_head() {
+  update_globals_of({model::Role::kFinalNorm, model::Role::kLmHead});
+  const bool tied = reader_.config().tie_word_embeddings;
+  if (!tied || !trains_embeddings()) globals_.gradients.clear();
+}
+
+void StoredWeights::on_embedding_gradient(
+    const at::Tensor& ids, const at::Tensor& gradient) {
+  globals_.gradients.on_embedding_gradient(ids, gradient);
+}
+
+void StoredWeights::end_embeddings() {
+  update_globals_of({model::Role::kEmbedTokens});
+  globals_.gradients.clear();
+}
+
+void StoredWeights::update_globals_of(const std::vector<model::Role>& roles) {
+  const GlobalGradients& gradients = globals_.gradients;
+  std::vector<std::size_t> places;
+  double norm_squared = 0.0;
+  for (std::size_t i = 0; i < gradients.ids().size(); ++i) {
+    if (!std::ranges::count(roles, gradients.ids()[i].role)) continue;
+    places.push_back(i);
+    norm_squared += gradients.norm_squared(i);
+  }
+  globals_.norm_squared += norm_squared;
+  if (!std::isfinite(norm_squared)) return;  // the trainer stops
+  const double scale = clip_scale(options_.clip_norm, std::sqrt(norm_squared));
+  for (const std::size_t i : places) {
+    update_weight(i, scale, [&](const RowPiece& rows) {
+      return gradients.rows(i, rows);
+    });
+  }
+}
+
+double StoredWeights::global_gradient_norm_squared() const {
+  return globals_.norm_squared;
 }
 
 double StoredWeights::gradient_norm_squared(std::int64_t layer) const {

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole weights whose masters and moments wait on disk: fine-tuning of all of a
 // model in the memory of one layer's gradients. A layer is updated as soon as
-// the backward sweep has left it, exactly and synchronously. The norm of the
-// whole gradient is not known then: clipping is by layer.
-// Source: Liao et al., "Adding NVMe SSDs to Enable and Accelerate 100B Model
-// Fine-tuning on a Single GPU" (Fuyou), 2024.
+// the backward sweep has left it, exactly and synchronously; so are the head
+// with the final norm, and the embeddings, as soon as their gradients are
+// whole. The norm of the whole gradient is not known then: clipping is by
+// these. Source: Liao et al., "Adding NVMe SSDs to Enable and Accelerate 100B
+// Model Fine-tuning on a Single GPU" (Fuyou), 2024.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "tune/adamw.h"
+#include "tune/global_gradients.h"
 #include "tune/schedule.h"
 #include "tune/trainable_part.h"
 #include "tune/weight_gradients.h"
@@ -25,8 +28,9 @@ namespace fettle::tune {
 struct StoredWeightsOptions {
   std::string name;  // of the part in files
   std::filesystem::path folder;
-  std::vector<model::WeightId> weights = {};  // by ascending layer
-  double clip_norm = 0.0;                     // of a layer's gradient; 0: any
+  // By ascending layer, beginning with those outside the layers.
+  std::vector<model::WeightId> weights = {};
+  double clip_norm = 0.0;  // of a layer's gradient; 0: any
   Schedule schedule = {};
   AdamWOptions adamw = {};
 };
@@ -45,6 +49,10 @@ class StoredWeights : public TrainablePart {
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t layer) const override;
   void update(std::int64_t layer, const UpdateInput& input) override;
+  bool trains_embeddings() const override;
+  std::int64_t trained_globals() const override;
+  void patch_globals(model::GlobalWeights& weights) const override;
+  double global_gradient_norm_squared() const override;
   double learning_rate(std::int64_t step) const override;
   void save_state(artifact::TensorMap& into) const override;
   void load_state(const artifact::TensorMap& from) override;
@@ -68,6 +76,12 @@ class StoredWeights : public TrainablePart {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override;
+  bool wants_global_gradients() const override;
+  void on_head_gradient(const sweep::HeadGradView& view) override;
+  void end_head() override;
+  void on_embedding_gradient(
+      const at::Tensor& ids, const at::Tensor& gradient) override;
+  void end_embeddings() override;
 
  private:
   struct Layer {
@@ -75,12 +89,23 @@ class StoredWeights : public TrainablePart {
     WeightGradients gradients{{}};
     double norm_squared = 0.0;  // of the last backward sweep
   };
+  // What is outside the layers comes first in the store.
+  struct Globals {
+    GlobalGradients gradients;
+    double norm_squared = 0.0;  // of the last step
+  };
+  using Gradient = std::function<at::Tensor(const RowPiece& rows)>;
+  // Puts a weight's values in place, a view in the stored shape.
+  void copy_to(std::size_t place, const at::Tensor& weight) const;
   void update_layer(Layer& layer);
+  void update_globals_of(const std::vector<model::Role>& roles);
+  void update_weight(std::size_t place, double scale, const Gradient& gradient);
 
   const model::ModelReader& reader_;
   StoredWeightsOptions options_;
   std::unique_ptr<WeightStore> store_;
   bool begun_ = false;  // the store holds values
+  Globals globals_;
   std::vector<Layer> layers_;
   at::Tensor ages_;  // [weights] int64: updates each has had
   std::int64_t step_ = 0;

@@ -74,6 +74,15 @@ class TrainablePart : public sweep::Observer {
   // it trains nothing.
   virtual double gradient_norm_squared(std::int64_t layer) const = 0;
   virtual void update(std::int64_t layer, const UpdateInput& input) = 0;
+
+  // The same of what stands outside the layers: embeddings, final norm, head.
+  // With embeddings to train the backward sweep goes through all layers.
+  virtual bool trains_embeddings() const { return false; }
+  virtual std::int64_t trained_globals() const { return 0; }
+  virtual void patch_globals(model::GlobalWeights&) const {}
+  virtual double global_gradient_norm_squared() const { return 0.0; }
+  virtual void update_globals(const UpdateInput&) {}
+
   // Rate of a step, for the record.
   virtual double learning_rate(std::int64_t step) const = 0;
 

@@ -79,7 +79,10 @@ std::int64_t Trainer::restore() {
     return 0;
   }
   artifact::check_same_run(state->identity, identity_, "tune");
-  for (const auto& part : parts_) part->load_state(state->tensors);
+  for (const auto& part : parts_) {
+    part->load_state(state->tensors);
+    part->patch_globals(input_.model.globals());
+  }
   best_.load_state(state->tensors, input_.held_out);
   input_.train.restore(state->cursor);
   micro_batch_tokens_ =

@@ -23,8 +23,8 @@
 namespace fettle::tune {
 
 struct TuneInput {
-  // Its patch is taken over; its resident layers hold tuned values afterwards,
-  // so that it is of no further use.
+  // Its patch is taken over; its resident layers and what stands outside them
+  // hold tuned values afterwards, so that it is of no further use.
   model::CausalLm& model;
   // Made with the options' seq_len and seed.
   text::Mixture& train;

@@ -61,6 +61,7 @@ struct TuneOptions {
   double condenser_bias_rate = 5e-5;
 
   std::string match = ".";
+  std::string embeddings = "train";
   std::string states = "disk";
 
   double kd_weight = 1.0;

@@ -10,6 +10,8 @@
 namespace fettle::tune {
 
 std::string weight_key(std::string_view part, const model::WeightId& id) {
+  if (id.layer < 0)
+    return fmt::format("{}.{}", part, model::role_name(id.role));
   const std::string key = layer_key(part, id.layer, model::role_name(id.role));
   return id.expert < 0 ? key : fmt::format("{}.{}", key, id.expert);
 }
@@ -20,11 +22,9 @@ std::vector<model::WeightId> stored_weights(
     std::string_view suffix,
     const model::ModelConfig& config) {
   std::vector<model::WeightId> ids;
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    for (const model::WeightId& id : model::layer_weights(config, l)) {
-      if (from.contains(weight_key(part, id) + std::string(suffix))) {
-        ids.push_back(id);
-      }
+  for (const model::WeightId& id : model::model_weights(config)) {
+    if (from.contains(weight_key(part, id) + std::string(suffix))) {
+      ids.push_back(id);
     }
   }
   return ids;
@@ -36,18 +36,18 @@ WeightDelta::WeightDelta(
     const model::ModelConfig& config)
     : layers_(config.layers.size()) {
   for (const model::WeightId& id : stored_weights(from, part, "", config)) {
-    layers_[id.layer].push_back(
-        {id,
-         take_tensor(
-             from,
-             weight_key(part, id),
-             {at::kFloat, model::weight_shape(config, id)})});
+    (id.layer < 0 ? globals_ : layers_[id.layer])
+        .push_back(
+            {id,
+             take_tensor(
+                 from,
+                 weight_key(part, id),
+                 {at::kFloat, model::weight_shape(config, id)})});
   }
 }
 
 const at::Tensor* WeightDelta::find(const model::WeightId& id) const {
-  if (id.layer < 0) return nullptr;
-  for (const Value& value : layers_[id.layer]) {
+  for (const Value& value : id.layer < 0 ? globals_ : layers_[id.layer]) {
     if (value.id == id) return &value.value;
   }
   return nullptr;
@@ -57,6 +57,13 @@ void WeightDelta::patch(
     std::int64_t layer, model::LayerWeights& weights) const {
   const at::NoGradGuard no_grad;
   for (const Value& value : layers_[layer]) {
+    model::weight_view(weights, value.id).copy_(value.value);
+  }
+}
+
+void WeightDelta::patch_globals(model::GlobalWeights& weights) const {
+  const at::NoGradGuard no_grad;
+  for (const Value& value : globals_) {
     model::weight_view(weights, value.id).copy_(value.value);
   }
 }

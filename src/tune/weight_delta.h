@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Final values of whole weights in an adapter: a tensor
-// "PART.layers.LAYER.ROLE" (experts: ".ROLE.EXPERT") of the stored shape, fp32,
-// for each that changed.
+// "PART.layers.LAYER.ROLE" (experts: ".ROLE.EXPERT"; outside the layers:
+// "PART.ROLE") of the stored shape, fp32, for each that changed.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@ namespace fettle::tune {
 
 std::string weight_key(std::string_view part, const model::WeightId& id);
 
-// The weights of layers whose key with `suffix` is in `from`.
+// The weights whose key with `suffix` is in `from`, in the model's order.
 std::vector<model::WeightId> stored_weights(
     const artifact::TensorMap& from,
     std::string_view part,
@@ -32,6 +32,7 @@ class WeightDelta : public AdapterPart {
       const model::ModelConfig& config);
 
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
+  void patch_globals(model::GlobalWeights& weights) const override;
   bool changes(const model::WeightId& id) const override;
   at::Tensor merge(
       const model::WeightId& id, const at::Tensor& base) const override;
@@ -44,6 +45,7 @@ class WeightDelta : public AdapterPart {
   const at::Tensor* find(const model::WeightId& id) const;
 
   std::vector<std::vector<Value>> layers_;
+  std::vector<Value> globals_;
 };
 
 }  // namespace fettle::tune

@@ -3,6 +3,7 @@
 
 #include "model/weight_view.h"
 #include "model/weight_visit.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 
@@ -120,7 +121,13 @@ double WeightGradients::norm_squared() const {
   double total = 0.0;
   for (const at::Tensor& gradient : gradients_) {
     if (!gradient.defined()) continue;
-    total += gradient.square().sum(at::kDouble).item<double>();
+    // A vector is one piece, or several.
+    for (const auto& [first, count] : row_pieces(gradient.sizes())) {
+      total += gradient.narrow(0, first, count)
+                   .square()
+                   .sum(at::kDouble)
+                   .item<double>();
+    }
   }
   return total;
 }

@@ -18,6 +18,18 @@ constexpr const char* kValue = "value";
 constexpr const char* kFirst = "first";
 constexpr const char* kSecond = "second";
 
+std::vector<std::int64_t> shape_of(
+    std::vector<std::int64_t> shape, const RowPiece& rows) {
+  shape[0] = rows.count;
+  return shape;
+}
+
+// Bytes before a tensor's row.
+std::uint64_t row_offset(const io::TensorInfo& info, const RowPiece& rows) {
+  return info.bytes() / static_cast<std::uint64_t>(info.shape[0]) *
+         static_cast<std::uint64_t>(rows.first);
+}
+
 }  // namespace
 
 WeightStore::WeightStore(
@@ -67,11 +79,17 @@ void WeightStore::create(const model::ModelReader& reader) {
   }
   io::SafetensorsWriter writer(io::create_file(path(0)), specs());
   for (std::size_t i = 0; i < ids_.size(); ++i) {
-    const at::Tensor value = reader.read(ids_[i]).to(at::kFloat).contiguous();
-    writer.write(key(i, kValue), artifact::tensor_bytes(value));
-    const at::Tensor zeros = at::zeros_like(value);
-    writer.write(key(i, kFirst), artifact::tensor_bytes(zeros));
-    writer.write(key(i, kSecond), artifact::tensor_bytes(zeros));
+    const auto shape = model::weight_shape(config_, ids_[i]);
+    reader.read_rows(
+        ids_[i], piece_rows(shape), [&](std::int64_t, const at::Tensor& rows) {
+          writer.write(key(i, kValue), artifact::tensor_bytes(rows));
+        });
+    for (const char* moment : {kFirst, kSecond}) {
+      for (const RowPiece& rows : row_pieces(shape)) {
+        const at::Tensor zeros = at::zeros(shape_of(shape, rows), at::kFloat);
+        writer.write(key(i, moment), artifact::tensor_bytes(zeros));
+      }
+    }
   }
   writer.finish();
   open(0);
@@ -97,21 +115,24 @@ void WeightStore::open(int generation) {
   saved_ = true;
 }
 
-at::Tensor WeightStore::get(std::size_t i, const char* what) const {
+at::Tensor WeightStore::get(
+    std::size_t i, const char* what, const RowPiece& rows) const {
   const io::TensorInfo* info = header_.find(key(i, what));
-  at::Tensor tensor = at::empty(info->shape, at::kFloat);
+  at::Tensor tensor = at::empty(shape_of(info->shape, rows), at::kFloat);
   const int generation = behind_[i] ? 1 - turn_ : turn_;
-  in_[generation]->read_at(info->begin, artifact::writable_bytes(tensor));
+  in_[generation]->read_at(
+      info->begin + row_offset(*info, rows), artifact::writable_bytes(tensor));
   return tensor;
 }
 
-at::Tensor WeightStore::value(std::size_t i) const { return get(i, kValue); }
-
-WeightStore::Record WeightStore::read(std::size_t i) const {
-  return {get(i, kValue), get(i, kFirst), get(i, kSecond)};
+void WeightStore::read(std::size_t i, const Visit& visit) const {
+  for (const RowPiece& rows :
+       row_pieces(model::weight_shape(config_, ids_[i]))) {
+    visit(rows.first, get(i, kValue, rows));
+  }
 }
 
-// The first write after a save goes to the other file, which then lacks all
+// The first update after a save goes to the other file, which then lacks all
 // weights until they are written again.
 void WeightStore::begin_turn() {
   turn_ = 1 - turn_;
@@ -133,15 +154,24 @@ void WeightStore::begin_turn() {
   behind_.assign(ids_.size(), true);
 }
 
-void WeightStore::write(std::size_t i, const Record& record) {
+void WeightStore::update(std::size_t i, const Change& change) {
   if (saved_) begin_turn();
-  const auto put = [&](const char* what, const at::Tensor& tensor) {
+  const auto put = [&](const char* what,
+                       const RowPiece& rows,
+                       const at::Tensor& tensor) {
+    const io::TensorInfo* info = header_.find(key(i, what));
     out_->write_at(
-        header_.find(key(i, what))->begin, artifact::tensor_bytes(tensor));
+        info->begin + row_offset(*info, rows), artifact::tensor_bytes(tensor));
   };
-  put(kValue, record.value);
-  put(kFirst, record.first);
-  put(kSecond, record.second);
+  for (const RowPiece& rows :
+       row_pieces(model::weight_shape(config_, ids_[i]))) {
+    Record record{
+        get(i, kValue, rows), get(i, kFirst, rows), get(i, kSecond, rows)};
+    change(rows, record);
+    put(kValue, rows, record.value);
+    put(kFirst, rows, record.first);
+    put(kSecond, rows, record.second);
+  }
   behind_[i] = false;
 }
 
@@ -155,7 +185,7 @@ void WeightStore::will_need(std::size_t first, std::size_t count) const {
 int WeightStore::save() {
   if (saved_) return turn_;
   for (std::size_t i = 0; i < ids_.size(); ++i) {
-    if (behind_[i]) write(i, read(i));
+    if (behind_[i]) update(i, [](const RowPiece&, Record&) {});
   }
   out_->close();
   out_.reset();
@@ -179,7 +209,9 @@ void WeightStore::write_values(const fs::path& path) const {
   }
   io::SafetensorsWriter writer(io::create_file(path), values);
   for (std::size_t i = 0; i < ids_.size(); ++i) {
-    writer.write(values[i].name, artifact::tensor_bytes(value(i)));
+    read(i, [&](std::int64_t, const at::Tensor& value) {
+      writer.write(values[i].name, artifact::tensor_bytes(value));
+    });
   }
   writer.finish();
 }

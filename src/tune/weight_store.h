@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Masters and moments of whole weights on disk, where they are 12 bytes a value
-// and memory holds those of one weight at a time. Two files take turns: between
+// and memory holds those of a few rows at a time. Two files take turns: between
 // two saved states one of them is changed in place, the other is the last saved
 // state, so that saving copies nothing and a killed run finds it whole.
 #pragma once
@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,12 +17,13 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/model_reader.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 
 class WeightStore {
  public:
-  // fp32 on the CPU, in the stored shape.
+  // Of some rows (row_pieces.h): fp32 on the CPU, in the stored shape.
   struct Record {
     at::Tensor value, first, second;
   };
@@ -39,18 +41,20 @@ class WeightStore {
   // file is not there or of another model.
   void open(int generation);
 
-  // As of the last write.
-  at::Tensor value(std::size_t i) const;
-  Record read(std::size_t i) const;
-  void write(std::size_t i, const Record& record);
+  // Weight `i` as of its last update, piece by piece.
+  using Visit =
+      std::function<void(std::int64_t first_row, const at::Tensor& value)>;
+  void read(std::size_t i, const Visit& visit) const;
+  // All of weight `i`, piece by piece: what `change` makes of a record is
+  // written back.
+  using Change = std::function<void(const RowPiece& rows, Record& record)>;
+  void update(std::size_t i, const Change& change);
   // Weights [first, first + count) will be read soon.
   void will_need(std::size_t first, std::size_t count) const;
 
   // Makes what was written durable and gives its generation, which stays as it
-  // is until the next save() is followed by a write.
+  // is until the next save() is followed by an update.
   int save();
-  // Whether weight `i` still has to be written in this turn before save().
-  bool is_behind(std::size_t i) const { return behind_[i]; }
 
   std::int64_t bytes() const;  // of one file
   // Copies the values into a safetensors file under the weights' own names.
@@ -61,7 +65,7 @@ class WeightStore {
   std::filesystem::path path(int generation) const;
   std::string key(std::size_t i, const char* what) const;
   std::vector<io::TensorSpec> specs() const;
-  at::Tensor get(std::size_t i, const char* what) const;
+  at::Tensor get(std::size_t i, const char* what, const RowPiece& rows) const;
   void begin_turn();
 
   std::filesystem::path folder_;

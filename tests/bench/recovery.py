@@ -43,7 +43,7 @@ METHODS = {
     "usaf + lora, attention": ["--method", "usaf+lora", "--frac", 0.05,
                                "--router-lr", "RATE/10", "--lora-targets",
                                "attention", "--rank", 8],
-    "full": ["--method", "full", "--states", "ram"],
+    "full": ["--method", "full", "--states", "ram", "--match", "layers"],
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ten steps of esft, full, smt, usaf by blocks and router_kd equal PyTorch.
+"""Ten steps of esft, smt, usaf by blocks and router_kd equal PyTorch.
 
 The program forms every gradient by autograd and updates, with AdamW written
 out, the entries of parameters that the method trains. What the method leaves
@@ -28,7 +28,7 @@ SCORE_SEQUENCES = 8
 LR = 2e-3
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+EPSILON = 1e-5  # what is all rounding hardly moves
 FRAC = 0.1
 BLOCK = (5, 7)  # divides no side
 TOP = 12
@@ -83,8 +83,12 @@ def _train(
     trained: list[Trained],
     loss_sum: Loss,
     groups: list[list[Trained]] | None = None,
+    norms: list[float] | None = None,
 ) -> list[float]:
-    """Losses of the steps; clips over all, or over each of `groups`."""
+    """Losses of the steps; clips over all, or over each of `groups`.
+
+    Adds the norms of the whole gradient to `norms`.
+    """
     losses = []
     for step in range(STEPS):
         batch = ids[step * SEQUENCES : (step + 1) * SEQUENCES]
@@ -92,6 +96,9 @@ def _train(
         loss = loss_sum(model, batch) / (SEQUENCES * (SEQ_LEN - 1))
         loss.backward()
         losses.append(loss.item())
+        if norms is not None:
+            whole = sum(one.gradient().square().sum() for one in trained)
+            norms.append(math.sqrt(whole))
         for group in groups or [trained]:
             squares = sum(one.gradient().square().sum() for one in group)
             scale = min(1.0, test_tune.CLIP / (math.sqrt(squares) + 1e-6))
@@ -133,11 +140,15 @@ class Case:
             "--min-lr-ratio", test_tune.MIN_LR_RATIO,
             "--weight-decay", WEIGHT_DECAY,
             "--clip-norm", test_tune.CLIP,
+            "--epsilon", EPSILON,
             *arguments,
         )
         # fmt: on
+        return self.metric("loss")
+
+    def metric(self, name: str) -> list[float]:
         text = (self.folder / "tuned" / "metrics.jsonl").read_text()
-        return [json.loads(line)["loss"] for line in text.splitlines()]
+        return [json.loads(line)[name] for line in text.splitlines()]
 
     def check(self, found: list[float], expected: list[float]) -> None:
         assert found == pytest.approx(expected, rel=1e-4)
@@ -222,35 +233,6 @@ def _esft_choice(case: Case, family: str) -> list[list[int]]:
         held = shares[order].cumsum(0) - shares[order]
         chosen.append(order[held < 0.4 * (1 - 1e-12)].sort().values.tolist())
     return chosen
-
-
-# In memory nothing differs that a family changes.
-@pytest.mark.parametrize(
-    ("family", "states"),
-    [(family, "disk") for family in FAMILIES]
-    + [("qwen3", "ram"), ("deepseek", "ram")],
-)
-def test_full(
-    fettle: pathlib.Path, tmp_path: pathlib.Path, family: str, states: str
-) -> None:
-    case = Case(fettle, tmp_path, family)
-    found = case.tune("--method", "full", "--states", states)
-    groups = []
-    for layer in case.model.model.layers:
-        group = []
-        for name, parameter in layer.named_parameters():
-            mask = torch.ones_like(parameter, dtype=torch.bool)
-            group.append(Trained(parameter, mask, by_expert="experts." in name))
-        groups.append(group)
-    trained = [one for group in groups for one in group]
-    expected = _train(
-        case.model,
-        case.ids,
-        trained,
-        test_tune._loss_sum,
-        groups if states == "disk" else None,
-    )
-    case.check(found, expected)
 
 
 def _blocks(matrix: torch.Tensor, block: tuple[int, int]) -> torch.Tensor:

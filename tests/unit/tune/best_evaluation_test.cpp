@@ -173,7 +173,7 @@ TEST_CASE_METHOD(WholeRuns, "an early end is the same when it was resumed") {
   options.method = GENERATE("usaf", "full");
   if (options.method == "full") {
     const TuneOptions defaults;
-    options.lr = 0.2;
+    options.lr = 0.4;
     options.router = defaults.router;
     options.frac = defaults.frac;
     options.score_sequences = defaults.score_sequences;

@@ -69,7 +69,7 @@ TEST_CASE("the memory of pairs counts 16 bytes a value and the sums") {
   const std::int64_t pairs = 2 * (rows + 4 * 16);
   const std::int64_t weights = rows * 16;
   CHECK(
-      part_bytes(options, config) ==
+      part_bytes(options, config, at::kCPU).ram ==
       3 * (16 * pairs + 8 * (rows + 4 * 2)) + 16 * weights + 8 * pairs);
   CHECK(lora_graph_bytes(options, config) == 3 * 4 * weights);
   CHECK(lora_graph_bytes(lora_options("usaf"), config) == 0);

@@ -130,6 +130,7 @@ TEST_CASE_METHOD(WholeRuns, "every run leaves a report of all its steps") {
   std::int64_t weights = 0;
   for (const Json& part : data["trained"]) {
     REQUIRE(part["weights"].size() == 3);
+    weights += part["outside"].get<std::int64_t>();
     for (const Json& count : part["weights"]) {
       weights += count.get<std::int64_t>();
     }

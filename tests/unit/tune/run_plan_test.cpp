@@ -45,6 +45,31 @@ std::int64_t bytes_on_disk(const model::ModelReader& reader) {
   return 2 * weights + 2 * (2 * 4 * kHidden);
 }
 
+// Weights by where they are.
+struct Counts {
+  std::int64_t layers = 0;
+  std::int64_t globals = 0;
+  std::int64_t largest = 0;   // of a layer
+  std::int64_t matrices = 0;  // of a layer, outside its experts
+
+  explicit Counts(const model::ModelConfig& config) {
+    for (const auto& id : model::model_weights(config)) {
+      (id.layer < 0 ? globals : layers) += model::weight_numel(config, id);
+    }
+    for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+      std::int64_t layer = 0;
+      std::int64_t beside = 0;
+      for (const auto& id : model::layer_weights(config, l)) {
+        const std::int64_t count = model::weight_numel(config, id);
+        layer += count;
+        if (!model::is_expert_role(id.role)) beside += count;
+      }
+      largest = std::max(largest, layer);
+      matrices = std::max(matrices, beside);
+    }
+  }
+};
+
 }  // namespace
 
 TEST_CASE_METHOD(Planned, "a model that fits moves nothing") {
@@ -54,9 +79,11 @@ TEST_CASE_METHOD(Planned, "a model that fits moves nothing") {
   CHECK(made.to_json()["io_seconds_per_step"] == 0.0);
   CHECK(made.total().device == 0);
   // The rows are the sweep's budget, and the parts beside it.
+  const PartBytes parts = part_bytes(options, reader.config(), at::kCPU);
+  CHECK(parts.device == 0.0);
   CHECK(
       made.total().ram ==
-      sweep.ram_bytes() + part_bytes(options, reader.config()));
+      sweep.ram_bytes() + static_cast<std::int64_t>(parts.ram));
   CHECK(row(made, "boundary activations").ram == sweep.activation_bytes);
 }
 
@@ -84,22 +111,73 @@ TEST_CASE_METHOD(Planned, "states on disk are read and written each step") {
   options.seq_len = 16;
   options.tokens_per_step = 64;
   const RunPlan made = plan();
-  // Masters and moments are 12 bytes a weight, and the values read twice 8.
-  CHECK(made.written_bytes % 12 == 0);
-  const std::int64_t weights = made.written_bytes / 12;
-  CHECK(made.read_bytes == 20 * weights);
-  CHECK(row(made, "saved states").disk == 24 * weights);
-  options.states = "ram";
-  CHECK_FALSE(plan().moves());
-  CHECK(row(plan(), "saved states").disk == 24 * weights);
+  const Counts weights(reader.config());
+  // Masters and moments are 12 bytes a weight; the values of layers are read
+  // twice more, of others once.
+  CHECK(made.written_bytes == 12 * (weights.layers + weights.globals));
+  CHECK(made.read_bytes == 20 * weights.layers + 16 * weights.globals);
+  const std::int64_t saved = 24 * (weights.layers + weights.globals);
+  CHECK(row(made, "saved states").disk == saved);
+  for (const char* states : {"ram", "device"}) {
+    options.states = states;
+    CHECK_FALSE(plan().moves());
+    CHECK(row(plan(), "saved states").disk == saved);
+  }
+}
+
+TEST_CASE_METHOD(Planned, "states of all weights are told where they are") {
+  options = TuneOptions{};
+  options.method = "full";
+  options.seq_len = 16;
+  options.tokens_per_step = 64;
+  const Counts weights(reader.config());
+  const std::int64_t all = weights.layers + weights.globals;
+  // Of the step's tokens, all of the vocabulary may be met.
+  const std::int64_t head = kVocab * kHidden;
+  const std::int64_t rows = 8 * head + 4 * 64 * kHidden;
+  // Embeddings and head are the largest weights, and below a piece's size.
+  const std::int64_t pieces = 28 * head;
+  const auto parts = [&](const char* states) {
+    options.states = states;
+    return row(plan(), "gradients, masters, moments");
+  };
+  CHECK(parts("disk").ram == 4 * weights.largest + pieces + rows);
+  for (const char* states : {"ram", "device"}) {
+    CHECK(
+        parts(states).ram ==
+        12 * all + 4 * (weights.layers + head) + pieces + rows);
+    CHECK(parts(states).device == 0);
+  }
+  sweep.workload.device = at::Device(at::kCUDA, 0);
+  const std::int64_t layer = 4 * weights.largest + 2 * weights.matrices;
+  CHECK(parts("disk").ram == pieces + rows);
+  CHECK(parts("disk").device == layer);
+  CHECK(parts("ram").ram == 12 * all + 4 * weights.layers + pieces + rows);
+  CHECK(parts("ram").device == layer + 4 * head);
+  CHECK(parts("device").ram == rows);
+  CHECK(
+      parts("device").device ==
+      12 * all + 4 * (weights.layers + head) + 2 * weights.matrices + pieces);
+  options.embeddings = "frozen";
+  CHECK(parts("disk").ram == 28 * kHidden * kHidden);  // of o_proj
+  // Tied, the head's gradient waits for that of the embeddings.
+  options.embeddings = "train";
+  const fs::path tied = folder.path() / "tied";
+  write_tiny_model(tied, TinyModel{.tied = true});
+  CHECK(
+      part_bytes(
+          options, model::ModelReader(tied).config(), sweep.workload.device)
+          .device == static_cast<double>(layer + 4 * head));
 }
 
 TEST_CASE_METHOD(Planned, "what computes is on the device where there is one") {
   sweep.workload.device = at::Device(at::kCUDA, 0);
   const RunPlan made = plan();
+  const PartBytes parts =
+      part_bytes(options, reader.config(), sweep.workload.device);
   CHECK(
       made.total().device ==
-      sweep.vram_bytes() + part_bytes(options, reader.config()));
+      sweep.vram_bytes() + static_cast<std::int64_t>(parts.device));
   CHECK(row(made, "layer in use, layer fetched").ram == sweep.layer_bytes);
 }
 

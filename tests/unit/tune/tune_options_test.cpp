@@ -109,9 +109,15 @@ TEST_CASE("an unknown method is answered with those that exist") {
       Contains("usaf") && Contains("mora"));
 }
 
-TEST_CASE("a pattern that names no weight of a layer is refused") {
+TEST_CASE("a pattern that names no weight is refused") {
   check_refusals(
-      {{"match", [](auto& o) { o.method = "full", o.match = "lm_head"; }},
+      {{"match", [](auto& o) { o.method = "full", o.match = "lm_tail"; }},
+       {"match",
+        [](auto& o) {
+          o.method = "full", o.match = "lm_head", o.embeddings = "frozen";
+        }},
+       {"embeddings", [](auto& o) { o.method = "full", o.embeddings = "no"; }},
+       {"embeddings", [](auto& o) { o.embeddings = "frozen"; }},
        {"match", [](auto& o) { o.method = "full", o.match = "("; }},
        {"match", [](auto& o) { o.match = "mlp"; }},
        {"states", [](auto& o) { o.method = "full", o.states = "cloud"; }},
@@ -151,13 +157,18 @@ TEST_CASE("the memory of the parts counts 16 bytes a weight and more") {
   options.frac = 0.25;
   options.router = "frozen";
   const std::int64_t weights = 8 * 3 * testing::kHidden;
-  const std::int64_t bytes = part_bytes(options, config);
+  const auto bytes_of = [&] {
+    const PartBytes bytes = part_bytes(options, config, at::kCPU);
+    CHECK(bytes.device == 0.0);
+    return bytes.ram;
+  };
+  const double bytes = bytes_of();
   CHECK(bytes >= 16 * weights);
   // In each thread, an expert of width 6 while its neurons are scored.
   const std::int64_t scoring = at::get_num_threads() * 8 * 6 * testing::kHidden;
   CHECK(bytes <= 41 * weights + scoring);
   options.router = "auto";
-  CHECK(part_bytes(options, config) == bytes + 16 * 8 * testing::kHidden);
+  CHECK(bytes_of() == bytes + 16 * 8 * testing::kHidden);
   options.reselect_every = 10;
-  CHECK(part_bytes(options, config) > bytes);
+  CHECK(bytes_of() > bytes);
 }
