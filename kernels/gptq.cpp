@@ -9,13 +9,13 @@
 namespace fettle::kernels {
 namespace {
 
-// Columns whose errors are passed on one by one before the rest of the matrix
-// hears of them in one product.
-constexpr std::int64_t kBlock = 128;
-
+constexpr Op<FitGridArgs> kFitGrid{
+    "fit_grid", cpu::fit_grid, &Launchers::fit_grid};
+constexpr Op<GptqBlockArgs> kGptqBlock{
+    "gptq_block", cpu::gptq_block, &Launchers::gptq_block};
 void check_input(const QuantInput& in, const QuantGrid& grid) {
   const at::Tensor& w = in.w;
-  FETTLE_ASSERT(w.is_cpu() && w.dim() == 2 && w.is_contiguous());
+  FETTLE_ASSERT(w.dim() == 2 && w.is_contiguous());
   FETTLE_ASSERT(w.scalar_type() == at::kFloat && grid.group > 0);
   const std::int64_t cols = w.size(1);
   if (in.importance.defined()) {
@@ -48,7 +48,7 @@ class Quantizer {
     zeros_ = at::zeros({rows_, groups_}, floats);
     thresholds_ = at::zeros({rows_, groups_}, floats);
     codes_ = at::zeros({rows_, cols_}, floats.dtype(at::kByte));
-    group_of_ = at::arange(cols_, at::kLong)
+    group_of_ = at::arange(cols_, floats.dtype(at::kLong))
                     .div(grid.group, "floor")
                     .to(at::kInt)
                     .contiguous();
@@ -76,11 +76,12 @@ class Quantizer {
  private:
   // A block holds whole groups, or lies in one.
   std::int64_t block_end(std::int64_t begin) const {
-    if (order_.defined()) return std::min(begin + kBlock, cols_);
+    if (order_.defined()) return std::min(begin + kGptqColumns, cols_);
     const std::int64_t group = grid_.group;
     const std::int64_t most =
-        group < kBlock ? begin + kBlock / group * group
-                       : std::min(begin + kBlock, (begin / group + 1) * group);
+        group < kGptqColumns
+            ? begin + kGptqColumns / group * group
+            : std::min(begin + kGptqColumns, (begin / group + 1) * group);
     return std::min(most, cols_);
   }
 
@@ -94,7 +95,9 @@ class Quantizer {
 
   void fit(std::int64_t g) {
     const std::int64_t first = g * grid_.group;
-    cpu::fit_grid(
+    dispatch(
+        w_.device(),
+        kFitGrid,
         {.grid = grid_args(grid_),
          .rows = rows_,
          .cols = std::min(grid_.group, cols_ - first),
@@ -109,14 +112,16 @@ class Quantizer {
 
   void block(std::int64_t begin, std::int64_t end) {
     const bool dynamic = !order_.defined();
-    const bool in_block = dynamic && grid_.group <= kBlock;
+    const bool in_block = dynamic && grid_.group <= kGptqColumns;
     if (dynamic && !in_block && begin % grid_.group == 0) {
       fit(begin / grid_.group);
     }
     const std::int64_t width = end - begin;
     at::Tensor errors;
     if (factor_.defined()) errors = at::empty({rows_, width}, w_.options());
-    cpu::gptq_block(
+    dispatch(
+        w_.device(),
+        kGptqBlock,
         {.grid = grid_args(grid_),
          .descent = false,
          .rows = rows_,
@@ -153,11 +158,26 @@ class Quantizer {
 }  // namespace
 
 GridArgs grid_args(const QuantGrid& grid) {
-  return {
+  GridArgs args{
       .ternary = grid.kind == PackedKind::kTernary,
       .symmetric = grid.symmetric,
       .bits = static_cast<int>(grid.bits),
-      .entropy_weight = static_cast<float>(grid.entropy_weight)};
+      .entropy_weight = static_cast<float>(grid.entropy_weight),
+      .steps = 40,
+      .least_share = 0};
+  if (args.ternary) return args;
+  const auto search = [&](float least_share, int steps) {
+    args.least_share = least_share;
+    args.steps = steps;
+  };
+  if (grid.bits <= 2) {
+    search(0.25f, 30);
+  } else if (grid.bits == 3) {
+    search(0.45f, 24);
+  } else {
+    grid.bits == 4 ? search(0.65f, 16) : search(0.95f, 2);
+  }
+  return args;
 }
 
 Quantized quantize(const QuantInput& input, const QuantGrid& grid) {

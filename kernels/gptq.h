@@ -2,7 +2,7 @@
 // Choosing few levels for weights: round to nearest, and GPTQ (Frantar et al.
 // 2022, arXiv 2210.17323), which makes up for the rounding of one column in the
 // columns behind it. Scales are chosen to lose least under the importance of
-// each column (the diagonal of the Hessian). On the CPU.
+// each column (the diagonal of the Hessian).
 #pragma once
 
 #include <ATen/ATen.h>

@@ -8,13 +8,23 @@ namespace fettle::kernels {
 
 struct QuantGrid;
 
-// The levels weights are rounded to (gptq.h).
+// The levels weights are rounded to (gptq.h), and the search for them: of
+// integers scales of the range of the weights down to `least_share` of it, of
+// trits thresholds up to kFarthest, in so many steps.
 struct GridArgs {
   bool ternary;
   bool symmetric;
   int bits;
   float entropy_weight;
+  int steps;
+  float least_share;
 };
+
+// In root mean squares of the weights. Where bits count, a low threshold is
+// left aside: rows with hardly a zero cost few bits too, but not by the code
+// that they share with rows of many.
+inline constexpr float kFarthest = 3.0f;
+inline constexpr float kNearestWhereBitsCount = 0.5f;
 
 GridArgs grid_args(const QuantGrid& grid);
 
@@ -47,6 +57,10 @@ struct GptqBlockArgs {
   std::uint8_t* codes;
   float* errors;  // [rows, cols], or null
 };
+
+// Columns that hear of each other's losses one by one: at most so many are in a
+// block; those behind it hear of them in one product.
+inline constexpr std::int64_t kGptqColumns = 128;
 
 namespace cpu {
 

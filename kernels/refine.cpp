@@ -10,15 +10,14 @@
 namespace fettle::kernels {
 namespace {
 
-// Columns that hear of each other's changes one by one; those behind them do so
-// in one product.
-constexpr std::int64_t kBlock = 128;
+constexpr Op<GptqBlockArgs> kDescent{
+    "descend", cpu::gptq_block, &Launchers::gptq_block};
 
 void check_input(
     const Quantized& quantized,
     const at::Tensor& w,
     const at::Tensor& hessian) {
-  FETTLE_ASSERT(w.is_cpu() && w.dim() == 2 && w.scalar_type() == at::kFloat);
+  FETTLE_ASSERT(w.dim() == 2 && w.scalar_type() == at::kFloat);
   FETTLE_ASSERT(w.is_contiguous());
   FETTLE_ASSERT(matches(hessian, {w.size(1), w.size(1)}, w));
   FETTLE_ASSERT(matches_as(quantized.codes, w.sizes(), w, at::kByte));
@@ -39,7 +38,8 @@ class Refiner {
         cols_(w.size(1)),
         groups_(quantized.scales.size(1)),
         padding_(groups_ * grid.group - cols_) {
-    group_of_ = at::arange(cols_, at::kLong).div(grid.group, "floor");
+    group_of_ = at::arange(cols_, w.options().dtype(at::kLong))
+                    .div(grid.group, "floor");
     scales_ = quantized.scales.to(at::kFloat).contiguous();
     if (quantized.zeros.defined()) {
       zeros_ = quantized.zeros.to(at::kFloat).contiguous();
@@ -80,10 +80,12 @@ class Refiner {
     at::Tensor slope = at::sub(target_, at::mm(values, hessian_));
     const at::Tensor costs = costs_of_not_0();
     const at::Tensor groups = group_of_.to(at::kInt);
-    for (std::int64_t begin = 0; begin < cols_; begin += kBlock) {
-      const std::int64_t end = std::min(begin + kBlock, cols_);
+    for (std::int64_t begin = 0; begin < cols_; begin += kGptqColumns) {
+      const std::int64_t end = std::min(begin + kGptqColumns, cols_);
       const at::Tensor moves = at::empty({rows_, end - begin}, slope.options());
-      cpu::gptq_block(
+      dispatch(
+          w_.device(),
+          kDescent,
           {.grid = grid_args(grid_),
            .descent = true,
            .rows = rows_,

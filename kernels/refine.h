@@ -2,7 +2,7 @@
 // Betters codes that GPTQ chose: scales are fitted to the codes by least
 // squares, and each code goes where the error is least while all others stay
 // (coordinate descent, as in CDQuant, Nair and Suggala 2024, arXiv 2406.17542).
-// GPTQ looks at a column once, and only forward; this looks back. On the CPU.
+// GPTQ looks at a column once, and only forward; this looks back.
 #pragma once
 
 #include <ATen/ATen.h>

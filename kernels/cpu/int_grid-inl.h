@@ -45,18 +45,6 @@ HWY_INLINE V refined_scale(const Group& g, const Levels& levels, int bits) {
   return rounded_to<Bf16>(hn::IfThenElse(some, ratio, levels.scale));
 }
 
-// How far below the range of the weights scales are looked for.
-struct Search {
-  float least;
-  int steps;
-};
-
-HWY_INLINE Search search_of(int bits) {
-  if (bits <= 2) return {0.25f, 30};
-  if (bits == 3) return {0.45f, 24};
-  return bits == 4 ? Search{0.65f, 16} : Search{0.95f, 2};
-}
-
 Levels fit_int(const Group& g, const GridArgs& grid) {
   const D d;
   V low = hn::Zero(d);
@@ -77,11 +65,10 @@ Levels fit_int(const Group& g, const GridArgs& grid) {
     best.scale = hn::IfThenElse(better, levels.scale, best.scale);
     best.zero = hn::IfThenElse(better, levels.zero, best.zero);
   };
-  const Search search = search_of(grid.bits);
-  for (int i = 0; i < search.steps; ++i) {
+  for (int i = 0; i < grid.steps; ++i) {
     const float share =
-        1.0f - (1.0f - search.least) * static_cast<float>(i) /
-                   static_cast<float>(std::max(search.steps - 1, 1));
+        1.0f - (1.0f - grid.least_share) * static_cast<float>(i) /
+                   static_cast<float>(std::max(grid.steps - 1, 1));
     if (grid.symmetric) {
       const V scale =
           rounded_to<Bf16>(hn::Mul(largest, all(share / (half - 0.5f))));

@@ -25,12 +25,9 @@ HWY_INLINE V plogp(V p) {
 }
 
 // Entropy-constrained: relative error plus entropy_weight x bits is least.
-// Where bits count, a low threshold is left aside: rows with hardly a zero cost
-// few bits too, but not by the code that they share with rows of many.
 Levels fit_ternary(const Group& g, const GridArgs& grid) {
-  constexpr int kSteps = 40;
-  constexpr float kFarthest = 3.0f;  // in root mean squares
-  const float nearest = grid.entropy_weight > 0 ? 0.5f : 0.0f;
+  const float nearest =
+      grid.entropy_weight > 0 ? kNearestWhereBitsCount : 0.0f;
   const D d;
   V square = hn::Zero(d);
   float weight = 0;
@@ -43,8 +40,8 @@ Levels fit_ternary(const Group& g, const GridArgs& grid) {
   const V relative = reciprocal(square);
   Levels best{hn::Zero(d), hn::Zero(d)};
   V least = all(std::numeric_limits<float>::infinity());
-  for (int i = 0; i < kSteps; ++i) {
-    const float share = static_cast<float>(i) / kSteps;
+  for (int i = 0; i < grid.steps; ++i) {
+    const float share = static_cast<float>(i) / static_cast<float>(grid.steps);
     const V threshold =
         hn::Mul(rms, all(nearest + (kFarthest - nearest) * share));
     V size = hn::Zero(d), mass = hn::Zero(d), count = hn::Zero(d);

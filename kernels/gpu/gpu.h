@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/args.h"
+#include "kernels/gptq_args.h"
 #include "kernels/packed_args.h"
 
 namespace fettle::kernels::gpu {
@@ -21,5 +22,7 @@ const char* cross_entropy(const CrossEntropyArgs& args, void* stream);
 const char* rope(const RopeArgs& args, void* stream);
 const char* unpack_rows(const UnpackRowsArgs& args, void* stream);
 const char* packed_products(const PackedProductsArgs& args, void* stream);
+const char* fit_grid(const FitGridArgs& args, void* stream);
+const char* gptq_block(const GptqBlockArgs& args, void* stream);
 
 }  // namespace fettle::kernels::gpu

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/args.h"
+#include "kernels/gptq_args.h"
 #include "kernels/packed_args.h"
 
 namespace fettle::kernels {
@@ -27,6 +28,8 @@ struct Launchers {
   Launcher<RopeArgs> rope;
   Launcher<UnpackRowsArgs> unpack_rows;
   Launcher<PackedProductsArgs> packed_products;
+  Launcher<FitGridArgs> fit_grid;
+  Launcher<GptqBlockArgs> gptq_block;
 };
 
 }  // namespace fettle::kernels

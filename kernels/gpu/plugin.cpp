@@ -24,6 +24,8 @@ constexpr Plugin kPlugin = {
         .rope = gpu::rope,
         .unpack_rows = gpu::unpack_rows,
         .packed_products = gpu::packed_products,
+        .fit_grid = gpu::fit_grid,
+        .gptq_block = gpu::gptq_block,
     }};
 
 }  // namespace

@@ -10,9 +10,9 @@
 
 namespace fettle::kernels {
 
-// Raise with every change of Plugin, of Launchers or of a struct in args.h
-// or packed_args.h.
-inline constexpr std::uint32_t kPluginVersion = 2;
+// Raise with every change of Plugin, of Launchers or of a struct in args.h,
+// packed_args.h or gptq_args.h.
+inline constexpr std::uint32_t kPluginVersion = 3;
 inline constexpr const char* kPluginSymbol = "fettle_gpu_plugin";
 
 struct Plugin {

@@ -21,6 +21,8 @@ constexpr Launchers kStubs = {
     .rope = refuse,
     .unpack_rows = refuse,
     .packed_products = refuse,
+    .fit_grid = refuse,
+    .gptq_block = refuse,
 };
 
 }  // namespace

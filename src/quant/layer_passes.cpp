@@ -18,14 +18,15 @@ void quantize_some(
     const Places& places,
     const HessianTap* tap,
     const SiteDone& done) {
-  model::run_side_by_side(places, /*on_cpu=*/true, [&](std::int64_t place) {
-    const Site& site = sites[place];
-    const Hessian* hessian =
-        tap != nullptr ? &tap->of(site.role, site.expert) : nullptr;
-    done(
-        static_cast<std::size_t>(place),
-        quantizer.quantize(site.weights, hessian));
-  });
+  model::run_side_by_side(
+      places, quantizer.device().is_cpu(), [&](std::int64_t place) {
+        const Site& site = sites[place];
+        const Hessian* hessian =
+            tap != nullptr ? &tap->of(site.role, site.expert) : nullptr;
+        done(
+            static_cast<std::size_t>(place),
+            quantizer.quantize(site.weights, hessian));
+      });
 }
 
 // The sites of experts [first, last).
@@ -99,7 +100,8 @@ void quantize_sites(
     HessianTap tap(passes.gptq.hessians, *weights, {first, last, first == 0});
     passes.stream->look({config, layer, *weights, &tap});
     if (first == 0) of_layer = tap.of_layer();
-    const LayerQuantizer quantizer(passes.reader, passes.gptq, of_layer);
+    const LayerQuantizer quantizer(
+        passes.reader, passes.gptq, of_layer, passes.model->options().device);
     if (first == 0) {
       quantize_some(quantizer, sites, places_of(sites, -1, 0), &tap, done);
     }

@@ -28,7 +28,8 @@ at::Tensor inverse_factor(const at::Tensor& moments, double shift) {
   auto [lower, failed] = at::linalg_cholesky_ex(reversed);
   if (failed.item<int>() != 0) {
     reversed.diagonal().sub_(shift);
-    lower = kernels::damped_cholesky(reversed, shift);
+    lower = kernels::damped_cholesky(reversed.to(at::kCPU), shift)
+                .to(moments.device());
   }
   const at::Tensor inverse = at::linalg_solve_triangular(
       lower, at::eye(n, lower.options()), /*upper=*/false);
@@ -41,13 +42,24 @@ double squares_under(const at::Tensor& a, const at::Tensor& moments) {
   return (at::mm(a, moments) * a).sum(at::kDouble).item<double>();
 }
 
+kernels::Quantized on_cpu(kernels::Quantized levels) {
+  levels.codes = levels.codes.to(at::kCPU);
+  levels.scales = levels.scales.to(at::kCPU);
+  if (levels.zeros.defined()) levels.zeros = levels.zeros.to(at::kCPU);
+  return levels;
+}
+
 }  // namespace
 
 LayerQuantizer::LayerQuantizer(
     const model::ModelReader& reader,
     const GptqOptions& options,
-    const Hessian& of_layer)
-    : reader_(reader), options_(options), of_layer_(of_layer) {}
+    const Hessian& of_layer,
+    at::Device device)
+    : reader_(reader),
+      options_(options),
+      of_layer_(of_layer),
+      device_(device) {}
 
 // An expert with few tokens has moments of few directions: the less it has
 // seen, the more those of the whole layer speak for it. What an expert's down
@@ -57,16 +69,16 @@ at::Tensor LayerQuantizer::moments_of(
     std::int64_t cols,
     const Hessian& hessian) const {
   const bool seen = hessian.sum.defined();
-  const at::Tensor own = seen ? hessian.sum.to(at::kCPU) : at::Tensor();
+  const at::Tensor& own = hessian.sum;
   if (seen && (id.expert < 0 || hessian.tokens >= cols)) return own;
   if (options_.starved == Starved::kRtn) return own;
   const double energy =
       seen ? own.diagonal().sum(at::kDouble).item<double>() : 0.0;
   at::Tensor common;
   if (site_of(id.role) == model::Role::kExpertGate && of_layer_.sum.defined()) {
-    common = of_layer_.sum.to(at::kCPU);
+    common = of_layer_.sum;
   } else {
-    common = at::eye(cols, at::kFloat);
+    common = at::eye(cols, at::TensorOptions(device_).dtype(at::kFloat));
   }
   const double trace = common.diagonal().sum(at::kDouble).item<double>();
   if (!(trace > 0)) return own;
@@ -115,7 +127,7 @@ LayerQuantizer::Guide LayerQuantizer::guide(
 QuantizedWeight LayerQuantizer::quantize_one(
     const WeightScheme& weight, const Guide& guide) const {
   const auto& [id, scheme] = weight;
-  const at::Tensor w = reader_.read(id).to(at::kFloat).contiguous();
+  const at::Tensor w = reader_.read(id).to(device_).to(at::kFloat).contiguous();
   if (!at::isfinite(w).all().item<bool>()) {
     throw UserError(
         "quant",
@@ -129,11 +141,12 @@ QuantizedWeight LayerQuantizer::quantize_one(
     kernels::refine(levels, w, guide.damped, grid, options_.refine);
   }
   QuantizedWeight result{.id = id};
+  levels = on_cpu(std::move(levels));
   result.matrix =
       scheme.coded ? pack_trits(levels, grid) : kernels::pack(levels, grid);
-  at::Tensor difference = at::empty_like(w);
-  kernels::unpack_rows(result.matrix, 0, difference);
-  difference.sub_(w);
+  const at::Tensor values = at::empty(w.sizes(), at::kFloat);
+  kernels::unpack_rows(result.matrix, 0, values);
+  const at::Tensor difference = values.to(device_) - w;
   // Rounding may bring a sum of products below zero.
   result.error = std::max(squares_under(difference, guide.moments), 0.0);
   result.energy = std::max(squares_under(w, guide.moments), 0.0);

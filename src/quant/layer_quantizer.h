@@ -54,11 +54,14 @@ struct QuantizedWeight {
 class LayerQuantizer {
  public:
   // `of_layer` has the moments of what enters the experts, or is empty. All
-  // must outlive the quantizer.
+  // must outlive the quantizer. Moments are on `device`, which does the work.
   LayerQuantizer(
       const model::ModelReader& reader,
       const GptqOptions& options,
-      const Hessian& of_layer);
+      const Hessian& of_layer,
+      at::Device device = at::kCPU);
+
+  at::Device device() const { return device_; }
 
   // Weights with one input, each by its scheme (not keep). `hessian` is null
   // where there is no data. Thread-safe. Throws UserError naming the weight
@@ -86,6 +89,7 @@ class LayerQuantizer {
   const model::ModelReader& reader_;
   const GptqOptions& options_;
   const Hessian& of_layer_;
+  at::Device device_;
 };
 
 // Bytes that the quantization of one site takes beside its moments.

@@ -377,6 +377,7 @@ QuantMemory quant_memory(
     memory.bytes = std::max(memory.bytes, moments + copy + 2 * packed);
   }
   memory.bytes += threads * largest_site;
+  memory.device_bytes += largest_site;
   return memory;
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "tests/unit/kernels/rounded.h"
+#include "rounded.h"
 
 namespace fettle::kernels {
 namespace {

@@ -6,19 +6,24 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "tests/unit/kernels/rounded.h"
+#include "device_case.h"
+#include "rounded.h"
 
 namespace fettle::kernels {
 namespace {
 
-// The error of each row, in fp64.
+// Of each row, in fp64.
+at::Tensor errors_of(const at::Tensor& difference, const at::Tensor& hessian) {
+  const at::Tensor d = difference.to(at::kDouble);
+  return (at::mm(d, hessian.to(at::kDouble)) * d).sum(1);
+}
+
 at::Tensor errors(
     const Quantized& q,
     const at::Tensor& w,
     const at::Tensor& hessian,
     const QuantGrid& grid) {
-  const at::Tensor d = w.to(at::kDouble) - values(q, grid);
-  return (at::mm(d, hessian.to(at::kDouble)) * d).sum(1);
+  return errors_of(w - values(q, grid), hessian);
 }
 
 // One column after the other by the definition, in fp64: each code is tried.
@@ -124,6 +129,39 @@ TEST_CASE("an entropy weight makes more weights 0") {
   const double none = zeros_after(0), some = zeros_after(0.3);
   CHECK(some > none + 0.05);
   CHECK(zeros_after(1) > some + 0.05);
+}
+
+TEST_CASE("a GPU rounds and refines as the CPU does", "[gpu]") {
+  for (const auto& where : test::gpu_cases()) {
+    if (where.dtype != at::kFloat) continue;
+    for (const QuantGrid& grid : kGrids) {
+      CAPTURE(grid.bits, grid.group);
+      const at::Tensor w = random(100, 300, 11);
+      const at::Tensor hessian = moments(300, 12);
+      const at::Tensor inverse = at::linalg_inv(hessian.to(at::kDouble));
+      const at::Tensor factor =
+          at::linalg_cholesky(inverse).t().to(at::kFloat).contiguous();
+      const auto on = [&](at::Device device) {
+        const at::Tensor placed = hessian.to(device);
+        Quantized q = quantize(
+            {w.to(device, at::kFloat, false, /*copy=*/true),
+             placed.diagonal().contiguous(),
+             factor.to(device)},
+            grid);
+        refine(q, w.to(device), placed, grid, 2);
+        q.codes = q.codes.cpu();
+        q.scales = q.scales.cpu();
+        if (q.zeros.defined()) q.zeros = q.zeros.cpu();
+        return values(q, grid);
+      };
+      // Sums in another order round some weights the other way.
+      const at::Tensor lost = errors_of(w - on(at::kCPU), hessian);
+      const at::Tensor there = errors_of(w - on(where.device), hessian);
+      CHECK(
+          there.sum().item<double>() ==
+          Approx(lost.sum().item<double>()).epsilon(0.01));
+    }
+  }
 }
 
 TEST_CASE("refining has edges") {
