@@ -6,14 +6,17 @@ best of some learning rates.
 
     python tests/bench/recovery.py MODEL --name NAME --results FILE
         --train DOMAIN=JSONL ... --held DOMAIN=JSONL ...
-        [--keeps 0.25 0.5] [--methods usaf lora ...] [--seeds 3]
+        [--keeps 0.25 0.5] [--bits bf16 int4 ...] [--methods usaf lora ...]
+        [--seeds 3]
 
+With --bits the trimmed model is quantized, and tuned beside its frozen codes.
 The learning rate is chosen by the first seed, the other seeds follow with it.
 Every result is a line of JSON appended to FILE; what FILE has is not run again,
 so a run that was broken off goes on. recovery_report.py makes the document.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import shutil
@@ -83,6 +86,19 @@ class Bench:
             "--out", out, report=self.work / "trim.json")
         return out
 
+    def start(self, keep, bits):
+        """The model that is tuned."""
+        trimmed = self.trimmed(keep)
+        if bits == "bf16":
+            return trimmed
+        out = self.work / f"trimmed-{keep}-{bits}"
+        if not out.exists():
+            self.fettle(
+                "quant", trimmed, "--bits", bits, "--data", *self.train,
+                "--tokens", 131072, "--seq-len", 512, "--out", out,
+                report=self.work / "quant.json")
+        return out
+
     def base(self):
         """Loss of the untrimmed model, by file."""
         report, _ = self.fettle(
@@ -97,8 +113,9 @@ class Bench:
         return [values.get(a, a) if isinstance(a, str) else a
                 for a in METHODS[method]]
 
-    def measure(self, keep, method, rate, seed):
-        of = {"keep": keep, "method": method, "rate": rate, "seed": seed,
+    def measure(self, start, method, rate, seed):
+        keep, bits = start
+        of = {"keep": keep, "bits": bits, "method": method, "rate": rate, "seed": seed,
               "steps": self.options.steps,
               "tokens_per_step": self.options.tokens_per_step}
         found = self.results.find("tune", self.options.name, of)
@@ -108,7 +125,7 @@ class Bench:
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(f"{out}.partial", ignore_errors=True)
         report, seconds = self.fettle(
-            "tune", self.trimmed(keep), "--data", *self.train,
+            "tune", self.start(keep, bits), "--data", *self.train,
             "--eval-data", *self.held, "--out", out,
             "--steps", self.options.steps,
             "--tokens-per-step", self.options.tokens_per_step,
@@ -128,7 +145,7 @@ class Bench:
             "peak_ram_bytes": report["peak_ram_bytes"],
             "seconds": seconds}
         self.results.add(entry)
-        print(method, keep, rate, seed, loss_of(entry), flush=True)
+        print(method, keep, bits, rate, seed, loss_of(entry), flush=True)
         return entry
 
     def run(self):
@@ -137,13 +154,13 @@ class Bench:
                 "held": self.base()}
         if not self.results.find("base", self.options.name, base["of"]):
             self.results.add(base)
-        for keep in self.options.keeps:
+        for start in itertools.product(self.options.keeps, self.options.bits):
             for method in self.options.methods:
-                first = [self.measure(keep, method, rate, 1)
+                first = [self.measure(start, method, rate, 1)
                          for rate in self.options.rates]
                 best = min(first, key=loss_of)["of"]["rate"]
                 for seed in range(2, self.options.seeds + 1):
-                    self.measure(keep, method, best, seed)
+                    self.measure(start, method, best, seed)
 
 
 def loss_of(entry):
@@ -160,6 +177,7 @@ def options():
     parser.add_argument("--train", type=named, nargs="+", required=True)
     parser.add_argument("--held", type=named, nargs="+", required=True)
     parser.add_argument("--keeps", type=float, nargs="+", default=[0.25, 0.5])
+    parser.add_argument("--bits", nargs="+", default=["bf16"])
     parser.add_argument("--methods", nargs="+", choices=METHODS,
                         default=list(METHODS))
     parser.add_argument("--rates", type=float, nargs="+",

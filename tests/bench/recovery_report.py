@@ -4,8 +4,8 @@ measured.
 
     python tests/bench/recovery_report.py RESULTS --document docs/recovery.md
 
-The document holds `<!-- table KEEP -->` .. `<!-- end -->` for each share kept;
-what stands between is replaced.
+The document holds `<!-- table KEEP BITS -->` .. `<!-- end -->` for each share
+kept and each base; what stands between is replaced.
 """
 
 import argparse
@@ -34,14 +34,19 @@ class Study:
         self.base = next(line["held"] for line in lines if line["kind"] == "base")
         self.runs = [line for line in lines if line["kind"] == "tune"]
 
-    def keeps(self):
-        return sorted({run["of"]["keep"] for run in self.runs})
+    def starts(self):
+        """Shares kept and bits of what was tuned."""
+        return list(dict.fromkeys(self.start(run) for run in self.runs))
 
-    def methods(self, keep):
+    @staticmethod
+    def start(run):
+        return run["of"]["keep"], run["of"]["bits"]
+
+    def methods(self, start):
         """By method the runs of its better rate, first seed first."""
         found = {}
         for run in self.runs:
-            if run["of"]["keep"] == keep:
+            if self.start(run) == start:
                 found.setdefault(run["of"]["method"], []).append(run)
         for method, runs in found.items():
             best = min((run for run in runs if run["of"]["seed"] == 1),
@@ -66,13 +71,13 @@ def number(values, digits=4):
     return f"{middle} ± {statistics.stdev(values):.{digits}f}"
 
 
-def table(study, keep):
+def table(study, of):
     domains = list(study.base)
     names = [domain.removeprefix("held_") for domain in domains]
     lines = ["| method | rate | trained | " + " | ".join(names)
              + " | mean | CPU s | peak RAM |",
              "|---" * (len(names) + 6) + "|"]
-    methods = study.methods(keep)
+    methods = study.methods(of)
     start = next(iter(methods.values()))[0]
     lines.append(
         "| not tuned | | | " + " | ".join(
@@ -94,11 +99,12 @@ def table(study, keep):
 
 
 def chart(study, file):
-    keeps = study.keeps()
+    starts = study.starts()
     figure, panels = plt.subplots(
-        1, len(keeps), figsize=(4.5 * len(keeps) + 1.5, 3.4), squeeze=False)
-    for panel, keep in zip(panels[0], keeps):
-        for place, (method, runs) in enumerate(study.methods(keep).items()):
+        1, len(starts), figsize=(4 * len(starts) + 1.5, 3.4), squeeze=False)
+    for panel, (keep, bits) in zip(panels[0], starts):
+        methods = study.methods((keep, bits))
+        for place, (method, runs) in enumerate(methods.items()):
             steps = sorted(map(int, runs[0]["held"]))
             panel.plot(
                 steps,
@@ -106,7 +112,7 @@ def chart(study, file):
                  for step in steps],
                 label=method, marker=".", color=f"C{place % 10}",
                 linestyle="-" if place < 10 else "--")
-        panel.set_title(f"{keep:.0%} of the expert weights kept")
+        panel.set_title(f"{keep:.0%} of the expert weights kept, {bits}")
         panel.set_xlabel("step")
     panels[0][0].set_ylabel("excess over the untrimmed, nats a token")
     figure.legend(*panels[0][0].get_legend_handles_labels(),
@@ -122,10 +128,11 @@ def main():
     study = Study([json.loads(line) for line
                    in options.results.read_text().splitlines()])
     text = options.document.read_text()
-    for keep in study.keeps():
+    for keep, bits in study.starts():
         text = re.sub(
-            rf"(<!-- table {keep} -->\n).*?(<!-- end -->)",
-            lambda found: f"{found[1]}\n{table(study, keep)}\n\n{found[2]}",
+            rf"(<!-- table {keep} {bits} -->\n).*?(<!-- end -->)",
+            lambda found:
+                f"{found[1]}\n{table(study, (keep, bits))}\n\n{found[2]}",
             text, flags=re.S)
     options.document.write_text(text)
     chart(study, options.document.with_name("recovery.svg"))
