@@ -147,72 +147,77 @@ TEST_CASE("An error is that of the output under the moments") {
 }
 
 // tr(W M Wᵀ), M being what the rounding was led by: energies show it.
-TEST_CASE("Moments of few tokens are drawn toward the layer's") {
-  Quantizing q;
-  q.of_layer = moments_of(500, 40, 7);
-  const at::Tensor layer = q.of_layer.sum.to(at::kDouble);
-  const auto energy = [&](const WeightId& id, const at::Tensor& moments) {
-    return Approx(squares_under(q.weight(id), moments)).epsilon(1e-4);
-  };
+struct Starving : Quantizing {
+  Starving() { of_layer = moments_of(500, 40, 7); }
+
+  Approx energy(const WeightId& id, const at::Tensor& moments) const {
+    return Approx(squares_under(weight(id), moments)).epsilon(1e-4);
+  }
+  double found(const WeightId& id, const Hessian& hessian) {
+    return run(id, "int4", &hessian).energy;
+  }
+  at::Tensor layer() const { return of_layer.sum.to(at::kDouble); }
+};
+
+TEST_CASE_METHOD(
+    Starving, "Moments of few tokens are drawn toward the layer's") {
   SECTION("by the share of columns that they lack") {
     const std::int64_t tokens = GENERATE(1, 10, 39);
     const Hessian few = moments_of(tokens, 40, 9);
     const at::Tensor own = few.sum.to(at::kDouble);
     const double share = static_cast<double>(tokens) / 40;
-    const at::Tensor scale = own.trace() / layer.trace();
-    const QuantizedWeight found = q.run(kGate, "int4", &few);
-    REQUIRE(found.scarce);
-    REQUIRE(found.tokens == tokens);
+    const at::Tensor scale = own.trace() / layer().trace();
+    const QuantizedWeight starved = run(kGate, "int4", &few);
+    REQUIRE(starved.scarce);
+    REQUIRE(starved.tokens == tokens);
     REQUIRE(
-        found.energy ==
-        energy(kGate, share * own + (1 - share) * scale * layer));
+        starved.energy ==
+        energy(kGate, share * own + (1 - share) * scale * layer()));
   }
   SECTION("of down, whose inputs are the expert's own, toward all alike") {
     const Hessian few = moments_of(6, 24, 11);
     const at::Tensor own = few.sum.to(at::kDouble);
     const at::Tensor mean = own.trace() / 24 * at::eye(24, at::kDouble);
-    const QuantizedWeight found = q.run(kDown, "int4", &few);
-    REQUIRE(found.scarce);
-    REQUIRE(found.energy == energy(kDown, 0.25 * own + 0.75 * mean));
+    REQUIRE(found(kDown, few) == energy(kDown, 0.25 * own + 0.75 * mean));
   }
   SECTION("of none, they are the layer's") {
     const Hessian none;
-    REQUIRE(q.run(kGate, "int4", &none).energy == energy(kGate, layer));
-    REQUIRE(
-        q.run(kDown, "int4", &none).energy ==
-        energy(kDown, at::eye(24, at::kDouble)));
-    REQUIRE(q.run(kGate, "int4", &none).scarce);
-    REQUIRE(q.run(kGate, "int4", &none).tokens == 0);
+    REQUIRE(found(kGate, none) == energy(kGate, layer()));
+    REQUIRE(found(kDown, none) == energy(kDown, at::eye(24)));
+    REQUIRE(run(kGate, "int4", &none).scarce);
+    REQUIRE(run(kGate, "int4", &none).tokens == 0);
   }
   SECTION("of tokens that showed nothing, they are the layer's") {
     const Hessian dark{at::zeros({40, 40}), 12};
-    REQUIRE(q.run(kGate, "int4", &dark).energy == energy(kGate, layer));
+    REQUIRE(found(kGate, dark) == energy(kGate, layer()));
   }
-  SECTION("not where there are as many as columns, nor in other matrices") {
+  SECTION("without the layer's moments, toward all columns alike") {
+    of_layer = {};
+    REQUIRE(found(kGate, {}) == energy(kGate, at::eye(40)));
+  }
+}
+
+TEST_CASE_METHOD(Starving, "Moments are as they were seen") {
+  SECTION("where there are as many tokens as columns") {
     const Hessian enough = moments_of(40, 40, 13);
-    REQUIRE(q.run(kGate, "int4", &enough).energy == energy(kGate, enough.sum));
-    REQUIRE_FALSE(q.run(kGate, "int4", &enough).scarce);
-    const Hessian few = moments_of(10, 40, 15);
-    REQUIRE(q.run(kQuery, "int4", &few).energy == energy(kQuery, few.sum));
+    REQUIRE(found(kGate, enough) == energy(kGate, enough.sum));
+    REQUIRE_FALSE(run(kGate, "int4", &enough).scarce);
   }
-  SECTION("not where that is not wanted") {
-    q.options.starved = Starved::kRtn;
+  SECTION("by matrices that are no expert's") {
+    const Hessian few = moments_of(10, 40, 15);
+    REQUIRE(found(kQuery, few) == energy(kQuery, few.sum));
+  }
+  SECTION("where nothing else is wanted") {
+    options.starved = Starved::kRtn;
     const Hessian few = moments_of(10, 40, 17);
-    REQUIRE(q.run(kGate, "int4", &few).energy == energy(kGate, few.sum));
+    REQUIRE(found(kGate, few) == energy(kGate, few.sum));
     // With no token the rounding is to nearest, as without data.
     const Hessian none;
-    const QuantizedWeight unseen = q.run(kGate, "int4", &none);
-    const QuantizedWeight unled = q.run(kGate, "int4", nullptr);
+    const QuantizedWeight unseen = run(kGate, "int4", &none);
+    const QuantizedWeight unled = run(kGate, "int4", nullptr);
     REQUIRE(unseen.matrix.codes.equal(unled.matrix.codes));
     REQUIRE(unseen.error == unled.error);
     REQUIRE(unseen.scarce);
-  }
-  SECTION("without the layer's moments, toward all columns alike") {
-    q.of_layer = {};
-    const Hessian none;
-    REQUIRE(
-        q.run(kGate, "int4", &none).energy ==
-        energy(kGate, at::eye(40, at::kDouble)));
   }
 }
 
