@@ -123,6 +123,39 @@ TEST_CASE("Damaged plans for quantizing are refused") {
   require_refused(json, message);
 }
 
+TEST_CASE("A plan's format is a number that is known") {
+  Json json = labelled(tiny_config({})).to_json();
+  for (const Json& value :
+       {Json(-1), Json(1.5), Json("1"), Json(nullptr), Json(UINT64_MAX)}) {
+    CAPTURE(value);
+    json["format"] = value;
+    require_refused(json, "'format'");
+  }
+}
+
+TEST_CASE("Plans that lack something are refused, by what is missing") {
+  const Json whole = labelled(tiny_config({})).to_json();
+  for (const auto& [key, value] : whole.items()) {
+    Json json = whole;
+    json.erase(key);
+    require_refused(json, "'" + key + "' is missing");
+  }
+}
+
+TEST_CASE("A plan that names a role twice is refused, by the file") {
+  const TemporaryFolder folder;
+  const auto file = folder.path() / "quant_plan.json";
+  std::string text = labelled(tiny_config({})).to_json().dump();
+  const std::string name = "\"q_proj\":";
+  text.insert(text.find(name), name + "\"int4\",");
+  std::ofstream(file) << text;
+  REQUIRE_THROWS_WITH(
+      QuantPlan::load(file),
+      Contains(file.string()) && Contains("duplicate JSON key 'q_proj'"));
+  REQUIRE_THROWS_WITH(
+      QuantPlan::load(folder.path() / "none.json"), Contains("none.json"));
+}
+
 TEST_CASE("Plans with roles or schemes that make no sense are refused") {
   Json json = labelled(tiny_config({})).to_json();
   std::string message;
