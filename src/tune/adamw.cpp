@@ -9,7 +9,7 @@ namespace fettle::tune {
 
 namespace {
 
-// 1 - beta^age of every row, as [n, 1] in fp64 on the CPU.
+// 1 - beta^age of every row, as [n, 1] or [1, 1] in fp64 on the CPU.
 at::Tensor bias_correction(double beta, const at::Tensor& age) {
   return at::pow(at::scalar_tensor(beta, at::kDouble), age.to(at::kDouble))
       .neg_()

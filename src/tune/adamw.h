@@ -22,7 +22,9 @@ struct AdamWOptions {
 struct AdamWState {
   at::Tensor first;   // like the values
   at::Tensor second;  // like the values
-  at::Tensor age;     // [n] int64 on the CPU: updates a row has had
+  // Updates a row has had, [n] integers on the CPU, or [1] where all rows have
+  // had the same.
+  at::Tensor age;
 
   static AdamWState zeros_like(const at::Tensor& values);
 };

@@ -17,7 +17,7 @@ void BlockDelta::save_matrix(
     const at::Tensor& values,
     artifact::TensorMap& into) {
   const std::string key = weight_key(part, matrix.id);
-  into[key + ".index"] = ids.to(at::kInt);
+  into[key + ".index"] = CompactIndex(ids).stored();
   into[key + ".values"] = values.contiguous().view(
       {-1, matrix.grid.block.rows, matrix.grid.block.cols});
 }
@@ -38,9 +38,12 @@ BlockDelta::BlockDelta(
         shape[1],
         {std::max<std::int64_t>(values.size(1), 1),
          std::max<std::int64_t>(values.size(2), 1)}};
-    const at::Tensor ids = take_index(from, key + ".index", grid.count());
+    const auto ids = CompactIndex::from_stored(
+        take_tensor(from, key + ".index", {at::kByte, {-1}}),
+        key + ".index",
+        grid.count());
     const ExpectedTensor fitting{
-        at::kFloat, {ids.size(0), grid.block.rows, grid.block.cols}};
+        at::kFloat, {ids.size(), grid.block.rows, grid.block.cols}};
     layers_[id.layer].push_back(
         {id,
          grid,
@@ -63,7 +66,7 @@ void BlockDelta::patch(std::int64_t layer, model::LayerWeights& weights) const {
     scatter_blocks_(
         matrix.grid,
         view,
-        matrix.ids.to(view.device()),
+        matrix.ids.decode().to(view.device()),
         matrix.values.to(view.device()));
   }
 }
@@ -77,7 +80,7 @@ at::Tensor BlockDelta::merge(
   const Matrix* matrix = find(id);
   FETTLE_ASSERT(matrix != nullptr);
   at::Tensor merged = base.clone();
-  scatter_blocks_(matrix->grid, merged, matrix->ids, matrix->values);
+  scatter_blocks_(matrix->grid, merged, matrix->ids.decode(), matrix->values);
   return merged;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tuned blocks in an adapter. Per matrix that has any, under "PART.layers.LAYER
 // .ROLE" (experts: ".ROLE.EXPERT"):
-//   .index: [n] int32, ascending, blocks along rows of blocks
+//   .index: [bytes] uint8, numbers of blocks along rows of blocks, as
+//     compact_index.h has it
 //   .values: [n, r, c] fp32, 0 where a block reaches over the matrix's edge
 #pragma once
 
@@ -11,6 +12,7 @@
 #include "artifact/tensor_file.h"
 #include "tune/adapter_part.h"
 #include "tune/block_layout.h"
+#include "tune/compact_index.h"
 
 namespace fettle::tune {
 
@@ -39,7 +41,7 @@ class BlockDelta : public AdapterPart {
   struct Matrix {
     model::WeightId id;
     BlockGrid grid;
-    at::Tensor ids;
+    CompactIndex ids;
     at::Tensor values;  // [n, size of a block]
   };
   const Matrix* find(const model::WeightId& id) const;

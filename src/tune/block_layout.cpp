@@ -28,17 +28,32 @@ std::int64_t BlockLayout::find(const model::WeightId& id) const {
   return found == matrices_.end() ? -1 : found - matrices_.begin();
 }
 
+std::vector<std::int64_t> BlockLayout::ranges(const at::Tensor& index) const {
+  return ranges_of(index, offsets_);
+}
+
 std::vector<BlockLayout::Part> BlockLayout::split(
     const at::Tensor& index) const {
-  const auto ranges = ranges_of(index, offsets_);
+  const auto bounds = ranges(index);
   std::vector<Part> parts;
   for (std::size_t m = 0; m < matrices_.size(); ++m) {
-    const std::int64_t first = ranges[m];
+    const std::int64_t count = bounds[m + 1] - bounds[m];
     parts.push_back(
-        {first,
-         index.narrow(0, first, ranges[m + 1] - first) - matrices_[m].first});
+        {bounds[m], index.narrow(0, bounds[m], count) - matrices_[m].first});
   }
   return parts;
+}
+
+void BlockLayout::for_each_part(
+    const at::Tensor& index, const Visit& visit) const {
+  const auto bounds = ranges(index);
+  for (std::size_t m = 0; m < matrices_.size(); ++m) {
+    const std::int64_t count = bounds[m + 1] - bounds[m];
+    if (count == 0) continue;
+    visit(
+        matrices_[m],
+        {bounds[m], index.narrow(0, bounds[m], count) - matrices_[m].first});
+  }
 }
 
 }  // namespace fettle::tune

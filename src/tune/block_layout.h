@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "model/weight_table.h"
@@ -36,6 +37,11 @@ class BlockLayout {
     at::Tensor ids;  // [k] int64
   };
   std::vector<Part> split(const at::Tensor& index) const;
+  // The same one after another, of matrices that have any.
+  using Visit = std::function<void(const BlockMatrix&, const Part&)>;
+  void for_each_part(const at::Tensor& index, const Visit& visit) const;
+  // Where an ascending index goes on to the next matrix: [matrices + 1].
+  std::vector<std::int64_t> ranges(const at::Tensor& index) const;
 
  private:
   std::vector<BlockMatrix> matrices_;

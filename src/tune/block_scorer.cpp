@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "model/weight_view.h"
 #include "tune/unit_rows.h"
@@ -17,16 +18,28 @@ std::vector<model::WeightId> ids_of(const BlockLayout& layout) {
   return ids;
 }
 
-std::vector<std::int64_t> best_of(const at::Tensor& scores, double share) {
+// Of equal scores the lower number is taken.
+CompactIndex best_of(const at::Tensor& scores, double share) {
   const std::int64_t all = scores.size(0);
   if (all == 0) return {};
   const auto count = std::clamp<std::int64_t>(
       std::llround(share * static_cast<double>(all)), 1, all);
-  // Stable, so that of equal scores the lower number is taken.
-  const at::Tensor order = std::get<1>(scores.sort(true, 0, true));
-  const at::Tensor best = std::get<0>(order.narrow(0, 0, count).sort()).cpu();
-  const auto values = entries(best);
-  return {values.begin(), values.end()};
+  const at::Tensor on_host = at::nan_to_num(scores.cpu(), 0.0);
+  at::Tensor ranked = on_host.clone();
+  float* begin = ranked.mutable_data_ptr<float>();
+  std::nth_element(begin, begin + count - 1, begin + all, std::greater<>());
+  const float least = begin[count - 1];
+  const std::int64_t above = std::count_if(
+      begin, begin + count, [&](float score) { return score > least; });
+  ranked.reset();
+  std::int64_t equal = count - above;
+  at::Tensor best = at::empty({count}, at::kLong);
+  auto* next = best.mutable_data_ptr<std::int64_t>();
+  const float* score = on_host.const_data_ptr<float>();
+  for (std::int64_t i = 0; i < all; ++i) {
+    if (score[i] > least || (score[i] == least && equal-- > 0)) *next++ = i;
+  }
+  return CompactIndex(best);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "sweep/observer.h"
 #include "tune/block_layout.h"
+#include "tune/compact_index.h"
 #include "tune/selection.h"
 #include "tune/weight_gradients.h"
 
@@ -48,7 +49,7 @@ class BlockScorer : public sweep::Observer {
       model::LayerWeights& weights) override;
 
   const UnitScores& scores() const { return scores_; }
-  const UnitSets& best() const { return best_; }
+  const std::vector<CompactIndex>& best() const { return best_; }
 
  private:
   void add_squares(std::int64_t layer, const model::ExpertGradView& view);
@@ -60,7 +61,7 @@ class BlockScorer : public sweep::Observer {
   std::unique_ptr<WeightGradients> gradients_;  // of the layer in progress
   at::Tensor sums_;                             // [count] fp32, likewise
   UnitScores scores_;
-  UnitSets best_;
+  std::vector<CompactIndex> best_;
 };
 
 }  // namespace fettle::tune

@@ -82,6 +82,14 @@ void scatter_blocks_(
       typed.masked_select(in));
 }
 
+std::int64_t outside(const BlockGrid& grid, const at::Tensor& ids) {
+  if (fits(grid)) return 0;
+  return inside(grid, places_of(grid, ids))
+      .logical_not_()
+      .sum()
+      .item<std::int64_t>();
+}
+
 at::Tensor block_sums(const BlockGrid& grid, const at::Tensor& matrix) {
   const at::Tensor padded = at::constant_pad_nd(
       matrix.to(at::kFloat),

@@ -40,6 +40,9 @@ void scatter_blocks_(
     const at::Tensor& ids,
     const at::Tensor& values);
 
+// How many values of blocks `ids` reach over the matrix's edges.
+std::int64_t outside(const BlockGrid& grid, const at::Tensor& ids);
+
 // Sums of all blocks of `matrix`: [count] fp32.
 at::Tensor block_sums(const BlockGrid& grid, const at::Tensor& matrix);
 

@@ -47,11 +47,13 @@ PartBytes smt_bytes(
     const TuneOptions& options,
     const model::ModelConfig& config,
     at::Device device) {
-  double bytes = 0.0;
+  PartBytes sum;
   for (const auto& part : smt_parts(options)) {
-    bytes += block_bytes(options, config, part);
+    const PartBytes bytes = block_bytes(options, config, part, device);
+    sum.ram += bytes.ram;
+    sum.device += bytes.device;
   }
-  return at_work(bytes, device);
+  return sum;
 }
 
 }  // namespace

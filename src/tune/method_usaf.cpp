@@ -56,7 +56,7 @@ PartBytes usaf_bytes(
     const model::ModelConfig& config,
     at::Device device) {
   if (options.unit != "neuron") {
-    return at_work(block_bytes(options, config, usaf_blocks(options)), device);
+    return block_bytes(options, config, usaf_blocks(options), device);
   }
   std::int64_t neurons = 0;
   std::int64_t widest = 0;         // neurons of a layer
@@ -81,11 +81,13 @@ PartBytes usaf_bytes(
                       24.0 * working;
   const auto hidden = static_cast<double>(config.hidden_size);
   // Scoring forms the gradient of one expert's gate and up in each thread.
-  return at_work(
-      3.0 * hidden * rows + 8.0 * static_cast<double>(neurons) +
-          8.0 * hidden * static_cast<double>(widest_expert) *
-              static_cast<double>(at::get_num_threads()),
+  PartBytes bytes = at_work(
+      3.0 * hidden * rows + 8.0 * hidden * static_cast<double>(widest_expert) *
+                                static_cast<double>(at::get_num_threads()),
       device);
+  bytes.ram += ranking_bytes(
+      options, static_cast<double>(neurons), static_cast<double>(widest));
+  return bytes;
 }
 
 }  // namespace

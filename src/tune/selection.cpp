@@ -101,7 +101,10 @@ void exchange_group(
 UnitSets choose_units(const UnitScores& scores, double frac, Scope scope) {
   UnitSets result(scores.size());
   for (const auto& layers : groups(scores.size(), scope)) {
+    std::size_t units = 0;
+    for (const std::int64_t l : layers) units += scores[l].size();
     std::vector<Candidate> candidates;
+    candidates.reserve(units);
     for (const std::int64_t l : layers) {
       for (std::size_t k = 0; k < scores[l].size(); ++k) {
         candidates.push_back({scores[l][k], l, static_cast<std::int64_t>(k)});

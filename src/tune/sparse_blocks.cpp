@@ -39,42 +39,41 @@ SparseBlocks::SparseBlocks(
       layouts_(layouts_of(reader.config(), options)),
       places_(layouts_.size()) {}
 
-void SparseBlocks::on_active_changed(std::int64_t layer) {
+void SparseBlocks::on_active_changed(
+    std::int64_t layer, const at::Tensor& index) {
   Places& places = places_[layer];
-  places.parts = layouts_[layer].split(active(layer));
+  places.ranges = layouts_[layer].ranges(index);
+  places.parts.clear();
   std::vector<model::WeightId> beside;
-  for (std::size_t m = 0; m < places.parts.size(); ++m) {
-    BlockLayout::Part& part = places.parts[m];
+  for (std::size_t m = 0; m + 1 < places.ranges.size(); ++m) {
     const model::WeightId& id = layouts_[layer].matrices()[m].id;
     const bool tapped =
         model::is_expert_role(id.role) || model::is_attention_role(id.role);
-    if (part.ids.size(0) > 0 && !tapped) {
+    if (places.ranges[m] < places.ranges[m + 1] && !tapped) {
       beside.push_back(id);
     }
-    part.ids = part.ids.to(device());
   }
   places.beside = WeightGradients(std::move(beside));
 }
 
 std::int64_t SparseBlocks::trained_weights(std::int64_t layer) const {
-  std::int64_t total = 0;
-  const auto parts = layouts_[layer].split(active(layer));
-  for (std::size_t m = 0; m < parts.size(); ++m) {
-    const BlockGrid& grid = layouts_[layer].matrices()[m].grid;
-    // What reaches over an edge is no weight.
-    const at::Tensor ones = at::ones({1, 1}).expand({grid.rows, grid.cols});
-    total += gather_blocks(grid, ones, parts[m].ids).sum().item<std::int64_t>();
-  }
+  const at::Tensor index = active(layer);
+  std::int64_t total = index.size(0) * options_.block.size();
+  layouts_[layer].for_each_part(
+      index, [&](const BlockMatrix& matrix, const BlockLayout::Part& part) {
+        // What reaches over an edge is no weight.
+        total -= outside(matrix.grid, part.ids);
+      });
   return total;
 }
 
 std::vector<SparseUnits::ExpertRun> SparseBlocks::expert_runs(
     std::int64_t layer) const {
   std::vector<ExpertRun> runs;
-  const auto& parts = places_[layer].parts;
-  for (std::size_t m = 0; m < parts.size(); ++m) {
+  const auto& ranges = places_[layer].ranges;
+  for (std::size_t m = 0; m + 1 < ranges.size(); ++m) {
     const model::WeightId& id = layouts_[layer].matrices()[m].id;
-    runs.push_back({id.expert, parts[m].first, parts[m].ids.size(0)});
+    runs.push_back({id.expert, ranges[m], ranges[m + 1] - ranges[m]});
   }
   return runs;
 }
@@ -92,7 +91,8 @@ UnitScores SparseBlocks::score(const PrepareInput& input) const {
   return scorer.scores();
 }
 
-UnitSets SparseBlocks::choose(const PrepareInput& input) const {
+std::vector<CompactIndex> SparseBlocks::choose(
+    const PrepareInput& input) const {
   if (options().scope == Scope::kGlobal) return SparseUnits::choose(input);
   BlockScorer scorer(layouts_, options_.score, options().frac);
   input.gradient_probe(scorer, request());
@@ -102,18 +102,15 @@ UnitSets SparseBlocks::choose(const PrepareInput& input) const {
 UnitRows SparseBlocks::read(std::int64_t layer, const at::Tensor& index) const {
   UnitRows rows{
       index, at::empty({1, index.size(0), options_.block.size()}, at::kFloat)};
-  const auto parts = layouts_[layer].split(index);
-  for (std::size_t m = 0; m < parts.size(); ++m) {
-    const std::int64_t count = parts[m].ids.size(0);
-    if (count == 0) continue;
-    const BlockMatrix& matrix = layouts_[layer].matrices()[m];
-    rows.values[0]
-        .narrow(0, parts[m].first, count)
-        .copy_(gather_blocks(
-            matrix.grid,
-            reader().read(matrix.id).to(at::kFloat),
-            parts[m].ids));
-  }
+  layouts_[layer].for_each_part(
+      index, [&](const BlockMatrix& matrix, const BlockLayout::Part& part) {
+        rows.values[0]
+            .narrow(0, part.first, part.ids.size(0))
+            .copy_(gather_blocks(
+                matrix.grid,
+                reader().read(matrix.id).to(at::kFloat),
+                part.ids));
+      });
   return rows;
 }
 
@@ -121,24 +118,28 @@ void SparseBlocks::write(
     std::int64_t layer,
     const UnitRows& rows,
     model::LayerWeights& weights) const {
-  const auto parts = layouts_[layer].split(rows.index);
-  for (std::size_t m = 0; m < parts.size(); ++m) {
-    const std::int64_t count = parts[m].ids.size(0);
-    if (count == 0) continue;
-    const BlockMatrix& matrix = layouts_[layer].matrices()[m];
-    scatter_blocks_(
-        matrix.grid,
-        model::weight_view(weights, matrix.id),
-        parts[m].ids.to(device()),
-        rows.values[0].narrow(0, parts[m].first, count));
-  }
+  layouts_[layer].for_each_part(
+      rows.index,
+      [&](const BlockMatrix& matrix, const BlockLayout::Part& part) {
+        scatter_blocks_(
+            matrix.grid,
+            model::weight_view(weights, matrix.id),
+            part.ids.to(device()),
+            rows.values[0].narrow(0, part.first, part.ids.size(0)));
+      });
 }
 
 void SparseBlocks::begin_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   if (!trains(layer)) return;
   SparseUnits::begin_layer(pass, layer, weights);
-  places_[layer].beside.begin_layer(pass, weights);
+  Places& places = places_[layer];
+  places.beside.begin_layer(pass, weights);
+  if (pass != sweep::Pass::kBackward) return;
+  places.parts = layouts_[layer].split(active(layer));
+  for (BlockLayout::Part& part : places.parts) {
+    part.ids = part.ids.to(device());
+  }
 }
 
 void SparseBlocks::add_product(
@@ -202,22 +203,23 @@ void SparseBlocks::end_layer(
             layouts_[layer].matrices()[place].grid, gradient, part.ids));
   }
   places.beside.clear();
+  places.parts.clear();
 }
 
 void SparseBlocks::save_adapter(artifact::TensorMap& into) const {
   for (std::int64_t l = 0; l < num_layers(); ++l) {
-    const UnitRows rows = merge_rows(layer(l).active, layer(l).frozen);
-    const auto parts = layouts_[l].split(rows.index);
-    for (std::size_t m = 0; m < parts.size(); ++m) {
-      const std::int64_t count = parts[m].ids.size(0);
-      if (count == 0) continue;
-      BlockDelta::save_matrix(
-          name(),
-          layouts_[l].matrices()[m],
-          parts[m].ids,
-          rows.values[0].narrow(0, parts[m].first, count),
-          into);
-    }
+    const UnitRows rows =
+        merge_rows(layer(l).active.decode(), layer(l).frozen.decode());
+    layouts_[l].for_each_part(
+        rows.index,
+        [&](const BlockMatrix& matrix, const BlockLayout::Part& part) {
+          BlockDelta::save_matrix(
+              name(),
+              matrix,
+              part.ids,
+              rows.values[0].narrow(0, part.first, part.ids.size(0)),
+              into);
+        });
   }
 }
 

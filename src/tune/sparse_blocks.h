@@ -54,20 +54,23 @@ class SparseBlocks : public SparseUnits {
 
  protected:
   UnitScores score(const PrepareInput& input) const override;
-  UnitSets choose(const PrepareInput& input) const override;
+  std::vector<CompactIndex> choose(const PrepareInput& input) const override;
   UnitRows read(std::int64_t layer, const at::Tensor& index) const override;
   void write(
       std::int64_t layer,
       const UnitRows& rows,
       model::LayerWeights& weights) const override;
-  void on_active_changed(std::int64_t layer) override;
+  void on_active_changed(std::int64_t layer, const at::Tensor& index) override;
   std::vector<ExpertRun> expert_runs(std::int64_t layer) const override;
 
  private:
   // Where the active blocks of a layer lie.
   struct Places {
-    std::vector<BlockLayout::Part> parts;  // by matrix, ids on the device
-    WeightGradients beside{{}};            // of MLPs outside the experts
+    std::vector<std::int64_t> ranges{
+        0};  // in the index, by matrix, and its end
+    // By matrix, ids on the device; in the layer's backward pass only.
+    std::vector<BlockLayout::Part> parts;
+    WeightGradients beside{{}};  // of MLPs outside the experts
   };
   ProbeRequest request() const;
   // Adds the active blocks of leftᵀ right to the gradient of weight `id`.

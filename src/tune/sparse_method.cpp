@@ -56,46 +56,79 @@ double frozen_share(const TuneOptions& options) {
   return share;
 }
 
-double block_bytes(
-    const TuneOptions& options,
-    const model::ModelConfig& config,
-    const SparseBlocksOptions& blocks) {
-  std::int64_t all = 0;
-  std::int64_t most = 0;     // blocks of a layer
-  std::int64_t beside = 0;   // weights of a layer outside its experts
-  std::int64_t largest = 0;  // weights of an expert's matrix
+double ranking_bytes(const TuneOptions& options, double all, double most) {
+  return 8.0 * all + 24.0 * (options.scope == "layer" ? most : all);
+}
+
+namespace {
+
+struct Sizes {
+  double all = 0.0;      // blocks
+  double most = 0.0;     // blocks of a layer
+  double beside = 0.0;   // weights of a layer outside its experts
+  double largest = 0.0;  // weights of an expert's matrix
+};
+
+Sizes sizes_of(
+    const model::ModelConfig& config, const SparseBlocksOptions& blocks) {
+  Sizes sizes;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const BlockLayout layout(config, l, blocks.roles, blocks.block);
-    all += layout.count();
-    most = std::max(most, layout.count());
-    std::int64_t weights = 0;
+    const auto count = static_cast<double>(layout.count());
+    sizes.all += count;
+    sizes.most = std::max(sizes.most, count);
+    double beside = 0.0;
     for (const BlockMatrix& matrix : layout.matrices()) {
-      const std::int64_t size = matrix.grid.rows * matrix.grid.cols;
+      const auto size =
+          static_cast<double>(matrix.grid.rows * matrix.grid.cols);
       if (model::is_expert_role(matrix.id.role)) {
-        largest = std::max(largest, size);
+        sizes.largest = std::max(sizes.largest, size);
       } else {
-        weights += size;
+        beside += size;
       }
     }
-    beside = std::max(beside, weights);
+    sizes.beside = std::max(sizes.beside, beside);
   }
+  return sizes;
+}
+
+}  // namespace
+
+PartBytes block_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    const SparseBlocksOptions& blocks,
+    at::Device device) {
+  const Sizes sizes = sizes_of(config, blocks);
   const double frac = blocks.sparse.frac;
-  const double chosen = std::ceil(frac * static_cast<double>(all));
-  const double working = std::min(static_cast<double>(most), chosen);
+  const double chosen = std::ceil(frac * sizes.all);
+  const double working = std::min(sizes.most, chosen);
+  const double frozen =
+      std::min(frozen_share(options) * chosen, sizes.all - chosen);
   const auto size = static_cast<double>(blocks.block.size());
-  const double left = static_cast<double>(all) - chosen;
   // Masters, moments and gradients, frozen values, and of one layer the copies
-  // of a new choice and 16 bytes a value to find its place; by block, numbers.
-  const double values = 16.0 * chosen +
-                        4.0 * std::min(frozen_share(options) * chosen, left) +
-                        40.0 * working;
-  // Scoring holds a layer's gradients, or one expert's in each thread.
+  // of a new choice; by block, a layer's numbers and 16 bytes to find a place.
+  const double values =
+      size * (16.0 * chosen + 4.0 * frozen + 24.0 * working) + 24.0 * working;
+  // Scoring holds a layer's gradients, or one expert's in each thread, and the
+  // layer's scores.
   const bool whole = blocks.score == BlockScore::kSignedSum;
-  const double scoring = 8.0 * static_cast<double>(
-                                   whole ? most * blocks.block.size()
-                                         : largest * at::get_num_threads());
-  return values * size + 32.0 * chosen + 16.0 * static_cast<double>(all) +
-         4.0 * static_cast<double>(beside) + scoring;
+  const double scoring =
+      4.0 * sizes.most +
+      8.0 * (whole ? sizes.most * size : sizes.largest * at::get_num_threads());
+  PartBytes bytes = at_work(values + 4.0 * sizes.beside + scoring, device);
+  // Numbers in codes of at most two bits above their information; a layer's
+  // while they are compared.
+  const double coded = (std::log2(1.0 / frac) + 2.0) / 8.0;
+  const bool again = options.reselect_every > 0;
+  bytes.ram +=
+      coded * (chosen + frozen) + (again ? 4.0 * chosen : 0.0) + 64.0 * working;
+  // The first choice in each layer by itself ranks a layer's scores alone.
+  bytes.ram +=
+      blocks.sparse.scope == Scope::kLayer && !again
+          ? 8.0 * sizes.most
+          : ranking_bytes(options, sizes.all, sizes.most) + 16.0 * chosen;
+  return bytes;
 }
 
 }  // namespace fettle::tune

@@ -37,9 +37,9 @@ SparseNeurons::SparseNeurons(
   }
 }
 
-void SparseNeurons::on_active_changed(std::int64_t layer) {
+void SparseNeurons::on_active_changed(
+    std::int64_t layer, const at::Tensor& index) {
   Places& places = places_[layer];
-  const at::Tensor& index = active(layer);
   places.ranges = ranges_of(index, places.offsets);
   at::Tensor columns = index.clone();
   for (std::size_t e = 0; e + 1 < places.offsets.size(); ++e) {
@@ -98,7 +98,9 @@ void SparseNeurons::on_expert_gradient(
 void SparseNeurons::save_adapter(artifact::TensorMap& into) const {
   for (std::int64_t l = 0; l < num_layers(); ++l) {
     NeuronDelta::save_layer(
-        merge_rows(layer(l).active, layer(l).frozen), l, into);
+        merge_rows(layer(l).active.decode(), layer(l).frozen.decode()),
+        l,
+        into);
   }
 }
 

@@ -32,7 +32,7 @@ class SparseNeurons : public SparseUnits {
       std::int64_t layer,
       const UnitRows& rows,
       model::LayerWeights& weights) const override;
-  void on_active_changed(std::int64_t layer) override;
+  void on_active_changed(std::int64_t layer, const at::Tensor& index) override;
   std::vector<ExpertRun> expert_runs(std::int64_t layer) const override;
 
  private:

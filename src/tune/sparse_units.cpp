@@ -13,33 +13,53 @@ SparseUnits::SparseUnits(
   for (const std::int64_t count : units) {
     Layer& layer = layers_.emplace_back();
     layer.units = count;
-    layer.active = no_units(shape.planes, shape.width);
-    layer.frozen = no_units(shape.planes, shape.width);
+    layer.active.values = no_units(shape.planes, shape.width).values;
+    layer.frozen.values = layer.active.values;
     layer.adam = AdamWState::zeros_like(layer.active.values);
+    layer.adam.age = at::zeros({0}, at::kInt);
   }
 }
 
 void SparseUnits::set_rows(
     std::int64_t layer, UnitRows active, UnitRows frozen) {
   Layer& own = layers_[layer];
-  active.values = active.values.to(device_);
-  frozen.values = frozen.values.to(device_);
-  own.active = std::move(active);
-  own.frozen = std::move(frozen);
+  own.active = {CompactIndex(active.index), active.values.to(device_)};
+  own.frozen = {CompactIndex(frozen.index), frozen.values.to(device_)};
   own.gradient.reset();
-  on_active_changed(layer);
+  on_active_changed(layer, active.index);
 }
 
-const at::Tensor& SparseUnits::active(std::int64_t layer) const {
-  return layers_[layer].active.index;
+at::Tensor SparseUnits::active(std::int64_t layer) const {
+  return layers_[layer].active.index.decode();
+}
+
+std::int64_t SparseUnits::num_ages(std::int64_t layer) const {
+  if (ages_by_unit()) return layers_[layer].active.size();
+  return options_.rest_below > 0.0 ? std::ssize(expert_runs(layer)) : 1;
+}
+
+std::int64_t SparseUnits::state_bytes(std::int64_t layer) const {
+  const Layer& own = layers_[layer];
+  std::size_t total = 0;
+  for (const at::Tensor& tensor :
+       {own.active.index.stored(),
+        own.active.values,
+        own.frozen.index.stored(),
+        own.frozen.values,
+        own.adam.first,
+        own.adam.second,
+        own.adam.age}) {
+    total += tensor.nbytes();
+  }
+  return static_cast<std::int64_t>(total);
 }
 
 const at::Tensor& SparseUnits::gradient(std::int64_t layer) const {
   return layers_[layer].gradient;
 }
 
-const UnitRows& SparseUnits::frozen(std::int64_t layer) const {
-  return layers_[layer].frozen;
+UnitRows SparseUnits::frozen(std::int64_t layer) const {
+  return layers_[layer].frozen.decode();
 }
 
 bool SparseUnits::trains(std::int64_t layer) const {
@@ -59,8 +79,8 @@ std::int64_t SparseUnits::trained_weights(std::int64_t layer) const {
 void SparseUnits::patch(
     std::int64_t layer, model::LayerWeights& weights) const {
   const Layer& own = layers_[layer];
-  if (own.frozen.size() > 0) write(layer, own.frozen, weights);
-  if (own.active.size() > 0) write(layer, own.active, weights);
+  if (own.frozen.size() > 0) write(layer, own.frozen.decode(), weights);
+  if (own.active.size() > 0) write(layer, own.active.decode(), weights);
 }
 
 void SparseUnits::begin_layer(
@@ -93,7 +113,8 @@ double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
   return gradient.square().sum(at::kDouble).item<double>();
 }
 
-void SparseUnits::step(Layer& layer, double rate, const ExpertRun& run) {
+void SparseUnits::step(
+    Layer& layer, double rate, const ExpertRun& run, std::int64_t place) {
   const auto part = [&](const at::Tensor& tensor) {
     return tensor.narrow(1, run.first, run.count);
   };
@@ -101,7 +122,8 @@ void SparseUnits::step(Layer& layer, double rate, const ExpertRun& run) {
   AdamWState adam{
       part(layer.adam.first),
       part(layer.adam.second),
-      layer.adam.age.narrow(0, run.first, run.count)};
+      ages_by_unit() ? layer.adam.age.narrow(0, run.first, run.count)
+                     : layer.adam.age.narrow(0, place, 1)};
   adamw_step(options_.adamw, rate, part(layer.gradient), values, adam);
 }
 
@@ -110,15 +132,19 @@ void SparseUnits::update(std::int64_t layer, const UpdateInput& input) {
   if (!own.gradient.defined()) return;
   if (input.gradient_scale != 1.0) own.gradient.mul_(input.gradient_scale);
   const double rate = learning_rate(input.step);
-  if (!own.mass.defined()) {
-    step(own, rate, {.first = 0, .count = own.active.size()});
+  if (options_.rest_below <= 0.0) {
+    step(own, rate, {.first = 0, .count = own.active.size()}, 0);
   } else {
-    const double least = options_.rest_below * own.mass.mean().item<double>();
+    const double least = own.mass.defined() ? options_.rest_below *
+                                                  own.mass.mean().item<double>()
+                                            : 0.0;
+    std::int64_t place = 0;
     for (const ExpertRun& run : expert_runs(layer)) {
       // What belongs to no expert never rests.
-      const bool works =
-          run.expert < 0 || own.mass[run.expert].item<double>() >= least;
-      if (works && run.count > 0) step(own, rate, run);
+      const bool works = run.expert < 0 || !own.mass.defined() ||
+                         own.mass[run.expert].item<double>() >= least;
+      if (works && run.count > 0) step(own, rate, run, place);
+      ++place;
     }
   }
   own.gradient.reset();

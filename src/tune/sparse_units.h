@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A chosen few of a model's units (neurons, or blocks of its matrices) as a
 // trainable part. Chosen ("active") units have fp32 masters, gradients and
-// moments: 12 bytes of state a weight. A unit that is dropped when the choice
-// is made anew stays as it was learned ("frozen") and is never lost from the
-// result.
+// moments: 12 bytes of state a weight, beside the unit's number (see
+// compact_index.h). A unit that is dropped when the choice is made anew stays
+// as it was learned ("frozen") and is never lost from the result.
 #pragma once
 
 #include <cstdint>
@@ -56,12 +56,15 @@ class SparseUnits : public TrainablePart {
       model::LayerWeights& weights) override;
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
 
-  const at::Tensor& active(std::int64_t layer) const;    // [n] int64
+  at::Tensor active(std::int64_t layer) const;           // [n] int64
   const at::Tensor& gradient(std::int64_t layer) const;  // [p, n, w]
-  const UnitRows& frozen(std::int64_t layer) const;
+  UnitRows frozen(std::int64_t layer) const;
+  // Bytes of what is kept of a layer between steps.
+  std::int64_t state_bytes(std::int64_t layer) const;
 
   // Makes exactly `index` [n] of `layer` active. Survivors keep values and
-  // moments; those that return keep their learned values.
+  // moments; those that return keep their learned values. More than once only
+  // where reselect_every is not 0.
   void set_active(std::int64_t layer, const at::Tensor& index);
 
  protected:
@@ -72,9 +75,9 @@ class SparseUnits : public TrainablePart {
   };
   struct Layer {
     std::int64_t units = 0;
-    UnitRows active;
-    UnitRows frozen;
-    AdamWState adam;      // of the active values
+    CompactRows active;
+    CompactRows frozen;
+    AdamWState adam;      // of the active values; for its ages see num_ages()
     at::Tensor gradient;  // [p, n, w], or undefined outside a step
     at::Tensor mass;      // [E] fp64: mixing weights of the step, if asked for
   };
@@ -102,11 +105,12 @@ class SparseUnits : public TrainablePart {
       std::int64_t layer,
       const UnitRows& rows,
       model::LayerWeights& weights) const = 0;
-  // The active units of `layer` are others than before.
-  virtual void on_active_changed(std::int64_t /*layer*/) {}
+  // The active units of `layer` are now `index`.
+  virtual void on_active_changed(
+      std::int64_t /*layer*/, const at::Tensor& /*index*/) {}
   virtual std::vector<ExpertRun> expert_runs(std::int64_t layer) const = 0;
-  // The first choice of all.
-  virtual UnitSets choose(const PrepareInput& input) const;
+  // The first choice of all, by layer.
+  virtual std::vector<CompactIndex> choose(const PrepareInput& input) const;
 
   const model::ModelReader& reader() const { return reader_; }
   at::Device device() const { return device_; }
@@ -117,8 +121,13 @@ class SparseUnits : public TrainablePart {
 
  private:
   void set_rows(std::int64_t layer, UnitRows active, UnitRows frozen);
-  void step(Layer& layer, double rate, const ExpertRun& run);
-  UnitSets exchange(const PrepareInput& input) const;
+  void step(
+      Layer& layer, double rate, const ExpertRun& run, std::int64_t place);
+  bool ages_by_unit() const { return options_.reselect_every > 0; }
+  // Units that were chosen together have one age, and those of an expert where
+  // experts may rest.
+  std::int64_t num_ages(std::int64_t layer) const;
+  std::vector<CompactIndex> exchange(const PrepareInput& input) const;
   UnitScores worth() const;
   bool is_due(std::int64_t step) const;
 

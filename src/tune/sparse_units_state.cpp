@@ -12,12 +12,12 @@ void SparseUnits::save_state(artifact::TensorMap& into) const {
     const auto put = [&](std::string_view what, const at::Tensor& tensor) {
       into[layer_key(name(), static_cast<std::int64_t>(l), what)] = tensor;
     };
-    put("active.index", layer.active.index.to(at::kInt));
+    put("active.index", layer.active.index.stored());
     put("active.values", layer.active.values);
     put("active.first", layer.adam.first);
     put("active.second", layer.adam.second);
-    put("active.age", layer.adam.age.to(at::kInt));
-    put("frozen.index", layer.frozen.index.to(at::kInt));
+    put("active.age", layer.adam.age);
+    put("frozen.index", layer.frozen.index.stored());
     put("frozen.values", layer.frozen.values);
   }
 }
@@ -35,19 +35,27 @@ void SparseUnits::load_state(const artifact::TensorMap& from) {
           key(which),
           {at::kFloat, {shape_.planes, index.size(0), shape_.width}});
     };
-    const at::Tensor active =
-        take_index(from, key("active.index"), layer.units);
-    const at::Tensor frozen =
-        take_index(from, key("frozen.index"), layer.units);
+    const auto index = [&](std::string_view which) {
+      return CompactIndex::from_stored(
+                 take_tensor(from, key(which), {at::kByte, {-1}}),
+                 key(which),
+                 layer.units)
+          .decode();
+    };
+    const at::Tensor active = index("active.index");
+    const at::Tensor frozen = index("frozen.index");
     layer.adam.first = rows("active.first", active).to(device_);
     layer.adam.second = rows("active.second", active).to(device_);
-    layer.adam.age =
-        take_tensor(from, key("active.age"), {at::kInt, {active.size(0)}})
-            .to(at::kLong);
+    const auto id = static_cast<std::int64_t>(l);
     set_rows(
-        static_cast<std::int64_t>(l),
+        id,
         {active, rows("active.values", active)},
         {frozen, rows("frozen.values", frozen)});
+    // A run that failed before its first choice has no ages.
+    layer.adam.age = take_tensor(
+        from,
+        key("active.age"),
+        {at::kInt, {active.size(0) > 0 ? num_ages(id) : -1}});
   }
 }
 

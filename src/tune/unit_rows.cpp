@@ -69,6 +69,7 @@ at::Tensor difference(const at::Tensor& a, const at::Tensor& b) {
 }
 
 UnitRows merge_rows(const UnitRows& a, const UnitRows& b) {
+  if (b.size() == 0) return a;
   const auto [index, order] = at::cat({a.index, b.index}).sort();
   FETTLE_ASSERT(
       index.size(0) < 2 || index.diff().min().item<std::int64_t>() > 0);

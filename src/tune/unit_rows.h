@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "tune/compact_index.h"
+
 namespace fettle::tune {
 
 // index and values always agree in n; with n = 0 both are defined and empty.
@@ -19,6 +21,15 @@ struct UnitRows {
 };
 
 UnitRows no_units(std::int64_t planes, std::int64_t width);
+
+// The same as it is kept: the numbers in a byte or so.
+struct CompactRows {
+  CompactIndex index;
+  at::Tensor values;  // [p, n, w] fp32
+
+  std::int64_t size() const { return index.size(); }
+  UnitRows decode() const { return {index.decode(), values}; }
+};
 
 std::span<const std::int64_t> entries(const at::Tensor& index);
 

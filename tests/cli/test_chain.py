@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+import safetensors.numpy
 from conftest import HELD, MODEL, ROOT, TRAIN
 
 
@@ -325,6 +326,27 @@ def test_full_keeps_to_its_budget(fettle, tmp_path, states):
     weights = result["trainable_weights"]
     assert (held > 12 * weights) == (states == "ram")
     assert rows["saved states"]["disk_bytes"] == 24 * weights
+
+
+@pytest.mark.parametrize("share", [0.005, 0.05])
+def test_single_weights_are_kept_small(fettle, tmp_path, share):
+    out = tmp_path / "tuned"
+    done = fettle("tune", MODEL, "--data", TRAIN, "--out", out, "--method",
+                  "usaf", "--unit", "element", "--scope", "layer", "--frac",
+                  share, "--router", "frozen", "--steps", 1, "--seq-len", 128,
+                  "--tokens-per-step", 256, "--score-sequences", 8, "--quiet")
+    assert done.status == 0, done.err
+    tensors = safetensors.numpy.load_file(out / "adapter.safetensors")
+    values = {k: v for k, v in tensors.items() if k.endswith(".values")}
+    numbers = {k: v for k, v in tensors.items() if k.endswith(".index")}
+    assert len(values) == len(numbers) == len(tensors) / 2 > 100
+    weights = sum(v.size for v in values.values())
+    # A byte each at most, and 16 a matrix.
+    held = sum(v.nbytes for v in numbers.values()) - 16 * len(numbers)
+    assert held < weights
+    for key, value in values.items():
+        count = numbers[key.replace(".values", ".index")][:8].view("<u8")[0]
+        assert value.shape == (count, 1, 1) and value.dtype.name == "float32"
 
 
 def test_tune_tells_its_plan(fettle, tmp_path):

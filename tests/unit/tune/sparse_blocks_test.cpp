@@ -8,6 +8,7 @@
 #include "tiny_model.h"
 #include "tune/block_delta.h"
 #include "tune/sparse_method.h"
+#include "tune/state_tensors.h"
 
 using namespace fettle;
 using namespace fettle::tune;
@@ -180,6 +181,72 @@ TEST_CASE_METHOD(BlocksFixture, "the choice is by the mean of signed sums") {
     for (const std::int64_t l : {1, 2}) {
       CHECK(part.active(l).equal(numbers(expected[l])));
     }
+  }
+}
+
+TEST_CASE_METHOD(BlocksFixture, "single weights are kept in 12 bytes each") {
+  SparseBlocks part(
+      model->reader(),
+      at::kCPU,
+      {.name = "blocks",
+       .roles = expert_roles(),
+       .block = {1, 1},
+       .score = BlockScore::kSquares,
+       .sparse = {
+           .frac = 0.2,
+           .scope = Scope::kLayer,
+           .score_sequences = 3,
+           .rest_below = GENERATE(0.0, 0.5),
+           .schedule = {0.1, 0, 10, 0.0}}});
+  SilentReporter reporter;
+  const Probe probe = this->probe();
+  part.prepare({0, probe, probe, reporter});
+  run_backward(*model, batches, {&part});
+  for (const std::int64_t l : {0, 1, 2}) part.update(l, {0, 1.0});
+  for (const std::int64_t l : {1, 2}) {
+    const at::Tensor index = part.active(l);
+    const std::int64_t weights = part.trained_weights(l);
+    REQUIRE(weights == index.size(0));
+    CHECK(weights > 100);
+    // Numbers, none that are frozen, and an age: of all, or of each matrix.
+    const BlockLayout layout(model->config(), l, expert_roles(), {1, 1});
+    const auto matrices = static_cast<std::int64_t>(layout.matrices().size());
+    const std::int64_t numbers =
+        CompactIndex(index).bytes() + CompactIndex().bytes();
+    const std::int64_t ages = part.state_bytes(l) - 12 * weights - numbers;
+    CHECK((ages == 4 || ages == 4 * matrices));
+    CHECK(numbers < weights + 32);
+    // A state and an adapter hold no more.
+    artifact::TensorMap state, adapter;
+    part.save_state(state);
+    part.save_adapter(adapter);
+    std::int64_t saved = 0;
+    for (const auto& [name, tensor] : state) {
+      if (name.find(layer_key("blocks", l, "")) == 0) saved += tensor.nbytes();
+    }
+    CHECK(saved == part.state_bytes(l));
+    saved = 0;
+    for (const auto& [name, tensor] : adapter) {
+      if (name.find(layer_key("blocks", l, "")) == 0) saved += tensor.nbytes();
+    }
+    CHECK(saved < 5 * weights + 18 * matrices);
+  }
+}
+
+TEST_CASE_METHOD(
+    BlocksFixture, "the best of a layer are those that rank first") {
+  // All scores, and of each layer the numbers of the best alone.
+  std::vector<BlockLayout> layouts;
+  for (const std::int64_t l : {0, 1, 2}) {
+    layouts.emplace_back(model->config(), l, expert_roles(), BlockShape{1, 1});
+  }
+  BlockScorer all(layouts, BlockScore::kSquares);
+  BlockScorer best(layouts, BlockScore::kSquares, 0.1);
+  run_backward(*model, batches, {&all, &best});
+  const UnitSets expected = choose_units(all.scores(), 0.1, Scope::kLayer);
+  for (const std::size_t l : {1, 2}) {
+    REQUIRE(expected[l].size() > 50);
+    CHECK(best.best()[l].decode().equal(numbers(expected[l])));
   }
 }
 

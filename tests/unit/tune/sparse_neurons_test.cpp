@@ -87,7 +87,8 @@ TEST_CASE_METHOD(
 
 TEST_CASE_METHOD(
     Fixture, "a new choice keeps what survivors and leavers learned") {
-  SparseNeurons part = this->part({.schedule = {0.1, 0, 10, 0.0}});
+  SparseNeurons part =
+      this->part({.reselect_every = 1, .schedule = {0.1, 0, 10, 0.0}});
   part.set_active(1, chosen_at({0, 3, 9}));
   update_with(part, *this, 0);
   artifact::TensorMap old;
@@ -99,7 +100,7 @@ TEST_CASE_METHOD(
 
   artifact::TensorMap now;
   part.save_state(now);
-  CHECK(of(now, "frozen.index").equal(chosen_at({0, 9}).to(at::kInt)));
+  CHECK(part.frozen(1).index.equal(chosen_at({0, 9})));
   const at::Tensor left = chosen_at({0, 2});
   CHECK(of(now, "frozen.values")
             .equal(of(old, "active.values").index_select(1, left)));
@@ -119,7 +120,7 @@ TEST_CASE_METHOD(
   CHECK(of(last, "active.values")
             .select(1, 0)
             .equal(of(old, "active.values").select(1, 0)));
-  CHECK(of(last, "frozen.index").equal(chosen_at({3, 5, 9}).to(at::kInt)));
+  CHECK(part.frozen(1).index.equal(chosen_at({3, 5, 9})));
 
   model::LayerWeights weights = model->reader().read_layer(1, at::kFloat);
   part.patch(1, weights);
@@ -129,16 +130,21 @@ TEST_CASE_METHOD(
 }
 
 TEST_CASE_METHOD(Fixture, "a saved state comes back bit for bit") {
-  SparseNeurons part = this->part({.schedule = {0.1, 0, 10, 0.0}});
+  // Chosen anew, where experts may rest, and chosen once.
+  const SparseOptions options = GENERATE(
+      SparseOptions{.reselect_every = 1, .schedule = {0.1, 0, 10, 0.0}},
+      SparseOptions{.rest_below = 0.5, .schedule = {0.1, 0, 10, 0.0}},
+      SparseOptions{.schedule = {0.1, 0, 10, 0.0}});
+  SparseNeurons part = this->part(options);
   part.set_active(1, chosen_at({0, 3, 9}));
   part.set_active(2, chosen_at({4}));
   update_with(part, *this, 0);
-  part.set_active(1, chosen_at({3, 5}));
+  if (options.reselect_every > 0) part.set_active(1, chosen_at({3, 5}));
   artifact::TensorMap saved;
   part.save_state(saved);
   for (auto& [name, tensor] : saved) tensor = tensor.clone();
 
-  SparseNeurons other = this->part({.schedule = {0.1, 0, 10, 0.0}});
+  SparseNeurons other = this->part(options);
   other.load_state(saved);
   update_with(part, *this, 1);
   update_with(other, *this, 1);
