@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "kernels/dispatch.h"
 #include "kernels/gptq_args.h"
@@ -23,17 +24,23 @@ void check_input(
   FETTLE_ASSERT(matches_as(quantized.codes, w.sizes(), w, at::kByte));
 }
 
+double share_of_zeros(const Quantized& quantized) {
+  return at::eq(quantized.codes, 1).to(at::kDouble).mean().item<double>();
+}
+
 class Refiner {
  public:
   Refiner(
       Quantized& quantized,
       const at::Tensor& w,
       const at::Tensor& hessian,
-      const QuantGrid& grid)
+      const QuantGrid& grid,
+      double zeros)
       : quantized_(quantized),
         w_(w),
         hessian_(hessian),
         grid_(grid),
+        share_of_zeros_(zeros),
         rows_(w.size(0)),
         cols_(w.size(1)),
         groups_(quantized.scales.size(1)),
@@ -72,7 +79,7 @@ class Refiner {
     const at::Tensor better = error(a, b, fitted) < error(a, b, old);
     scales_ =
         at::where(better.unsqueeze(1), fitted, old).to(at::kFloat).contiguous();
-    quantized_.scales = scales_.to(at::kBFloat16);
+    quantized_.scales.copy_(scales_);
   }
 
   void descend() {
@@ -140,16 +147,12 @@ class Refiner {
     return (scales * (curved - 2 * b)).sum(1);
   }
 
-  // Of a weight, by how often the matrix has 0 now: the bits that not being 0
-  // takes beyond those of 0, at their price (QuantGrid). [R, groups]
+  // Of a weight: the bits that not being 0 takes beyond those of 0, at their
+  // price (QuantGrid). [R, groups]
   at::Tensor costs_of_not_0() const {
     const bool trits = grid_.kind == PackedKind::kTernary;
-    if (!trits || grid_.entropy_weight <= 0 || w_.numel() == 0) {
-      return at::zeros_like(scales_);
-    }
-    const double zero =
-        at::eq(quantized_.codes, 1).to(at::kDouble).mean().item<double>();
-    const double share = std::clamp(zero, 1e-6, 1 - 1e-6);
+    if (!trits || grid_.entropy_weight <= 0) return at::zeros_like(scales_);
+    const double share = std::clamp(share_of_zeros_, 1e-6, 1 - 1e-6);
     const double bits = 1 + std::log2(share) - std::log2(1 - share);
     const at::Tensor ones = at::ones({1, cols_}, w_.options());
     const at::Tensor energy =
@@ -163,13 +166,40 @@ class Refiner {
   }
 
   Quantized& quantized_;
-  const at::Tensor& w_;
+  at::Tensor w_;
   const at::Tensor& hessian_;
   const QuantGrid& grid_;
+  double share_of_zeros_;  // of trits, in the whole matrix
   std::int64_t rows_, cols_, groups_, padding_;
   at::Tensor group_of_, scales_, zeros_;
   at::Tensor target_;  // W H
 };
+
+// Of some rows at a time; the price of bits is by the zeros of all.
+void for_rows(
+    Quantized& quantized,
+    const at::Tensor& w,
+    const at::Tensor& hessian,
+    const QuantGrid& grid,
+    const std::function<void(Refiner&)>& job) {
+  const at::NoGradGuard no_grad;
+  check_input(quantized, w, hessian);
+  if (w.numel() == 0) return;
+  const double zeros = share_of_zeros(quantized);
+  const std::int64_t groups = quantized.scales.size(1);
+  const std::int64_t most =
+      std::max<std::int64_t>(kScaleEquations / (groups * groups), 1);
+  for (std::int64_t first = 0; first < w.size(0); first += most) {
+    const std::int64_t count = std::min(most, w.size(0) - first);
+    const auto rows = [&](const at::Tensor& t) {
+      return t.defined() ? t.narrow(0, first, count) : t;
+    };
+    Quantized some{
+        rows(quantized.codes), rows(quantized.scales), rows(quantized.zeros)};
+    Refiner refiner(some, rows(w), hessian, grid, zeros);
+    job(refiner);
+  }
+}
 
 }  // namespace
 
@@ -178,9 +208,7 @@ void fit_scales(
     const at::Tensor& w,
     const at::Tensor& hessian,
     const QuantGrid& grid) {
-  const at::NoGradGuard no_grad;
-  check_input(quantized, w, hessian);
-  if (w.numel() > 0) Refiner(quantized, w, hessian, grid).fit_scales();
+  for_rows(quantized, w, hessian, grid, [](Refiner& r) { r.fit_scales(); });
 }
 
 void descend(
@@ -188,9 +216,7 @@ void descend(
     const at::Tensor& w,
     const at::Tensor& hessian,
     const QuantGrid& grid) {
-  const at::NoGradGuard no_grad;
-  check_input(quantized, w, hessian);
-  if (w.numel() > 0) Refiner(quantized, w, hessian, grid).descend();
+  for_rows(quantized, w, hessian, grid, [](Refiner& r) { r.descend(); });
 }
 
 void refine(
@@ -199,15 +225,14 @@ void refine(
     const at::Tensor& hessian,
     const QuantGrid& grid,
     int passes) {
-  const at::NoGradGuard no_grad;
-  check_input(quantized, w, hessian);
-  if (w.numel() == 0 || passes == 0) return;
-  Refiner refiner(quantized, w, hessian, grid);
-  refiner.fit_scales();
-  for (int pass = 0; pass < passes; ++pass) {
-    refiner.descend();
+  if (passes == 0) return;
+  for_rows(quantized, w, hessian, grid, [&](Refiner& refiner) {
     refiner.fit_scales();
-  }
+    for (int pass = 0; pass < passes; ++pass) {
+      refiner.descend();
+      refiner.fit_scales();
+    }
+  });
 }
 
 }  // namespace fettle::kernels

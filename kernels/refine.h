@@ -7,9 +7,15 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdint>
+
 #include "kernels/gptq.h"
 
 namespace fettle::kernels {
+
+// Rows whose equations for scales are solved together have at most so many
+// numbers in them (fp64, four copies at most), or are one.
+inline constexpr std::int64_t kScaleEquations = std::int64_t{1} << 20;
 
 // All lower tr((W - Ŵ) H (W - Ŵ)ᵀ), Ŵ the values of `quantized`, or leave it as
 // it is. w: [R, C] float32; hessian H: [C, C] float32, symmetric, its diagonal

@@ -192,8 +192,9 @@ Json GptqOptions::to_json() const {
 std::int64_t site_working_bytes(std::int64_t rows, std::int64_t cols) {
   // The moments drawn together, damped, reversed, factored (fp64 at worst),
   // inverted; the weights as read, rounded, unpacked, multiplied, refined;
-  // their codes.
-  return cols * cols * (4 + 4 + 4 + 8 + 8 + 8 + 4) + rows * cols * (7 * 4 + 2);
+  // their codes; equations for scales.
+  return cols * cols * (4 + 4 + 4 + 8 + 8 + 8 + 4) + rows * cols * (7 * 4 + 2) +
+         4 * 8 * kernels::kScaleEquations;
 }
 
 }  // namespace fettle::quant
