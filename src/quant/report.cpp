@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <kainjow/mustache.hpp>
 #include <string_view>
 #include <utility>
@@ -62,6 +63,12 @@ Json by_layer(
 
 double percent(const RoleRecord& role) {
   return role.energy > 0 ? 100 * role.error / role.energy : 0.0;
+}
+
+bool is_starved(const LayerRecord& layer) {
+  return std::ranges::any_of(layer.roles, [](const auto& entry) {
+    return entry.second.scarce + entry.second.unseen > 0;
+  });
 }
 
 }  // namespace
@@ -141,6 +148,7 @@ void write_report(
           static_cast<double>(
               std::max<std::int64_t>(result.after.parameters, 1)));
   view["calibrated"] = result.tokens > 0;
+  view["starved"] = std::ranges::any_of(result.layers, is_starved);
   view["tokens"] = std::to_string(result.tokens);
   view["roles"] = std::move(rows);
   view["data"] = artifact::script_text(report_data(result));

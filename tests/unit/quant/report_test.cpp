@@ -88,6 +88,16 @@ TEST_CASE("A page says what weights take and what that costs") {
       report_data(sample_result()));
 }
 
+TEST_CASE("A page draws starved experts where there are any") {
+  QuantResult result = sample_result();
+  const std::string canvas = "<canvas id=\"starved\">";
+  REQUIRE_THAT(page_of(result, "tiny"), Contains(canvas));
+  for (LayerRecord& layer : result.layers) {
+    for (auto& [name, role] : layer.roles) role.scarce = role.unseen = 0;
+  }
+  REQUIRE_THAT(page_of(result, "tiny"), !Contains(canvas));
+}
+
 TEST_CASE("A page of a quantization needs no network") {
   const std::string page = page_of(sample_result(), "tiny");
   REQUIRE_THAT(page, Contains("Chart.js v"));
