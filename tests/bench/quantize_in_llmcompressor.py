@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantizes a model to W4A16, a scale for 128 weights, by llm-compressor's GPTQ
 and writes the values that its codes stand for as an ordinary folder of fp32.
-Needs an environment of its own: llmcompressor 0.14.0.1. Prints JSON.
+Needs an environment of its own: llmcompressor 0.14.0.1 and torchvision. Prints
+JSON.
 
     python tests/bench/quantize_in_llmcompressor.py MODEL IDS OUT
         [--threads 1] [--experts routed|all] [--batch 8]

@@ -6,7 +6,7 @@ from outside; prints JSON.
 
     python tests/bench/tune_against_peft.py MODEL [--method lora|usaf|router]
         [--sequences 8] [--length 512] [--threads 2] [--steps 4] [--rounds 5]
-        [--rank 16] [--ram 2GiB]
+        [--rank 16] [--ram 2GiB] [--peft-dtype float32]
 
 `router` has no gradient of a large weight: the plain backward sweep.
 
@@ -80,7 +80,8 @@ def fettle(options, ids, folder):
 def with_peft(options, ids, experts):
     output, peak = measured(
         [sys.executable, __file__, options.model, "--serve", ids, "--experts",
-         experts, "--rank", options.rank, "--threads", options.threads,
+         experts, "--peft-dtype", options.peft_dtype, "--rank", options.rank,
+         "--threads", options.threads,
          "--steps", options.steps, "--sequences", options.sequences,
          "--length", options.length])
     return {**json.loads(output), "peak_bytes": peak}
@@ -95,7 +96,8 @@ def serve(options):
     torch.set_num_threads(options.threads)
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        options.model, dtype=torch.float32, attn_implementation="sdpa",
+        options.model, dtype=getattr(torch, options.peft_dtype),
+        attn_implementation="sdpa",
         experts_implementation=options.experts)
     model = peft.get_peft_model(model, peft.LoraConfig(
         r=options.rank, lora_alpha=ALPHA_PER_RANK * options.rank,
@@ -137,8 +139,9 @@ def compare(options):
             for experts in ("grouped_mm", "eager"):
                 rounds[experts].append(with_peft(options, ids, experts))
     # Both start from B = 0, so that the first losses are the base's.
+    tolerance = 1e-4 if options.peft_dtype == "float32" else 1e-2
     for one, other in zip(rounds["fettle"], rounds["eager"], strict=True):
-        assert abs(one["losses"][0] / other["losses"][0] - 1) < 1e-4
+        assert abs(one["losses"][0] / other["losses"][0] - 1) < tolerance
 
     def median_step(run):
         return statistics.median(run["seconds"][1:])
@@ -146,6 +149,7 @@ def compare(options):
     result = {
         "model": config["model_type"], "method": options.method, "tokens": tokens, "rank": options.rank,
         "threads": options.threads, "rounds": options.rounds,
+        "peft_dtype": options.peft_dtype,
         "trainable": rounds["eager"][0]["trainable"]}
     for side, runs in rounds.items():
         result[side] = {
@@ -172,6 +176,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--ram", default="")
+    parser.add_argument("--peft-dtype", choices=["float32", "bfloat16"],
+                        default="float32")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--experts", help=argparse.SUPPRESS)
     options = parser.parse_args()
