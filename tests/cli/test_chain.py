@@ -139,23 +139,46 @@ def test_generate_is_greedy_and_repeatable(fettle):
     assert once(*warm, "--seed", 3) == once(*warm, "--seed", 3)
 
 
-TUNE = ("--steps", 6, "--tokens-per-step", 512, "--seq-len", 128,
-        "--score-sequences", 8, "--warmup-steps", 1, "--router-warmup", 2,
-        "--save-every", 1, "--quiet")
+SHORT = ("--steps", 6, "--tokens-per-step", 512, "--seq-len", 128,
+         "--warmup-steps", 1, "--save-every", 1, "--quiet")
+TUNE = (*SHORT, "--score-sequences", 8, "--router-warmup", 2)
+
+
+METHODS = {
+    "usaf": TUNE,
+    "lora": (*SHORT, "--method", "lora", "--rank", 4),
+    "full": (*SHORT, "--method", "full"),
+    "element": (*SHORT, "--method", "usaf", "--unit", "element", "--scope",
+                "layer", "--score-sequences", 8, "--router", "frozen"),
+}
 
 
 @pytest.fixture(scope="module")
 def unbroken(fettle, tmp_path_factory):
-    out = tmp_path_factory.mktemp("tune") / "tuned"
-    done = fettle("tune", MODEL, "--data", TRAIN, "--out", out, *TUNE)
-    assert done.status == 0, done.err
-    return out
+    """A whole run of a method, made once."""
+    made = {}
+
+    def run(method):
+        if method not in made:
+            out = tmp_path_factory.mktemp("tune") / "tuned"
+            done = fettle("tune", MODEL, "--data", TRAIN, "--out", out,
+                          *METHODS[method])
+            assert done.status == 0, done.err
+            made[method] = out
+        return made[method]
+
+    return run
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_tune_stopped_and_resumed(program, fettle, unbroken, tmp_path, stop):
+@pytest.mark.parametrize("method, stop", [
+    *((method, signal.SIGKILL) for method in METHODS),
+    ("usaf", signal.SIGINT)])
+def test_tune_stopped_and_resumed(
+        program, fettle, unbroken, tmp_path, method, stop):
+    whole = unbroken(method)
     out = tmp_path / "tuned"
-    arguments = ["tune", MODEL, "--data", TRAIN, "--out", out, *TUNE]
+    arguments = ["tune", MODEL, "--data", TRAIN, "--out", out,
+                 *METHODS[method]]
     process = subprocess.Popen(
         [program, *map(str, arguments)], stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL)
@@ -171,8 +194,13 @@ def test_tune_stopped_and_resumed(program, fettle, unbroken, tmp_path, stop):
     assert not out.exists(), "the run ended before it could be stopped"
     done = fettle(*arguments, "--resume")
     assert done.status == 0, done.err
-    name = "adapter.safetensors"
-    assert (out / name).read_bytes() == (unbroken / name).read_bytes()
+    found, meant = files_of(out), files_of(whole)
+    assert found.keys() == meant.keys()
+    tensors = [name for name in meant if name.endswith(".safetensors")]
+    assert tensors == (["adapter.safetensors", "weights.safetensors"]
+                       if method == "full" else ["adapter.safetensors"])
+    for name in tensors:
+        assert found[name] == meant[name]
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4, 0.6])

@@ -27,7 +27,9 @@ def _all_weights(model: torch.nn.Module) -> list[list[test_methods.Trained]]:
     layers: dict[int, list[test_methods.Trained]] = {}
     for name, parameter in model.named_parameters():
         mask = torch.ones_like(parameter, dtype=torch.bool)
-        one = test_methods.Trained(parameter, mask, by_expert="experts." in name)
+        one = test_methods.Trained(
+            parameter, mask, by_expert="experts." in name
+        )
         if name.startswith("model.layers."):
             layers.setdefault(int(name.split(".")[2]), []).append(one)
         else:
@@ -104,7 +106,8 @@ def test_gradients_outside_the_layers(
                 "--states", states,
                 "--match", f"^{name}$".replace(".", r"\."),
                 "--steps", 1,
-                "--tokens-per-step", test_methods.SEQUENCES * test_methods.SEQ_LEN,
+                "--tokens-per-step",
+                test_methods.SEQUENCES * test_methods.SEQ_LEN,
                 "--seq-len", test_methods.SEQ_LEN,
             )  # fmt: skip
             line = json.loads((out / "metrics.jsonl").read_text())
