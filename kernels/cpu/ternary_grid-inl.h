@@ -26,8 +26,7 @@ HWY_INLINE V plogp(V p) {
 
 // Entropy-constrained: relative error plus entropy_weight x bits is least.
 Levels fit_ternary(const Group& g, const GridArgs& grid) {
-  const float nearest =
-      grid.entropy_weight > 0 ? kNearestWhereBitsCount : 0.0f;
+  const float nearest = grid.entropy_weight > 0 ? kNearestWhereBitsCount : 0.0f;
   const D d;
   V square = hn::Zero(d);
   float weight = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/merge.h"
+#include "tune/adapter/merge.h"
 
 #include "cli/command.h"
 #include "cli/merge_text.h"

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cli/table.h"
-#include "tune/merge.h"
+#include "tune/adapter/merge.h"
 
 namespace fettle::cli {
 

@@ -13,11 +13,11 @@
 #include "cli/tune_flags.h"
 #include "core/error.h"
 #include "io/disk_speed.h"
+#include "tune/adapter/merge.h"
+#include "tune/adapter/peft_adapter.h"
 #include "tune/best_evaluation.h"
-#include "tune/merge.h"
-#include "tune/method.h"
-#include "tune/method_lora.h"
-#include "tune/peft_adapter.h"
+#include "tune/method/method.h"
+#include "tune/method/method_lora.h"
 #include "tune/run_plan.h"
 
 namespace fettle::cli {

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "tune/option_table.h"
+#include "tune/options/option_table.h"
 
 namespace fettle::cli {
 

@@ -4,7 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "tune/tune_options.h"
+#include "tune/options/tune_options.h"
 
 namespace fettle::cli {
 

@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
-#include "export/code_export.h"
+#include "export/codes/code_export.h"
 #include "export/exported_weights.h"
-#include "export/gguf_export.h"
+#include "export/gguf/gguf_export.h"
 #include "export/reload_check.h"
 
 namespace fettle::exporter {

@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "tune/condenser_delta.h"
+#include "tune/adapter/condenser_delta.h"
 #include "tune/state_tensors.h"
 
 namespace fettle::tune {

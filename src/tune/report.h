@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "tune/method.h"
+#include "tune/method/method.h"
 #include "tune/tune.h"
 
 namespace fettle::tune {

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "artifact/model_writer.h"
-#include "tune/method.h"
+#include "tune/method/method.h"
 #include "tune/teacher.h"
 
 namespace fettle::tune {

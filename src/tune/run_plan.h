@@ -11,7 +11,7 @@
 #include "core/json.h"
 #include "model/model_reader.h"
 #include "sweep/plan.h"
-#include "tune/tune_options.h"
+#include "tune/options/tune_options.h"
 
 namespace fettle::tune {
 

@@ -10,7 +10,7 @@
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
 #include "sweep/sweep.h"
-#include "tune/method.h"
+#include "tune/method/method.h"
 #include "tune/trainable_part.h"
 
 namespace fettle::tune {

@@ -7,9 +7,9 @@
 
 #include "core/error.h"
 #include "sweep/micro_batches.h"
-#include "tune/adapter.h"
-#include "tune/method.h"
-#include "tune/method_router.h"
+#include "tune/adapter/adapter.h"
+#include "tune/method/method.h"
+#include "tune/method/method_router.h"
 #include "tune/stopwatch.h"
 
 namespace fettle::tune {

@@ -2,7 +2,7 @@
 // What is written of a step: its line of metrics, and evaluations.
 #include <fmt/format.h>
 
-#include "tune/adapter.h"
+#include "tune/adapter/adapter.h"
 #include "tune/report.h"
 #include "tune/stopwatch.h"
 #include "tune/trainer.h"

@@ -17,8 +17,8 @@
 #include "sweep/evaluate.h"
 #include "sweep/sweep.h"
 #include "text/mixture.h"
+#include "tune/options/tune_options.h"
 #include "tune/teacher.h"
-#include "tune/tune_options.h"
 
 namespace fettle::tune {
 

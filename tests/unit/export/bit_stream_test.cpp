@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "export/bit_stream.h"
+#include "export/codes/bit_stream.h"
 
 #include <catch2/catch.hpp>
 #include <vector>

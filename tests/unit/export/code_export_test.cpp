@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // compressed-tensors and gptq from packed models; tests/hf loads what they
 // write with the libraries that they are for.
-#include "export/code_export.h"
+#include "export/codes/code_export.h"
 
 #include <catch2/catch.hpp>
 #include <fstream>

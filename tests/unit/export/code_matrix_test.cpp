@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "export/code_matrix.h"
+#include "export/codes/code_matrix.h"
 
 #include <catch2/catch.hpp>
 

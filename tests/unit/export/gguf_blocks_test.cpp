@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks against bytes put together by hand; tests/hf reads whole files with
 // the gguf package.
-#include "export/gguf_blocks.h"
+#include "export/gguf/gguf_blocks.h"
 
 #include <catch2/catch.hpp>
 #include <vector>

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // GGUF files of packed and plain models; tests/hf reads them with the gguf
 // package and llama.cpp.
-#include "export/gguf_export.h"
+#include "export/gguf/gguf_export.h"
 
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <map>
 
 #include "core/error.h"
-#include "export/gguf_blocks.h"
-#include "export/gguf_file.h"
+#include "export/gguf/gguf_blocks.h"
+#include "export/gguf/gguf_file.h"
 #include "packed_tiny_model.h"
 
 namespace fettle::exporter {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "export/gguf_file.h"
+#include "export/gguf/gguf_file.h"
 
 #include <catch2/catch.hpp>
 

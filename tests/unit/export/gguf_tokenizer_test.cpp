@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "export/gguf_tokenizer.h"
+#include "export/gguf/gguf_tokenizer.h"
 
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <map>
 
 #include "core/error.h"
-#include "export/gguf_vocabulary.h"
+#include "export/gguf/gguf_vocabulary.h"
 #include "packed_tiny_model.h"
 
 namespace fettle::exporter {

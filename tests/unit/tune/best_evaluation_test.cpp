@@ -7,7 +7,7 @@
 
 #include "artifact/run_state.h"
 #include "core/error.h"
-#include "tune/adapter.h"
+#include "tune/adapter/adapter.h"
 #include "whole_runs.h"
 
 using namespace fettle;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/blocks.h"
+#include "tune/sparse/blocks.h"
 
 #include <catch2/catch.hpp>
 

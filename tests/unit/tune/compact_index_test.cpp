@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/compact_index.h"
+#include "tune/sparse/compact_index.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

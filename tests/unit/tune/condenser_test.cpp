@@ -6,9 +6,9 @@
 #include "core/error.h"
 #include "io/file.h"
 #include "tiny_model.h"
-#include "tune/adapter.h"
-#include "tune/condenser_delta.h"
-#include "tune/merge.h"
+#include "tune/adapter/adapter.h"
+#include "tune/adapter/condenser_delta.h"
+#include "tune/adapter/merge.h"
 #include "tune/tune.h"
 
 using namespace fettle;

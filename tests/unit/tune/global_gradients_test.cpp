@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/global_gradients.h"
+#include "tune/whole/global_gradients.h"
 
 #include <torch/csrc/autograd/autograd.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/low_rank.h"
+#include "tune/low_rank/low_rank.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -9,7 +9,7 @@
 #include "model/weight_view.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/low_rank_delta.h"
+#include "tune/adapter/low_rank_delta.h"
 
 using namespace fettle;
 using namespace fettle::tune;

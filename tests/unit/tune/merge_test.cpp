@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/merge.h"
+#include "tune/adapter/merge.h"
 
 #include <catch2/catch.hpp>
 #include <fstream>
 
 #include "core/error.h"
 #include "tiny_model.h"
-#include "tune/adapter.h"
+#include "tune/adapter/adapter.h"
 #include "tune/tune.h"
 
 using namespace fettle;

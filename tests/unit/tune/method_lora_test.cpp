@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/method_lora.h"
+#include "tune/method/method_lora.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/neuron_gradient.h"
+#include "tune/sparse/neuron_gradient.h"
 
 #include <torch/csrc/autograd/autograd.h>
 

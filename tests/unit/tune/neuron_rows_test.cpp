@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/neuron_rows.h"
+#include "tune/sparse/neuron_rows.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // That PEFT itself loads what is written: tests/hf/test_lora.py.
-#include "tune/peft_adapter.h"
+#include "tune/adapter/peft_adapter.h"
 
 #include <catch2/catch.hpp>
 
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "tiny_model.h"
-#include "tune/adapter.h"
-#include "tune/low_rank.h"
+#include "tune/adapter/adapter.h"
+#include "tune/low_rank/low_rank.h"
 
 using namespace fettle;
 using namespace fettle::tune;

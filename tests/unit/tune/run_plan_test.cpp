@@ -3,7 +3,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "tune/method.h"
+#include "tune/method/method.h"
 #include "whole_runs.h"
 
 using namespace fettle;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/selection.h"
+#include "tune/sparse/selection.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/sparse_blocks.h"
+#include "tune/sparse/sparse_blocks.h"
 
 #include <catch2/catch.hpp>
 
 #include "full_gradients.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/block_delta.h"
-#include "tune/sparse_method.h"
+#include "tune/adapter/block_delta.h"
+#include "tune/method/sparse_method.h"
 #include "tune/state_tensors.h"
 
 using namespace fettle;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/sparse_neurons.h"
+#include "tune/sparse/sparse_neurons.h"
 
 #include <array>
 #include <catch2/catch.hpp>
@@ -7,7 +7,7 @@
 #include "full_gradients.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/neuron_rows.h"
+#include "tune/sparse/neuron_rows.h"
 
 using namespace fettle;
 using namespace fettle::tune;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/tune_options.h"
+#include "tune/options/tune_options.h"
 
 #include <catch2/catch.hpp>
 #include <functional>
 
 #include "core/error.h"
 #include "tiny_model.h"
-#include "tune/method.h"
+#include "tune/method/method.h"
 
 using namespace fettle;
 using namespace fettle::tune;

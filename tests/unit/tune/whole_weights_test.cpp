@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/whole_weights.h"
+#include "tune/whole/whole_weights.h"
 
 #include <catch2/catch.hpp>
 
 #include "full_gradients.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/weight_delta.h"
+#include "tune/adapter/weight_delta.h"
 
 using namespace fettle;
 using namespace fettle::tune;

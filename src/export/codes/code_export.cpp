@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/codes/code_export.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "artifact/tensor_file.h"
+#include "core/error.h"
+#include "export/codes/code_layout.h"
+#include "export/exported_weights.h"
+#include "export/value_check.h"
+#include "io/checkpoint_writer.h"
+
+namespace fettle::exporter {
+namespace {
+
+class CodeExport {
+ public:
+  CodeExport(
+      const model::ModelReader& reader,
+      const ExportOptions& options,
+      std::filesystem::path folder)
+      : reader_(reader),
+        options_(options),
+        folder_(std::move(folder)),
+        plan_(plan_codes(reader, options, rules(options))),
+        weights_(reader, plan_.config, options),
+        layout_(make_layout()) {
+    for (const PlannedWeight& weight : plan_.weights) {
+      specs_.push_back(specs_of(weight));
+    }
+  }
+
+  ExportResult run() {
+    std::size_t next = 0;
+    result_.after =
+        artifact::model_size(plan_.config, [&](const model::WeightId& id) {
+          FETTLE_ASSERT(plan_.weights[next].id == id);
+          return form(next++);
+        });
+    result_.narrowed = weights_.narrows();
+    artifact::copy_companions(reader_.folder(), folder_);
+    write_json();
+    write_weights();
+    result_.max_error = check();
+    return result_;
+  }
+
+  double check() const {
+    const io::Checkpoint checkpoint = io::Checkpoint::open(folder_);
+    ValueCheck values(folder_, options_.nearest);
+    for (const PlannedWeight& weight : plan_.weights) {
+      const std::string stock = name(weight.id);
+      const auto shape = model::weight_shape(plan_.config, weight.id);
+      const at::Tensor found =
+          weight.form
+              ? layout_->read_back(
+                    checkpoint, module_of(stock), shape, *weight.form)
+              : read_tensor(checkpoint, stock, weights_.form(weight.id).dtype);
+      const bool plain = reader_.packed_header(weight.id) == nullptr;
+      values.compare(
+          stock,
+          found,
+          plain ? weights_.tensor(weight.id)
+                : filled_up(reader_.read(weight.id), shape));
+    }
+    return values.largest();
+  }
+
+ private:
+  static CodeRules rules(const ExportOptions& options) {
+    return options.format == Format::kGptq ? gptq_rules()
+                                           : compressed_tensors_rules();
+  }
+
+  std::unique_ptr<CodeLayout> make_layout() const {
+    if (options_.format == Format::kGptq) return gptq_layout(plan_);
+    return compressed_tensors_layout(weights_.loaded_type());
+  }
+
+  std::string name(const model::WeightId& id) const {
+    return layout_->tensor_name(model::weight_name(plan_.config, id));
+  }
+
+  std::vector<io::TensorSpec> specs_of(const PlannedWeight& weight) const {
+    const auto shape = model::weight_shape(plan_.config, weight.id);
+    const std::string stock = name(weight.id);
+    if (weight.form) {
+      return layout_->specs(module_of(stock), shape, *weight.form);
+    }
+    const at::ScalarType type = weights_.form(weight.id).dtype;
+    return {{stock, artifact::stored_type(type, stock), shape}};
+  }
+
+  // For sizes alone: what all tensors of a weight take.
+  model::WeightForm form(std::size_t weight) const {
+    std::int64_t bytes = 0;
+    for (const io::TensorSpec& spec : specs_[weight]) {
+      bytes += static_cast<std::int64_t>(spec.bytes());
+    }
+    return {at::kFloat, bytes};
+  }
+
+  void write_json() const {
+    Json json = plan_.config.json;
+    const Json config = layout_->config(plan_);
+    json["quantization_config"] = config;
+    io::write_file(folder_ / "config.json", json.dump(2) + "\n");
+    layout_->write_extra(folder_, config);
+  }
+
+  void write_weights() {
+    std::vector<io::TensorSpec> all;
+    for (const auto& specs : specs_) {
+      all.insert(all.end(), specs.begin(), specs.end());
+    }
+    io::CheckpointWriter writer(folder_, std::move(all));
+    SilentReporter silent;
+    Progress progress(
+        options_.reporter != nullptr ? *options_.reporter : silent,
+        "export",
+        writer.total_bytes(),
+        "bytes");
+    for (std::size_t i = 0; i < plan_.weights.size(); ++i) {
+      const auto tensors = tensors_of(plan_.weights[i]);
+      FETTLE_ASSERT(tensors.size() == specs_[i].size());
+      for (std::size_t t = 0; t < tensors.size(); ++t) {
+        const at::Tensor tensor = tensors[t].contiguous();
+        FETTLE_ASSERT(tensor.sizes().vec() == specs_[i][t].shape);
+        writer.write(specs_[i][t].name, artifact::tensor_bytes(tensor));
+        progress.advance(tensor.nbytes());
+      }
+    }
+    writer.finish();
+  }
+
+  std::vector<at::Tensor> tensors_of(const PlannedWeight& weight) {
+    if (!weight.form) {
+      const at::Tensor tensor = weights_.tensor(weight.id);
+      if (reader_.packed_header(weight.id) != nullptr) {
+        note_rounding(
+            weight.id, relative_error(tensor, reader_.read(weight.id)));
+      }
+      count_type(
+          std::string(io::name_of(
+              artifact::stored_type(tensor.scalar_type(), name(weight.id)))),
+          tensor.numel());
+      return {tensor};
+    }
+    const CodeMatrix matrix =
+        planned_codes(reader_, plan_.config, weight.id, *weight.form);
+    note_rounding(weight.id, scale_error(matrix, layout_->scale_type()));
+    count_type(fmt::format("int{}", weight.form->bits), matrix.codes.numel());
+    return layout_->tensors(matrix, *weight.form);
+  }
+
+  void count_type(const std::string& type, std::int64_t numel) {
+    result_.types[type] += numel;
+  }
+
+  void note_rounding(const model::WeightId& id, double error) {
+    if (error == 0) return;
+    if (!options_.nearest || error > kNearestError) {
+      throw UserError(
+          "export",
+          name(id),
+          fmt::format(
+              "has values that {} can't hold in the type the model is loaded "
+              "in; {}quantize it otherwise",
+              format_name(options_.format),
+              options_.nearest ? ""
+                               : "export with --nearest to round them, or "));
+    }
+    ++result_.rounded;
+  }
+
+  const model::ModelReader& reader_;
+  const ExportOptions& options_;
+  std::filesystem::path folder_;
+  CodePlan plan_;
+  ExportedWeights weights_;
+  std::unique_ptr<CodeLayout> layout_;
+  std::vector<std::vector<io::TensorSpec>> specs_;  // of each planned weight
+  ExportResult result_;
+};
+
+}  // namespace
+
+std::string module_of(const std::string& weight) {
+  constexpr std::string_view kSuffix = ".weight";
+  FETTLE_ASSERT(weight.ends_with(kSuffix));
+  return weight.substr(0, weight.size() - kSuffix.size());
+}
+
+at::Tensor read_tensor(
+    const io::Checkpoint& checkpoint,
+    const std::string& name,
+    at::ScalarType type) {
+  const io::TensorInfo& info = checkpoint.require(name);
+  FETTLE_ASSERT(info.dtype == artifact::stored_type(type, name));
+  at::Tensor tensor = at::empty(info.shape, at::TensorOptions(type));
+  checkpoint.read(name, artifact::writable_bytes(tensor));
+  return tensor;
+}
+
+ExportResult export_codes(
+    const model::ModelReader& reader,
+    const ExportOptions& options,
+    const std::filesystem::path& folder) {
+  return CodeExport(reader, options, folder).run();
+}
+
+double check_codes(
+    const model::ModelReader& reader,
+    const ExportOptions& options,
+    const std::filesystem::path& folder) {
+  return CodeExport(reader, options, folder).check();
+}
+
+}  // namespace fettle::exporter

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/gguf/gguf_tensors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "core/error.h"
+#include "export/gguf/gguf_metadata.h"
+#include "export/stock_layout.h"
+
+namespace fettle::exporter {
+namespace {
+
+using model::ModelConfig;
+using model::ModelReader;
+using model::Role;
+using model::WeightId;
+
+constexpr std::array<std::pair<Role, std::string_view>, 33> kTensorNames{{
+    {Role::kEmbedTokens, "token_embd.weight"},
+    {Role::kFinalNorm, "output_norm.weight"},
+    {Role::kLmHead, "output.weight"},
+    {Role::kInputNorm, "blk.{l}.attn_norm.weight"},
+    {Role::kPostAttentionNorm, "blk.{l}.ffn_norm.weight"},
+    {Role::kQProj, "blk.{l}.attn_q.weight"},
+    {Role::kQBias, "blk.{l}.attn_q.bias"},
+    {Role::kKProj, "blk.{l}.attn_k.weight"},
+    {Role::kKBias, "blk.{l}.attn_k.bias"},
+    {Role::kVProj, "blk.{l}.attn_v.weight"},
+    {Role::kVBias, "blk.{l}.attn_v.bias"},
+    {Role::kOProj, "blk.{l}.attn_output.weight"},
+    {Role::kQNorm, "blk.{l}.attn_q_norm.weight"},
+    {Role::kKNorm, "blk.{l}.attn_k_norm.weight"},
+    {Role::kQAProj, "blk.{l}.attn_q_a.weight"},
+    {Role::kQANorm, "blk.{l}.attn_q_a_norm.weight"},
+    {Role::kQBProj, "blk.{l}.attn_q_b.weight"},
+    {Role::kKvAProj, "blk.{l}.attn_kv_a_mqa.weight"},
+    {Role::kKvANorm, "blk.{l}.attn_kv_a_norm.weight"},
+    {Role::kKvBProj, "blk.{l}.attn_kv_b.weight"},
+    {Role::kRouter, "blk.{l}.ffn_gate_inp.weight"},
+    {Role::kExpertGate, "blk.{l}.ffn_gate_exps.weight"},
+    {Role::kExpertUp, "blk.{l}.ffn_up_exps.weight"},
+    {Role::kExpertDown, "blk.{l}.ffn_down_exps.weight"},
+    {Role::kSharedGate, "blk.{l}.ffn_gate_shexp.weight"},
+    {Role::kSharedUp, "blk.{l}.ffn_up_shexp.weight"},
+    {Role::kSharedDown, "blk.{l}.ffn_down_shexp.weight"},
+    {Role::kSharedRouter, "blk.{l}.ffn_gate_inp_shexp.weight"},
+    {Role::kDenseGate, "blk.{l}.ffn_gate.weight"},
+    {Role::kDenseUp, "blk.{l}.ffn_up.weight"},
+    {Role::kDenseDown, "blk.{l}.ffn_down.weight"},
+    {Role::kQABias, ""},
+    {Role::kKvABias, ""},
+}};
+
+// Blocks of codes that experts' widths are filled up to.
+constexpr std::array<std::int64_t, 2> kExpertUnits{32, 256};
+
+std::string tensor_name(const WeightId& id) {
+  const auto* const found = std::ranges::find(
+      kTensorNames, id.role, &std::pair<Role, std::string_view>::first);
+  FETTLE_ASSERT(found != kTensorNames.end() && !found->second.empty());
+  return model::expand_name(found->second, id);
+}
+
+bool is_vector(const WeightId& id, const std::vector<std::int64_t>& shape) {
+  return shape.size() == 1 || id.role == Role::kSharedRouter;
+}
+
+std::int64_t filled(std::int64_t n, std::int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+
+class TensorPlanner {
+ public:
+  TensorPlanner(
+      const ModelReader& reader,
+      const ExportOptions& options,
+      const ModelConfig& config)
+      : reader_(reader),
+        options_(options),
+        config_(config),
+        family_(gguf_family(config)),
+        weights_(reader, config, options) {}
+
+  std::vector<PlannedTensor> plan() const {
+    std::vector<PlannedTensor> tensors;
+    for (const WeightId& id : model::model_weights(config_)) {
+      std::string name = tensor_name(id);
+      const bool goes_on = !tensors.empty() && tensors.back().name == name;
+      if (!goes_on) tensors.push_back({.name = std::move(name)});
+      tensors.back().parts.push_back(id);
+    }
+    if (config_.tie_word_embeddings && family_.demands_head) {
+      tensors.push_back(
+          {.name = tensor_name({Role::kLmHead}),
+           .parts = {{Role::kEmbedTokens}}});
+    }
+    for (PlannedTensor& tensor : tensors) {
+      choose_type(tensor);
+      tensor.paired_heads = paired_heads(tensor.parts.front().role);
+    }
+    return tensors;
+  }
+
+  // Bytes of all experts' tensors, or the most there are where one has no type.
+  std::int64_t expert_bytes() const {
+    std::int64_t sum = 0;
+    for (std::int64_t l = 0; l < config_.num_layers(); ++l) {
+      PlannedTensor tensor;
+      for (const Role role :
+           {Role::kExpertGate, Role::kExpertUp, Role::kExpertDown}) {
+        tensor.parts.clear();
+        for (std::int64_t e = 0; e < config_.layers[l].num_experts(); ++e) {
+          tensor.parts.push_back({role, l, e});
+        }
+        if (tensor.parts.empty()) continue;
+        if (!find_type(tensor)) return std::numeric_limits<std::int64_t>::max();
+        sum += static_cast<std::int64_t>(declared(config_, tensor).bytes);
+      }
+    }
+    return sum;
+  }
+
+ private:
+  std::int64_t paired_heads(Role role) const {
+    if (!family_.pairs_rotary) return 0;
+    if (role == Role::kQProj) return config_.attention.heads;
+    return role == Role::kKProj ? config_.attention.kv_heads : 0;
+  }
+
+  bool empty(const WeightId& id) const {
+    return model::weight_numel(reader_.config(), id) == 0;
+  }
+
+  // Sets the exact type, if there is one.
+  bool find_type(PlannedTensor& tensor) const {
+    std::vector<Levels> levels;
+    std::int64_t plain = 0;
+    for (const WeightId& id : tensor.parts) {
+      if (empty(id)) continue;
+      if (const auto* const header = reader_.packed_header(id)) {
+        levels.push_back(levels_of(*header));
+      } else {
+        ++plain;
+      }
+    }
+    if (levels.empty()) {
+      tensor.type = plain_type(tensor);
+      return true;
+    }
+    const auto type =
+        exact_type(levels, part_shape(config_, tensor.parts[0]).second);
+    if (plain > 0 || !type) return false;
+    tensor.type = *type;
+    return true;
+  }
+
+  void choose_type(PlannedTensor& tensor) const {
+    if (find_type(tensor)) return;
+    if (!options_.nearest) refuse(tensor);
+    const std::int64_t cols = part_shape(config_, tensor.parts[0]).second;
+    tensor.type = cols % block_weights(BlockType::kQ8_0) == 0 ? BlockType::kQ8_0
+                                                              : BlockType::kF16;
+    tensor.nearest = true;
+  }
+
+  // Of all its parts; vectors and routers are always fp32.
+  BlockType plain_type(const PlannedTensor& tensor) const {
+    const WeightId& first = tensor.parts.front();
+    if (is_vector(first, model::weight_shape(config_, first)) ||
+        first.role == Role::kRouter) {
+      return BlockType::kF32;
+    }
+    const at::ScalarType type = weights_.form(first).dtype;
+    const bool same = std::ranges::all_of(tensor.parts, [&](const auto& id) {
+      return weights_.form(id).dtype == type;
+    });
+    return same ? plain_block(type) : BlockType::kF32;
+  }
+
+  [[noreturn]] void refuse(const PlannedTensor& tensor) const {
+    const std::int64_t cols = part_shape(config_, tensor.parts[0]).second;
+    for (const WeightId& id : tensor.parts) {
+      const std::string why = reason(id, cols);
+      if (why.empty()) continue;
+      throw UserError(
+          "export",
+          model::weight_name(reader_.config(), id),
+          why + ", or export with --nearest to write the nearest values");
+    }
+    throw InternalError("no type holds " + tensor.name);
+  }
+
+  std::string reason(const WeightId& id, std::int64_t cols) const {
+    if (empty(id)) return "";
+    const auto* const header = reader_.packed_header(id);
+    if (header == nullptr) {
+      return "is plain where other experts are packed, and a GGUF tensor has "
+             "one type for all: quantize all or none";
+    }
+    const std::int64_t least = block_weights(BlockType::kQ8_0);
+    const std::string name = model::packed_name(*header);
+    if (cols % least != 0) {
+      return fmt::format(
+          "is {} in rows of {} weights, no whole number of GGUF's blocks of "
+          "{}: quantize with keep for it",
+          name,
+          cols,
+          least);
+    }
+    if (header->groups() > 1 && header->group % least != 0) {
+      return fmt::format(
+          "is {} in groups of {}, which GGUF's blocks of {} would straddle: "
+          "quantize with a --group that is a multiple of {}, or 0",
+          name,
+          header->group,
+          least,
+          least);
+    }
+    const Levels levels = levels_of(*header);
+    if (!exact_type(std::span(&levels, 1), cols)) {
+      return fmt::format(
+          "is {}, whose range no type of GGUF holds: quantize it with --zeros "
+          "no",
+          name);
+    }
+    return "";
+  }
+
+  const ModelReader& reader_;
+  const ExportOptions& options_;
+  const ModelConfig& config_;
+  const GgufFamily& family_;
+  ExportedWeights weights_;
+};
+
+bool packs(const ModelReader& reader, Role role) {
+  const auto ids = model::model_weights(reader.config());
+  return std::ranges::any_of(ids, [&](const WeightId& id) {
+    return id.role == role && reader.packed_header(id) != nullptr;
+  });
+}
+
+ModelConfig padded_config(
+    const ModelReader& reader, const ExportOptions& options) {
+  const ModelConfig stock = stock_config(reader.config(), options);
+  gguf_family(stock);
+  Widths widths = widest(stock);
+  constexpr std::int64_t kUnit = kExpertUnits.front();
+  if (packs(reader, Role::kSharedDown)) {
+    widths.shared = filled(widths.shared, kUnit);
+  }
+  if (packs(reader, Role::kDenseDown)) {
+    widths.dense = filled(widths.dense, kUnit);
+  }
+  if (!packs(reader, Role::kExpertDown)) return with_widths(stock, widths);
+  ModelConfig best;
+  std::int64_t least = -1;
+  for (const std::int64_t unit : kExpertUnits) {
+    Widths some = widths;
+    some.expert = filled(widths.expert, unit);
+    ModelConfig config = with_widths(stock, some);
+    const std::int64_t bytes =
+        TensorPlanner(reader, options, config).expert_bytes();
+    if (least >= 0 && bytes >= least) continue;
+    least = bytes;
+    best = std::move(config);
+  }
+  return best;
+}
+
+}  // namespace
+
+GgufPlan plan_gguf(const ModelReader& reader, const ExportOptions& options) {
+  GgufPlan plan;
+  plan.config = padded_config(reader, options);
+  plan.tensors = TensorPlanner(reader, options, plan.config).plan();
+  return plan;
+}
+
+at::Tensor paired_rows(std::int64_t rows, std::int64_t heads) {
+  return at::arange(rows, at::kLong)
+      .view({heads, 2, rows / heads / 2})
+      .transpose(1, 2)
+      .reshape({-1});
+}
+
+std::pair<std::int64_t, std::int64_t> part_shape(
+    const ModelConfig& config, const WeightId& id) {
+  const auto shape = model::weight_shape(config, id);
+  if (shape.size() == 1) return {1, shape[0]};
+  return {shape[0], shape[1]};
+}
+
+GgufTensor declared(const ModelConfig& config, const PlannedTensor& tensor) {
+  const WeightId& first = tensor.parts.front();
+  const auto [rows, cols] = part_shape(config, first);
+  GgufTensor result{
+      .name = tensor.name,
+      .sizes = {cols},
+      .type = static_cast<std::uint32_t>(tensor.type),
+      .bytes = static_cast<std::uint64_t>(
+          std::ssize(tensor.parts) * rows * row_bytes(tensor.type, cols))};
+  if (!is_vector(first, model::weight_shape(config, first))) {
+    result.sizes.push_back(rows);
+  }
+  if (model::is_expert_role(first.role)) {
+    result.sizes.push_back(std::ssize(tensor.parts));
+  }
+  return result;
+}
+
+}  // namespace fettle::exporter

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which tensors a GGUF file of a model has: names, what each is made of, and
+// the type that holds it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "export/export.h"
+#include "export/exported_weights.h"
+#include "export/gguf/gguf_blocks.h"
+#include "export/gguf/gguf_file.h"
+#include "model/model_reader.h"
+
+namespace fettle::exporter {
+
+struct PlannedTensor {
+  std::string name = {};
+  // One weight, or the experts of a layer, which lie one behind the other.
+  std::vector<model::WeightId> parts = {};
+  BlockType type = BlockType::kF32;
+  bool nearest = false;  // `type` does not hold it exactly
+  // Rows are reordered so that rotary pairs, half a head apart in stock
+  // checkpoints, are neighbours: in each of so many heads; 0: not.
+  std::int64_t paired_heads = 0;
+};
+
+struct GgufPlan {
+  model::ModelConfig config;  // padded
+  std::vector<PlannedTensor> tensors;
+};
+
+// Chooses the exact type of fewest bits for each tensor, and of widths to pad
+// experts to the one of fewest bytes. Throws UserError naming a weight that no
+// type holds, unless the nearest is wanted.
+GgufPlan plan_gguf(
+    const model::ModelReader& reader, const ExportOptions& options);
+
+// For row i of the file, the row of the weight.
+at::Tensor paired_rows(std::int64_t rows, std::int64_t heads);
+
+// Rows and columns of one part; a vector is one row.
+std::pair<std::int64_t, std::int64_t> part_shape(
+    const model::ModelConfig& config, const model::WeightId& id);
+
+// As the file declares it.
+GgufTensor declared(
+    const model::ModelConfig& config, const PlannedTensor& tensor);
+
+}  // namespace fettle::exporter

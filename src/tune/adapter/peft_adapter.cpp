@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/adapter/peft_adapter.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "artifact/tensor_file.h"
+#include "core/error.h"
+#include "io/atomic_directory.h"
+#include "io/file.h"
+#include "model/weight_table.h"
+#include "tune/adapter/adapter.h"
+#include "tune/adapter/low_rank_delta.h"
+#include "tune/method/method_router.h"
+
+namespace fettle::tune {
+
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+
+[[noreturn]] void refuse(
+    const std::string& expected, const std::string& found) {
+  throw UserError(
+      "tune",
+      "peft",
+      fmt::format(
+          "expected {}, found {}, for which a PEFT adapter has no place; leave "
+          "--peft out and use --merge",
+          expected,
+          found));
+}
+
+void check_layer(
+    std::int64_t l,
+    const model::LayerConfig& layer,
+    const model::LayerConfig& first) {
+  const std::string where = fmt::format("in layer {}", l);
+  if (layer.has_constants) refuse("no constants", "some " + where);
+  if (!layer.condensers.empty()) refuse("no condensers", "some " + where);
+  if (layer.router_bias) refuse("no router bias", "one " + where);
+  if (layer.num_experts() != first.num_experts()) {
+    refuse(
+        fmt::format("{} experts", first.num_experts()),
+        fmt::format("{} {}", layer.num_experts(), where));
+  }
+  for (const std::int64_t width : layer.expert_widths) {
+    if (width == first.expert_widths.front()) continue;
+    refuse(
+        fmt::format("experts of width {}", first.expert_widths.front()),
+        fmt::format("one of {} {}", width, where));
+  }
+}
+
+// A and B in PEFT's shapes.
+struct Sides {
+  at::Tensor a, b;
+};
+
+Sides sides_of(const LowRankPairs& pairs) {
+  const std::int64_t rank = pairs.rank();
+  const std::int64_t experts = pairs.target.matrices();
+  const std::int64_t rows = pairs.target.rows() / experts;
+  const std::int64_t columns = pairs.target.columns;
+  const at::Tensor left = pairs.left.view({experts, rows, rank});
+  const at::Tensor right = pairs.right.view({experts, rank, columns});
+  const bool upright = pairs.target.upright();
+  const at::Tensor a = upright ? right : left.transpose(1, 2);  // [E, r, in]
+  const at::Tensor b = upright ? left : right.transpose(1, 2);  // [E, out, r]
+  return {
+      a.reshape({experts * rank, -1}),
+      b.permute({1, 2, 0}).reshape({-1, rank * experts})};
+}
+
+// The module of transformers 5 that the pair stands beside.
+std::string module_of(
+    const LowRankTarget& target, const model::ModelConfig& config) {
+  if (target.of_experts()) {
+    const std::string experts =
+        fmt::format("model.layers.{}.mlp.experts", target.layer);
+    return target.upright() ? experts + ".base_layer" : experts;
+  }
+  std::string name = model::weight_name(config, {target.role, target.layer});
+  name.resize(name.rfind(".weight"));
+  return name;
+}
+
+// What PEFT finds its places by: the ends of modules' and parameters' names.
+struct Places {
+  std::set<std::string> modules, parameters;
+
+  void add(const LowRankTarget& target, const std::string& module) {
+    if (target.of_experts()) {
+      parameters.insert(
+          target.upright() ? "mlp.experts.gate_up_proj"
+                           : "mlp.experts.down_proj");
+      return;
+    }
+    const std::string end =
+        module.substr(fmt::format("model.layers.{}.", target.layer).size());
+    // PEFT takes every module of the name gate_proj, up_proj or down_proj for
+    // an expert's from before experts were fused; a parameter it leaves alone.
+    if (end.starts_with("mlp.")) {
+      parameters.insert(end + ".weight");
+    } else {
+      modules.insert(end);
+    }
+  }
+};
+
+Json config_json(
+    const model::ModelReader& base,
+    const AdapterInfo& info,
+    const Places& places) {
+  Json json{
+      {"peft_type", "LORA"},
+      {"task_type", "CAUSAL_LM"},
+      {"base_model_name_or_path",
+       std::filesystem::absolute(base.folder()).lexically_normal().string()},
+      {"r", info.options.at("rank")},
+      {"lora_alpha", info.options.at("lora_alpha")},
+      {"lora_dropout", 0.0},
+      {"bias", "none"},
+      {"fan_in_fan_out", false},
+      {"use_rslora", false},
+      {"use_dora", false},
+      {"init_lora_weights", true},
+      {"inference_mode", true},
+      {"target_modules", places.modules}};
+  if (!places.parameters.empty()) {
+    json["target_parameters"] = places.parameters;
+  }
+  return json;
+}
+
+}  // namespace
+
+void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
+  for (const std::string& method : methods_of(options)) {
+    if (method != "lora") refuse("the method lora alone", "also " + method);
+  }
+  if (trains_router(options)) refuse("frozen routers", "--router topk");
+  const model::LayerConfig* first = nullptr;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    const model::LayerConfig& layer = config.layers[l];
+    if (!layer.sparse) continue;
+    if (first == nullptr) first = &layer;
+    check_layer(l, layer, *first);
+  }
+}
+
+void write_peft_adapter(
+    const model::ModelReader& base,
+    const std::filesystem::path& adapter_folder,
+    const std::filesystem::path& out) {
+  const AdapterInfo info = Adapter::load(adapter_folder, base).info();
+  const LowRankDelta delta(
+      artifact::load_tensors(adapter_folder / "adapter.safetensors").tensors,
+      base.config());
+  artifact::TensorFile file;
+  file.metadata["format"] = "pt";
+  Places places;
+  for (std::int64_t l = 0; l < base.config().num_layers(); ++l) {
+    for (const LowRankPairs& pairs : delta.layer(l)) {
+      const std::string module = module_of(pairs.target, base.config());
+      places.add(pairs.target, module);
+      const Sides sides = sides_of(pairs);
+      const std::string key = std::string(kPrefix) + module;
+      file.tensors[key + ".lora_A.weight"] = sides.a.contiguous();
+      file.tensors[key + ".lora_B.weight"] = sides.b.contiguous();
+    }
+  }
+  io::AtomicDirectory directory(out, {.keep_unfinished = false});
+  artifact::save_tensors(directory.path() / "adapter_model.safetensors", file);
+  io::write_file(
+      directory.path() / "adapter_config.json",
+      config_json(base, info, places).dump(2) + "\n");
+  directory.commit();
+}
+
+}  // namespace fettle::tune

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/low_rank/low_rank.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace fettle::tune {
+
+namespace {
+
+AdamWState narrow(
+    const AdamWState& state, std::int64_t first, std::int64_t count) {
+  return {
+      state.first.narrow(0, first, count),
+      state.second.narrow(0, first, count),
+      state.age.narrow(0, first, count)};
+}
+
+double squares(const at::Tensor& values) {
+  return values.square().sum(at::kDouble).item<double>();
+}
+
+}  // namespace
+
+LowRank::LowRank(
+    const model::ModelReader& reader,
+    at::Device device,
+    const LowRankOptions& options)
+    : device_(device), options_(options) {
+  check_kinds(reader.config());
+  for (std::int64_t l = 0; l < reader.config().num_layers(); ++l) {
+    Layer& layer = layers_.emplace_back();
+    std::vector<model::WeightId> matrices;
+    for (auto& target : low_rank_targets(options.kinds, reader.config(), l)) {
+      const bool tapped = target.of_experts() || is_attention_role(target.role);
+      if (!tapped) matrices.push_back({target.role, l});
+      const std::int64_t count = target.matrices();
+      auto pairs =
+          LowRankPairs::start(std::move(target), options.rank, options.seed);
+      pairs.left = pairs.left.to(device);
+      pairs.right = pairs.right.to(device);
+      const auto left = AdamWState::zeros_like(pairs.left);
+      const auto right = AdamWState::zeros_like(pairs.right);
+      layer.targets.push_back(
+          {std::move(pairs),
+           left,
+           right,
+           {},
+           std::vector<char>(static_cast<std::size_t>(count))});
+    }
+    layer.matrices = WeightGradients(std::move(matrices));
+  }
+}
+
+void LowRank::check_kinds(const model::ModelConfig& config) const {
+  const auto check = [&](const LowRankKinds& kind, const char* name) {
+    for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+      if (!low_rank_targets(kind, config, l).empty()) return;
+    }
+    throw UserError(
+        "tune",
+        "lora_targets",
+        fmt::format(
+            "expected weights that the model has, found {}, of which it has "
+            "none; leave it out",
+            name));
+  };
+  if (options_.kinds.experts) check({.experts = true}, "experts");
+  if (options_.kinds.attention) check({.attention = true}, "attention");
+  if (options_.kinds.shared) check({.shared = true}, "shared");
+  if (options_.kinds.dense) check({.dense = true}, "dense");
+}
+
+float LowRank::scale() const {
+  return static_cast<float>(
+      options_.alpha / static_cast<double>(options_.rank));
+}
+
+bool LowRank::trains(std::int64_t layer) const {
+  return !layers_[layer].targets.empty();
+}
+
+std::int64_t LowRank::trainable_weights() const {
+  std::int64_t total = 0;
+  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
+    total += trained_weights(l);
+  }
+  return total;
+}
+
+std::int64_t LowRank::trained_weights(std::int64_t layer) const {
+  std::int64_t total = 0;
+  for (const Trained& target : layers_[layer].targets) {
+    total += target.pairs.weights();
+  }
+  return total;
+}
+
+void LowRank::patch(std::int64_t layer, model::LayerWeights& weights) const {
+  for (const Trained& target : layers_[layer].targets) {
+    add_pairs(target.pairs, scale(), weights);
+  }
+}
+
+void LowRank::begin_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  Layer& own = layers_[layer];
+  own.matrices.begin_layer(pass, weights);
+  if (pass != sweep::Pass::kBackward) return;
+  for (Trained& target : own.targets) {
+    target.gradient = {
+        at::zeros_like(target.pairs.left), at::zeros_like(target.pairs.right)};
+    std::ranges::fill(target.seen, char{0});
+  }
+}
+
+void LowRank::on_expert_gradient(
+    std::int64_t layer, const model::ExpertGradView& view) {
+  const std::int64_t e = view.expert;
+  for (Trained& target : layers_[layer].targets) {
+    if (!target.pairs.target.of_experts()) continue;
+    const LowRankPairs like{
+        target.pairs.target, target.gradient.left, target.gradient.right};
+    const GradientFactors factors =
+        target.pairs.target.upright() ? GradientFactors{view.d_gate_up, view.x}
+                                      : GradientFactors{view.h, view.dy};
+    add_pair_gradient(
+        target.pairs, e, factors, scale(), {like.left_of(e), like.right_of(e)});
+    target.seen[static_cast<std::size_t>(e)] = 1;
+  }
+}
+
+void LowRank::on_projection_gradient(
+    std::int64_t layer,
+    model::Role role,
+    const at::Tensor& x,
+    const at::Tensor& dy) {
+  const at::NoGradGuard no_grad;
+  for (Trained& target : layers_[layer].targets) {
+    if (target.pairs.target.role != role) continue;
+    add_pair_gradient(target.pairs, 0, {dy, x}, scale(), target.gradient);
+    target.seen[0] = 1;
+  }
+}
+
+void LowRank::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  if (pass != sweep::Pass::kBackward) return;
+  const at::NoGradGuard no_grad;
+  Layer& own = layers_[layer];
+  own.matrices.end_layer(pass, weights);
+  for (std::size_t i = 0; i < own.matrices.ids().size(); ++i) {
+    if (!own.matrices[i].defined()) continue;
+    const auto target = std::ranges::find_if(own.targets, [&](const auto& t) {
+      return t.pairs.target.role == own.matrices.ids()[i].role;
+    });
+    add_pair_gradient(
+        target->pairs, own.matrices[i], scale(), target->gradient);
+    target->seen[0] = 1;
+  }
+  own.matrices.clear();
+}
+
+PairGradient LowRank::gradient(
+    std::int64_t layer, std::string_view name) const {
+  for (const Trained& target : layers_[layer].targets) {
+    if (target.pairs.target.name() == name) return target.gradient;
+  }
+  return {};
+}
+
+double LowRank::gradient_norm_squared(std::int64_t layer) const {
+  double total = 0.0;
+  for (const Trained& target : layers_[layer].targets) {
+    if (!target.gradient.left.defined()) continue;
+    total += squares(target.gradient.left) + squares(target.gradient.right);
+  }
+  return total;
+}
+
+// Matrices that no token reached learn nothing and don't decay; those between
+// two such are updated together.
+void LowRank::update(Trained& target, double rate) {
+  const LowRankTarget& of = target.pairs.target;
+  const auto step = [&](at::Tensor& values,
+                        AdamWState& adam,
+                        const at::Tensor& gradient,
+                        std::int64_t first,
+                        std::int64_t count) {
+    if (count == 0) return;
+    at::Tensor part = values.narrow(0, first, count);
+    AdamWState state = narrow(adam, first, count);
+    adamw_step(
+        options_.adamw, rate, gradient.narrow(0, first, count), part, state);
+  };
+  const std::int64_t rank = target.pairs.rank();
+  std::int64_t begin = 0;
+  for (std::int64_t e = 0; e <= of.matrices(); ++e) {
+    if (e < of.matrices() && target.seen[static_cast<std::size_t>(e)]) continue;
+    if (begin < e) {
+      step(
+          target.pairs.left,
+          target.left_adam,
+          target.gradient.left,
+          of.offsets[begin],
+          of.offsets[e] - of.offsets[begin]);
+      step(
+          target.pairs.right,
+          target.right_adam,
+          target.gradient.right,
+          begin * rank,
+          (e - begin) * rank);
+    }
+    begin = e + 1;
+  }
+}
+
+void LowRank::update(std::int64_t layer, const UpdateInput& input) {
+  for (Trained& target : layers_[layer].targets) {
+    if (!target.gradient.left.defined()) continue;
+    if (input.gradient_scale != 1.0) {
+      target.gradient.left.mul_(input.gradient_scale);
+      target.gradient.right.mul_(input.gradient_scale);
+    }
+    update(target, learning_rate(input.step));
+    target.gradient = {};
+  }
+}
+
+double LowRank::learning_rate(std::int64_t step) const {
+  return tune::learning_rate(options_.schedule, step);
+}
+
+}  // namespace fettle::tune

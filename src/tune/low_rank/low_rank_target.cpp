@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/low_rank/low_rank_target.h"
+
+#include <algorithm>
+
+#include "model/weight_view.h"
+#include "model/weight_visit.h"
+#include "tune/method/role_kinds.h"
+#include "tune/whole/weight_gradients.h"
+
+namespace fettle::tune {
+
+namespace {
+
+using model::Role;
+
+constexpr Role kShared[] = {
+    Role::kSharedGate, Role::kSharedUp, Role::kSharedDown};
+constexpr Role kDense[] = {Role::kDenseGate, Role::kDenseUp, Role::kDenseDown};
+
+LowRankTarget expert_target(
+    const model::ModelConfig& config, std::int64_t layer, Role role) {
+  const std::int64_t rows_per_neuron = role == Role::kExpertGate ? 2 : 1;
+  LowRankTarget target{layer, role, {0}, config.hidden_size};
+  for (const std::int64_t width : config.layers[layer].expert_widths) {
+    target.offsets.push_back(target.rows() + rows_per_neuron * width);
+  }
+  return target;
+}
+
+at::Tensor* mlp_tensor(model::LayerWeights& weights, Role role) {
+  switch (role) {
+    case Role::kSharedGate:
+    case Role::kSharedUp:
+      return &weights.shared.gate_up;
+    case Role::kSharedDown:
+      return &weights.shared.down;
+    case Role::kDenseGate:
+    case Role::kDenseUp:
+      return &weights.dense.gate_up;
+    case Role::kDenseDown:
+      return &weights.dense.down;
+    case Role::kExpertGate:
+      return &weights.experts.gate_up;
+    case Role::kExpertDown:
+      return &weights.experts.down;
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+std::vector<Role> low_rank_roles(const LowRankKinds& kinds) {
+  std::vector<Role> roles;
+  if (kinds.experts) roles = expert_roles();
+  const auto add = [&](bool wanted, const auto& more) {
+    if (wanted) roles.insert(roles.end(), std::begin(more), std::end(more));
+  };
+  add(kinds.attention, attention_roles());
+  add(kinds.shared, kShared);
+  add(kinds.dense, kDense);
+  return roles;
+}
+
+bool LowRankTarget::upright() const { return !model::is_down_role(role); }
+
+std::string LowRankTarget::name() const {
+  if (role == Role::kExpertGate) return "expert_gate_up";
+  return std::string(model::role_name(role));
+}
+
+bool LowRankTarget::covers(const model::WeightId& id) const {
+  if (id.layer != layer) return false;
+  return id.role == role ||
+         (role == Role::kExpertGate && id.role == Role::kExpertUp);
+}
+
+std::vector<LowRankTarget> low_rank_targets(
+    const LowRankKinds& kinds,
+    const model::ModelConfig& config,
+    std::int64_t layer) {
+  std::vector<LowRankTarget> targets;
+  if (kinds.experts && config.layers[layer].total_width() > 0) {
+    for (const Role role : {Role::kExpertGate, Role::kExpertDown}) {
+      targets.push_back(expert_target(config, layer, role));
+    }
+  }
+  const std::vector<Role> roles =
+      low_rank_roles({false, kinds.attention, kinds.shared, kinds.dense});
+  for (const model::WeightId& id : model::layer_weights(config, layer)) {
+    if (std::ranges::find(roles, id.role) == roles.end()) continue;
+    auto shape = model::weight_shape(config, id);
+    if (model::is_down_role(id.role)) std::swap(shape[0], shape[1]);
+    targets.push_back({layer, id.role, {0, shape[0]}, shape[1]});
+  }
+  return targets;
+}
+
+at::Tensor own_target(const LowRankTarget& target, model::LayerWeights& into) {
+  const model::WeightId id{target.role, target.layer};
+  at::Tensor* slot = mlp_tensor(into, target.role);
+  if (slot != nullptr) {
+    *slot = slot->clone();
+    return target.of_experts() ? *slot : packed_view(into, id);
+  }
+  const at::Tensor shared = model::weight_view(into, id);
+  model::for_each_tensor(into, [&](at::Tensor& tensor) {
+    if (tensor.is_same(shared)) tensor = tensor.clone();
+  });
+  return packed_view(into, id);
+}
+
+}  // namespace fettle::tune

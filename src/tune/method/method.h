@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// A method of tuning is a list of trainable parts, and methods may be joined.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/model_reader.h"
+#include "tune/options/tune_options.h"
+#include "tune/trainable_part.h"
+
+namespace fettle::tune {
+
+using Parts = std::vector<std::unique_ptr<TrainablePart>>;
+
+struct PartInput {
+  const TuneOptions& options;
+  const model::ModelReader& reader;  // outlives the parts
+  at::Device device;
+  std::filesystem::path folder;  // where parts may keep large states
+};
+
+// Bytes on disk beside the model's own.
+struct DiskUse {
+  double held = 0.0;     // at most, while the run lasts
+  double read = 0.0;     // in a step
+  double written = 0.0;  // in a step
+};
+
+// Bytes of memory by place.
+struct PartBytes {
+  double ram = 0.0;
+  double device = 0.0;  // 0 where the CPU computes
+
+  double total() const { return ram + device; }
+};
+
+// Bytes that lie where the layers compute.
+PartBytes at_work(double bytes, at::Device device);
+
+// Of states that are saved from `bytes` of memory.
+DiskUse saved_from_memory(double bytes);
+
+struct Method {
+  const char* name;
+  const char* help;
+  // Whose weights it writes: no two methods may write one role's.
+  std::vector<model::Role> (*roles)(
+      const TuneOptions& options, const model::ModelConfig& config);
+  Parts (*make)(const PartInput& input);
+  // Bytes that the parts reach: masters, moments, gradients, the update's
+  // working set. `device` is where the layers compute.
+  PartBytes (*bytes)(
+      const TuneOptions& options,
+      const model::ModelConfig& config,
+      at::Device device);
+  // Null: its states are saved from memory alone.
+  DiskUse (*disk)(
+      const TuneOptions& options, const model::ModelConfig& config) = nullptr;
+};
+
+// Methods that exist.
+std::span<const Method> methods();
+
+// Throws UserError when options.method names one that does not exist, one
+// twice, or two that write the same weights.
+void check_methods(
+    const TuneOptions& options, const model::ModelConfig& config);
+
+// The parts of options.method, which check_options has seen.
+Parts make_parts(const PartInput& input);
+
+PartBytes part_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device);
+
+// Of all parts; a saved state is there twice while the next is written.
+DiskUse part_disk_use(
+    const TuneOptions& options, const model::ModelConfig& config);
+
+}  // namespace fettle::tune

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/method/method_lora.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "core/error.h"
+#include "tune/low_rank/low_rank.h"
+#include "tune/method/method_options.h"
+
+namespace fettle::tune {
+
+namespace {
+
+LowRankKinds kinds_of(const TuneOptions& options) {
+  LowRankKinds kinds;
+  // With an end to the last word too, so that an empty one is seen.
+  std::istringstream stream(options.lora_targets + ",");
+  bool any = false;
+  for (std::string word; std::getline(stream, word, ','); any = true) {
+    bool* kind = word == "experts"     ? &kinds.experts
+                 : word == "attention" ? &kinds.attention
+                 : word == "shared"    ? &kinds.shared
+                 : word == "dense"     ? &kinds.dense
+                                       : nullptr;
+    if (kind != nullptr) {
+      *kind = true;
+      continue;
+    }
+    any = false;
+    break;
+  }
+  if (any) return kinds;
+  throw UserError(
+      "tune",
+      "lora_targets",
+      fmt::format(
+          "expected some of experts, attention, shared, dense, joined by "
+          "commas, found '{}'; change this option",
+          options.lora_targets));
+}
+
+std::vector<model::Role> lora_roles(
+    const TuneOptions& options, const model::ModelConfig&) {
+  return low_rank_roles(kinds_of(options));
+}
+
+Parts lora_make(const PartInput& input) {
+  const TuneOptions& options = input.options;
+  Parts parts;
+  parts.push_back(std::make_unique<LowRank>(
+      input.reader,
+      input.device,
+      LowRankOptions{
+          .kinds = kinds_of(options),
+          .rank = options.rank,
+          .alpha = options.lora_alpha,
+          .seed = options.seed,
+          .schedule = schedule_of(options),
+          .adamw = adamw_options(options)}));
+  return parts;
+}
+
+// What a layer's targets come to.
+struct LayerSizes {
+  double pairs = 0.0;     // values
+  double rows = 0.0;      // of pairs
+  double targets = 0.0;   // values of the weights themselves
+  double matrices = 0.0;  // of these, those that are no experts'
+};
+
+LayerSizes sizes_of(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    std::int64_t layer) {
+  LayerSizes sizes;
+  const auto rank = static_cast<double>(options.rank);
+  for (const auto& target :
+       low_rank_targets(kinds_of(options), config, layer)) {
+    const auto rows = static_cast<double>(target.rows());
+    const auto columns = static_cast<double>(target.columns);
+    const double right_rows = rank * static_cast<double>(target.matrices());
+    sizes.pairs += rank * rows + right_rows * columns;
+    sizes.rows += rows + right_rows;
+    sizes.targets += rows * columns;
+    if (!target.of_experts()) sizes.matrices += rows * columns;
+  }
+  return sizes;
+}
+
+// Per value of a pair: itself, two moments and a gradient; per row its age.
+// Then once: two layers' sums, since the next is made before the last is let
+// go, the gradients of a layer's matrices, and an update's working set.
+PartBytes lora_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
+  double kept = 0.0;
+  LayerSizes largest;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    const LayerSizes sizes = sizes_of(options, config, l);
+    kept += 16.0 * sizes.pairs + 8.0 * sizes.rows;
+    largest.pairs = std::max(largest.pairs, sizes.pairs);
+    largest.targets = std::max(largest.targets, sizes.targets);
+    largest.matrices = std::max(largest.matrices, sizes.matrices);
+  }
+  return at_work(
+      kept + 8.0 * largest.targets + 8.0 * largest.matrices +
+          8.0 * largest.pairs,
+      device);
+}
+
+}  // namespace
+
+std::int64_t lora_graph_bytes(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  const auto methods = methods_of(options);
+  if (std::ranges::find(methods, kLoraMethod.name) == methods.end()) return 0;
+  double values = 0.0;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    values += sizes_of(options, config, l).targets;
+  }
+  return static_cast<std::int64_t>(4.0 * values);
+}
+
+const Method kLoraMethod{
+    "lora",
+    "low-rank pairs beside experts, attention and other MLPs",
+    lora_roles,
+    lora_make,
+    lora_bytes};
+
+}  // namespace fettle::tune

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all methods take from the options in the same way.
+#pragma once
+
+#include "tune/adamw.h"
+#include "tune/options/tune_options.h"
+#include "tune/schedule.h"
+
+namespace fettle::tune {
+
+inline AdamWOptions adamw_options(const TuneOptions& options) {
+  return {options.beta1, options.beta2, options.epsilon, options.weight_decay};
+}
+
+inline Schedule schedule_of(const TuneOptions& options) {
+  return {
+      options.lr, options.warmup_steps, options.steps, options.min_lr_ratio};
+}
+
+}  // namespace fettle::tune

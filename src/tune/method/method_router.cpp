@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/method/method_router.h"
+
+#include <algorithm>
+
+#include "tune/method/method_options.h"
+#include "tune/whole/whole_weights.h"
+
+namespace fettle::tune {
+
+namespace {
+
+bool is_router(const std::string& method) {
+  return method == kRouterMethod.name || method == kRouterKdMethod.name;
+}
+
+std::vector<model::Role> router_roles(
+    const TuneOptions&, const model::ModelConfig&) {
+  return {model::Role::kRouter};
+}
+
+Parts router_make(const PartInput& input) {
+  const TuneOptions& options = input.options;
+  // With nothing else to train there is nothing to wait for.
+  const bool alone = is_router(options.method);
+  const std::int64_t frozen = alone ? 0 : options.router_warmup;
+  Parts parts;
+  parts.push_back(std::make_unique<WholeWeights>(
+      input.reader,
+      input.device,
+      WholeWeightsOptions{
+          .name = "router",
+          .weights = router_weights(input.reader.config()),
+          .frozen_steps = frozen,
+          .schedule =
+              {options.router_lr,
+               options.warmup_steps,
+               options.steps - frozen,
+               options.min_lr_ratio},
+          .adamw = adamw_options(options)}));
+  return parts;
+}
+
+PartBytes router_bytes(
+    const TuneOptions&, const model::ModelConfig& config, at::Device device) {
+  double experts = 0.0;
+  for (const model::LayerConfig& layer : config.layers) {
+    experts += static_cast<double>(layer.num_experts());
+  }
+  return at_work(
+      16.0 * static_cast<double>(config.hidden_size) * experts, device);
+}
+
+}  // namespace
+
+bool trains_router(const TuneOptions& options) {
+  if (options.router != "auto") return options.router != "frozen";
+  return std::ranges::any_of(methods_of(options), [](const auto& method) {
+    return method == "usaf" || is_router(method);
+  });
+}
+
+model::RouterTraining router_training(
+    const TuneOptions& options, std::int64_t step) {
+  model::RouterTraining training;
+  training.seed = options.seed;
+  training.step = static_cast<std::uint64_t>(step);
+  training.dense_gradient = options.router == "densemixer";
+  // As RigL's share: half a cosine down to 0.
+  if (options.router == "gumbel") {
+    training.noise = drop_share(options.gumbel_noise, step, options.steps);
+  }
+  return training;
+}
+
+const Method kRouterMethod{
+    "router",
+    "the routers and nothing else",
+    router_roles,
+    router_make,
+    router_bytes};
+
+const Method kRouterKdMethod{
+    "router_kd",
+    "the routers, so that the model speaks like --teacher",
+    router_roles,
+    router_make,
+    router_bytes};
+
+}  // namespace fettle::tune

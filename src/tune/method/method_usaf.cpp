@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/method/method_usaf.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "tune/method/sparse_method.h"
+#include "tune/sparse/sparse_neurons.h"
+
+namespace fettle::tune {
+
+namespace {
+
+SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
+  const bool single = options.unit == "element";
+  const BlockShape one{1, 1};
+  if (single && (options.scope != "layer" || options.reselect_every > 0)) {
+    throw UserError(
+        "tune",
+        "unit",
+        "expected scope layer and reselect_every 0 with element, found others; "
+        "a ranking of all single weights would take more memory than the model"
+        "; change them, or take small blocks");
+  }
+  return {
+      .name = "blocks",
+      .roles = expert_roles(),
+      .block = single ? one : parse_block(options.block, "block"),
+      .score = BlockScore::kSquares,
+      .sparse = sparse_options(options)};
+}
+
+std::vector<model::Role> usaf_roles(
+    const TuneOptions& options, const model::ModelConfig&) {
+  if (options.unit != "neuron") usaf_blocks(options);  // refuses early
+  return expert_roles();
+}
+
+Parts usaf_make(const PartInput& input) {
+  Parts parts;
+  if (input.options.unit == "neuron") {
+    parts.push_back(std::make_unique<SparseNeurons>(
+        input.reader, input.device, sparse_options(input.options)));
+  } else {
+    parts.push_back(std::make_unique<SparseBlocks>(
+        input.reader, input.device, usaf_blocks(input.options)));
+  }
+  return parts;
+}
+
+PartBytes usaf_bytes(
+    const TuneOptions& options,
+    const model::ModelConfig& config,
+    at::Device device) {
+  if (options.unit != "neuron") {
+    return block_bytes(options, config, usaf_blocks(options), device);
+  }
+  std::int64_t neurons = 0;
+  std::int64_t widest = 0;         // neurons of a layer
+  std::int64_t widest_expert = 0;  // neurons
+  for (const model::LayerConfig& layer : config.layers) {
+    neurons += layer.total_width();
+    widest = std::max(widest, layer.total_width());
+    for (const std::int64_t width : layer.expert_widths) {
+      widest_expert = std::max(widest_expert, width);
+    }
+  }
+  const double chosen = std::ceil(options.frac * static_cast<double>(neurons));
+  const double left = static_cast<double>(neurons) - chosen;
+  // A layer's update, and a new choice in it, work on copies of its rows.
+  const double working = std::min<double>(
+      static_cast<double>(widest),
+      options.scope == "layer"
+          ? std::ceil(options.frac * static_cast<double>(widest))
+          : chosen);
+  const double rows = 16.0 * chosen +
+                      4.0 * std::min(frozen_share(options) * chosen, left) +
+                      24.0 * working;
+  const auto hidden = static_cast<double>(config.hidden_size);
+  // Scoring forms the gradient of one expert's gate and up in each thread.
+  PartBytes bytes = at_work(
+      3.0 * hidden * rows + 8.0 * hidden * static_cast<double>(widest_expert) *
+                                static_cast<double>(at::get_num_threads()),
+      device);
+  bytes.ram += ranking_bytes(
+      options, static_cast<double>(neurons), static_cast<double>(widest));
+  return bytes;
+}
+
+}  // namespace
+
+const Method kUsafMethod{
+    "usaf",
+    "the few neurons of all experts with the largest gradients",
+    usaf_roles,
+    usaf_make,
+    usaf_bytes};
+
+}  // namespace fettle::tune

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/options/tune_options.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "core/error.h"
+#include "tune/method/method.h"
+#include "tune/options/option_table.h"
+
+namespace fettle::tune {
+
+namespace {
+
+[[noreturn]] void refuse(
+    std::string_view option,
+    std::string_view expected,
+    const std::string& found) {
+  throw UserError(
+      "tune",
+      option,
+      fmt::format(
+          "expected {}, found {}; change this option", expected, found));
+}
+
+// Whether one of the words of `methods` is in use; none asked for: yes.
+bool is_read(const char* methods, const std::vector<std::string>& used) {
+  std::istringstream words(methods);
+  bool any = false;
+  for (std::string word; words >> word;) {
+    any = true;
+    if (std::ranges::find(used, word) != used.end()) return true;
+  }
+  return !any;
+}
+
+void check_values(const TuneOptions& options) {
+  const std::vector<std::string> used = methods_of(options);
+  const Json defaults = to_json(TuneOptions{});
+  for_each_option(
+      options,
+      [&](const OptionText& text, const auto& value, const Allowed& allowed) {
+        if (!allowed.holds(value)) {
+          refuse(text.name, allowed.text(), fmt::format("{}", value));
+        }
+        if (Json(value) != defaults[text.name] &&
+            !is_read(text.methods, used)) {
+          refuse(
+              text.name,
+              fmt::format("a method that reads it ({})", text.methods),
+              options.method);
+        }
+      });
+}
+
+}  // namespace
+
+bool Allowed::holds(double value) const {
+  return std::isfinite(value) &&
+         (above_least ? value > least : value >= least) &&
+         (below_most ? value < most : value <= most);
+}
+
+bool Allowed::holds(const std::string& value) const {
+  return choices.empty() || std::ranges::find(choices, value) != choices.end();
+}
+
+std::string Allowed::text() const {
+  if (!choices.empty())
+    return fmt::format("one of {}", fmt::join(choices, ", "));
+  if (!std::isfinite(most)) {
+    return above_least ? fmt::format("a number above {}", least)
+                       : fmt::format("{} or more", least);
+  }
+  return fmt::format(
+      "{} {}, {} {}",
+      above_least ? "above" : "at least",
+      least,
+      below_most ? "below" : "at most",
+      most);
+}
+
+std::vector<std::string> methods_of(const TuneOptions& options) {
+  std::vector<std::string> methods;
+  std::istringstream stream(options.method);
+  for (std::string one; std::getline(stream, one, '+');) {
+    methods.push_back(one);
+  }
+  return methods;
+}
+
+void check_options(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  check_methods(options, config);
+  check_values(options);
+  if (options.tokens_per_step < options.seq_len) {
+    refuse(
+        "tokens_per_step",
+        fmt::format("at least seq_len ({})", options.seq_len),
+        fmt::format("{}", options.tokens_per_step));
+  }
+  if (config.max_position > 0 && options.seq_len > config.max_position) {
+    refuse(
+        "seq_len",
+        fmt::format("at most the model's {} positions", config.max_position),
+        fmt::format("{}", options.seq_len));
+  }
+  std::int64_t neurons = 0;
+  for (const model::LayerConfig& layer : config.layers) {
+    neurons += layer.total_width();
+  }
+  if (neurons == 0) refuse("method", "a model with experts", "none");
+}
+
+void check_evaluation(const TuneOptions& options, bool has_held_out) {
+  if (!has_held_out) {
+    const char* expected = "held-out data to judge by (--eval-data)";
+    if (options.patience > 0) refuse("patience", expected, "none");
+    if (options.keep_best == "yes") refuse("keep_best", expected, "none");
+  }
+  if (options.patience > 0 && options.eval_every == 0) {
+    refuse("patience", "an eval_every of 1 or more", "0");
+  }
+}
+
+Json to_json(const TuneOptions& options) {
+  Json json{{"seed", options.seed}};
+  for_each_option(
+      options, [&](const OptionText& text, const auto& value, const Allowed&) {
+        json[text.name] = value;
+      });
+  return json;
+}
+
+}  // namespace fettle::tune

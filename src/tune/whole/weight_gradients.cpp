@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tune/whole/weight_gradients.h"
+
+#include "model/weight_view.h"
+#include "model/weight_visit.h"
+#include "tune/whole/row_pieces.h"
+
+namespace fettle::tune {
+
+namespace {
+
+bool by_autograd(const model::WeightId& id) {
+  return !model::is_expert_role(id.role) && id.role != model::Role::kRouter;
+}
+
+// The tensor of the layer that autograd knows the weight by: gate and up rows
+// of an MLP are parts of one.
+at::Tensor leaf_of(
+    const model::LayerWeights& weights, const model::WeightId& id) {
+  switch (id.role) {
+    case model::Role::kSharedGate:
+    case model::Role::kSharedUp:
+      return weights.shared.gate_up;
+    case model::Role::kSharedDown:
+      return weights.shared.down;
+    case model::Role::kDenseGate:
+    case model::Role::kDenseUp:
+      return weights.dense.gate_up;
+    case model::Role::kDenseDown:
+      return weights.dense.down;
+    default:
+      return model::weight_view(weights, id);
+  }
+}
+
+void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor left = a.t();
+  if (!sum.defined()) {
+    sum = at::mm(left, b).to(at::kFloat);
+  } else if (a.scalar_type() == at::kFloat) {
+    sum.addmm_(left, b);
+  } else {
+    sum.add_(at::mm(left, b));
+  }
+}
+
+}  // namespace
+
+at::Tensor packed_view(
+    const model::LayerWeights& weights, const model::WeightId& id) {
+  const at::Tensor view = model::weight_view(weights, id);
+  return model::is_down_role(id.role) ? view.t() : view;
+}
+
+WeightGradients::WeightGradients(std::vector<model::WeightId> ids)
+    : ids_(std::move(ids)), gradients_(ids_.size()) {
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    const model::WeightId& id = ids_[i];
+    const auto place = static_cast<std::int64_t>(i);
+    if (id.role == model::Role::kRouter) router_ = place;
+    if (!model::is_expert_role(id.role)) continue;
+    const auto expert = static_cast<std::size_t>(id.expert);
+    if (experts_.size() <= expert) experts_.resize(expert + 1);
+    if (id.role == model::Role::kExpertGate) experts_[expert].gate = place;
+    if (id.role == model::Role::kExpertUp) experts_[expert].up = place;
+    if (id.role == model::Role::kExpertDown) experts_[expert].down = place;
+  }
+}
+
+void WeightGradients::begin_layer(
+    sweep::Pass pass, model::LayerWeights& weights) {
+  // With kept graphs the forward pass is where autograd looks; without, asking
+  // there changes nothing.
+  for (const model::WeightId& id : ids_) {
+    if (by_autograd(id)) leaf_of(weights, id).set_requires_grad(true);
+  }
+  if (pass == sweep::Pass::kBackward) clear();
+}
+
+void WeightGradients::on_expert_gradient(const model::ExpertGradView& view) {
+  if (view.expert >= std::ssize(experts_)) return;
+  const at::NoGradGuard no_grad;
+  const ExpertPlaces& places = experts_[view.expert];
+  const std::int64_t width = view.h.size(1);
+  if (places.gate >= 0) {
+    const at::Tensor d_gate = view.d_gate_up.narrow(1, 0, width);
+    add_product(gradients_[places.gate], d_gate, view.x);
+  }
+  if (places.up >= 0) {
+    const at::Tensor d_up = view.d_gate_up.narrow(1, width, width);
+    add_product(gradients_[places.up], d_up, view.x);
+  }
+  if (places.down >= 0) {
+    add_product(gradients_[places.down], view.h, view.dy);
+  }
+}
+
+void WeightGradients::on_router_gradient(
+    const at::Tensor& x, const at::Tensor& d_logits) {
+  if (router_ < 0) return;
+  const at::NoGradGuard no_grad;
+  add_product(gradients_[router_], d_logits.to(at::kFloat), x.to(at::kFloat));
+}
+
+void WeightGradients::end_layer(
+    sweep::Pass pass, const model::LayerWeights& weights) {
+  if (pass != sweep::Pass::kBackward) return;
+  model::LayerWeights gradients = weights;
+  model::for_each_tensor(gradients, [](at::Tensor& tensor) {
+    // A leaf that nobody asked about has none.
+    tensor = tensor.grad().defined() ? tensor.grad() : tensor;
+  });
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    if (!by_autograd(ids_[i])) continue;
+    if (!leaf_of(weights, ids_[i]).grad().defined()) continue;
+    gradients_[i] = packed_view(gradients, ids_[i]).to(at::kFloat);
+  }
+}
+
+double WeightGradients::norm_squared() const {
+  double total = 0.0;
+  for (const at::Tensor& gradient : gradients_) {
+    if (!gradient.defined()) continue;
+    // A vector is one piece, or several.
+    for (const auto& [first, count] : row_pieces(gradient.sizes())) {
+      total += gradient.narrow(0, first, count)
+                   .square()
+                   .sum(at::kDouble)
+                   .item<double>();
+    }
+  }
+  return total;
+}
+
+void WeightGradients::clear() {
+  for (at::Tensor& gradient : gradients_) gradient.reset();
+}
+
+}  // namespace fettle::tune
