@@ -28,7 +28,9 @@ RouterChange load_router_change(
   const auto* first = chosen.const_data_ptr<std::int64_t>();
   return {
       take_tensor(
-          from, layer_key(kCondenserPart, layer, "bias"), {at::kFloat, {experts}}),
+          from,
+          layer_key(kCondenserPart, layer, "bias"),
+          {at::kFloat, {experts}}),
       {first, first + chosen.numel()}};
 }
 
