@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 
@@ -15,6 +16,28 @@ at::Tensor bias_correction(double beta, const at::Tensor& age) {
       .neg_()
       .add_(1.0)
       .unsqueeze(1);
+}
+
+struct Corrections {
+  at::Tensor step, root;  // [n, 1] or [1, 1]
+};
+
+// values -= step * first / (sqrt(second) / root + epsilon)
+void step_piece(
+    const AdamWOptions& options,
+    double learning_rate,
+    const at::Tensor& gradient,
+    const at::Tensor& values,
+    const AdamWState& state,
+    const Corrections& by) {
+  values.mul_(1.0 - learning_rate * options.weight_decay);
+  state.first.lerp_(gradient, 1.0 - options.beta1);
+  state.second.mul_(options.beta2)
+      .addcmul_(gradient, gradient, 1.0 - options.beta2);
+  at::Tensor change = state.second.sqrt();
+  change.div_(by.root).add_(options.epsilon);
+  at::div_out(change, state.first, change);
+  values.sub_(change.mul_(by.step));
 }
 
 }  // namespace
@@ -41,15 +64,24 @@ void adamw_step(
                               .mul_(learning_rate);
   const at::Tensor root = bias_correction(options.beta2, state.age).sqrt_();
 
-  values.mul_(1.0 - learning_rate * options.weight_decay);
-  state.first.lerp_(gradient, 1.0 - options.beta1);
-  state.second.mul_(options.beta2)
-      .addcmul_(gradient, gradient, 1.0 - options.beta2);
-  // values -= step * first / (sqrt(second) / root + epsilon)
-  at::Tensor change = state.second.sqrt();
-  change.div_(root.to(values.device(), at::kFloat)).add_(options.epsilon);
-  at::div_out(change, state.first, change);
-  values.sub_(change.mul_(step.to(values.device(), at::kFloat)));
+  const Corrections all{
+      step.to(values.device(), at::kFloat),
+      root.to(values.device(), at::kFloat)};
+  const std::int64_t rows = values.size(-2);
+  if (values.numel() == 0) return;
+  for (const auto& [first, count] :
+       row_pieces({{rows, values.numel() / rows}})) {
+    const auto some = [first, count, rows](const at::Tensor& t) {
+      return t.size(-2) == rows ? t.narrow(-2, first, count) : t;
+    };
+    step_piece(
+        options,
+        learning_rate,
+        some(gradient),
+        some(values),
+        {some(state.first), some(state.second), {}},
+        {some(all.step), some(all.root)});
+  }
 }
 
 }  // namespace fettle::tune

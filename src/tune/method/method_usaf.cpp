@@ -70,7 +70,8 @@ PartBytes usaf_bytes(
   }
   const double chosen = std::ceil(options.frac * static_cast<double>(neurons));
   const double left = static_cast<double>(neurons) - chosen;
-  // A layer's update, and a new choice in it, work on copies of its rows.
+  // A new choice in a layer works on copies of its rows, a device on them in
+  // its own type.
   const double working = std::min<double>(
       static_cast<double>(widest),
       options.scope == "layer"
@@ -78,7 +79,7 @@ PartBytes usaf_bytes(
           : chosen);
   const double rows = 16.0 * chosen +
                       4.0 * std::min(frozen_share(options) * chosen, left) +
-                      24.0 * working;
+                      (options.reselect_every > 0 ? 24.0 : 2.0) * working;
   const auto hidden = static_cast<double>(config.hidden_size);
   // Scoring forms the gradient of one expert's gate and up in each thread.
   PartBytes bytes = at_work(

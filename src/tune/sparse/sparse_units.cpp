@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/sparse/sparse_units.h"
 
+#include "tune/row_pieces.h"
+
 namespace fettle::tune {
 
 SparseUnits::SparseUnits(
@@ -109,8 +111,17 @@ void SparseUnits::on_routing(
 
 double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
   const at::Tensor& gradient = layers_[layer].gradient;
-  if (!gradient.defined()) return 0.0;
-  return gradient.square().sum(at::kDouble).item<double>();
+  if (!gradient.defined() || gradient.numel() == 0) return 0.0;
+  const std::int64_t units = gradient.size(1);
+  double total = 0.0;
+  for (const auto& [first, count] :
+       row_pieces({{units, gradient.numel() / units}})) {
+    total += gradient.narrow(1, first, count)
+                 .square()
+                 .sum(at::kDouble)
+                 .item<double>();
+  }
+  return total;
 }
 
 void SparseUnits::step(

@@ -120,6 +120,7 @@ class SparseUnits : public TrainablePart {
   std::int64_t num_layers() const { return std::ssize(layers_); }
 
  private:
+  void begin_with(std::int64_t layer, const at::Tensor& index);
   void set_rows(std::int64_t layer, UnitRows active, UnitRows frozen);
   void step(
       Layer& layer, double rate, const ExpertRun& run, std::int64_t place);

@@ -92,9 +92,26 @@ void SparseUnits::prepare(const PrepareInput& input) {
       grown));
 }
 
+// The first choice: nothing is known yet that is not the model's.
+void SparseUnits::begin_with(std::int64_t layer, const at::Tensor& index) {
+  UnitRows rows = read(layer, index);
+  rows.values = rows.values.to(device_);
+  AdamWState adam = AdamWState::zeros_like(rows.values);
+  adam.age = adam.age.to(at::kInt);
+  layers_[layer].adam = std::move(adam);
+  set_rows(layer, std::move(rows), no_units(shape_.planes, shape_.width));
+  if (!ages_by_unit()) {
+    layers_[layer].adam.age = at::zeros({num_ages(layer)}, at::kInt);
+  }
+}
+
 void SparseUnits::set_active(std::int64_t layer, const at::Tensor& index) {
   Layer& own = layers_[layer];
   FETTLE_ASSERT(ages_by_unit() || own.active.size() == 0);
+  if (own.active.size() == 0 && own.frozen.size() == 0) {
+    begin_with(layer, index);
+    return;
+  }
   const UnitRows active = own.active.decode();
   UnitRows next{index, at::empty({shape_.planes, index.size(0), shape_.width})};
   next.values = next.values.to(device_);

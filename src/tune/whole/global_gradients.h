@@ -14,7 +14,7 @@
 #include "model/model_config.h"
 #include "model/weight_table.h"
 #include "sweep/observer.h"
-#include "tune/whole/row_pieces.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 

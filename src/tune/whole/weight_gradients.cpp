@@ -3,7 +3,7 @@
 
 #include "model/weight_view.h"
 #include "model/weight_visit.h"
-#include "tune/whole/row_pieces.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 

@@ -17,7 +17,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/model_reader.h"
-#include "tune/whole/row_pieces.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 
