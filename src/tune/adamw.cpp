@@ -68,9 +68,7 @@ void adamw_step(
       step.to(values.device(), at::kFloat),
       root.to(values.device(), at::kFloat)};
   const std::int64_t rows = values.size(-2);
-  if (values.numel() == 0) return;
-  for (const auto& [first, count] :
-       row_pieces({{rows, values.numel() / rows}})) {
+  for (const auto& [first, count] : row_pieces(values, -2)) {
     const auto some = [first, count, rows](const at::Tensor& t) {
       return t.size(-2) == rows ? t.narrow(-2, first, count) : t;
     };

@@ -2,9 +2,26 @@
 // Clipping of a gradient by its norm, as torch.nn.utils.clip_grad_norm_.
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
+#include <cstdint>
+
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
+
+// The square of a gradient's norm, in fp64, some rows along `dim` at a time.
+inline double norm_squared(const at::Tensor& gradient, std::int64_t dim) {
+  double total = 0.0;
+  for (const auto& [first, count] : row_pieces(gradient, dim)) {
+    total += gradient.narrow(dim, first, count)
+                 .square()
+                 .sum(at::kDouble)
+                 .item<double>();
+  }
+  return total;
+}
 
 // What to multiply a gradient of norm `norm` by so that its norm is at most
 // `clip_norm`; 0: any.

@@ -3,6 +3,8 @@
 // memory beside them.
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <span>
@@ -33,6 +35,14 @@ inline std::vector<RowPiece> row_pieces(std::span<const std::int64_t> shape) {
     pieces.push_back({first, std::min(rows, shape[0] - first)});
   }
   return pieces;
+}
+
+// Of a tensor, whose rows lie along `dim`.
+inline std::vector<RowPiece> row_pieces(
+    const at::Tensor& tensor, std::int64_t dim) {
+  if (tensor.numel() == 0) return {};
+  const std::int64_t rows = tensor.size(dim);
+  return row_pieces({{rows, tensor.numel() / rows}});
 }
 
 }  // namespace fettle::tune

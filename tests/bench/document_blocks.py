@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables in a document of Markdown: what stands between `<!-- TABLE MODEL -->`
-and `<!-- end -->` is made from results, the text between by hand."""
+"""Tables in a document of Markdown: what stands between `<!-- NAME OF -->` and
+`<!-- end -->` is made from results, the text between by hand."""
 
 import re
 
-BLOCK = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (\w+) ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def fill(document, tables, models):
-    """tables: makers of lines by name; models: results by name."""
+def fill(document, make):
+    """make(name, of): the lines of a block, or None where it stays as it is."""
     def block(found):
-        begin, name, model, end = found.groups()
-        return begin + "\n".join(["", *tables[name](models[model]), "", end])
+        begin, name, of, end = found.groups()
+        lines = make(name, of)
+        if lines is None:
+            return found[0]
+        return begin + "\n".join(["", *lines, "", end])
 
     document.write_text(BLOCK.sub(block, document.read_text()))
 

@@ -21,10 +21,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-import build_folder
 import calibration_ids
+import trim_fidelity
 
 HERE = pathlib.Path(__file__).parent
 
@@ -33,6 +32,8 @@ class Bench:
     def __init__(self, options, work):
         self.options = options
         self.work = work
+        self.report = work / "report.json"
+        self.program = trim_fidelity.Program(options.threads)
         self.ids = work / "ids.jsonl"
         calibration_ids.write(options.model, options.calibration,
                               options.tokens, options.length, self.ids,
@@ -44,21 +45,13 @@ class Bench:
             self.sides["llm-compressor"] = (
                 lambda out: self.llm_compressor(out, "all"))
 
-    def program(self, *arguments):
-        report = self.work / "report.json"
-        subprocess.run(
-            [build_folder.find("fettle"), *map(str, arguments), "--quiet",
-             "--threads", str(self.options.threads), "--json", report],
-            check=True, stdout=subprocess.DEVNULL)
-        return json.loads(report.read_text())
-
     def fettle(self, out):
-        begin = time.perf_counter()
-        self.program("quant", self.options.model, "--out", out,
-                     "--bits", "int4", "--attention", "int4", "--zeros", "no",
-                     "--data", self.ids, "--tokens", 0,
-                     "--seq-len", self.options.length)
-        return {"seconds": time.perf_counter() - begin}
+        _, seconds = self.program(
+            "quant", self.options.model, "--out", out,
+            "--bits", "int4", "--attention", "int4", "--zeros", "no",
+            "--data", self.ids, "--tokens", 0,
+            "--seq-len", self.options.length, report=self.report)
+        return {"seconds": seconds["wall"]}
 
     def script(self, python, name, out, *arguments):
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -79,8 +72,10 @@ class Bench:
 
     def held(self, folder):
         """Mean loss over the held files, and KL to the model itself."""
-        files = self.program("eval", folder, "--data", *self.options.held,
-                             "--against", self.options.model)["files"]
+        result, _ = self.program(
+            "eval", folder, "--data", *self.options.held,
+            "--against", self.options.model, report=self.report)
+        files = result["files"]
         return {key: statistics.fmean(file[key] for file in files)
                 for key in ("nll", "kl")}
 

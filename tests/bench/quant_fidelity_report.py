@@ -101,7 +101,8 @@ def main():
     models = {name: Measured([l for l in lines if l["model"] == name])
               for name in dict.fromkeys(line["model"] for line in lines)}
     document_blocks.fill(
-        options.docs / "quant-fidelity.md", TABLES, models)
+        options.docs / "quant-fidelity.md",
+        lambda name, model: TABLES[name](models[model]))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ kept and each base; what stands between is replaced.
 import argparse
 import json
 import pathlib
-import re
 import statistics
 
+import document_blocks
 import matplotlib
 
 matplotlib.use("svg")
@@ -74,28 +74,25 @@ def number(values, digits=4):
 def table(study, of):
     domains = list(study.base)
     names = [domain.removeprefix("held_") for domain in domains]
-    lines = ["| method | rate | trained | " + " | ".join(names)
-             + " | mean | CPU s | peak RAM |",
-             "|---" * (len(names) + 6) + "|"]
     methods = study.methods(of)
     start = next(iter(methods.values()))[0]
-    lines.append(
-        "| not tuned | | | " + " | ".join(
-            f"{start['held']['0'][d] - study.base[d]:+.4f}" for d in domains)
-        + f" | {study.excess(start, '0'):+.4f} | | |")
+    rows = [["not tuned", "", "", *(
+                 f"{start['held']['0'][d] - study.base[d]:+.4f}"
+                 for d in domains),
+             f"{study.excess(start, '0'):+.4f}", "", ""]]
     order = sorted(methods.items(), key=lambda item: statistics.fmean(
         study.excess(run, study.last(run)) for run in item[1]))
     for method, runs in order:
         cells = [f"{statistics.fmean(run['held'][study.last(run)][d] - study.base[d] for run in runs):+.4f}"
                  for d in domains]
         every = [study.excess(run, study.last(run)) for run in runs]
-        lines.append(
-            f"| {method} | {runs[0]['of']['rate']:g} | "
-            f"{runs[0]['trainable_weights']:,} | " + " | ".join(cells)
-            + f" | {number(every)} | "
-            f"{statistics.median(run['seconds']['cpu'] for run in runs):.0f} | "
-            f"{max(run['peak_ram_bytes'] for run in runs) / 2**20:.0f} MiB |")
-    return "\n".join(lines)
+        rows.append([
+            method, f"{runs[0]['of']['rate']:g}",
+            f"{runs[0]['trainable_weights']:,}", *cells, number(every),
+            f"{statistics.median(run['seconds']['cpu'] for run in runs):.0f}",
+            f"{max(run['peak_ram_bytes'] for run in runs) / 2**20:.0f} MiB"])
+    return document_blocks.table(
+        ["method", "rate", "trained", *names, "mean", "CPU s", "peak RAM"], rows)
 
 
 def chart(study, file):
@@ -127,14 +124,10 @@ def main():
     options = parser.parse_args()
     study = Study([json.loads(line) for line
                    in options.results.read_text().splitlines()])
-    text = options.document.read_text()
-    for keep, bits in study.starts():
-        text = re.sub(
-            rf"(<!-- table {keep} {bits} -->\n).*?(<!-- end -->)",
-            lambda found:
-                f"{found[1]}\n{table(study, (keep, bits))}\n\n{found[2]}",
-            text, flags=re.S)
-    options.document.write_text(text)
+    starts = {f"{keep} {bits}": (keep, bits) for keep, bits in study.starts()}
+    document_blocks.fill(
+        options.document,
+        lambda _, of: table(study, starts[of]) if of in starts else None)
     chart(study, options.document.with_name("recovery.svg"))
 
 

@@ -24,8 +24,9 @@ def main():
     models = trim_fidelity_data.load(options.results)
     trim_fidelity_data.write_csv(models, options.docs / "trim-fidelity.csv")
     trim_fidelity_charts.draw(models, options.docs)
-    document_blocks.fill(options.docs / "trim-fidelity.md",
-                         trim_fidelity_tables.TABLES, models)
+    document_blocks.fill(
+        options.docs / "trim-fidelity.md",
+        lambda name, model: trim_fidelity_tables.TABLES[name](models[model]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/sparse/sparse_units.h"
 
-#include "tune/row_pieces.h"
+#include "tune/clipping.h"
 
 namespace fettle::tune {
 
@@ -111,17 +111,7 @@ void SparseUnits::on_routing(
 
 double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
   const at::Tensor& gradient = layers_[layer].gradient;
-  if (!gradient.defined() || gradient.numel() == 0) return 0.0;
-  const std::int64_t units = gradient.size(1);
-  double total = 0.0;
-  for (const auto& [first, count] :
-       row_pieces({{units, gradient.numel() / units}})) {
-    total += gradient.narrow(1, first, count)
-                 .square()
-                 .sum(at::kDouble)
-                 .item<double>();
-  }
-  return total;
+  return gradient.defined() ? norm_squared(gradient, 1) : 0.0;
 }
 
 void SparseUnits::step(

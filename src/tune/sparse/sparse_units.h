@@ -120,7 +120,8 @@ class SparseUnits : public TrainablePart {
   std::int64_t num_layers() const { return std::ssize(layers_); }
 
  private:
-  void begin_with(std::int64_t layer, const at::Tensor& index);
+  UnitRows gather(
+      std::int64_t layer, const UnitRows& known, const at::Tensor& index) const;
   void set_rows(std::int64_t layer, UnitRows active, UnitRows frozen);
   void step(
       Layer& layer, double rate, const ExpertRun& run, std::int64_t place);

@@ -92,30 +92,16 @@ void SparseUnits::prepare(const PrepareInput& input) {
       grown));
 }
 
-// The first choice: nothing is known yet that is not the model's.
-void SparseUnits::begin_with(std::int64_t layer, const at::Tensor& index) {
-  UnitRows rows = read(layer, index);
-  rows.values = rows.values.to(device_);
-  AdamWState adam = AdamWState::zeros_like(rows.values);
-  adam.age = adam.age.to(at::kInt);
-  layers_[layer].adam = std::move(adam);
-  set_rows(layer, std::move(rows), no_units(shape_.planes, shape_.width));
-  if (!ages_by_unit()) {
-    layers_[layer].adam.age = at::zeros({num_ages(layer)}, at::kInt);
+// Of units `index`: learned values where they are known, else the model's own.
+UnitRows SparseUnits::gather(
+    std::int64_t layer, const UnitRows& known, const at::Tensor& index) const {
+  if (known.size() == 0) {
+    UnitRows rows = read(layer, index);
+    rows.values = rows.values.to(device_);
+    return rows;
   }
-}
-
-void SparseUnits::set_active(std::int64_t layer, const at::Tensor& index) {
-  Layer& own = layers_[layer];
-  FETTLE_ASSERT(ages_by_unit() || own.active.size() == 0);
-  if (own.active.size() == 0 && own.frozen.size() == 0) {
-    begin_with(layer, index);
-    return;
-  }
-  const UnitRows active = own.active.decode();
   UnitRows next{index, at::empty({shape_.planes, index.size(0), shape_.width})};
   next.values = next.values.to(device_);
-  const UnitRows known = merge_rows(active, own.frozen.decode());
   const auto fill = [&](const UnitRows& from) {
     const CommonPositions common = common_positions(from.index, index);
     next.values.index_copy_(
@@ -125,6 +111,15 @@ void SparseUnits::set_active(std::int64_t layer, const at::Tensor& index) {
   };
   fill(known);
   fill(read(layer, difference(index, known.index)));
+  return next;
+}
+
+void SparseUnits::set_active(std::int64_t layer, const at::Tensor& index) {
+  Layer& own = layers_[layer];
+  FETTLE_ASSERT(ages_by_unit() || own.active.size() == 0);
+  const UnitRows active = own.active.decode();
+  const UnitRows known = merge_rows(active, own.frozen.decode());
+  UnitRows next = gather(layer, known, index);
 
   AdamWState adam = AdamWState::zeros_like(next.values);
   adam.age = adam.age.to(at::kInt);

@@ -3,7 +3,7 @@
 
 #include "model/weight_view.h"
 #include "model/weight_visit.h"
-#include "tune/row_pieces.h"
+#include "tune/clipping.h"
 
 namespace fettle::tune {
 
@@ -120,14 +120,7 @@ void WeightGradients::end_layer(
 double WeightGradients::norm_squared() const {
   double total = 0.0;
   for (const at::Tensor& gradient : gradients_) {
-    if (!gradient.defined()) continue;
-    // A vector is one piece, or several.
-    for (const auto& [first, count] : row_pieces(gradient.sizes())) {
-      total += gradient.narrow(0, first, count)
-                   .square()
-                   .sum(at::kDouble)
-                   .item<double>();
-    }
+    if (gradient.defined()) total += tune::norm_squared(gradient, 0);
   }
   return total;
 }
