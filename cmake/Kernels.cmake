@@ -23,6 +23,13 @@ separate_arguments(openmp_flags NATIVE_COMMAND "${OpenMP_CXX_FLAGS}")
 target_compile_options(fettle_kernels_cpu PRIVATE ${openmp_flags})
 target_link_libraries(fettle_kernels_cpu
   PUBLIC fettle_flags PRIVATE PkgConfig::highway ${torch_openmp})
+# As an object of its own it stands before libtorch in every program, and so
+# answers in the place of libtorch's own function.
+add_library(fettle_mkl OBJECT
+  "${PROJECT_SOURCE_DIR}/kernels/cpu/mkl/processor.cpp")
+set_target_properties(fettle_mkl PROPERTIES POSITION_INDEPENDENT_CODE ON)
+target_link_libraries(fettle_mkl PRIVATE fettle_flags)
+target_link_libraries(fettle_kernels_cpu INTERFACE $<TARGET_OBJECTS:fettle_mkl>)
 
 file(GLOB kernel_sources CONFIGURE_DEPENDS
   "${PROJECT_SOURCE_DIR}/kernels/*.cpp"
