@@ -133,7 +133,8 @@ void add_quant_flags(CLI::App& app, QuantFlags& flags) {
   app.add_option(
          "--zeros",
          flags.zeros,
-         "Zero points: yes, no, or auto: of 2 and 3 bits")
+         "Zero points: yes, no, or auto: of 2 and 3 bits where codes are not "
+         "refined")
       ->check(CLI::IsMember({"auto", "yes", "no"}))
       ->capture_default_str();
   app.add_option(

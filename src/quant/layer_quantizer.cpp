@@ -93,7 +93,11 @@ LayerQuantizer::Guide LayerQuantizer::guide(
     std::int64_t cols,
     const Hessian* hessian) const {
   Guide guide;
+  guide.grid = options_.grid;
   if (hessian == nullptr || cols == 0) return guide;
+  if (options_.method == Method::kGptq && options_.refine > 0) {
+    guide.grid.symmetric = options_.grid.symmetric.value_or(true);
+  }
   guide.moments = moments_of(id, cols, *hessian);
   if (!guide.moments.defined()) return guide;
   const at::Tensor diagonal = guide.moments.diagonal();
@@ -134,7 +138,7 @@ QuantizedWeight LayerQuantizer::quantize_one(
         subject_of(reader_, id),
         "holds values that are NaN or infinite. Perhaps a damaged file?");
   }
-  const kernels::QuantGrid grid = grid_of(scheme, options_.grid, w.size(1));
+  const kernels::QuantGrid grid = grid_of(scheme, guide.grid, w.size(1));
   kernels::Quantized levels = kernels::quantize(
       {w.clone(), guide.importance, guide.factor, guide.order}, grid);
   if (guide.damped.defined()) {

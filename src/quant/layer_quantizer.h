@@ -74,6 +74,7 @@ class LayerQuantizer {
   struct Guide {
     // Or undefined. `damped`: moments with the damping on their diagonal.
     at::Tensor moments, damped, importance, factor, order;
+    GridOptions grid;
   };
   Guide guide(
       const model::WeightId& id,

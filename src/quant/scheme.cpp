@@ -83,7 +83,7 @@ std::string_view part_name(Part part) {
 Json GridOptions::to_json() const {
   return {
       {"group", group},
-      {"symmetric", symmetric ? Json(*symmetric) : Json("by bits")},
+      {"symmetric", symmetric ? Json(*symmetric) : Json("auto")},
       {"entropy_weight", entropy_weight}};
 }
 

@@ -50,7 +50,8 @@ using Schemes = std::map<Part, Scheme>;
 // How levels are chosen, whatever the scheme.
 struct GridOptions {
   std::int64_t group = 128;  // weights that share a scale; 0: a row
-  // Zero points; unset: of 2 and 3 bits, where they pay.
+  // No zero points; unset: only of 2 and 3 bits, and only where codes are not
+  // refined, which does as well without.
   std::optional<bool> symmetric = {};
   double entropy_weight = 0.0;  // of ternary, see kernels::QuantGrid
 

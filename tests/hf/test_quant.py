@@ -116,7 +116,7 @@ def test_refined_codes_lose_less(variant, bits, fettle, ids, tmp_path):
     plain, refined = (
         packed_weights.load(quantized(
             fettle, folder, ids, "--bits", bits, "--refine", passes,
-            *ONLY_EXPERTS, name=f"refined-{passes}",
+            "--zeros", "yes", *ONLY_EXPERTS, name=f"refined-{passes}",
         ))
         for passes in (0, 3)
     )

@@ -317,6 +317,29 @@ TEST_CASE("Each group of a row is fitted by itself, the last as it comes") {
   }
 }
 
+TEST_CASE("By themselves 2 and 3 bits have zero points unless refined") {
+  const Hessian hessian = moments_of(200, 40, 3);
+  Quantizing q;
+  const auto has_zeros = [&](const std::string& scheme, const Hessian* h) {
+    return q.run(kQuery, scheme, h).matrix.zeros.defined();
+  };
+  for (const std::string scheme : {"int2", "int3"}) {
+    CAPTURE(scheme);
+    q.options = {};
+    CHECK_FALSE(has_zeros(scheme, &hessian));
+    CHECK(has_zeros(scheme, nullptr));
+    q.options.refine = 0;
+    CHECK(has_zeros(scheme, &hessian));
+    q.options = {.method = Method::kRtn};
+    CHECK(has_zeros(scheme, &hessian));
+    q.options = {};
+    q.options.grid.symmetric = false;
+    CHECK(has_zeros(scheme, &hessian));
+  }
+  q.options = {};
+  CHECK_FALSE(has_zeros("int4", nullptr));
+}
+
 TEST_CASE("Matrices of no weights are quantized to none") {
   TinyModelOptions options = forty_wide();
   options.widths = {{24, 0}};

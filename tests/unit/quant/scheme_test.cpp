@@ -85,7 +85,7 @@ TEST_CASE("Few levels have zero points, unless that is said") {
   REQUIRE(symmetric("ternary", {}));
   REQUIRE_FALSE(symmetric("int8", false));
   REQUIRE(symmetric("int2", true));
-  REQUIRE(GridOptions{}.to_json()["symmetric"] == "by bits");
+  REQUIRE(GridOptions{}.to_json()["symmetric"] == "auto");
   REQUIRE(GridOptions{.symmetric = false}.to_json()["symmetric"] == false);
   REQUIRE_THROWS_AS(grid_of(parse_scheme("keep"), {}, 64), InternalError);
 }
