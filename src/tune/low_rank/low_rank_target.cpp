@@ -3,8 +3,7 @@
 
 #include <algorithm>
 
-#include "model/weight_view.h"
-#include "model/weight_visit.h"
+#include "model/weight_slot.h"
 #include "tune/method/role_kinds.h"
 #include "tune/whole/weight_gradients.h"
 
@@ -26,27 +25,6 @@ LowRankTarget expert_target(
     target.offsets.push_back(target.rows() + rows_per_neuron * width);
   }
   return target;
-}
-
-at::Tensor* mlp_tensor(model::LayerWeights& weights, Role role) {
-  switch (role) {
-    case Role::kSharedGate:
-    case Role::kSharedUp:
-      return &weights.shared.gate_up;
-    case Role::kSharedDown:
-      return &weights.shared.down;
-    case Role::kDenseGate:
-    case Role::kDenseUp:
-      return &weights.dense.gate_up;
-    case Role::kDenseDown:
-      return &weights.dense.down;
-    case Role::kExpertGate:
-      return &weights.experts.gate_up;
-    case Role::kExpertDown:
-      return &weights.experts.down;
-    default:
-      return nullptr;
-  }
 }
 
 }  // namespace
@@ -98,17 +76,10 @@ std::vector<LowRankTarget> low_rank_targets(
 }
 
 at::Tensor own_target(const LowRankTarget& target, model::LayerWeights& into) {
-  const model::WeightId id{target.role, target.layer};
-  at::Tensor* slot = mlp_tensor(into, target.role);
-  if (slot != nullptr) {
-    *slot = slot->clone();
-    return target.of_experts() ? *slot : packed_view(into, id);
-  }
-  const at::Tensor shared = model::weight_view(into, id);
-  model::for_each_tensor(into, [&](at::Tensor& tensor) {
-    if (tensor.is_same(shared)) tensor = tensor.clone();
-  });
-  return packed_view(into, id);
+  at::Tensor& slot = model::weight_slot(into, target.role);
+  slot = slot.clone();
+  if (target.of_experts()) return slot;
+  return packed_view(into, {target.role, target.layer});
 }
 
 }  // namespace fettle::tune

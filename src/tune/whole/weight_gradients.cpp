@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/weight_gradients.h"
 
+#include "model/weight_slot.h"
 #include "model/weight_view.h"
-#include "model/weight_visit.h"
 #include "tune/clipping.h"
 
 namespace fettle::tune {
@@ -11,26 +11,6 @@ namespace {
 
 bool by_autograd(const model::WeightId& id) {
   return !model::is_expert_role(id.role) && id.role != model::Role::kRouter;
-}
-
-// The tensor of the layer that autograd knows the weight by: gate and up rows
-// of an MLP are parts of one.
-at::Tensor leaf_of(
-    const model::LayerWeights& weights, const model::WeightId& id) {
-  switch (id.role) {
-    case model::Role::kSharedGate:
-    case model::Role::kSharedUp:
-      return weights.shared.gate_up;
-    case model::Role::kSharedDown:
-      return weights.shared.down;
-    case model::Role::kDenseGate:
-    case model::Role::kDenseUp:
-      return weights.dense.gate_up;
-    case model::Role::kDenseDown:
-      return weights.dense.down;
-    default:
-      return model::weight_view(weights, id);
-  }
 }
 
 void add_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
@@ -72,7 +52,8 @@ void WeightGradients::begin_layer(
   // With kept graphs the forward pass is where autograd looks; without, asking
   // there changes nothing.
   for (const model::WeightId& id : ids_) {
-    if (by_autograd(id)) leaf_of(weights, id).set_requires_grad(true);
+    if (!by_autograd(id)) continue;
+    model::weight_slot(weights, id.role).set_requires_grad(true);
   }
   if (pass == sweep::Pass::kBackward) clear();
 }
@@ -105,15 +86,15 @@ void WeightGradients::on_router_gradient(
 void WeightGradients::end_layer(
     sweep::Pass pass, const model::LayerWeights& weights) {
   if (pass != sweep::Pass::kBackward) return;
-  model::LayerWeights gradients = weights;
-  model::for_each_tensor(gradients, [](at::Tensor& tensor) {
-    // A leaf that nobody asked about has none.
-    tensor = tensor.grad().defined() ? tensor.grad() : tensor;
-  });
+  model::LayerWeights gradients;
   for (std::size_t i = 0; i < ids_.size(); ++i) {
-    if (!by_autograd(ids_[i])) continue;
-    if (!leaf_of(weights, ids_[i]).grad().defined()) continue;
-    gradients_[i] = packed_view(gradients, ids_[i]).to(at::kFloat);
+    const model::WeightId& id = ids_[i];
+    if (!by_autograd(id)) continue;
+    const at::Tensor& gradient = model::weight_slot(weights, id.role).grad();
+    // A leaf that nobody asked about has none.
+    if (!gradient.defined()) continue;
+    model::weight_slot(gradients, id.role) = gradient;
+    gradients_[i] = packed_view(gradients, id).to(at::kFloat);
   }
 }
 
