@@ -111,14 +111,6 @@ void Condenser::choose(const PrepareInput& input) {
       input.step + 1));
 }
 
-std::int64_t Condenser::trainable_weights() const {
-  std::int64_t total = 0;
-  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
-    total += trained_weights(l);
-  }
-  return total;
-}
-
 std::int64_t Condenser::trained_weights(std::int64_t layer) const {
   const at::Tensor& bias = layers_[layer].bias;
   return bias.defined() ? bias.numel() : 0;

@@ -46,7 +46,6 @@ class Condenser : public TrainablePart {
   std::string_view name() const override { return "condenser"; }
   void prepare(const PrepareInput& input) override;
   bool trains(std::int64_t) const override { return false; }
-  std::int64_t trainable_weights() const override;
   std::int64_t trained_weights(std::int64_t layer) const override;
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t) const override { return 0.0; }

@@ -57,11 +57,10 @@ class TrainablePart : public sweep::Observer {
   virtual void prepare(const PrepareInput& input) = 0;
   // Whether the step prepared last trains anything in `layer`.
   virtual bool trains(std::int64_t layer) const = 0;
-  virtual std::int64_t trainable_weights() const = 0;
-  // Of them those of `layer`, for the record.
-  virtual std::int64_t trained_weights(std::int64_t /*layer*/) const {
-    return 0;
-  }
+  // How many weights of `layer` it has chosen to train.
+  virtual std::int64_t trained_weights(std::int64_t layer) const = 0;
+  // Of a model of so many layers, and of what stands outside them.
+  std::int64_t trainable_weights(std::int64_t layers) const;
 
   // Puts the current values into a loaded layer. Twice is as good as once.
   virtual void patch(

@@ -213,8 +213,9 @@ void Trainer::write_adapter(const std::filesystem::path& folder) const {
 
 void Trainer::finish() {
   result_.trainable_weights = 0;
+  const std::int64_t layers = input_.model.config().num_layers();
   for (const auto& part : parts_) {
-    result_.trainable_weights += part->trainable_weights();
+    result_.trainable_weights += part->trainable_weights(layers);
   }
   result_.stopped_early = best_.exhausted() && result_.steps < options_.steps;
   if (best_.keeps() && best_.step() > 0) {

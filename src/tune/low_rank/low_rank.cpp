@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "tune/method/role_kinds.h"
 
 namespace fettle::tune {
 
@@ -35,8 +36,7 @@ LowRank::LowRank(
     Layer& layer = layers_.emplace_back();
     std::vector<model::WeightId> matrices;
     for (auto& target : low_rank_targets(options.kinds, reader.config(), l)) {
-      const bool tapped = target.of_experts() || is_attention_role(target.role);
-      if (!tapped) matrices.push_back({target.role, l});
+      if (!is_tapped(target.role)) matrices.push_back({target.role, l});
       const std::int64_t count = target.matrices();
       auto pairs =
           LowRankPairs::start(std::move(target), options.rank, options.seed);
@@ -81,14 +81,6 @@ float LowRank::scale() const {
 
 bool LowRank::trains(std::int64_t layer) const {
   return !layers_[layer].targets.empty();
-}
-
-std::int64_t LowRank::trainable_weights() const {
-  std::int64_t total = 0;
-  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
-    total += trained_weights(l);
-  }
-  return total;
 }
 
 std::int64_t LowRank::trained_weights(std::int64_t layer) const {

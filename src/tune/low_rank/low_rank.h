@@ -47,7 +47,6 @@ class LowRank : public TrainablePart {
   std::string_view name() const override { return "lora"; }
   void prepare(const PrepareInput&) override {}
   bool trains(std::int64_t layer) const override;
-  std::int64_t trainable_weights() const override;
   std::int64_t trained_weights(std::int64_t layer) const override;
   // Once a loaded layer: what is there is taken for the base.
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "tune/low_rank/low_rank.h"
 #include "tune/method/method_options.h"
+#include "tune/method/role_kinds.h"
 
 namespace fettle::tune {
 
@@ -68,7 +69,7 @@ struct LayerSizes {
   double pairs = 0.0;     // values
   double rows = 0.0;      // of pairs
   double targets = 0.0;   // values of the weights themselves
-  double matrices = 0.0;  // of these, those that are no experts'
+  double matrices = 0.0;  // of these, those whose gradients are formed
 };
 
 LayerSizes sizes_of(
@@ -85,14 +86,14 @@ LayerSizes sizes_of(
     sizes.pairs += rank * rows + right_rows * columns;
     sizes.rows += rows + right_rows;
     sizes.targets += rows * columns;
-    if (!target.of_experts()) sizes.matrices += rows * columns;
+    if (!is_tapped(target.role)) sizes.matrices += rows * columns;
   }
   return sizes;
 }
 
 // Per value of a pair: itself, two moments and a gradient; per row its age.
 // Then once: two layers' sums, since the next is made before the last is let
-// go, the gradients of a layer's matrices, and an update's working set.
+// go, the gradients that are formed, and an update's working set.
 PartBytes lora_bytes(
     const TuneOptions& options,
     const model::ModelConfig& config,

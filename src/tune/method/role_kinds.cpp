@@ -24,4 +24,8 @@ const std::vector<model::Role>& attention_roles() {
   return kRoles;
 }
 
+bool is_tapped(model::Role role) {
+  return model::is_expert_role(role) || model::is_attention_role(role);
+}
+
 }  // namespace fettle::tune

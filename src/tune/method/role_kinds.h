@@ -11,5 +11,8 @@ namespace fettle::tune {
 const std::vector<model::Role>& expert_roles();
 // Projections of the attention, whichever a family has.
 const std::vector<model::Role>& attention_roles();
+// Whether the backward sweep shows the factors of the gradient (model::MoeTap),
+// so that a part needn't have it formed.
+bool is_tapped(model::Role role);
 
 }  // namespace fettle::tune

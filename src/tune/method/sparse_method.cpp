@@ -65,7 +65,7 @@ namespace {
 struct Sizes {
   double all = 0.0;      // blocks
   double most = 0.0;     // blocks of a layer
-  double beside = 0.0;   // weights of a layer outside its experts
+  double beside = 0.0;   // weights of a layer whose gradients are formed
   double largest = 0.0;  // weights of an expert's matrix
 };
 
@@ -83,7 +83,7 @@ Sizes sizes_of(
           static_cast<double>(matrix.grid.rows * matrix.grid.cols);
       if (model::is_expert_role(matrix.id.role)) {
         sizes.largest = std::max(sizes.largest, size);
-      } else {
+      } else if (!is_tapped(matrix.id.role)) {
         beside += size;
       }
     }

@@ -3,6 +3,7 @@
 
 #include "model/weight_view.h"
 #include "tune/adapter/block_delta.h"
+#include "tune/method/role_kinds.h"
 
 namespace fettle::tune {
 
@@ -47,9 +48,7 @@ void SparseBlocks::on_active_changed(
   std::vector<model::WeightId> beside;
   for (std::size_t m = 0; m + 1 < places.ranges.size(); ++m) {
     const model::WeightId& id = layouts_[layer].matrices()[m].id;
-    const bool tapped =
-        model::is_expert_role(id.role) || model::is_attention_role(id.role);
-    if (places.ranges[m] < places.ranges[m + 1] && !tapped) {
+    if (places.ranges[m] < places.ranges[m + 1] && !is_tapped(id.role)) {
       beside.push_back(id);
     }
   }

@@ -68,12 +68,6 @@ bool SparseUnits::trains(std::int64_t layer) const {
   return layers_[layer].active.size() > 0;
 }
 
-std::int64_t SparseUnits::trainable_weights() const {
-  std::int64_t total = 0;
-  for (std::int64_t l = 0; l < num_layers(); ++l) total += trained_weights(l);
-  return total;
-}
-
 std::int64_t SparseUnits::trained_weights(std::int64_t layer) const {
   return layers_[layer].active.values.numel();
 }

@@ -46,14 +46,6 @@ bool StoredWeights::trains(std::int64_t layer) const {
   return !layers_[layer].gradients.ids().empty();
 }
 
-std::int64_t StoredWeights::trainable_weights() const {
-  std::int64_t total = trained_globals();
-  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
-    total += trained_weights(l);
-  }
-  return total;
-}
-
 std::int64_t StoredWeights::trained_weights(std::int64_t layer) const {
   std::int64_t total = 0;
   for (const model::WeightId& id : layers_[layer].gradients.ids()) {

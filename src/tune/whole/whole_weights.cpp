@@ -85,14 +85,6 @@ bool WholeWeights::trains(std::int64_t layer) const {
   return training_ && !layers_[layer].masters.empty();
 }
 
-std::int64_t WholeWeights::trainable_weights() const {
-  std::int64_t total = trained_globals();
-  for (std::int64_t l = 0; l < std::ssize(layers_); ++l) {
-    total += trained_weights(l);
-  }
-  return total;
-}
-
 std::int64_t WholeWeights::trained_weights(std::int64_t layer) const {
   std::int64_t total = 0;
   for (const Master& master : layers_[layer].masters) {

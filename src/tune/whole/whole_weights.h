@@ -47,7 +47,6 @@ class WholeWeights : public TrainablePart {
   std::string_view name() const override { return options_.name; }
   void prepare(const PrepareInput& input) override;
   bool trains(std::int64_t layer) const override;
-  std::int64_t trainable_weights() const override;
   std::int64_t trained_weights(std::int64_t layer) const override;
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t layer) const override;

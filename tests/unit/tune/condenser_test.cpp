@@ -69,7 +69,7 @@ bool has_bias(
 TEST_CASE_METHOD(CondenserFixture, "biases go up for more than the mean") {
   Condenser part =
       this->part({.count = 1, .after = 2, .rate = 0.5, .condensed_rate = 0.25});
-  CHECK(part.trainable_weights() == 8);
+  CHECK(part.trainable_weights(kLayers) == 8);
   CHECK_FALSE(part.trains(1));
   CHECK(has_bias(part, 1, {0, 0, 0, 0}));
   CHECK_FALSE(patched(part, 0).router_bias.defined());

@@ -70,7 +70,13 @@ TEST_CASE("the memory of pairs counts 16 bytes a value and the sums") {
   const std::int64_t weights = rows * 16;
   CHECK(
       part_bytes(options, config, at::kCPU).ram ==
-      3 * (16 * pairs + 8 * (rows + 4 * 2)) + 16 * weights + 8 * pairs);
+      3 * (16 * pairs + 8 * (rows + 4 * 2)) + 8 * weights + 8 * pairs);
   CHECK(lora_graph_bytes(options, config) == 3 * 4 * weights);
+  // Gate, up and down [12, 16] of one layer, whose gradients are formed.
+  options.lora_targets = "dense";
+  CHECK(
+      part_bytes(options, config, at::kCPU).ram ==
+      3 * (16 * 2 * (12 + 16) + 8 * (12 + 2) + (8 + 8) * 12 * 16 +
+           8 * 2 * (12 + 16)));
   CHECK(lora_graph_bytes(lora_options("usaf"), config) == 0);
 }

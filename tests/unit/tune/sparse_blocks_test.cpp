@@ -100,7 +100,7 @@ TEST_CASE_METHOD(BlocksFixture, "chosen blocks' gradients are autograd's") {
 TEST_CASE_METHOD(BlocksFixture, "what reaches over an edge is not counted") {
   SparseBlocks part = this->part({Role::kExpertGate});
   part.set_active(1, at::arange(20, at::kLong));
-  CHECK(part.trainable_weights() == (6 + 4 + 6) * kHidden);
+  CHECK(part.trainable_weights(kLayers) == (6 + 4 + 6) * kHidden);
 }
 
 TEST_CASE_METHOD(BlocksFixture, "blocks outside the experts are trained too") {

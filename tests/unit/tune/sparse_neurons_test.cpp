@@ -66,7 +66,7 @@ TEST_CASE_METHOD(Fixture, "chosen gradients are those of the full gradient") {
   }
   CHECK_FALSE(part.trains(0));
   CHECK(part.gradient_norm_squared(0) == 0.0);
-  CHECK(part.trainable_weights() == 8 * 3 * kHidden);
+  CHECK(part.trainable_weights(kLayers) == 8 * 3 * kHidden);
 }
 
 TEST_CASE_METHOD(

@@ -29,6 +29,7 @@ class TemporaryFolder {
 
 inline constexpr std::int64_t kVocab = 23;
 inline constexpr std::int64_t kHidden = 16;
+inline constexpr std::int64_t kLayers = 3;
 
 // Three layers: one dense, then two of four experts with widths 6, 0, 4, 6 and
 // 5, 3, 6, 2, top-2. Weights are random, in bf16; routers in fp32.

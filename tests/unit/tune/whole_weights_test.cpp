@@ -90,7 +90,7 @@ TEST_CASE_METHOD(WeightsFixture, "an expert's gradient is autograd's") {
     WholeWeights part = this->part({{role, 1, 3}});
     FullGradients full;
     prepare(part, 0);
-    CHECK(part.trainable_weights() == 6 * kHidden);
+    CHECK(part.trainable_weights(kLayers) == 6 * kHidden);
     run_backward(*model, batches, {&part, &full});
     const at::Tensor expected =
         role == Role::kExpertDown
@@ -141,7 +141,7 @@ TEST_CASE_METHOD(
     // the gradient's 1-norm, which is between the 2-norm and sqrt(n) times it.
     part.update(1, {0, 1.0});
     const double fall = before - loss(&part);
-    const auto count = static_cast<double>(part.trainable_weights());
+    const auto count = static_cast<double>(part.trainable_weights(kLayers));
     CHECK(fall > 0.9e-4 * std::sqrt(norm));
     CHECK(fall < 1.1e-4 * std::sqrt(norm * count));
   }
