@@ -50,15 +50,14 @@ Parts esft_make(const PartInput& input) {
   parts.push_back(std::make_unique<WholeWeights>(
       input.reader,
       input.device,
-      WholeWeightsOptions{
+      WholeOptions{
           .name = "experts",
-          .choose =
-              [options = input.options,
-               &config = input.reader.config()](const PrepareInput& prepare) {
-                return choose(options, config, prepare);
-              },
           .schedule = schedule_of(input.options),
-          .adamw = adamw_options(input.options)}));
+          .adamw = adamw_options(input.options)},
+      [options = input.options,
+       &config = input.reader.config()](const PrepareInput& prepare) {
+        return choose(options, config, prepare);
+      }));
   return parts;
 }
 

@@ -73,27 +73,24 @@ std::vector<model::Role> full_roles(
 
 Parts full_make(const PartInput& input) {
   const TuneOptions& options = input.options;
-  const WeightIds ids = matching(options, input.reader.config());
+  WholeOptions whole{
+      .name = kPart,
+      .weights = matching(options, input.reader.config()),
+      .schedule = schedule_of(options),
+      .adamw = adamw_options(options)};
   Parts parts;
   if (options.states != "disk") {
     parts.push_back(std::make_unique<WholeWeights>(
         input.reader,
         options.states == "ram" ? at::Device(at::kCPU) : input.device,
-        WholeWeightsOptions{
-            .name = kPart,
-            .weights = ids,
-            .schedule = schedule_of(options),
-            .adamw = adamw_options(options)}));
+        std::move(whole)));
   } else {
     parts.push_back(std::make_unique<StoredWeights>(
         input.reader,
         StoredWeightsOptions{
-            .name = kPart,
+            .whole = std::move(whole),
             .folder = input.folder,
-            .weights = ids,
-            .clip_norm = options.clip_norm,
-            .schedule = schedule_of(options),
-            .adamw = adamw_options(options)}));
+            .clip_norm = options.clip_norm}));
   }
   return parts;
 }

@@ -28,7 +28,7 @@ Parts router_make(const PartInput& input) {
   parts.push_back(std::make_unique<WholeWeights>(
       input.reader,
       input.device,
-      WholeWeightsOptions{
+      WholeOptions{
           .name = "router",
           .weights = router_weights(input.reader.config()),
           .frozen_steps = frozen,

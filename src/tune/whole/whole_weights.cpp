@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_weights.h"
 
-#include "model/weight_view.h"
 #include "tune/adapter/weight_delta.h"
 #include "tune/state_tensors.h"
 
@@ -27,18 +26,23 @@ WeightIds router_weights(const model::ModelConfig& config) {
 WholeWeights::WholeWeights(
     const model::ModelReader& reader,
     at::Device device,
-    WholeWeightsOptions options)
-    : reader_(reader),
+    WholeOptions options,
+    Choose choose)
+    : WholePart(reader, std::move(options)),
       device_(device),
-      options_(std::move(options)),
-      globals_{{}, GlobalGradients({}, reader.config())} {
-  own(options_.weights);
+      choose_(std::move(choose)) {
+  make_masters();
+}
+
+void WholeWeights::make_masters() {
+  masters_.clear();
+  for (const model::WeightId& id : ids()) masters_.push_back(master_of(id));
 }
 
 WholeWeights::Master WholeWeights::master_of(const model::WeightId& id) const {
-  const auto shape = model::weight_shape(reader_.config(), id);
+  const auto shape = model::weight_shape(reader().config(), id);
   at::Tensor value = at::empty(shape, at::device(device_).dtype(at::kFloat));
-  reader_.read_rows(
+  reader().read_rows(
       id, piece_rows(shape), [&](std::int64_t first, const at::Tensor& rows) {
         value.narrow(0, first, rows.size(0)).copy_(rows);
       });
@@ -46,126 +50,41 @@ WholeWeights::Master WholeWeights::master_of(const model::WeightId& id) const {
   return {value, AdamWState::zeros_like(as_rows(value))};
 }
 
-void WholeWeights::own(const WeightIds& ids) {
-  WeightIds globals;
-  std::vector<WeightIds> by_layer(reader_.config().layers.size());
-  has_experts_ = false;
-  for (const model::WeightId& id : ids) {
-    (id.layer < 0 ? globals : by_layer[id.layer]).push_back(id);
-    has_experts_ = has_experts_ || model::is_expert_role(id.role);
-  }
-  globals_ = {{}, GlobalGradients(globals, reader_.config())};
-  for (const auto& id : globals) globals_.masters.push_back(master_of(id));
-  layers_.clear();
-  for (const WeightIds& of_layer : by_layer) {
-    Layer& layer = layers_.emplace_back();
-    for (const auto& id : of_layer) layer.masters.push_back(master_of(id));
-    layer.gradients = WeightGradients(of_layer);
-  }
-}
-
-template <typename Self, typename Visit>
-void WholeWeights::for_each_master(Self& self, const Visit& visit) {
-  const auto each = [&](auto& of) {
-    for (std::size_t i = 0; i < of.masters.size(); ++i) {
-      visit(of.gradients.ids()[i], of.masters[i]);
-    }
-  };
-  each(self.globals_);
-  for (auto& layer : self.layers_) each(layer);
-}
-
 void WholeWeights::prepare(const PrepareInput& input) {
-  if (input.step == 0 && options_.choose) own(options_.choose(input));
-  training_ = input.step >= options_.frozen_steps;
-  globals_.gradients.clear();
-}
-
-bool WholeWeights::trains(std::int64_t layer) const {
-  return training_ && !layers_[layer].masters.empty();
-}
-
-std::int64_t WholeWeights::trained_weights(std::int64_t layer) const {
-  std::int64_t total = 0;
-  for (const Master& master : layers_[layer].masters) {
-    total += master.value.numel();
+  if (input.step == 0 && choose_) {
+    own(choose_(input));
+    make_masters();
   }
-  return total;
+  WholePart::prepare(input);
 }
 
-void WholeWeights::patch(
-    std::int64_t layer, model::LayerWeights& weights) const {
-  const at::NoGradGuard no_grad;
-  const Layer& own = layers_[layer];
-  for (std::size_t i = 0; i < own.masters.size(); ++i) {
-    packed_view(weights, own.gradients.ids()[i]).copy_(own.masters[i].value);
-  }
+at::Tensor WholeWeights::stored(std::size_t place) const {
+  const at::Tensor& value = masters_[place].value;
+  return model::is_down_role(ids()[place].role) ? value.t() : value;
 }
 
-bool WholeWeights::trains_embeddings() const {
-  return training_ && globals_.gradients.has(model::Role::kEmbedTokens);
-}
-
-std::int64_t WholeWeights::trained_globals() const {
-  std::int64_t total = 0;
-  for (const Master& master : globals_.masters) total += master.value.numel();
-  return total;
-}
-
-void WholeWeights::patch_globals(model::GlobalWeights& weights) const {
-  const at::NoGradGuard no_grad;
-  for (std::size_t i = 0; i < globals_.masters.size(); ++i) {
-    model::weight_view(weights, globals_.gradients.ids()[i])
-        .copy_(globals_.masters[i].value);
-  }
-}
-
-void WholeWeights::begin_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
-  if (trains(layer)) layers_[layer].gradients.begin_layer(pass, weights);
-}
-
-void WholeWeights::on_expert_gradient(
-    std::int64_t layer, const model::ExpertGradView& view) {
-  if (trains(layer)) layers_[layer].gradients.on_expert_gradient(view);
-}
-
-void WholeWeights::on_router_gradient(
-    std::int64_t layer, const at::Tensor& x, const at::Tensor& d_logits) {
-  if (trains(layer)) layers_[layer].gradients.on_router_gradient(x, d_logits);
+void WholeWeights::put(std::size_t place, const at::Tensor& weight) const {
+  weight.copy_(stored(place));
 }
 
 void WholeWeights::end_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   if (!trains(layer)) return;
-  WeightGradients& gradients = layers_[layer].gradients;
-  gradients.end_layer(pass, weights);
-  for (std::size_t i = 0; i < gradients.ids().size(); ++i) {
-    if (gradients[i].defined()) gradients[i] = gradients[i].to(device_);
+  WholePart::end_layer(pass, layer, weights);
+  WeightGradients& own = gradients(layer);
+  for (std::size_t i = 0; i < own.ids().size(); ++i) {
+    if (own[i].defined()) own[i] = own[i].to(device_);
   }
 }
 
-bool WholeWeights::wants_global_gradients() const {
-  return training_ && !globals_.masters.empty();
-}
-
-void WholeWeights::on_head_gradient(const sweep::HeadGradView& view) {
-  globals_.gradients.on_head_gradient(view);
-}
-
-void WholeWeights::on_embedding_gradient(
-    const at::Tensor& ids, const at::Tensor& gradient) {
-  globals_.gradients.on_embedding_gradient(ids, gradient);
-}
-
 double WholeWeights::gradient_norm_squared(std::int64_t layer) const {
-  return layers_[layer].gradients.norm_squared();
+  return gradients(layer).norm_squared();
 }
 
 double WholeWeights::global_gradient_norm_squared() const {
   double total = 0.0;
-  for (std::size_t i = 0; i < globals_.masters.size(); ++i) {
-    total += globals_.gradients.norm_squared(i);
+  for (std::size_t i = 0; i < globals().ids().size(); ++i) {
+    total += globals().norm_squared(i);
   }
   return total;
 }
@@ -175,85 +94,80 @@ void WholeWeights::step(
   const at::Tensor values = as_rows(master.value);
   for (const auto& [first, count] : row_pieces(values.sizes())) {
     at::Tensor part = values.narrow(0, first, count);
-    AdamWState adam{
+    AdamWState state{
         master.adam.first.narrow(0, first, count),
         master.adam.second.narrow(0, first, count),
         master.adam.age.narrow(0, first, count)};
     at::Tensor slope = gradient({first, count}).to(device_);
     if (input.gradient_scale != 1.0) slope = slope.mul(input.gradient_scale);
-    adamw_step(options_.adamw, learning_rate(input.step), slope, part, adam);
+    adamw_step(adamw(), learning_rate(input.step), slope, part, state);
   }
 }
 
 void WholeWeights::update(std::int64_t layer, const UpdateInput& input) {
-  Layer& own = layers_[layer];
   if (!trains(layer)) return;
-  for (std::size_t i = 0; i < own.masters.size(); ++i) {
+  WeightGradients& own = gradients(layer);
+  for (std::size_t i = 0; i < own.ids().size(); ++i) {
     // No token chose the expert: nothing to learn, and no decay either.
-    if (!own.gradients[i].defined()) continue;
-    const at::Tensor whole = as_rows(own.gradients[i]);
-    step(own.masters[i], input, [&](const RowPiece& rows) {
+    if (!own[i].defined()) continue;
+    const at::Tensor whole = as_rows(own[i]);
+    step(masters_[first_of(layer) + i], input, [&](const RowPiece& rows) {
       return whole.narrow(0, rows.first, rows.count);
     });
   }
-  own.gradients.clear();
+  own.clear();
 }
 
 void WholeWeights::update_globals(const UpdateInput& input) {
-  if (!training_) return;
-  for (std::size_t i = 0; i < globals_.masters.size(); ++i) {
-    const at::Tensor& value = globals_.masters[i].value;
-    step(globals_.masters[i], input, [&](const RowPiece& rows) {
+  if (!training()) return;
+  for (std::size_t i = 0; i < globals().ids().size(); ++i) {
+    const at::Tensor& value = masters_[i].value;
+    step(masters_[i], input, [&](const RowPiece& rows) {
       return value.dim() > 1
-                 ? globals_.gradients.rows(i, rows)
-                 : globals_.gradients.rows(i, {0, value.size(0)}).view({1, -1});
+                 ? globals().rows(i, rows)
+                 : globals().rows(i, {0, value.size(0)}).view({1, -1});
     });
   }
-  globals_.gradients.clear();
-}
-
-double WholeWeights::learning_rate(std::int64_t step) const {
-  if (step < options_.frozen_steps) return 0.0;
-  return tune::learning_rate(options_.schedule, step - options_.frozen_steps);
+  globals().clear();
 }
 
 void WholeWeights::save_state(artifact::TensorMap& into) const {
-  for_each_master(*this, [&](const model::WeightId& id, const Master& master) {
-    const std::string key = weight_key(name(), id);
-    into[key + ".value"] = master.value;
-    into[key + ".first"] = master.adam.first;
-    into[key + ".second"] = master.adam.second;
-    into[key + ".age"] = master.adam.age.to(at::kInt);
-  });
+  for (std::size_t i = 0; i < masters_.size(); ++i) {
+    const std::string key = weight_key(name(), ids()[i]);
+    const auto& [value, adam] = masters_[i];
+    into[key + ".value"] = value;
+    into[key + ".first"] = adam.first;
+    into[key + ".second"] = adam.second;
+    into[key + ".age"] = adam.age.to(at::kInt);
+  }
 }
 
 void WholeWeights::load_state(const artifact::TensorMap& from) {
-  if (options_.choose) {
-    own(stored_weights(from, name(), ".value", reader_.config()));
+  if (choose_) {
+    own(stored_weights(from, name(), ".value", reader().config()));
+    make_masters();
   }
-  for_each_master(*this, [&](const model::WeightId& id, Master& master) {
-    const std::string key = weight_key(name(), id);
+  for (std::size_t i = 0; i < masters_.size(); ++i) {
+    const std::string key = weight_key(name(), ids()[i]);
     const auto take = [&](const char* what, const at::Tensor& like) {
       return take_tensor(from, key + what, {at::kFloat, like.sizes().vec()})
           .to(device_);
     };
-    master.adam.first = take(".first", master.adam.first);
-    master.adam.second = take(".second", master.adam.second);
-    master.adam.age =
-        take_tensor(
-            from, key + ".age", {at::kInt, master.adam.age.sizes().vec()})
+    auto& [value, adam] = masters_[i];
+    adam.first = take(".first", adam.first);
+    adam.second = take(".second", adam.second);
+    adam.age =
+        take_tensor(from, key + ".age", {at::kInt, adam.age.sizes().vec()})
             .to(at::kLong);
-    master.value = take(".value", master.value);
-  });
+    value = take(".value", value);
+  }
 }
 
 void WholeWeights::save_adapter(artifact::TensorMap& into) const {
-  for_each_master(*this, [&](const model::WeightId& id, const Master& master) {
-    if (master.adam.age.max().item<std::int64_t>() == 0) return;
-    into[weight_key(name(), id)] = model::is_down_role(id.role)
-                                       ? master.value.t().contiguous()
-                                       : master.value;
-  });
+  for (std::size_t i = 0; i < masters_.size(); ++i) {
+    if (masters_[i].adam.age.max().item<std::int64_t>() == 0) continue;
+    into[weight_key(name(), ids()[i])] = stored(i).contiguous();
+  }
 }
 
 }  // namespace fettle::tune
