@@ -18,18 +18,17 @@ std::string subject_of(
   return model::weight_name(reader.config(), id);
 }
 
-// U, upper triangular, with (H + shift I)⁻¹ = UᵀU. With the order of rows and
-// columns reversed, the lower factor of H becomes an upper one A with H = A Aᵀ,
-// and U is its inverse: one factorization, no inverse of H.
-at::Tensor inverse_factor(const at::Tensor& moments, double shift) {
-  const std::int64_t n = moments.size(0);
-  at::Tensor reversed = moments.flip({0, 1});
-  reversed.diagonal().add_(shift);
+// U, upper triangular, with H⁻¹ = UᵀU, of a damped H whose rows and columns are
+// given in reverse: its lower factor becomes an upper one A with H = A Aᵀ, and
+// U is its inverse. One factorization, no inverse of H. Where rounding has left
+// it no factor, its damping `shift` grows.
+at::Tensor inverse_factor(at::Tensor reversed, double shift) {
+  const std::int64_t n = reversed.size(0);
   auto [lower, failed] = at::linalg_cholesky_ex(reversed);
   if (failed.item<int>() != 0) {
     reversed.diagonal().sub_(shift);
     lower = kernels::damped_cholesky(reversed.to(at::kCPU), shift)
-                .to(moments.device());
+                .to(reversed.device());
   }
   const at::Tensor inverse = at::linalg_solve_triangular(
       lower, at::eye(n, lower.options()), /*upper=*/false);
@@ -113,18 +112,19 @@ LayerQuantizer::Guide LayerQuantizer::guide(
   const double shift = mean > 0 ? options_.damping * mean : 1.0;
   guide.importance = (diagonal + shift).contiguous();
   if (options_.method != Method::kGptq) return guide;
-  if (options_.refine > 0) {
-    guide.damped = guide.moments.clone();
-    guide.damped.diagonal().copy_(guide.importance);
+  at::Tensor damped = guide.moments.clone();
+  damped.diagonal().copy_(guide.importance);
+  at::Tensor reversed;
+  if (options_.act_order) {
+    guide.order = diagonal.argsort(/*dim=*/0, /*descending=*/true).contiguous();
+    const at::Tensor rising = guide.order.flip(0);
+    reversed = damped.index_select(0, rising).index_select(1, rising);
+  } else {
+    reversed = damped.flip({0, 1});
   }
-  if (!options_.act_order) {
-    guide.factor = inverse_factor(guide.moments, shift);
-    return guide;
-  }
-  guide.order = diagonal.argsort(/*dim=*/0, /*descending=*/true).contiguous();
-  guide.factor = inverse_factor(
-      guide.moments.index_select(0, guide.order).index_select(1, guide.order),
-      shift);
+  if (options_.refine > 0) guide.damped = damped;
+  damped.reset();
+  guide.factor = inverse_factor(std::move(reversed), shift);
   return guide;
 }
 
