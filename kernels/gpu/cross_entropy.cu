@@ -89,9 +89,9 @@ const char* cross_entropy(const CrossEntropyArgs& a, void* stream) {
     const auto rows = static_cast<unsigned>(a.rows);
     if (a.vocab % kWide<T> == 0 && aligned16(a.logits)) {
       const int threads = threads_for(a.vocab / kWide<T>);
-      score<T, kWide<T>><<<rows, threads, 0, s>>>(a);
+      launch(score<T, kWide<T>>, rows, threads, s, a);
     } else {
-      score<T, 1><<<rows, threads_for(a.vocab), 0, s>>>(a);
+      launch(score<T, 1>, rows, threads_for(a.vocab), s, a);
     }
   });
   return launch_result();

@@ -77,9 +77,9 @@ const char* gather_rows(const GatherRowsArgs& a, void* stream) {
   const auto s = static_cast<Stream>(stream);
   const auto rows = static_cast<unsigned>(a.rows);
   if (a.row_bytes % 16 == 0 && aligned16(a.x)) {
-    gather<Bytes16><<<rows, threads_for(a.row_bytes / 16), 0, s>>>(a);
+    launch(gather<Bytes16>, rows, threads_for(a.row_bytes / 16), s, a);
   } else {
-    gather<char><<<rows, threads_for(a.row_bytes), 0, s>>>(a);
+    launch(gather<char>, rows, threads_for(a.row_bytes), s, a);
   }
   return launch_result();
 }
@@ -91,9 +91,9 @@ const char* combine(const CombineArgs& a, void* stream) {
     const auto tokens = static_cast<unsigned>(a.tokens);
     if (a.cols % kWide<T> == 0 && aligned16(a.rows)) {
       const int threads = threads_for(a.cols / kWide<T>);
-      sum_choices<T, kWide<T>><<<tokens, threads, 0, s>>>(a);
+      launch(sum_choices<T, kWide<T>>, tokens, threads, s, a);
     } else {
-      sum_choices<T, 1><<<tokens, threads_for(a.cols), 0, s>>>(a);
+      launch(sum_choices<T, 1>, tokens, threads_for(a.cols), s, a);
     }
   });
   return launch_result();
@@ -106,9 +106,9 @@ const char* combine_backward(const CombineBackwardArgs& a, void* stream) {
     const auto tokens = static_cast<unsigned>(a.tokens);
     if (a.cols % kWide<T> == 0 && aligned16(a.rows) && aligned16(a.dy)) {
       const int threads = threads_for(a.cols / kWide<T>);
-      spread<T, kWide<T>><<<tokens, threads, 0, s>>>(a);
+      launch(spread<T, kWide<T>>, tokens, threads, s, a);
     } else {
-      spread<T, 1><<<tokens, threads_for(a.cols), 0, s>>>(a);
+      launch(spread<T, 1>, tokens, threads_for(a.cols), s, a);
     }
   });
   return launch_result();

@@ -118,11 +118,12 @@ __global__ void step_rows(const GptqBlockArgs a) {
 const char* fit_grid(const FitGridArgs& a, void* stream) {
   if (a.rows == 0) return nullptr;
   if (a.grid.steps > kMostSteps) return "more steps than threads";
-  fit_rows<<<
+  launch(
+      fit_rows,
       static_cast<unsigned>(a.rows),
       kMostSteps,
-      0,
-      static_cast<Stream>(stream)>>>(a);
+      static_cast<Stream>(stream),
+      a);
   return launch_result();
 }
 
@@ -132,11 +133,12 @@ const char* gptq_block(const GptqBlockArgs& a, void* stream) {
     return "more columns or steps than threads";
   }
   const int threads = a.cols <= 64 ? 64 : kMostCols;
-  step_rows<<<
+  launch(
+      step_rows,
       static_cast<unsigned>(a.rows),
       threads,
-      0,
-      static_cast<Stream>(stream)>>>(a);
+      static_cast<Stream>(stream),
+      a);
   return launch_result();
 }
 

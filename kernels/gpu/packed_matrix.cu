@@ -258,7 +258,7 @@ void run(const Batch& batch, Stream s) {
     constexpr int N = decltype(count)::value;
     const dim3 grid(
         blocks_for(batch.rows, kThreads / 32), blocks_for(batch.n, N));
-    multiply<T, N><<<grid, kThreads, 0, s>>>(batch);
+    launch(multiply<T, N>, grid, kThreads, s, batch);
   };
   if (batch.n <= 1) {
     start(std::integral_constant<int, 1>());
@@ -303,8 +303,14 @@ void unpack_as(const UnpackRowsArgs& args, Stream s) {
     constexpr int kBits = decltype(bits)::value;
     const std::int64_t chunks =
         (a.matrix.cols + kCodes<kBits> - 1) / kCodes<kBits>;
-    unpack<T, kBits><<<blocks_for(a.rows * chunks, kThreads), kThreads, 0, s>>>(
-        a, source.aligned, wide);
+    launch(
+        unpack<T, kBits>,
+        blocks_for(a.rows * chunks, kThreads),
+        kThreads,
+        s,
+        a,
+        source.aligned,
+        wide);
   };
   switch (a.matrix.kind == PackedKind::kInt ? a.matrix.bits : kTrits) {
     case 2:

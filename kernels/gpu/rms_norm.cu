@@ -101,9 +101,9 @@ const char* rms_norm(const RmsNormArgs& a, void* stream) {
     const auto rows = static_cast<unsigned>(a.rows);
     if (worth_wide<T>(a.cols) && aligned16(a.x, sizeof(T)) && aligned16(a.w)) {
       const int threads = threads_for(a.cols / kWide<T>);
-      forward<T, kWide<T>><<<rows, threads, 0, s>>>(a);
+      launch(forward<T, kWide<T>>, rows, threads, s, a);
     } else {
-      forward<T, 1><<<rows, threads_for(a.cols), 0, s>>>(a);
+      launch(forward<T, 1>, rows, threads_for(a.cols), s, a);
     }
   });
   return launch_result();
@@ -117,16 +117,16 @@ const char* rms_norm_backward(const RmsNormBackwardArgs& a, void* stream) {
     if (worth_wide<T>(a.cols) && aligned16(a.x, sizeof(T)) &&
         aligned16(a.dy, sizeof(T)) && aligned16(a.w)) {
       const int threads = threads_for(a.cols / kWide<T>);
-      backward<T, kWide<T>><<<rows, threads, 0, s>>>(a);
+      launch(backward<T, kWide<T>>, rows, threads, s, a);
     } else {
-      backward<T, 1><<<rows, threads_for(a.cols), 0, s>>>(a);
+      launch(backward<T, 1>, rows, threads_for(a.cols), s, a);
     }
     if (a.dw == nullptr) return;
     const int threads = kLargestWarp;
     const unsigned tiles = blocks_for(a.cols, threads);
     const dim3 grid(static_cast<unsigned>(a.blocks), tiles);
-    weight_partial<T><<<grid, threads, 0, s>>>(a);
-    weight_total<<<tiles, threads, 0, s>>>(a);
+    launch(weight_partial<T>, grid, threads, s, a);
+    launch(weight_total, tiles, threads, s, a);
   });
   return launch_result();
 }

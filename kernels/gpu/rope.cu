@@ -49,7 +49,7 @@ const char* rope(const RopeArgs& a, void* stream) {
     using T = decltype(type);
     const std::int64_t items = a.tokens * a.x.heads * items_of_head(a);
     const unsigned blocks = blocks_for(items, kThreads);
-    rotate<T><<<blocks, kThreads, 0, static_cast<Stream>(stream)>>>(a);
+    launch(rotate<T>, blocks, kThreads, static_cast<Stream>(stream), a);
   });
   return launch_result();
 }

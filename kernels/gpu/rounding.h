@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kernels/gptq_args.h"
-#include "kernels/gpu/runtime.h"
+#include "kernels/gpu/values.h"
 
 namespace fettle::kernels::gpu {
 

@@ -3,7 +3,7 @@
 // threads of a block in a fixed order, right for warps of 32 and of 64.
 #pragma once
 
-#include "kernels/gpu/runtime.h"
+#include "kernels/gpu/values.h"
 
 namespace fettle::kernels::gpu {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only header that names both cuda* and hip*. Gives the kernels their
-// stream, error and shuffle primitives, and types of values with conversions.
+// The only header that names both cuda* and hip*: how kernels are launched, and
+// what they use of a vendor's language. tests/emulated_gpu has another one.
 #pragma once
 
 #if defined(__HIPCC__) || defined(__HIP__)
@@ -10,10 +10,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #endif
-
-#include <cstdint>
-
-#include "kernels/args.h"
 
 namespace fettle::kernels::gpu {
 
@@ -57,52 +53,15 @@ __device__ inline float shuffle_xor(float v, int mask) {
 }
 #endif
 
-using Half = __half;
-
-// Its own type, since the vendors' differ: the upper half of a float's bits.
-struct Bf16 {
-  std::uint16_t bits;
-};
-
-__device__ inline float to_float(float v) { return v; }
-__device__ inline float to_float(Half v) { return __half2float(v); }
-__device__ inline float to_float(Bf16 v) {
-  return __uint_as_float(static_cast<std::uint32_t>(v.bits) << 16);
-}
-
-template <class T>
-__device__ T from_float(float v);
-template <>
-__device__ inline float from_float<float>(float v) {
-  return v;
-}
-template <>
-__device__ inline Half from_float<Half>(float v) {
-  return __float2half_rn(v);
-}
-// Nearest, ties to even; a NaN stays one.
-template <>
-__device__ inline Bf16 from_float<Bf16>(float v) {
-  const std::uint32_t bits = __float_as_uint(v);
-  const std::uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  const std::uint32_t kept = v != v ? bits | 0x400000u : rounded;
-  return {static_cast<std::uint16_t>(kept >> 16)};
-}
-
-// Calls f with a value of the type that `dtype` names.
-template <class F>
-void with_type(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::kFloat32:
-      f(float{});
-      break;
-    case DType::kBFloat16:
-      f(Bf16{});
-      break;
-    case DType::kFloat16:
-      f(Half{});
-      break;
-  }
+// Queues kernel(args...) on `blocks` blocks of `threads` threads.
+template <class... Parameters, class... Args>
+void launch(
+    void (*kernel)(Parameters...),
+    dim3 blocks,
+    int threads,
+    Stream stream,
+    const Args&... args) {
+  kernel<<<blocks, static_cast<unsigned>(threads), 0, stream>>>(args...);
 }
 
 }  // namespace fettle::kernels::gpu

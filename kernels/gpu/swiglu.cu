@@ -73,22 +73,22 @@ __global__ void backward(const SwigluBackwardArgs a) {
 }
 
 template <class T, int W>
-void launch(const SwigluArgs& a, Stream s) {
+void start(const SwigluArgs& a, Stream s) {
   const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
   if (a.activation == Activation::kSilu) {
-    forward<T, W, Silu><<<blocks, kThreads, 0, s>>>(a);
+    launch(forward<T, W, Silu>, blocks, kThreads, s, a);
   } else {
-    forward<T, W, GeluTanh><<<blocks, kThreads, 0, s>>>(a);
+    launch(forward<T, W, GeluTanh>, blocks, kThreads, s, a);
   }
 }
 
 template <class T, int W>
-void launch(const SwigluBackwardArgs& a, Stream s) {
+void start(const SwigluBackwardArgs& a, Stream s) {
   const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
   if (a.activation == Activation::kSilu) {
-    backward<T, W, Silu><<<blocks, kThreads, 0, s>>>(a);
+    launch(backward<T, W, Silu>, blocks, kThreads, s, a);
   } else {
-    backward<T, W, GeluTanh><<<blocks, kThreads, 0, s>>>(a);
+    launch(backward<T, W, GeluTanh>, blocks, kThreads, s, a);
   }
 }
 
@@ -98,9 +98,9 @@ const char* run(const Args& a, bool aligned, void* stream) {
     using T = decltype(type);
     const auto s = static_cast<Stream>(stream);
     if (aligned && a.width % kWide<T> == 0) {
-      launch<T, kWide<T>>(a, s);
+      start<T, kWide<T>>(a, s);
     } else {
-      launch<T, 1>(a, s);
+      start<T, 1>(a, s);
     }
   });
   return launch_result();

@@ -346,7 +346,7 @@ void run(const TritBatch& batch, Stream s) {
     constexpr int N = decltype(count)::value;
     const dim3 grid(
         static_cast<unsigned>(batch.blocks), blocks_for(batch.n, N));
-    multiply_trits<T, N, Code><<<grid, kTritThreads, 0, s>>>(batch);
+    launch(multiply_trits<T, N, Code>, grid, kTritThreads, s, batch);
   };
   if (batch.n <= 1) {
     start(std::integral_constant<int, 1>());
@@ -394,9 +394,9 @@ const char* unpack_trit_rows(const UnpackRowsArgs& a, void* stream) {
     const unsigned blocks = blocks_for(a.rows, kBlockRows);
     const Groups groups = groups_of(a.matrix);
     if (a.matrix.kind == PackedKind::kTernaryWords) {
-      unpack_trits<T, FixedCode><<<blocks, kTritThreads, 0, s>>>(a, groups);
+      launch(unpack_trits<T, FixedCode>, blocks, kTritThreads, s, a, groups);
     } else {
-      unpack_trits<T, HuffmanCode><<<blocks, kTritThreads, 0, s>>>(a, groups);
+      launch(unpack_trits<T, HuffmanCode>, blocks, kTritThreads, s, a, groups);
     }
   });
   return launch_result();
