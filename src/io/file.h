@@ -57,6 +57,7 @@ class OutputFile {
   // Announces the file's final size, so that a full disk shows at once.
   virtual void reserve(std::uint64_t total) = 0;
   // Writes all of `bytes` at `offset`; a gap left before it reads as zeros.
+  // Into a file on disk threads may write side by side.
   virtual void write_at(
       std::uint64_t offset, std::span<const std::byte> bytes) = 0;
   virtual std::uint64_t size() const = 0;  // end of the furthest write

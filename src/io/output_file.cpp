@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -60,7 +61,9 @@ class DiskOutput : public OutputFile {
       bytes = bytes.subspan(static_cast<std::size_t>(put));
       offset += static_cast<std::uint64_t>(put);
     }
-    size_ = std::max(size_, end);
+    std::uint64_t size = size_;
+    while (size < end && !size_.compare_exchange_weak(size, end)) {
+    }
   }
 
   std::uint64_t size() const override { return size_; }
@@ -70,17 +73,17 @@ class DiskOutput : public OutputFile {
     FETTLE_ASSERT(descriptor_.valid());
     // /dev/full and its like can't be synced, which is no failure.
     if (::fsync(descriptor_.get()) != 0 && errno != EINVAL) {
-      write_failed(*this, errno, std::max(needed_, size_));
+      write_failed(*this, errno, std::max(needed_, size()));
     }
     if (::close(descriptor_.release()) != 0) {
-      write_failed(*this, errno, std::max(needed_, size_));
+      write_failed(*this, errno, std::max(needed_, size()));
     }
   }
 
  private:
   Descriptor descriptor_;
   std::string name_;
-  std::uint64_t size_ = 0;
+  std::atomic<std::uint64_t> size_ = 0;  // threads may write side by side
   std::uint64_t needed_ = 0;
 };
 

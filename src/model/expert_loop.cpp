@@ -32,9 +32,11 @@ void for_each_expert(
 void run_side_by_side(
     const std::vector<std::int64_t>& order,
     bool on_cpu,
-    const std::function<void(std::int64_t)>& job) {
+    const std::function<void(std::int64_t)>& job,
+    std::int64_t most_threads) {
   const std::int64_t jobs = std::ssize(order);
-  const int threads = at::get_num_threads();
+  const std::int64_t threads =
+      std::min<std::int64_t>(at::get_num_threads(), most_threads);
   if (!on_cpu || threads == 1 || jobs < 2 * threads) {
     for (const std::int64_t e : order) job(e);
     return;

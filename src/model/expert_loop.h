@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "model/dispatch.h"
@@ -19,11 +20,12 @@ void for_each_expert(
     bool on_cpu,
     const std::function<void(std::int64_t)>& job);
 
-// Calls job(e) for all of `order`, side by side or one after another.
-// Exceptions are passed on.
+// Calls job(e) for all of `order`, side by side on at most `most_threads` or
+// one after another. Exceptions are passed on.
 void run_side_by_side(
     const std::vector<std::int64_t>& order,
     bool on_cpu,
-    const std::function<void(std::int64_t)>& job);
+    const std::function<void(std::int64_t)>& job,
+    std::int64_t most_threads = std::numeric_limits<std::int64_t>::max());
 
 }  // namespace fettle::model

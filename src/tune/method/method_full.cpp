@@ -161,7 +161,7 @@ PartBytes full_bytes(
     PartBytes bytes = at_work(
         config.tie_word_embeddings ? head + layer : std::max(head, layer),
         device);
-    bytes.ram += update + rows;
+    bytes.ram += WeightStore::kUpdatesAtOnce * update + rows;
     return bytes;
   }
   const double states = 12.0 * sizes.all();

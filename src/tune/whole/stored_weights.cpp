@@ -58,31 +58,41 @@ void StoredWeights::end_layer(
 void StoredWeights::update_layer(std::int64_t layer) {
   const WeightGradients& own = gradients(layer);
   const double scale = clip_scale(clip_norm_, std::sqrt(norms_squared_[layer]));
+  const std::size_t first = first_of(layer);
+  std::vector<std::size_t> places;
   for (std::size_t i = 0; i < own.ids().size(); ++i) {
-    const at::Tensor& packed = own[i];
-    if (!packed.defined()) continue;  // no token chose the expert
-    const bool down = model::is_down_role(own.ids()[i].role);
-    const at::Tensor stored = down ? packed.t() : packed;
-    update_weight(first_of(layer) + i, scale, [&](const RowPiece& rows) {
-      return stored.narrow(0, rows.first, rows.count);
-    });
+    if (own[i].defined()) places.push_back(first + i);  // a token chose it
   }
+  update_weights(places, scale, [&](std::size_t place, const RowPiece& rows) {
+    const std::size_t i = place - first;
+    const at::Tensor& packed = own[i];
+    const bool down = model::is_down_role(own.ids()[i].role);
+    return (down ? packed.t() : packed).narrow(0, rows.first, rows.count);
+  });
 }
 
-void StoredWeights::update_weight(
-    std::size_t place, double scale, const Gradient& gradient) {
-  const at::NoGradGuard no_grad;
-  at::Tensor age = ages_.narrow(0, static_cast<std::int64_t>(place), 1);
-  const auto change = [&](const RowPiece& rows, WeightStore::Record& record) {
-    at::Tensor slope = gradient(rows).cpu().contiguous().view({1, -1});
+void StoredWeights::update_weights(
+    const std::vector<std::size_t>& places,
+    double scale,
+    const Gradient& gradient) {
+  const auto age = [&](std::size_t place) {
+    return ages_.narrow(0, static_cast<std::int64_t>(place), 1);
+  };
+  const auto change = [&](std::size_t place,
+                          const RowPiece& rows,
+                          WeightStore::Record& record) {
+    const at::NoGradGuard no_grad;
+    at::Tensor slope = gradient(place, rows).cpu().contiguous().view({1, -1});
     if (scale < 1.0) slope = slope.mul(scale);
     AdamWState state{
-        record.first.view({1, -1}), record.second.view({1, -1}), age.clone()};
+        record.first.view({1, -1}),
+        record.second.view({1, -1}),
+        age(place).clone()};
     at::Tensor values = record.value.view({1, -1});
     adamw_step(adamw(), learning_rate(step_), slope, values, state);
   };
-  store_->update(place, change);
-  age.add_(1);
+  store_->update(places, change);
+  for (const std::size_t place : places) age(place).add_(1);
 }
 
 // A tied head's gradient waits for that of the embeddings.
@@ -108,11 +118,9 @@ void StoredWeights::update_globals_of(const std::vector<model::Role>& roles) {
   global_norm_squared_ += norm_squared;
   if (!std::isfinite(norm_squared)) return;  // the trainer stops
   const double scale = clip_scale(clip_norm_, std::sqrt(norm_squared));
-  for (const std::size_t i : places) {
-    update_weight(i, scale, [&](const RowPiece& rows) {
-      return globals().rows(i, rows);
-    });
-  }
+  update_weights(places, scale, [&](std::size_t i, const RowPiece& rows) {
+    return globals().rows(i, rows);
+  });
 }
 
 double StoredWeights::global_gradient_norm_squared() const {

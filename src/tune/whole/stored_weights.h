@@ -58,10 +58,14 @@ class StoredWeights : public WholePart {
   void put(std::size_t place, const at::Tensor& weight) const override;
 
  private:
-  using Gradient = std::function<at::Tensor(const RowPiece& rows)>;
+  using Gradient =
+      std::function<at::Tensor(std::size_t place, const RowPiece& rows)>;
   void update_layer(std::int64_t layer);
   void update_globals_of(const std::vector<model::Role>& roles);
-  void update_weight(std::size_t place, double scale, const Gradient& gradient);
+  void update_weights(
+      const std::vector<std::size_t>& places,
+      double scale,
+      const Gradient& gradient);
 
   double clip_norm_;
   std::unique_ptr<WeightStore> store_;

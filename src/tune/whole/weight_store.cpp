@@ -3,9 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "artifact/tensor_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "model/expert_loop.h"
 #include "tune/adapter/weight_delta.h"
 
 namespace fettle::tune {
@@ -41,7 +44,7 @@ WeightStore::WeightStore(
       name_(std::move(name)),
       config_(config),
       ids_(std::move(ids)),
-      behind_(ids_.size(), false) {}
+      behind_(ids_.size(), 0) {}
 
 fs::path WeightStore::path(int generation) const {
   return folder_ / fmt::format("{}-{}.safetensors", name_, generation);
@@ -119,10 +122,20 @@ at::Tensor WeightStore::get(
     std::size_t i, const char* what, const RowPiece& rows) const {
   const io::TensorInfo* info = header_.find(key(i, what));
   at::Tensor tensor = at::empty(shape_of(info->shape, rows), at::kFloat);
-  const int generation = behind_[i] ? 1 - turn_ : turn_;
+  const int generation = behind_[i] != 0 ? 1 - turn_ : turn_;
   in_[generation]->read_at(
       info->begin + row_offset(*info, rows), artifact::writable_bytes(tensor));
   return tensor;
+}
+
+void WeightStore::put(
+    std::size_t i,
+    const char* what,
+    const RowPiece& rows,
+    const at::Tensor& tensor) const {
+  const io::TensorInfo* info = header_.find(key(i, what));
+  out_->write_at(
+      info->begin + row_offset(*info, rows), artifact::tensor_bytes(tensor));
 }
 
 void WeightStore::read(std::size_t i, const Visit& visit) const {
@@ -151,42 +164,49 @@ void WeightStore::begin_turn() {
   }
   in_[turn_] = io::open_file(path(turn_));
   out_ = io::update_file(path(turn_));
-  behind_.assign(ids_.size(), true);
+  behind_.assign(ids_.size(), 1);
 }
 
-void WeightStore::update(std::size_t i, const Change& change) {
+void WeightStore::update(
+    const std::vector<std::size_t>& weights, const Change& change) {
+  if (weights.empty()) return;
   if (saved_) begin_turn();
-  const auto put = [&](const char* what,
-                       const RowPiece& rows,
-                       const at::Tensor& tensor) {
-    const io::TensorInfo* info = header_.find(key(i, what));
-    out_->write_at(
-        info->begin + row_offset(*info, rows), artifact::tensor_bytes(tensor));
-  };
-  for (const RowPiece& rows :
-       row_pieces(model::weight_shape(config_, ids_[i]))) {
+  std::vector<std::pair<std::size_t, RowPiece>> pieces;
+  for (const std::size_t i : weights) {
+    for (const RowPiece& rows :
+         row_pieces(model::weight_shape(config_, ids_[i]))) {
+      pieces.emplace_back(i, rows);
+    }
+  }
+  std::vector<std::int64_t> order(pieces.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto update_piece = [&](std::int64_t piece) {
+    const auto& [i, rows] = pieces[piece];
     Record record{
         get(i, kValue, rows), get(i, kFirst, rows), get(i, kSecond, rows)};
-    change(rows, record);
-    put(kValue, rows, record.value);
-    put(kFirst, rows, record.first);
-    put(kSecond, rows, record.second);
-  }
-  behind_[i] = false;
+    change(i, rows, record);
+    put(i, kValue, rows, record.value);
+    put(i, kFirst, rows, record.first);
+    put(i, kSecond, rows, record.second);
+  };
+  model::run_side_by_side(order, /*on_cpu=*/true, update_piece, kUpdatesAtOnce);
+  for (const std::size_t i : weights) behind_[i] = 0;
 }
 
 void WeightStore::will_need(std::size_t first, std::size_t count) const {
   if (count == 0) return;
   const std::uint64_t begin = header_.find(key(first, kValue))->begin;
   const std::uint64_t end = header_.find(key(first + count - 1, kSecond))->end;
-  in_[behind_[first] ? 1 - turn_ : turn_]->will_need(begin, end - begin);
+  in_[behind_[first] != 0 ? 1 - turn_ : turn_]->will_need(begin, end - begin);
 }
 
 int WeightStore::save() {
   if (saved_) return turn_;
+  std::vector<std::size_t> left;
   for (std::size_t i = 0; i < ids_.size(); ++i) {
-    if (behind_[i]) update(i, [](const RowPiece&, Record&) {});
+    if (behind_[i] != 0) left.push_back(i);
   }
+  update(left, [](std::size_t, const RowPiece&, Record&) {});
   out_->close();
   out_.reset();
   saved_ = true;

@@ -45,10 +45,13 @@ class WeightStore {
   using Visit =
       std::function<void(std::int64_t first_row, const at::Tensor& value)>;
   void read(std::size_t i, const Visit& visit) const;
-  // All of weight `i`, piece by piece: what `change` makes of a record is
-  // written back.
-  using Change = std::function<void(const RowPiece& rows, Record& record)>;
-  void update(std::size_t i, const Change& change);
+  // All of some weights: what `change` makes of a record is written back. Up to
+  // kUpdatesAtOnce pieces are at work at a time, so that the disk does not wait
+  // for arithmetic, nor that for the disk.
+  using Change =
+      std::function<void(std::size_t i, const RowPiece& rows, Record& record)>;
+  static constexpr std::int64_t kUpdatesAtOnce = 2;
+  void update(const std::vector<std::size_t>& weights, const Change& change);
   // Weights [first, first + count) will be read soon.
   void will_need(std::size_t first, std::size_t count) const;
 
@@ -66,6 +69,11 @@ class WeightStore {
   std::string key(std::size_t i, const char* what) const;
   std::vector<io::TensorSpec> specs() const;
   at::Tensor get(std::size_t i, const char* what, const RowPiece& rows) const;
+  void put(
+      std::size_t i,
+      const char* what,
+      const RowPiece& rows,
+      const at::Tensor& tensor) const;
   void begin_turn();
 
   std::filesystem::path folder_;
@@ -77,7 +85,7 @@ class WeightStore {
   std::unique_ptr<io::OutputFile> out_;  // of the turn in progress
   int turn_ = 0;
   bool saved_ = false;        // nothing was written since save()
-  std::vector<bool> behind_;  // still in the other file
+  std::vector<char> behind_;  // whether still in the other file
 };
 
 }  // namespace fettle::tune

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_part.h"
 
+#include <numeric>
+
+#include "model/expert_loop.h"
 #include "model/weight_view.h"
 
 namespace fettle::tune {
@@ -53,10 +56,19 @@ std::int64_t WholePart::trained_weights(std::int64_t layer) const {
 
 void WholePart::patch(std::int64_t layer, model::LayerWeights& weights) const {
   const at::NoGradGuard no_grad;
-  std::size_t place = first_of(layer);
-  for (const model::WeightId& id : gradients(layer).ids()) {
-    put(place++, model::weight_view(weights, id));
-  }
+  const WeightIds& ids = gradients(layer).ids();
+  if (ids.empty()) return;
+  std::vector<std::int64_t> order(ids.size());
+  std::iota(order.begin(), order.end(), 0);
+  // Two at a time: one is read while the other is copied.
+  model::run_side_by_side(
+      order,
+      model::weight_view(weights, ids.front()).is_cpu(),
+      [&](std::int64_t i) {
+        put(first_of(layer) + static_cast<std::size_t>(i),
+            model::weight_view(weights, ids[i]));
+      },
+      /*most_threads=*/2);
 }
 
 bool WholePart::trains_embeddings() const {
