@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/session.h"
+#include "model/end_tokens.h"
 
 namespace fettle::cli {
 namespace {
@@ -76,6 +77,7 @@ class Generate : public Command {
     workload.keep_packed = true;
     OpenModel opened = session.open(model_, workload);
     options_.seed = session.seed();
+    options_.ends = model::end_tokens(model_, opened.model->config());
     Printer printer(tokenizer, session.options().json == "-");
     const auto result =
         sweep::generate(*opened.model, ids, options_, [&](std::int32_t id) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/config_rope.h"
+#include "model/end_tokens.h"
 
 namespace fettle::model {
 namespace {
@@ -61,18 +62,6 @@ void refuse_foreign_options(const JsonObject& json) {
     if (key == "quantization_config" && is_packed_by_fettle(json)) continue;
     require_value(json, key, harmless);
   }
-}
-
-std::vector<std::int64_t> parse_eos(
-    const JsonObject& json, const std::vector<std::int64_t>& fallback) {
-  constexpr std::string_view kKey = "eos_token_id";
-  if (!json.json().contains(kKey)) return fallback;
-  if (!json.has(kKey)) return {};
-  if (json.at(kKey).is_array()) return read_integers(json, kKey);
-  const std::int64_t id = json.integer(kKey);
-  // Some files say -1 for "none".
-  if (id < 0) return {};
-  return {id};
 }
 
 void parse_heads(
@@ -132,7 +121,7 @@ ModelConfig parse_common(
       read_integer(json, {{"max_position_embeddings"}, defaults.max_position});
   config.norm_eps = read_number(json, {"rms_norm_eps", defaults.norm_eps});
   config.tie_word_embeddings = json.boolean_or("tie_word_embeddings", false);
-  config.eos_token_ids = parse_eos(json, defaults.eos_token_ids);
+  config.eos_token_ids = parse_end_tokens(json, defaults.eos_token_ids);
   config.layers.resize(static_cast<std::size_t>(read_integer(
       json, {{"num_hidden_layers"}, defaults.layers, 1, kMaxLayers})));
   parse_heads(json, defaults, config);

@@ -105,7 +105,6 @@ GenerateResult generate(
   Rng rng(options.seed);
   GenerateResult result;
   if (options.max_new_tokens == 0) return result;
-  const auto& ends = model.config().eos_token_ids;
   at::Tensor logits = decoder.step(prompt);
   const auto begin = std::chrono::steady_clock::now();
   while (true) {
@@ -114,7 +113,7 @@ GenerateResult generate(
     on_token(id);
     const auto made = static_cast<std::int64_t>(result.ids.size());
     if (made == options.max_new_tokens) break;
-    if (std::find(ends.begin(), ends.end(), id) != ends.end()) break;
+    if (std::ranges::count(options.ends, id) > 0) break;
     logits = decoder.step({id});
   }
   const std::chrono::duration<double> seconds =

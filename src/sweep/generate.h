@@ -18,6 +18,8 @@ struct GenerateOptions {
   // Sample from the smallest set of tokens whose probability reaches this.
   double top_p = 1.0;
   std::uint64_t seed = 0;
+  // Tokens that end it.
+  std::vector<std::int64_t> ends = {};
 };
 
 struct GenerateResult {
@@ -25,7 +27,7 @@ struct GenerateResult {
   double tokens_per_second = 0;   // new tokens, the prompt's pass excluded
 };
 
-// Continues `prompt` until an end token of the model or max_new_tokens;
+// Continues `prompt` until an end token or max_new_tokens;
 // `on_token` is called with each. Throws UserError on an empty prompt, or when
 // prompt and new tokens pass the model's max_position_embeddings.
 GenerateResult generate(

@@ -4,8 +4,8 @@ measured.
 
     python tests/bench/recovery_report.py RESULTS --document docs/recovery.md
 
-The document holds `<!-- table KEEP BITS -->` .. `<!-- end -->` for each share
-kept and each base; what stands between is replaced.
+The document holds `<!-- table KEEP BITS STEPS -->` .. `<!-- end -->` for each
+share kept, base and length; what stands between is replaced.
 """
 
 import argparse
@@ -35,12 +35,12 @@ class Study:
         self.runs = [line for line in lines if line["kind"] == "tune"]
 
     def starts(self):
-        """Shares kept and bits of what was tuned."""
+        """Share kept and bits of what was tuned, and for how many steps."""
         return list(dict.fromkeys(self.start(run) for run in self.runs))
 
     @staticmethod
     def start(run):
-        return run["of"]["keep"], run["of"]["bits"]
+        return run["of"]["keep"], run["of"]["bits"], run["of"]["steps"]
 
     def methods(self, start):
         """By method the runs of its better rate, first seed first."""
@@ -99,9 +99,10 @@ def chart(study, file):
     starts = study.starts()
     figure, panels = plt.subplots(
         1, len(starts), figsize=(4 * len(starts) + 1.5, 3.4), squeeze=False)
-    for panel, (keep, bits) in zip(panels[0], starts):
-        methods = study.methods((keep, bits))
-        for place, (method, runs) in enumerate(methods.items()):
+    names = list(dict.fromkeys(run["of"]["method"] for run in study.runs))
+    for panel, start in zip(panels[0], starts):
+        for method, runs in study.methods(start).items():
+            place = names.index(method)
             steps = sorted(map(int, runs[0]["held"]))
             panel.plot(
                 steps,
@@ -109,7 +110,7 @@ def chart(study, file):
                  for step in steps],
                 label=method, marker=".", color=f"C{place % 10}",
                 linestyle="-" if place < 10 else "--")
-        panel.set_title(f"{keep:.0%} of the expert weights kept, {bits}")
+        panel.set_title(f"{start[0]:.0%} of the expert weights kept, {start[1]}")
         panel.set_xlabel("step")
     panels[0][0].set_ylabel("excess over the untrimmed, nats a token")
     figure.legend(*panels[0][0].get_legend_handles_labels(),
@@ -124,7 +125,7 @@ def main():
     options = parser.parse_args()
     study = Study([json.loads(line) for line
                    in options.results.read_text().splitlines()])
-    starts = {f"{keep} {bits}": (keep, bits) for keep, bits in study.starts()}
+    starts = {" ".join(map(str, start)): start for start in study.starts()}
     document_blocks.fill(
         options.document,
         lambda _, of: table(study, starts[of]) if of in starts else None)

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -137,6 +138,26 @@ def test_generate_is_greedy_and_repeatable(fettle):
     assert once() == once()
     warm = ("--temperature", 1.0, "--top-p", 0.9)
     assert once(*warm, "--seed", 3) == once(*warm, "--seed", 3)
+
+
+def test_generate_ends_where_generation_config_says(fettle, tmp_path):
+    def ids(folder):
+        done = fettle("generate", folder, "--prompt", "Tom has 3", "--quiet",
+                      "--max-new-tokens", 12, "--json", "-")
+        assert done.status == 0, done.err
+        return json.loads(done.out)["ids"]
+
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    whole = ids(folder)
+    assert len(whole) == 12
+    # Two ends; the one that comes first counts.
+    ends = [whole[7], whole[4]]
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": ends}))
+    cut = next(i for i, token in enumerate(whole) if token in ends) + 1
+    assert ids(folder) == whole[:cut]
 
 
 SHORT = ("--steps", 6, "--tokens-per-step", 512, "--seq-len", 128,
