@@ -44,6 +44,8 @@ class CausalLm {
 
   // Of all calls: the time they waited for layers that were not at hand.
   double waited_seconds() const { return cache_->waited_seconds(); }
+  // Likewise, the time that a thread has read and widened layers.
+  double loading_seconds() const { return cache_->loading_seconds(); }
 
   // Called on a layer each time it is acquired, before use: trainable parts put
   // their current values in. The patch may write over values, as long as the

@@ -5,6 +5,7 @@
 // nothing from keeping the most recent.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -35,7 +36,8 @@ class LayerCache {
     if (next >= 0 && !resident_.contains(next) && fetching_ != next) {
       drop_fetch();
       fetching_ = next;
-      fetch_ = std::async(std::launch::async, load_, next);
+      fetch_ = std::async(
+          std::launch::async, [this, next] { return timed_load(next); });
     }
     return result;
   }
@@ -43,6 +45,10 @@ class LayerCache {
   std::int64_t resident_bytes() const { return used_; }
   // Time that acquire() has taken to have layers that were not resident.
   double waited_seconds() const { return waited_.count(); }
+  // Time that loading has taken, mostly beside what the caller did meanwhile.
+  double loading_seconds() const {
+    return 1e-9 * static_cast<double>(loading_nanoseconds_.load());
+  }
 
   ~LayerCache() { drop_fetch(); }
   LayerCache(const LayerCache&) = delete;
@@ -59,7 +65,7 @@ class LayerCache {
       fetching_ = -1;
       loaded = fetch_.get();
     } else {
-      loaded = load_(layer);
+      loaded = timed_load(layer);
     }
     waited_ += std::chrono::steady_clock::now() - start;
     const std::int64_t bytes = size_(layer);
@@ -67,6 +73,15 @@ class LayerCache {
       used_ += bytes;
       resident_[layer] = loaded;
     }
+    return loaded;
+  }
+
+  std::shared_ptr<Layer> timed_load(std::int64_t layer) {
+    const auto start = std::chrono::steady_clock::now();
+    std::shared_ptr<Layer> loaded = load_(layer);
+    loading_nanoseconds_ +=
+        std::chrono::nanoseconds(std::chrono::steady_clock::now() - start)
+            .count();
     return loaded;
   }
 
@@ -82,6 +97,7 @@ class LayerCache {
   std::int64_t resident_bytes_;
   std::int64_t used_ = 0;
   std::chrono::duration<double> waited_{};
+  std::atomic<std::int64_t> loading_nanoseconds_ = 0;
   std::map<std::int64_t, std::shared_ptr<Layer>> resident_;
   std::int64_t fetching_ = -1;
   std::future<std::shared_ptr<Layer>> fetch_;

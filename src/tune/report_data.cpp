@@ -116,6 +116,7 @@ Json report_data(const ReportInput& input) {
       {"lr", columns(steps, "lr")},
       {"tokens_per_second", column(steps, "tokens_per_second")},
       {"seconds", columns(steps, "seconds")},
+      {"io_seconds", columns(steps, "io_seconds")},
       {"held_out", held_out(input.metrics)},
       {"best_step",
        input.result.best_step > 0 ? Json(input.result.best_step) : Json()},

@@ -115,12 +115,20 @@ void finish_forward(
   result.loss = (1.0 - kd) * result.nll + kd * result.kl;
 }
 
+double state_io_seconds(const Parts& parts) {
+  double total = 0.0;
+  for (const auto& part : parts) total += part->state_io_seconds();
+  return total;
+}
+
 }  // namespace
 
 StepResult run_step(const StepInput& input) {
   Lap lap;
   StepResult result;
   const double waited = input.model.waited_seconds();
+  const double loaded = input.model.loading_seconds();
+  const double stored = state_io_seconds(input.parts);
   result.loss_tokens = sweep::loss_tokens(input.batches);
   if (result.loss_tokens == 0) {
     throw UserError(
@@ -147,6 +155,8 @@ StepResult run_step(const StepInput& input) {
   measure_gradient(input, result);
   result.backward_seconds = lap();
   result.wait_seconds = input.model.waited_seconds() - waited;
+  result.weight_io_seconds = input.model.loading_seconds() - loaded;
+  result.state_io_seconds = state_io_seconds(input.parts) - stored;
   if (!result.failure.empty()) return result;
   update(input, result);
   result.update_seconds = lap();

@@ -39,6 +39,9 @@ struct StepResult {
   double backward_seconds = 0.0;
   double update_seconds = 0.0;
   double wait_seconds = 0.0;  // of forward and backward: for weights
+  // Of threads beside them: loading layers, and states on disk.
+  double weight_io_seconds = 0.0;
+  double state_io_seconds = 0.0;
   // When the loss or gradient is not finite: what and in which layer. Nothing
   // was updated then.
   std::string failure;

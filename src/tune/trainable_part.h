@@ -69,6 +69,9 @@ class TrainablePart : public sweep::Observer {
   // Whether a layer is updated by the time the backward sweep has left it; then
   // a step that fails midway can only be resumed from the state before it.
   virtual bool updates_in_sweep() const { return false; }
+  // Of all calls: the time that threads have read and written states on disk,
+  // together, and beside arithmetic.
+  virtual double state_io_seconds() const { return 0.0; }
   // Sum of squares of the layer's gradient in the last backward sweep; 0 where
   // it trains nothing.
   virtual double gradient_norm_squared(std::int64_t layer) const = 0;

@@ -72,7 +72,11 @@ void Trainer::record(
         {"backward", result.backward_seconds},
         {"update", result.update_seconds},
         {"eval", times_.eval},
-        {"wait", result.wait_seconds}}}};
+        {"wait", result.wait_seconds}}},
+      // Of threads beside the sweeps.
+      {"io_seconds",
+       {{"weights", result.weight_io_seconds},
+        {"states", result.state_io_seconds}}}};
   if (input_.open_teacher) {
     line["nll"] = result.nll;
     line["kl"] = result.kl;

@@ -421,4 +421,9 @@ def test_tune_tells_its_plan(fettle, tmp_path):
     assert plan["io_seconds_per_step"] > 0
     assert "measured" in stored.err
     line = (tmp_path / "full" / "metrics.jsonl").read_text().splitlines()[-1]
-    assert json.loads(line)["seconds"]["wait"] >= 0
+    line = json.loads(line)
+    assert line["seconds"]["wait"] >= 0
+    # Two threads at most read and write states, beside forward and backward.
+    states = line["io_seconds"]["states"]
+    sweeps = line["seconds"]["forward"] + line["seconds"]["backward"]
+    assert 0 < states < 2 * sweeps

@@ -7,6 +7,7 @@
 
 #include <ATen/ATen.h>
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -60,6 +61,10 @@ class WeightStore {
   int save();
 
   std::int64_t bytes() const;  // of one file
+  // That threads have spent reading and writing, together.
+  double io_seconds() const {
+    return 1e-9 * static_cast<double>(io_nanoseconds_.load());
+  }
   // Copies the values into a safetensors file under the weights' own names.
   void write_values(const std::filesystem::path& path) const;
   void remove();  // both files
@@ -84,7 +89,8 @@ class WeightStore {
   std::unique_ptr<io::InputFile> in_[2];
   std::unique_ptr<io::OutputFile> out_;  // of the turn in progress
   int turn_ = 0;
-  bool saved_ = false;        // nothing was written since save()
+  bool saved_ = false;  // nothing was written since save()
+  mutable std::atomic<std::int64_t> io_nanoseconds_ = 0;
   std::vector<char> behind_;  // whether still in the other file
 };
 

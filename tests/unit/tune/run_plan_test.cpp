@@ -209,8 +209,11 @@ TEST_CASE_METHOD(
        .sweep = {}},
       options,
       reporter);
+  const auto line = [&](const char* name, std::size_t step) {
+    return lines_of(folder.path() / name / "metrics.jsonl")[step];
+  };
   const auto seconds = [&](const char* name, std::size_t step) {
-    return lines_of(folder.path() / name / "metrics.jsonl")[step]["seconds"];
+    return line(name, step)["seconds"];
   };
   // Lines of a run with held-out data begin before the first step.
   CHECK(seconds("resident", 3)["wait"] == 0.0);
@@ -219,4 +222,9 @@ TEST_CASE_METHOD(
   CHECK(
       last["wait"].get<double>() <
       last["forward"].get<double>() + last["backward"].get<double>());
+  // Layers are loaded beside, and no states lie on disk.
+  CHECK(line("resident", 3)["io_seconds"]["weights"] == 0.0);
+  const Json io = line("streamed", 2)["io_seconds"];
+  CHECK(io["weights"] > 0.0);
+  CHECK(io["states"] == 0.0);
 }
