@@ -46,6 +46,13 @@ METHODS = {
     "usaf + lora, attention": ["--method", "usaf+lora", "--frac", 0.05,
                                "--router-lr", "RATE/10", "--lora-targets",
                                "attention", "--rank", 8],
+    "usaf + lora, attention, teacher": [
+        "--method", "usaf+lora", "--frac", 0.05, "--router-lr", "RATE/10",
+        "--lora-targets", "attention", "--rank", 8, "--teacher", TEACHER,
+        "--kd-weight", 0.5],
+    # As many weights as usaf has with pairs beside the attention.
+    "usaf, wider": ["--method", "usaf", "--frac", 0.068, "--router-lr",
+                    "RATE/10"],
     "full": ["--method", "full", "--states", "ram", "--match", "layers"],
 }
 
