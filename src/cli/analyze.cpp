@@ -73,15 +73,11 @@ class Analyze : public Command {
           "is required, unless --merge names folders of scores");
     }
     auto reader = std::make_unique<model::ModelReader>(model_);
-    const sweep::Workload workload = workload_of(*reader);
+    sweep::Workload workload = workload_of(*reader);
     io::AtomicDirectory folder(out_, {.resume = options_.resume});
-    const auto tokenizer = text::Tokenizer::load(model_);
-    const auto data = sweep::load_calibration(
-        data_files(data_),
-        {tokenizer, session.sample_options(*reader), seq_len_},
-        tokens_,
-        session.seed());
-    OpenModel opened = open(session, std::move(reader), data, workload);
+    const auto data = session.calibration(*reader, {data_, seq_len_, tokens_});
+    workload.add(data, options_.chunk_tokens);
+    OpenModel opened = session.open(std::move(reader), workload);
     set_options(session, opened);
     options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
@@ -105,19 +101,6 @@ class Analyze : public Command {
     workload.extra_vram_bytes =
         analyze::analyze_layer_bytes(reader.config(), options_.scores);
     return workload;
-  }
-
-  OpenModel open(
-      Session& session,
-      std::unique_ptr<model::ModelReader> reader,
-      const std::vector<model::Sequence>& data,
-      sweep::Workload workload) const {
-    workload.tokens = sweep::count_tokens(data);
-    workload.longest_sequence = sweep::longest(data);
-    if (options_.chunk_tokens > 0) {
-      workload.tokens = std::min(workload.tokens, options_.chunk_tokens);
-    }
-    return session.open(std::move(reader), workload);
   }
 
   void set_options(Session& session, const OpenModel& opened) {

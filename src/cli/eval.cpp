@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-
 #include "cli/command.h"
 #include "cli/eval_text.h"
 #include "cli/session.h"
@@ -33,11 +31,7 @@ class Eval : public Command {
         {tokenizer, session.sample_options(*reader), seq_len_});
     sweep::Workload workload;
     for (const auto& set : sets) {
-      workload.longest_sequence =
-          std::max(workload.longest_sequence, sweep::longest(set.sequences));
-      workload.tokens = std::max(
-          workload.tokens,
-          std::min(eval_.chunk_tokens, sweep::count_tokens(set.sequences)));
+      workload.add(set.sequences, eval_.chunk_tokens);
     }
     OpenModel teacher;
     if (!against_.empty()) {

@@ -124,16 +124,11 @@ class Quant : public Command {
       std::unique_ptr<model::ModelReader> reader,
       quant::QuantOptions options,
       const io::AtomicDirectory& folder) const {
-    const auto tokenizer = text::Tokenizer::load(model_);
-    const auto data = sweep::load_calibration(
-        data_files(flags_.data),
-        {tokenizer, session.sample_options(*reader), flags_.seq_len},
-        flags_.tokens,
-        session.seed());
+    const auto data = session.calibration(
+        *reader, {flags_.data, flags_.seq_len, flags_.tokens});
     const auto memory = quant::quant_memory(*reader, options);
     sweep::Workload workload;
-    workload.tokens = sweep::count_tokens(data);
-    workload.longest_sequence = sweep::longest(data);
+    workload.add(data);
     workload.extra_bytes = memory.bytes;
     workload.extra_vram_bytes = memory.device_bytes;
     session.reporter().note(fmt::format(

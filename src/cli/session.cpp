@@ -76,6 +76,16 @@ text::SampleOptions Session::sample_options(
   return options;
 }
 
+std::vector<model::Sequence> Session::calibration(
+    const model::ModelReader& reader, const CalibrationFiles& source) const {
+  const auto tokenizer = text::Tokenizer::load(reader.folder());
+  return sweep::load_calibration(
+      data_files(source.data),
+      {tokenizer, sample_options(reader), source.seq_len},
+      source.tokens,
+      seed());
+}
+
 void Session::add_peaks(Json& result) const {
   result["peak_ram_bytes"] = peak_resident_memory();
   result["peak_vram_bytes"] = 0;

@@ -36,6 +36,12 @@ struct OpenModel {
   std::unique_ptr<model::CausalLm> model;
 };
 
+struct CalibrationFiles {
+  const std::vector<std::string>& data;  // as --data names them
+  std::int64_t seq_len = 0;              // of a window
+  std::int64_t tokens = 0;               // 0: all
+};
+
 class Session {
  public:
   // Sets the number of threads, opens the device. Throws UserError when that
@@ -55,6 +61,10 @@ class Session {
 
   // How lines of data become samples of a model.
   text::SampleOptions sample_options(const model::ModelReader& reader) const;
+
+  // Windows for a model, drawn as load_calibration does.
+  std::vector<model::Sequence> calibration(
+      const model::ModelReader& reader, const CalibrationFiles& source) const;
 
   // Adds peak memory to a result.
   void add_peaks(Json& result) const;

@@ -158,15 +158,10 @@ class Trim : public Command {
       const std::filesystem::path& folder) const {
     const bool merges = flags_.merge_kind() != trim::Merge::kNone;
     trim::RidgeOptions ridge = flags_.ridge_options();
-    const auto tokenizer = text::Tokenizer::load(model_);
-    const auto data = sweep::load_calibration(
-        data_files(flags_.data),
-        {tokenizer, session.sample_options(*reader), flags_.seq_len},
-        flags_.tokens,
-        session.seed());
+    const auto data = session.calibration(
+        *reader, {flags_.data, flags_.seq_len, flags_.tokens});
     sweep::Workload workload;
-    workload.tokens = sweep::count_tokens(data);
-    workload.longest_sequence = sweep::longest(data);
+    workload.add(data);
     if (merges) {
       workload.extra_bytes = trim::merge_bytes(reader->config());
       workload.extra_vram_bytes = workload.extra_bytes;  // at most

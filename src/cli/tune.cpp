@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/merge_text.h"
@@ -129,10 +127,7 @@ class Tune : public Command {
   }
 
   void check_teacher() const {
-    const auto methods = tune::methods_of(options_);
-    const bool needed =
-        std::ranges::find(methods, "router_kd") != methods.end();
-    if (!needed || !teacher_.empty()) return;
+    if (!tune::has_method(options_, "router_kd") || !teacher_.empty()) return;
     throw UserError(
         "tune",
         "method",

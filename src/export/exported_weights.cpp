@@ -58,6 +58,11 @@ at::Tensor ExportedWeights::tensor(const model::WeightId& id) const {
       reader_.read(id).to(dtype(id)), model::weight_shape(target_, id));
 }
 
+at::Tensor ExportedWeights::meant(const model::WeightId& id) const {
+  if (reader_.packed_header(id) == nullptr) return tensor(id);
+  return filled_up(reader_.read(id), model::weight_shape(target_, id));
+}
+
 bool ExportedWeights::narrows() const {
   const auto ids = model::model_weights(target_);
   return options_.dtype && std::ranges::any_of(ids, [&](const auto& id) {

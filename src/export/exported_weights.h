@@ -21,6 +21,9 @@ class ExportedWeights {
   model::WeightForm form(const model::WeightId& id) const;
   // As form() says.
   at::Tensor tensor(const model::WeightId& id) const;
+  // What a program that loads the weight is to find: tensor(), or of a weight
+  // that is packed in the source its own values, filled up in the same way.
+  at::Tensor meant(const model::WeightId& id) const;
   // Whether the conversion loses bits of some weight.
   bool narrows() const;
   // The type that loaders give the exported model.

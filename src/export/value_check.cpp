@@ -9,12 +9,26 @@
 #include "core/error.h"
 
 namespace fettle::exporter {
+
 double relative_error(const at::Tensor& found, const at::Tensor& meant) {
   const at::Tensor a = found.to(at::kFloat), b = meant.to(at::kFloat);
   if (a.equal(b)) return 0;
   const double size = b.abs().max().item<double>();
   const double error = (a - b).abs().max().item<double>();
   return size > 0 ? error / size : error;
+}
+
+bool is_rounded(double error, bool nearest, const InexactWeight& weight) {
+  if (error == 0) return false;
+  if (nearest && error <= kNearestError) return true;
+  throw UserError(
+      "export",
+      weight.name,
+      fmt::format(
+          "{}; {}{}",
+          weight.lost,
+          nearest ? "" : "export with --nearest to round them, or ",
+          weight.instead));
 }
 
 ValueCheck::ValueCheck(std::filesystem::path file, bool nearest)

@@ -18,6 +18,17 @@ inline constexpr double kNearestError = 1.0 / 250;
 // The largest difference, relative to the largest value meant.
 double relative_error(const at::Tensor& found, const at::Tensor& meant);
 
+// A weight that a format holds only changed.
+struct InexactWeight {
+  std::string name;
+  std::string lost;     // "has scales that … can't hold"
+  std::string instead;  // what to do but to round: "use …"
+};
+
+// Whether a weight is changed: `error` is the most, relative to its largest
+// value. Throws UserError where it is more than `nearest` allows.
+bool is_rounded(double error, bool nearest, const InexactWeight& weight);
+
 class ValueCheck {
  public:
   // `nearest`: values may differ by kNearestError.

@@ -10,6 +10,18 @@ namespace {
 
 constexpr std::string_view kKey = "eos_token_id";
 
+void check_vocabulary(
+    const JsonObject& json,
+    const std::vector<std::int64_t>& ids,
+    std::int64_t vocab_size) {
+  for (const std::int64_t id : ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    json.refuse(
+        kKey,
+        fmt::format("names token {}, of a vocabulary of {}", id, vocab_size));
+  }
+}
+
 }  // namespace
 
 std::vector<std::int64_t> parse_end_tokens(
@@ -26,18 +38,22 @@ std::vector<std::int64_t> parse_end_tokens(
 std::vector<std::int64_t> end_tokens(
     const std::filesystem::path& folder, const ModelConfig& config) {
   const std::filesystem::path file = folder / "generation_config.json";
-  if (!std::filesystem::exists(file)) return config.eos_token_ids;
-  const Json json = read_json(file, "model");
-  const JsonObject object(json, "model", file.string());
-  std::vector<std::int64_t> ids = parse_end_tokens(object, {});
-  for (const std::int64_t id : ids) {
-    if (id >= 0 && id < config.vocab_size) continue;
-    object.refuse(
-        kKey,
-        fmt::format(
-            "names token {}, of a vocabulary of {}", id, config.vocab_size));
+  if (std::filesystem::exists(file)) {
+    const Json json = read_json(file, "model");
+    const JsonObject object(json, "model", file.string());
+    const std::vector<std::int64_t> ids = parse_end_tokens(object, {});
+    check_vocabulary(object, ids, config.vocab_size);
+    if (!ids.empty()) return ids;
   }
-  return ids.empty() ? config.eos_token_ids : ids;
+  // What the file doesn't name is a default of the family, which a smaller
+  // vocabulary need not have.
+  if (config.json.contains(kKey)) {
+    check_vocabulary(
+        {config.json, "model", (folder / "config.json").string()},
+        config.eos_token_ids,
+        config.vocab_size);
+  }
+  return config.eos_token_ids;
 }
 
 }  // namespace fettle::model

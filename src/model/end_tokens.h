@@ -16,9 +16,10 @@ namespace fettle::model {
 std::vector<std::int64_t> parse_end_tokens(
     const JsonObject& json, const std::vector<std::int64_t>& fallback);
 
-// Of a model folder: those of generation_config.json, where that file is there
-// and names any, else the configuration's own, as transformers' generate()
-// takes them. Throws UserError where a token is beyond the vocabulary, too.
+// Of a model folder: those of generation_config.json, else the configuration's
+// own. transformers' generate() takes them so too, but runs on without end
+// where the file is there and names none; here config.json's end it then.
+// Throws UserError where a token is beyond the vocabulary, too.
 std::vector<std::int64_t> end_tokens(
     const std::filesystem::path& folder, const ModelConfig& config);
 

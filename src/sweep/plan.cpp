@@ -8,6 +8,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/memory.h"
+#include "sweep/data.h"
 #include "sweep/head.h"
 
 namespace fettle::sweep {
@@ -79,19 +80,15 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   return s;
 }
 
-[[noreturn]] void too_small(
-    const char* option, std::int64_t budget, double needed) {
-  throw UserError(
-      "plan",
-      option,
-      fmt::format(
-          "{} is too little for this model and sequence length; the smallest "
-          "that works is {}MiB",
-          format_bytes(budget),
-          (static_cast<std::int64_t>(needed) >> 20) + 1));
-}
-
 }  // namespace
+
+void Workload::add(
+    const std::vector<model::Sequence>& data, std::int64_t chunk_tokens) {
+  const std::int64_t all = count_tokens(data);
+  tokens =
+      std::max(tokens, chunk_tokens > 0 ? std::min(all, chunk_tokens) : all);
+  longest_sequence = std::max(longest_sequence, longest(data));
+}
 
 std::int64_t SweepPlan::ram_bytes() const {
   const std::int64_t host =
@@ -146,21 +143,50 @@ std::int64_t smallest_batch(const Workload& workload) {
   return std::max<std::int64_t>(workload.longest_sequence, 1);
 }
 
-// Where nothing is said, half of what is free: others live here too.
-double usable_ram(const Budget& budget) {
-  return budget.ram ? static_cast<double>(*budget.ram) * kUsable
-                    : static_cast<double>(available_memory()) / 2;
+// Memory of one kind.
+struct Memory {
+  const char* option;    // that bounds it
+  std::int64_t allowed;  // bytes, as the option says
+  double usable;
+
+  // Throws UserError unless `bytes` fit.
+  void require(double bytes) const {
+    if (bytes <= usable) return;
+    throw UserError(
+        "plan",
+        option,
+        fmt::format(
+            "{} is too little for this model and sequence length; the smallest "
+            "that works is {}MiB",
+            format_bytes(allowed),
+            (static_cast<std::int64_t>(bytes / kUsable) >> 20) + 1));
+  }
+};
+
+Memory memory(const char* option, std::int64_t allowed) {
+  return {option, allowed, static_cast<double>(allowed) * kUsable};
 }
 
-// Sizes the micro-batch to half of `room`, but never below one sequence.
-void size_micro_batch(SweepPlan& plan, const Sizes& sizes, double room) {
+// Where nothing is said, half of what is free: others live here too.
+Memory ram(const Budget& budget) {
+  if (budget.ram) return memory("--ram", *budget.ram);
+  const auto half = static_cast<std::int64_t>(available_memory() / 2);
+  return {"--ram", half, static_cast<double>(half)};
+}
+
+// Sizes the micro-batch to half of what `fixed` bytes leave, but never below
+// one sequence.
+void size_micro_batch(
+    SweepPlan& plan, const Sizes& sizes, const Memory& room, double fixed) {
   const Workload& work = plan.workload;
+  const std::int64_t smallest = smallest_batch(work);
+  room.require(fixed + static_cast<double>(smallest * sizes.per_token));
   const auto affordable = static_cast<std::int64_t>(
-      room * 0.5 / static_cast<double>(sizes.per_token));
-  plan.micro_batch_tokens = std::max(
-      smallest_batch(work), std::min(work.micro_batch_tokens, affordable));
-  const std::int64_t batch = std::min(
-      plan.micro_batch_tokens, std::max(work.tokens, smallest_batch(work)));
+      (room.usable - fixed) * 0.5 / static_cast<double>(sizes.per_token));
+  plan.micro_batch_tokens =
+      std::max(smallest, std::min(work.micro_batch_tokens, affordable));
+  const std::int64_t batch =
+      std::min(plan.micro_batch_tokens, std::max(work.tokens, smallest));
   plan.working_bytes = batch * sizes.per_token + sizes.head;
 }
 
@@ -171,23 +197,22 @@ void place_activations(SweepPlan& plan, const Sizes& sizes, double room) {
   plan.spilled_bytes = sizes.activations - plan.activation_bytes;
 }
 
+// Layers stay between sweeps as far as `left` bytes go.
+void keep_layers(SweepPlan& plan, const Sizes& sizes, std::int64_t left) {
+  plan.resident_bytes = std::clamp<std::int64_t>(left, 0, sizes.all_layers);
+}
+
 void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
-  const double total = usable_ram(budget);
+  const Memory host = ram(budget);
   const auto fixed = static_cast<double>(
       kRuntimeBytes + plan.workload.extra_bytes + sizes.globals + sizes.layers +
       sizes.head);
-  const double needed =
-      fixed +
-      static_cast<double>(smallest_batch(plan.workload) * sizes.per_token);
-  if (needed > total) {
-    too_small("--ram", static_cast<std::int64_t>(total), needed / kUsable);
-  }
-  size_micro_batch(plan, sizes, total - fixed);
-  const double left =
-      total - fixed - static_cast<double>(plan.working_bytes - sizes.head);
+  size_micro_batch(plan, sizes, host, fixed);
+  const double left = host.usable - fixed -
+                      static_cast<double>(plan.working_bytes - sizes.head);
   place_activations(plan, sizes, left);
   const auto spare = static_cast<std::int64_t>(left) - plan.activation_bytes;
-  plan.resident_bytes = std::clamp<std::int64_t>(spare, 0, sizes.all_layers);
+  keep_layers(plan, sizes, spare);
   if (plan.workload.backward && plan.resident_bytes == sizes.all_layers &&
       sizes.graphs <= spare - plan.resident_bytes) {
     plan.graph_bytes = sizes.graphs;
@@ -195,30 +220,24 @@ void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
 }
 
 void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
-  const double ram = usable_ram(budget);
-  const auto host = static_cast<double>(
+  const Memory host = ram(budget);
+  const auto staged = static_cast<double>(
       kRuntimeBytes + plan.workload.extra_bytes + sizes.layers);
-  if (host > ram) {
-    too_small("--ram", static_cast<std::int64_t>(ram), host / kUsable);
-  }
-  place_activations(plan, sizes, ram - host);
+  host.require(staged);
+  place_activations(plan, sizes, host.usable - staged);
   if (!budget.vram) {
     plan.micro_batch_tokens = std::max(
         smallest_batch(plan.workload), plan.workload.micro_batch_tokens);
     plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;
     return;
   }
-  const double vram = static_cast<double>(*budget.vram) * kUsable;
+  const Memory card = memory("--vram", *budget.vram);
   const auto fixed = static_cast<double>(
       sizes.globals + sizes.layers + sizes.head +
       plan.workload.extra_vram_bytes);
-  const double needed =
-      fixed +
-      static_cast<double>(smallest_batch(plan.workload) * sizes.per_token);
-  if (needed > vram) too_small("--vram", *budget.vram, needed / kUsable);
-  size_micro_batch(plan, sizes, vram - fixed);
-  const auto left = static_cast<std::int64_t>(vram) - plan.vram_bytes();
-  plan.resident_bytes = std::clamp<std::int64_t>(left, 0, sizes.all_layers);
+  size_micro_batch(plan, sizes, card, fixed);
+  keep_layers(
+      plan, sizes, static_cast<std::int64_t>(card.usable) - plan.vram_bytes());
 }
 
 }  // namespace

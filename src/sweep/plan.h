@@ -9,9 +9,11 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/causal_lm.h"
 #include "model/model_reader.h"
+#include "model/packed_tokens.h"
 #include "sweep/sweep.h"
 
 namespace fettle::sweep {
@@ -35,6 +37,11 @@ struct Workload {
   // Most tokens of a micro-batch; a longer sequence stands alone.
   std::int64_t micro_batch_tokens = 4096;
   std::filesystem::path scratch = std::filesystem::temp_directory_path();
+
+  // Makes room for sweeps over `data` too, of at most `chunk_tokens` at a time;
+  // 0: of all at once.
+  void add(
+      const std::vector<model::Sequence>& data, std::int64_t chunk_tokens = 0);
 };
 
 // Bytes by purpose. On a CPU all of them are RAM; on a device, what computes

@@ -3,6 +3,7 @@
 that could be taken for a result."""
 
 import json
+import re
 import struct
 import subprocess
 
@@ -191,6 +192,17 @@ def test_budget_too_small(fettle, scores, tmp_path):
               "ridge", "--data", HELD, "--out", tmp_path / "out", "--quiet")
     refused(fettle(*repair, "--ram", "100MiB"), "--ram", "smallest")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_smallest_budget_told_is_one(fettle):
+    def evaluate(ram):
+        return fettle("eval", MODEL, "--data", HELD, "--ram", ram, "--quiet")
+
+    result = evaluate("1MiB")
+    refused(result, "1.00 MiB is too little")
+    least = int(re.search(r"smallest that works is (\d+)MiB", result.err)[1])
+    refused(evaluate(f"{least - 1}MiB"), f"{least - 1} MiB is too little")
+    assert evaluate(f"{least}MiB").status == 0
 
 
 def test_repair_and_data_belong_together(fettle, scores, tmp_path):

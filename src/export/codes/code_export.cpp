@@ -58,12 +58,7 @@ class CodeExport {
               ? layout_->read_back(
                     checkpoint, module_of(stock), shape, *weight.form)
               : read_tensor(checkpoint, stock, weights_.form(weight.id).dtype);
-      const bool plain = reader_.packed_header(weight.id) == nullptr;
-      values.compare(
-          stock,
-          found,
-          plain ? weights_.tensor(weight.id)
-                : filled_up(reader_.read(weight.id), shape));
+      values.compare(stock, found, weights_.meant(weight.id));
     }
     return values.largest();
   }
@@ -140,7 +135,7 @@ class CodeExport {
       const at::Tensor tensor = weights_.tensor(weight.id);
       if (reader_.packed_header(weight.id) != nullptr) {
         note_rounding(
-            weight.id, relative_error(tensor, reader_.read(weight.id)));
+            weight.id, relative_error(tensor, weights_.meant(weight.id)));
       }
       count_type(
           std::string(io::name_of(
@@ -160,19 +155,13 @@ class CodeExport {
   }
 
   void note_rounding(const model::WeightId& id, double error) {
-    if (error == 0) return;
-    if (!options_.nearest || error > kNearestError) {
-      throw UserError(
-          "export",
-          name(id),
-          fmt::format(
-              "has values that {} can't hold in the type the model is loaded "
-              "in; {}quantize it otherwise",
-              format_name(options_.format),
-              options_.nearest ? ""
-                               : "export with --nearest to round them, or "));
-    }
-    ++result_.rounded;
+    const InexactWeight weight{
+        name(id),
+        fmt::format(
+            "has values that {} can't hold in the type the model is loaded in",
+            format_name(options_.format)),
+        "quantize it otherwise"};
+    result_.rounded += is_rounded(error, options_.nearest, weight) ? 1 : 0;
   }
 
   const model::ModelReader& reader_;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "export/gguf/gguf_export.h"
 
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <map>
 #include <utility>
 
-#include <algorithm>
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "export/codes/code_plan.h"
@@ -136,10 +134,6 @@ class GgufExport {
     writer.finish();
   }
 
-  bool is_packed(const WeightId& id) const {
-    return reader_.packed_header(id) != nullptr;
-  }
-
   at::Tensor stored_part(const PlannedTensor& tensor, const WeightId& id) {
     const auto [rows, cols] = part_shape(plan_.config, id);
     const bool codes = block_weights(tensor.type) > 1;
@@ -151,33 +145,18 @@ class GgufExport {
     if (tensor.paired_heads > 0) {
       matrix = with_rows(matrix, paired_rows(rows, tensor.paired_heads));
     }
-    note_scales(matrix, id);
-    return encode_codes(tensor.type, matrix);
-  }
-
-  void note_scales(const CodeMatrix& matrix, const WeightId& id) {
+    const InexactWeight weight{
+        model::weight_name(plan_.config, id),
+        "has scales that the 16 bits of GGUF's blocks can't hold",
+        "use compressed-tensors"};
     const double error = scale_error(matrix, at::kHalf);
-    if (error == 0) return;
-    if (!options_.nearest || error > kNearestError) {
-      throw UserError(
-          "export",
-          model::weight_name(plan_.config, id),
-          fmt::format(
-              "has scales that the 16 bits of GGUF's blocks can't hold; {}use "
-              "compressed-tensors",
-              options_.nearest ? ""
-                               : "export with --nearest to round them, or "));
-    }
-    ++result_.rounded;
+    result_.rounded += is_rounded(error, options_.nearest, weight) ? 1 : 0;
+    return encode_codes(tensor.type, matrix);
   }
 
   // The values of a part as they lie in the file.
   at::Tensor meant(const PlannedTensor& tensor, const WeightId& id) const {
-    const at::Tensor source =
-        is_packed(id)
-            ? filled_up(reader_.read(id), model::weight_shape(plan_.config, id))
-            : weights_.tensor(id);
-    const at::Tensor rows = as_rows(source);
+    const at::Tensor rows = as_rows(weights_.meant(id));
     if (tensor.paired_heads == 0) return rows;
     return rows.index_select(0, paired_rows(rows.size(0), tensor.paired_heads));
   }

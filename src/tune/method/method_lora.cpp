@@ -117,8 +117,7 @@ PartBytes lora_bytes(
 
 std::int64_t lora_graph_bytes(
     const TuneOptions& options, const model::ModelConfig& config) {
-  const auto methods = methods_of(options);
-  if (std::ranges::find(methods, kLoraMethod.name) == methods.end()) return 0;
+  if (!has_method(options, kLoraMethod.name)) return 0;
   double values = 0.0;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     values += sizes_of(options, config, l).targets;

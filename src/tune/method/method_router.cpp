@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/method/method_router.h"
 
-#include <algorithm>
-
 #include "tune/method/method_options.h"
 #include "tune/whole/whole_weights.h"
 
@@ -55,9 +53,9 @@ PartBytes router_bytes(
 
 bool trains_router(const TuneOptions& options) {
   if (options.router != "auto") return options.router != "frozen";
-  return std::ranges::any_of(methods_of(options), [](const auto& method) {
-    return method == "usaf" || is_router(method);
-  });
+  return has_method(options, "usaf") ||
+         has_method(options, kRouterMethod.name) ||
+         has_method(options, kRouterKdMethod.name);
 }
 
 model::RouterTraining router_training(

@@ -28,18 +28,17 @@ namespace {
 }
 
 // Whether one of the words of `methods` is in use; none asked for: yes.
-bool is_read(const char* methods, const std::vector<std::string>& used) {
+bool is_read(const char* methods, const TuneOptions& options) {
   std::istringstream words(methods);
   bool any = false;
   for (std::string word; words >> word;) {
     any = true;
-    if (std::ranges::find(used, word) != used.end()) return true;
+    if (has_method(options, word)) return true;
   }
   return !any;
 }
 
 void check_values(const TuneOptions& options) {
-  const std::vector<std::string> used = methods_of(options);
   const Json defaults = to_json(TuneOptions{});
   for_each_option(
       options,
@@ -48,7 +47,7 @@ void check_values(const TuneOptions& options) {
           refuse(text.name, allowed.text(), fmt::format("{}", value));
         }
         if (Json(value) != defaults[text.name] &&
-            !is_read(text.methods, used)) {
+            !is_read(text.methods, options)) {
           refuse(
               text.name,
               fmt::format("a method that reads it ({})", text.methods),
@@ -91,6 +90,11 @@ std::vector<std::string> methods_of(const TuneOptions& options) {
     methods.push_back(one);
   }
   return methods;
+}
+
+bool has_method(const TuneOptions& options, std::string_view name) {
+  const std::vector<std::string> methods = methods_of(options);
+  return std::ranges::find(methods, name) != methods.end();
 }
 
 void check_options(

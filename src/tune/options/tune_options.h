@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/json.h"
@@ -75,6 +76,7 @@ struct TuneOptions {
 
 // The methods that options.method joins: "usaf+condenser" is two.
 std::vector<std::string> methods_of(const TuneOptions& options);
+bool has_method(const TuneOptions& options, std::string_view name);
 
 // Throws UserError naming the option when a method is not known or not to be
 // joined with another, a value is impossible, an option was given that no

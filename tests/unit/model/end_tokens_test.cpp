@@ -33,6 +33,9 @@ class Folder {
   Ids ends(const Json& changes = {{"eos_token_id", 7}}) const {
     return end_tokens(path_, testing::sample("mixtral", changes));
   }
+  Ids ends_of(const std::string& family) const {
+    return end_tokens(path_, testing::sample(family));
+  }
 
  private:
   std::string path_ = std::filesystem::temp_directory_path() / "ends-XXXXXX";
@@ -52,6 +55,16 @@ TEST_CASE("where it is absent or names none, config.json does") {
   CHECK(Folder(R"({"eos_token_id": []})").ends() == Ids{7});
   CHECK(Folder().ends({{"eos_token_id", Ids{7, 9}}}) == Ids{7, 9});
   CHECK(Folder().ends({{"eos_token_id", nullptr}}).empty());
+}
+
+TEST_CASE(
+    "what config.json names must be a token, a family's default need not") {
+  CHECK_THROWS_WITH(
+      Folder().ends({{"eos_token_id", 11}}),
+      Catch::Contains("config.json") && Catch::Contains("token 11"));
+  CHECK(
+      Folder(R"({"eos_token_id": 5})").ends({{"eos_token_id", 11}}) == Ids{5});
+  CHECK(Folder().ends_of("olmoe") == Ids{50279});
 }
 
 TEST_CASE("end tokens that are none are refused by name") {

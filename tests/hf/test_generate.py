@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where `fettle generate` ends, against transformers' generate, by what
+generation_config.json and config.json name."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+import torch
+import transformers
+
+MODEL = pathlib.Path(__file__).resolve().parents[2] / "demo" / "model"
+PROMPT = "Tom has 3"
+TOKENS = 12
+
+
+def write_model(folder: pathlib.Path, config, generation) -> pathlib.Path:
+    """The demo model with these `eos_token_id`; `generation` None: no file."""
+    shutil.copytree(MODEL, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": config}))
+    file = folder / "generation_config.json"
+    file.unlink()
+    if generation is not None:
+        file.write_text(json.dumps({"eos_token_id": generation}))
+    return folder
+
+
+def reference(folder: pathlib.Path) -> list[int]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32
+    )
+    prompt = tokenizer(PROMPT, return_tensors="pt").input_ids
+    made = model.generate(prompt, max_new_tokens=TOKENS, do_sample=False)
+    return made[0, prompt.shape[1] :].tolist()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> list[int]:
+    """What comes where nothing ends it."""
+    ids = reference(write_model(tmp_path_factory.mktemp("whole") / "m", None, None))
+    assert len(ids) == TOKENS
+    return ids
+
+
+# Tokens by their place in `whole`.
+@pytest.mark.parametrize(
+    ("config", "generation"),
+    [
+        (None, None),
+        (4, None),
+        ([7, 4], None),
+        (4, 7),
+        (7, 4),
+        (4, [8, 7]),
+        (None, [7, 4]),
+    ],
+)
+def test_generation_ends_where_transformers_ends_it(
+    config, generation, whole, fettle, tmp_path
+):
+    def token(at):
+        return [token(i) for i in at] if isinstance(at, list) else at and whole[at]
+
+    folder = write_model(tmp_path / "m", token(config), token(generation))
+    command = [fettle, "generate", folder, "--prompt", PROMPT, "--quiet"]
+    command += ["--max-new-tokens", str(TOKENS), "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["ids"] == reference(folder)
