@@ -298,6 +298,11 @@ stages:
     by_name = {r["stage"]: r for r in rows}
     assert (by_name["06-export"]["eval"]["mean_nll"]
             == pytest.approx(by_name["05-quant"]["eval"]["mean_nll"], abs=1e-6))
+    # Every model ends where the first did.
+    for stage in ("02-trim", "04-merge", "05-quant", "06-export"):
+        ends = tmp_path / "work" / stage / "generation_config.json"
+        assert (ends.read_bytes()
+                == (MODEL / "generation_config.json").read_bytes())
     before = os.stat(tmp_path / "work" / "02-trim").st_mtime_ns
     again = json.loads(fettle("run", recipe, "--quiet", "--json", "-").out)
     assert all(r["skipped"] for r in again["stages"][1:])
