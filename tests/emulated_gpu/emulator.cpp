@@ -39,7 +39,7 @@ struct Thread {
 };
 
 // Goes on where `to` left off; back when another comes to `from`.
-void go_over([[maybe_unused]] Context& from, const Context& to) {
+void go_over(Context& from, const Context& to) {
 #if defined(__SANITIZE_ADDRESS__)
   void* fake_stack = nullptr;
   __sanitizer_start_switch_fiber(&fake_stack, to.stack, to.stack_bytes);
