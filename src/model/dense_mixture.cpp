@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/dense_mixture.h"
 
-#include <numeric>
-
 #include "kernels/swiglu.h"
 #include "model/expert_loop.h"
 
@@ -14,9 +12,7 @@ at::Tensor output_products(
   // By expert, so that each writes a row of its own.
   at::Tensor products =
       at::zeros({bank.size(), x.size(0)}, x.options().dtype(at::kFloat));
-  std::vector<std::int64_t> all(static_cast<std::size_t>(bank.size()));
-  std::iota(all.begin(), all.end(), 0);
-  run_side_by_side(all, x.is_cpu(), [&](std::int64_t e) {
+  run_side_by_side(bank.size(), x.is_cpu(), [&](std::int64_t e) {
     at::Tensor row = products[e];
     if (bank.width(e) > 0) {
       const at::Tensor gate_up =

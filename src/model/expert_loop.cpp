@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <numeric>
 #include <vector>
 
 namespace fettle::model {
@@ -48,6 +49,16 @@ void run_side_by_side(
       for (std::int64_t i = next++; i < jobs; i = next++) job(order[i]);
     }
   });
+}
+
+void run_side_by_side(
+    std::int64_t jobs,
+    bool on_cpu,
+    const std::function<void(std::int64_t)>& job,
+    std::int64_t most_threads) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(jobs));
+  std::iota(order.begin(), order.end(), 0);
+  run_side_by_side(order, on_cpu, job, most_threads);
 }
 
 }  // namespace fettle::model

@@ -28,4 +28,11 @@ void run_side_by_side(
     const std::function<void(std::int64_t)>& job,
     std::int64_t most_threads = std::numeric_limits<std::int64_t>::max());
 
+// The same for the numbers from 0 to `jobs`, in their order.
+void run_side_by_side(
+    std::int64_t jobs,
+    bool on_cpu,
+    const std::function<void(std::int64_t)>& job,
+    std::int64_t most_threads = std::numeric_limits<std::int64_t>::max());
+
 }  // namespace fettle::model

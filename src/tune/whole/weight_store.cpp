@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
-
 #include "artifact/tensor_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
@@ -197,8 +195,6 @@ void WeightStore::update(
       pieces.emplace_back(i, rows);
     }
   }
-  std::vector<std::int64_t> order(pieces.size());
-  std::iota(order.begin(), order.end(), 0);
   const auto update_piece = [&](std::int64_t piece) {
     const auto& [i, rows] = pieces[piece];
     Record record{
@@ -208,7 +204,8 @@ void WeightStore::update(
     put(i, kFirst, rows, record.first);
     put(i, kSecond, rows, record.second);
   };
-  model::run_side_by_side(order, /*on_cpu=*/true, update_piece, kUpdatesAtOnce);
+  model::run_side_by_side(
+      std::ssize(pieces), /*on_cpu=*/true, update_piece, kUpdatesAtOnce);
   for (const std::size_t i : weights) behind_[i] = 0;
 }
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_part.h"
 
-#include <numeric>
-
 #include "model/expert_loop.h"
 #include "model/weight_view.h"
 
@@ -58,11 +56,9 @@ void WholePart::patch(std::int64_t layer, model::LayerWeights& weights) const {
   const at::NoGradGuard no_grad;
   const WeightIds& ids = gradients(layer).ids();
   if (ids.empty()) return;
-  std::vector<std::int64_t> order(ids.size());
-  std::iota(order.begin(), order.end(), 0);
   // Two at a time: one is read while the other is copied.
   model::run_side_by_side(
-      order,
+      std::ssize(ids),
       model::weight_view(weights, ids.front()).is_cpu(),
       [&](std::int64_t i) {
         put(first_of(layer) + static_cast<std::size_t>(i),
