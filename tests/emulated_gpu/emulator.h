@@ -30,6 +30,14 @@ inline Place place;
 // never meet.
 void run(dim3 blocks, int threads, const std::function<void()>& thread);
 
+// What a card does before a kernel of a stream begins and when it has ended;
+// nothing where kernels run without one.
+struct Card {
+  std::function<void(void* stream)> begin = [](void*) {};
+  std::function<void()> end = [] {};
+};
+inline Card card;
+
 // By a thread that runs: until all threads of the block that haven't ended are
 // here.
 void wait_for_block();

@@ -59,9 +59,11 @@ void launch(
     void (*kernel)(Parameters...),
     dim3 blocks,
     int threads,
-    Stream,
+    Stream stream,
     const Args&... args) {
+  emulated::card.begin(stream);
   emulated::run(blocks, threads, [&] { kernel(args...); });
+  emulated::card.end();
 }
 
 }  // namespace fettle::kernels::gpu
