@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/cli.h"
 
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -120,6 +121,11 @@ int run(int argc, char** argv) {
     return report(kUsage, error.what());
   } catch (const UserError& error) {
     return report(kFailed, error.what());
+  } catch (const c10::OutOfMemoryError&) {
+    return report(
+        kFailed,
+        "[memory] the card is out of memory: give a smaller --vram or "
+        "--seq-len, or close what else runs on it");
   } catch (const std::bad_alloc&) {
     return report(
         kFailed, "[memory] out of memory: give a smaller --ram or --seq-len");

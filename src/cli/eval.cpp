@@ -35,9 +35,10 @@ class Eval : public Command {
     }
     OpenModel teacher;
     if (!against_.empty()) {
-      teacher = session.open(against_, workload);
-      workload.extra_bytes =
-          teacher.plan.ram_bytes() - teacher.plan.runtime_bytes;
+      sweep::Workload beside = workload;
+      beside.add(session.least_plan(*reader, workload));
+      teacher = session.open(against_, beside);
+      workload.add(teacher.plan);
     }
     OpenModel student = session.open(std::move(reader), workload);
     eval_.micro_batch_tokens = student.plan.micro_batch_tokens;

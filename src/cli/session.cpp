@@ -4,6 +4,8 @@
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include <algorithm>
+
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -29,17 +31,40 @@ void add_common_options(CLI::App& app, CommonOptions& o) {
 Session::Session(const CommonOptions& options) : options_(options) {
   const DeviceSpec spec = parse_device(options.device);
   if (!options.ram.empty()) budget_.ram = parse_bytes(options.ram);
-  if (!options.vram.empty()) budget_.vram = parse_bytes(options.vram);
   if (options.threads < 0) {
     throw UsageError("cli", "--threads", "must be 0 or more");
   }
   if (options.threads > 0) at::set_num_threads(options.threads);
   device_ = kernels::open_device(spec);
+  bound_vram();
   if (options.quiet) {
     reporter_ = std::make_unique<SilentReporter>();
   } else {
     reporter_ = std::make_unique<ConsoleReporter>(console_options(stderr));
   }
+}
+
+// To what was said, and to what others have left on the card.
+void Session::bound_vram() {
+  if (!options_.vram.empty()) budget_.vram = parse_bytes(options_.vram);
+  if (device_.is_cpu()) return;
+  const auto [free, all] =
+      at::getDeviceAllocator(device_.type())->getMemoryInfo(device_.index());
+  const auto left = static_cast<std::int64_t>(free);
+  budget_.vram = std::min(budget_.vram.value_or(left), left);
+}
+
+// On the session's device.
+sweep::Workload Session::here(sweep::Workload workload) const {
+  workload.device = device_;
+  workload.compute_type = device_.is_cpu() ? at::kFloat : at::kBFloat16;
+  if (!options_.scratch.empty()) workload.scratch = options_.scratch;
+  return workload;
+}
+
+sweep::SweepPlan Session::least_plan(
+    const model::ModelReader& reader, sweep::Workload workload) const {
+  return sweep::least_plan(reader, here(std::move(workload)));
 }
 
 OpenModel Session::open(
@@ -49,12 +74,11 @@ OpenModel Session::open(
 
 OpenModel Session::open(
     std::unique_ptr<model::ModelReader> reader, sweep::Workload workload) {
-  workload.device = device_;
-  workload.compute_type = device_.is_cpu() ? at::kFloat : at::kBFloat16;
-  if (!options_.scratch.empty()) workload.scratch = options_.scratch;
   OpenModel opened;
-  opened.plan = sweep::plan_sweep(*reader, workload, budget_);
-  if (budget_.ram || budget_.vram) reporter_->note(opened.plan.summary());
+  opened.plan = sweep::plan_sweep(*reader, here(workload), budget_);
+  if (!options_.ram.empty() || !options_.vram.empty()) {
+    reporter_->note(opened.plan.summary());
+  }
   opened.model = std::make_unique<model::CausalLm>(
       std::move(reader), opened.plan.model_options());
   return opened;
@@ -92,7 +116,8 @@ void Session::add_peaks(Json& result) const {
   if (device_.is_cpu()) return;
   const auto stats =
       at::getDeviceAllocator(device_.type())->getDeviceStats(device_.index());
-  result["peak_vram_bytes"] = stats.allocated_bytes[0].peak;
+  // What the card has had to give, that which lies idle between uses too.
+  result["peak_vram_bytes"] = stats.reserved_bytes[0].peak;
 }
 
 std::vector<text::WeightedFile> data_files(

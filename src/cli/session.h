@@ -53,6 +53,9 @@ class Session {
   std::uint64_t seed() const { return options_.seed; }
   const CommonOptions& options() const { return options_; }
 
+  // The least that open() would plan for.
+  sweep::SweepPlan least_plan(
+      const model::ModelReader& reader, sweep::Workload workload) const;
   // Plans and opens; tells the plan.
   OpenModel open(const std::filesystem::path& folder, sweep::Workload workload);
   // The same with a reader at hand.
@@ -70,6 +73,9 @@ class Session {
   void add_peaks(Json& result) const;
 
  private:
+  void bound_vram();
+  sweep::Workload here(sweep::Workload workload) const;
+
   CommonOptions options_;
   at::Device device_ = at::kCPU;
   sweep::Budget budget_;

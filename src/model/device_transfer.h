@@ -1,17 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// Moves a layer to the device on a stream of its own, so that the copy runs
+// Carries layers to the device on a stream of their own, so that a copy runs
 // behind the computation of the layer before it.
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/Stream.h>
+
+#include <optional>
 
 #include "model/layer_weights.h"
 
 namespace fettle::model {
 
-// The same weights on `device`. Returns when the copy is done; the calling
-// thread waits, not the device's compute stream. On the CPU: as they are.
-LayerWeights to_device(LayerWeights weights, at::Device device);
-GlobalWeights to_device(GlobalWeights weights, at::Device device);
+class DeviceTransfer {
+ public:
+  // On the CPU nothing is carried.
+  explicit DeviceTransfer(at::Device device);
+
+  // Where weights on their way are read to: memory that the device can read by
+  // itself.
+  at::TensorOptions host(at::ScalarType type) const;
+
+  // The same weights on the device, for work on its default stream. Returns
+  // when the copy is done; the calling thread waits, not that stream.
+  LayerWeights carry(LayerWeights weights) const;
+  GlobalWeights carry(GlobalWeights weights) const;
+
+ private:
+  template <typename Weights>
+  Weights carried(Weights weights) const;
+
+  at::Device device_;
+  std::optional<c10::Stream> stream_;
+};
 
 }  // namespace fettle::model

@@ -129,13 +129,13 @@ bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
 }
 
 LayerWeights ModelReader::read_layer(
-    std::int64_t layer, at::ScalarType type) const {
+    std::int64_t layer, at::TensorOptions options) const {
   const std::vector<WeightId> ids = layer_weights(config_, layer);
   std::map<Role, bool> kept;
   for (const WeightId& id : ids) {
     if (!kept.contains(id.role)) kept[id.role] = keeps_packed(layer, id.role);
   }
-  LayerWeights weights = empty_layer(config_, layer, type, [&](Role role) {
+  LayerWeights weights = empty_layer(config_, layer, options, [&](Role role) {
     const auto found = kept.find(role);
     return found != kept.end() && !found->second;
   });
@@ -147,7 +147,7 @@ LayerWeights ModelReader::read_layer(
       if (packed_header(id) != nullptr) {
         matrix.packed = read_packed(id);
       } else {
-        matrix.dense = at::empty(weight_shape(config_, id), type);
+        matrix.dense = at::empty(weight_shape(config_, id), options);
         copies.push_back({index_->at(id), matrix.dense});
       }
       packed.put(id, std::move(matrix));
@@ -165,11 +165,11 @@ LayerWeights ModelReader::read_layer(
   return weights;
 }
 
-GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
+GlobalWeights ModelReader::read_globals(at::TensorOptions options) const {
   GlobalWeights weights;
   std::vector<WeightCopy> copies;
   const auto load = [&](Role role) {
-    at::Tensor whole = at::empty(weight_shape(config_, {role}), type);
+    at::Tensor whole = at::empty(weight_shape(config_, {role}), options);
     if (packed_header({role}) != nullptr) {
       kernels::unpack_rows(read_packed({role}), 0, whole);
     } else {

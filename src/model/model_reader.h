@@ -61,11 +61,12 @@ class ModelReader {
   // The header of a packed weight; null for a plain one.
   const PackedHeader* packed_header(const WeightId& id) const;
 
-  // A layer in the forward pass's form, in `type`, on the CPU; the router and
-  // its biases in fp32; packed weights stay packed. Throws UserError when a
+  // A layer in the forward pass's form, in the type and memory of `options`, on
+  // the CPU; the router and its biases in fp32; packed weights stay packed.
+  // Throws UserError when a
   // weight is NaN or infinite, or packed and damaged. Thread-safe.
-  LayerWeights read_layer(std::int64_t layer, at::ScalarType type) const;
-  GlobalWeights read_globals(at::ScalarType type) const;
+  LayerWeights read_layer(std::int64_t layer, at::TensorOptions options) const;
+  GlobalWeights read_globals(at::TensorOptions options) const;
 
   // Bytes that read_layer's result takes in `type`, and that it takes with all
   // of it unpacked.

@@ -99,22 +99,20 @@ std::int64_t PackedLayer::bytes() const {
   return total;
 }
 
-PackedLayer PackedLayer::to(at::Device device) const {
-  const auto moved = [&](at::Tensor& tensor) {
-    if (tensor.defined()) {
-      tensor = tensor.pin_memory().to(device, /*non_blocking=*/true);
+void PackedLayer::for_each_tensor(
+    const std::function<void(at::Tensor&)>& visit) {
+  for (auto& [key, matrix] : matrices_) {
+    kernels::PackedMatrix& m = matrix.packed;
+    for (at::Tensor* tensor :
+         {&matrix.dense,
+          &m.codes,
+          &m.scales,
+          &m.zeros,
+          &m.row_begin,
+          &m.table}) {
+      if (tensor->defined()) visit(*tensor);
     }
-  };
-  PackedLayer result = *this;
-  for (auto& [key, matrix] : result.matrices_) {
-    moved(matrix.dense);
-    moved(matrix.packed.codes);
-    moved(matrix.packed.scales);
-    moved(matrix.packed.zeros);
-    moved(matrix.packed.row_begin);
-    moved(matrix.packed.table);
   }
-  return result;
 }
 
 LayerWeights unpacked(

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <utility>
 
@@ -34,7 +35,8 @@ class PackedLayer {
   const StoredMatrix& at(Role role, std::int64_t expert = -1) const;
   bool has(Role role) const;
   std::int64_t bytes() const;
-  PackedLayer to(at::Device device) const;
+  // Of the matrices, to be looked at or replaced, always in one order.
+  void for_each_tensor(const std::function<void(at::Tensor&)>& visit);
 
   using Key = std::pair<Role, std::int64_t>;  // and expert
   const std::map<Key, StoredMatrix>& matrices() const { return matrices_; }

@@ -31,7 +31,7 @@ at::ScalarType loaded_type(Role role, at::ScalarType type) {
 LayerWeights empty_layer(
     const ModelConfig& config,
     std::int64_t layer,
-    at::ScalarType type,
+    at::TensorOptions options,
     const WantedRoles& wanted) {
   const LayerConfig& shape = config.layers.at(static_cast<std::size_t>(layer));
   LayerWeights weights;
@@ -42,7 +42,7 @@ LayerWeights empty_layer(
     }
     weights.condensers = shape.condensers;
   }
-  add_empty(weights, config, layer, type, wanted);
+  add_empty(weights, config, layer, options, wanted);
   return weights;
 }
 

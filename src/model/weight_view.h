@@ -21,7 +21,7 @@ using WantedRoles = std::function<bool(Role)>;
 LayerWeights empty_layer(
     const ModelConfig& config,
     std::int64_t layer,
-    at::ScalarType type,
+    at::TensorOptions options,
     const WantedRoles& wanted);
 
 // Adds the tensors of `wanted` roles to a layer, likewise, on `device`.

@@ -90,6 +90,13 @@ void Workload::add(
   longest_sequence = std::max(longest_sequence, longest(data));
 }
 
+void Workload::add(const SweepPlan& other) {
+  const Workload& its = other.workload;
+  extra_bytes += other.ram_bytes() - other.runtime_bytes - its.extra_bytes;
+  if (its.device.is_cpu()) return;
+  extra_vram_bytes += other.vram_bytes() - its.extra_vram_bytes;
+}
+
 std::int64_t SweepPlan::ram_bytes() const {
   const std::int64_t host =
       runtime_bytes + activation_bytes + graph_bytes + workload.extra_bytes;
@@ -225,12 +232,7 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
       kRuntimeBytes + plan.workload.extra_bytes + sizes.layers);
   host.require(staged);
   place_activations(plan, sizes, host.usable - staged);
-  if (!budget.vram) {
-    plan.micro_batch_tokens = std::max(
-        smallest_batch(plan.workload), plan.workload.micro_batch_tokens);
-    plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;
-    return;
-  }
+  FETTLE_ASSERT(budget.vram.has_value());
   const Memory card = memory("--vram", *budget.vram);
   const auto fixed = static_cast<double>(
       sizes.globals + sizes.layers + sizes.head +
@@ -242,16 +244,26 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
 
 }  // namespace
 
-SweepPlan plan_sweep(
-    const model::ModelReader& reader,
-    const Workload& workload,
-    const Budget& budget) {
+SweepPlan least_plan(
+    const model::ModelReader& reader, const Workload& workload) {
   const Sizes sizes = sizes_of(reader, workload);
   SweepPlan plan;
   plan.workload = workload;
   plan.runtime_bytes = kRuntimeBytes;
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
+  plan.micro_batch_tokens = smallest_batch(workload);
+  plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;
+  plan.spilled_bytes = sizes.activations;
+  return plan;
+}
+
+SweepPlan plan_sweep(
+    const model::ModelReader& reader,
+    const Workload& workload,
+    const Budget& budget) {
+  const Sizes sizes = sizes_of(reader, workload);
+  SweepPlan plan = least_plan(reader, workload);
   if (workload.device.is_cpu()) {
     plan_on_cpu(plan, sizes, budget);
   } else {

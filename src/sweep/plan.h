@@ -19,9 +19,11 @@
 namespace fettle::sweep {
 
 struct Budget {
-  std::optional<std::int64_t> ram;   // bytes; none: what the machine has free
-  std::optional<std::int64_t> vram;  // bytes; none: what the card has free
+  std::optional<std::int64_t> ram;   // bytes; none: half of what is free
+  std::optional<std::int64_t> vram;  // bytes; of a sweep on a card
 };
+
+struct SweepPlan;
 
 struct Workload {
   std::int64_t tokens = 0;            // of one sweep
@@ -42,6 +44,8 @@ struct Workload {
   // 0: of all at once.
   void add(
       const std::vector<model::Sequence>& data, std::int64_t chunk_tokens = 0);
+  // Makes room for another model's sweep beside this one.
+  void add(const SweepPlan& other);
 };
 
 // Bytes by purpose. On a CPU all of them are RAM; on a device, what computes
@@ -65,6 +69,10 @@ struct SweepPlan {
   // For a Sweep that computes what was planned; `reporter` may be null.
   SweepOptions sweep_options(Reporter* reporter) const;
 };
+
+// The plan that takes the least memory.
+SweepPlan least_plan(
+    const model::ModelReader& reader, const Workload& workload);
 
 // Throws UserError naming the smallest sufficient --ram or --vram when `budget`
 // is less.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <array>
@@ -8,6 +9,7 @@
 #include <deque>
 #include <mutex>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -23,7 +25,9 @@ enum class State { kRuns, kAtBlock, kAtWarp, kEnded };
 
 // What runs on a stack of its own: a thread of the block, or the host.
 struct Context {
-  ucontext_t registers = {};
+  ucontext_t begin = {};
+  jmp_buf left_off = {};
+  bool begun = false;
   const void* stack = nullptr;
   std::size_t stack_bytes = 0;
 };
@@ -39,14 +43,18 @@ struct Thread {
 };
 
 // Goes on where `to` left off; back when another comes to `from`.
-void go_over(Context& from, const Context& to) {
+void go_over(Context& from, Context& to) {
 #if defined(__SANITIZE_ADDRESS__)
   void* fake_stack = nullptr;
   __sanitizer_start_switch_fiber(&fake_stack, to.stack, to.stack_bytes);
-  swapcontext(&from.registers, &to.registers);
+  swapcontext(&from.begin, &to.begin);
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
 #else
-  swapcontext(&from.registers, &to.registers);
+  // swapcontext would ask the system for its mask of signals each time, and
+  // take ten times as long.
+  if (_setjmp(from.left_off) != 0) return;
+  if (std::exchange(to.begun, true)) _longjmp(to.left_off, 1);
+  setcontext(&to.begin);
 #endif
 }
 
@@ -62,8 +70,11 @@ class Block {
     kernel_ = &kernel;
     count_ = static_cast<std::size_t>(threads);
     left_ = count_;
+    at_block_ = 0;
+    at_warp_.assign(count_ / static_cast<std::size_t>(place.warp), 0);
     while (threads_.size() < count_) begin(threads_.emplace_back());
     let_run(0, count_);
+    host_.begun = true;
     now_ = 0;
     place.thread.x = 0;
     go_over(host_, threads_[0].context);
@@ -73,9 +84,10 @@ class Block {
     }
   }
 
-  void wait(State state) {
-    threads_[now_].state = state;
-    release(state);
+  void wait_for_block() {
+    threads_[now_].state = State::kAtBlock;
+    ++at_block_;
+    let_block_go();
     go_on(threads_[now_].context);
   }
 
@@ -85,7 +97,7 @@ class Block {
     self.turn = 1 - turn;
     self.shown[turn] = value;
     const std::size_t other = now_ ^ static_cast<std::size_t>(mask);
-    wait(State::kAtWarp);
+    wait_for_warp();
     return threads_[other].shown[turn];
   }
 
@@ -93,13 +105,13 @@ class Block {
   static void enter();
 
   void begin(Thread& thread) {
-    getcontext(&thread.context.registers);
+    getcontext(&thread.context.begin);
     thread.context.stack = thread.stack.data();
     thread.context.stack_bytes = thread.stack.size();
-    thread.context.registers.uc_stack.ss_sp = thread.stack.data();
-    thread.context.registers.uc_stack.ss_size = thread.stack.size();
-    thread.context.registers.uc_link = nullptr;
-    makecontext(&thread.context.registers, &Block::enter, 0);
+    thread.context.begin.uc_stack.ss_sp = thread.stack.data();
+    thread.context.begin.uc_stack.ss_size = thread.stack.size();
+    thread.context.begin.uc_link = nullptr;
+    makecontext(&thread.context.begin, &Block::enter, 0);
   }
 
   void body() {
@@ -112,7 +124,7 @@ class Block {
       (*kernel_)();
       threads_[now_].state = State::kEnded;
       --left_;
-      release(State::kEnded);
+      let_block_go();
       go_on(threads_[now_].context);
     }
   }
@@ -130,26 +142,26 @@ class Block {
     go_over(from, host_);
   }
 
-  // Lets go the block or the warp of which all are waiting. A lane that ended
-  // is waited for in vain: on a card its warp's exchange is undefined.
-  void release(State by) {
-    if (by == State::kAtWarp) {
-      const auto warp = static_cast<std::size_t>(place.warp);
-      const std::size_t first = now_ / warp * warp;
-      if (all(first, warp, by, by)) let_run(first, warp);
-    } else if (left_ > 0 && all(0, count_, State::kAtBlock, State::kEnded)) {
-      for (std::size_t t = 0; t < count_; ++t) {
-        if (threads_[t].state == State::kAtBlock) let_run(t, 1);
-      }
+  // A lane that ended is waited for in vain: on a card its warp's exchange is
+  // undefined.
+  void wait_for_warp() {
+    threads_[now_].state = State::kAtWarp;
+    const auto lanes = static_cast<std::size_t>(place.warp);
+    std::size_t& waiting = at_warp_[now_ / lanes];
+    if (++waiting == lanes) {
+      waiting = 0;
+      let_run(now_ / lanes * lanes, lanes);
     }
+    go_on(threads_[now_].context);
   }
 
-  bool all(std::size_t first, std::size_t count, State one, State other) const {
-    for (std::size_t t = first; t < first + count; ++t) {
-      const State state = threads_[t].state;
-      if (state != one && state != other) return false;
+  // Once all of its threads that haven't ended are waiting.
+  void let_block_go() {
+    if (left_ == 0 || at_block_ < left_) return;
+    at_block_ = 0;
+    for (std::size_t t = 0; t < count_; ++t) {
+      if (threads_[t].state == State::kAtBlock) let_run(t, 1);
     }
-    return true;
   }
 
   void let_run(std::size_t first, std::size_t count) {
@@ -162,6 +174,8 @@ class Block {
   const std::function<void()>* kernel_ = nullptr;
   Context host_;
   std::size_t count_ = 0, now_ = 0, left_ = 0;
+  std::size_t at_block_ = 0;          // threads that wait for the block
+  std::vector<std::size_t> at_warp_;  // and lanes of each warp for the warp
 };
 
 Block& the_block() {
@@ -190,7 +204,7 @@ void run(dim3 blocks, int threads, const std::function<void()>& thread) {
   }
 }
 
-void wait_for_block() { the_block().wait(State::kAtBlock); }
+void wait_for_block() { the_block().wait_for_block(); }
 
 float shuffle_xor(float value, int mask) {
   return the_block().exchange(value, mask);

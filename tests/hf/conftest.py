@@ -24,3 +24,14 @@ def fettle(build_dir: pathlib.Path) -> pathlib.Path:
     program = build_dir / "fettle"
     assert program.exists(), f"{program} is missing: build it first"
     return program
+
+
+@pytest.fixture(scope="session")
+def card(build_dir: pathlib.Path) -> dict[str, str]:
+    """The environment in which `--device cuda` finds a card: the machine's own
+    where FETTLE_TEST_DEVICE is cuda, else one that the CPU emulates."""
+    if os.environ.get("FETTLE_TEST_DEVICE") == "cuda":
+        return dict(os.environ)
+    plugin = build_dir / "tests/emulated_gpu/libfettle_emulated.so"
+    assert plugin.exists(), f"{plugin} is missing: build it first"
+    return {**os.environ, "FETTLE_PLUGIN_PATH": str(plugin)}

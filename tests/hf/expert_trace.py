@@ -151,6 +151,6 @@ def fettle_logits(
     out = folder / f"{model.name}.logits.safetensors"
     program = build_dir / "fettle_probe"
     subprocess.run(
-        [program, "logits", model, folder / "ids.json", out], check=True
+        [program, "logits", model, folder / "ids.json", out, "cpu"], check=True
     )
     return safetensors.torch.load_file(out)["logits"]

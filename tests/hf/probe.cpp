@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Logits and gradients of a model, for comparison with transformers:
-//   fettle_probe logits|gradients MODEL IDS.json OUT.safetensors
+//   fettle_probe logits|gradients MODEL IDS.json OUT.safetensors DEVICE
 // IDS.json is a list of sequences of token ids. "logits" holds the fp32 logits
 // of all tokens, one sequence after the other, and with "gradients" each weight
 // by its Hugging Face name holds the gradient of "loss", the mean over tokens.
@@ -16,6 +16,7 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "kernels/device_backend.h"
 #include "model/causal_lm.h"
 #include "model/decoder_layer.h"
 #include "model/packed_tokens.h"
@@ -78,9 +79,10 @@ artifact::TensorMap gradients(
       at::cross_entropy_loss(forward(lm, layers, tokens), tokens.targets);
   torch::autograd::backward({loss}, {});
 
-  artifact::TensorMap result{{"loss", loss.detach()}};
+  artifact::TensorMap result{{"loss", loss.detach().cpu()}};
   const auto take = [&](const model::WeightId& id, const at::Tensor& value) {
-    result[model::weight_name(lm.config(), id)] = value.clone().contiguous();
+    result[model::weight_name(lm.config(), id)] =
+        value.cpu().clone(at::MemoryFormat::Contiguous);
   };
   take({model::Role::kEmbedTokens}, gradient_of(globals.embed_tokens));
   take({model::Role::kFinalNorm}, gradient_of(globals.final_norm));
@@ -100,18 +102,21 @@ artifact::TensorMap gradients(
 }
 
 int run(const std::vector<std::string>& args) {
-  if (args.size() != 4 || (args[0] != "logits" && args[0] != "gradients")) {
-    throw UsageError("probe", "arguments", "logits|gradients MODEL IDS OUT");
+  if (args.size() != 5 || (args[0] != "logits" && args[0] != "gradients")) {
+    throw UsageError(
+        "probe", "arguments", "logits|gradients MODEL IDS OUT DEVICE");
   }
-  model::CausalLm lm(args[1], {at::kCPU, at::kFloat, std::int64_t{1} << 40});
-  const auto tokens = read_ids(args[2], lm.config().vocab_size);
+  const at::Device device = kernels::open_device(parse_device(args[4]));
+  model::CausalLm lm(args[1], {device, at::kFloat, std::int64_t{1} << 40});
+  const auto tokens = read_ids(args[2], lm.config().vocab_size).to(device);
   if (args[0] == "gradients") {
     artifact::save_tensors(args[3], {gradients(lm, tokens), {}});
     return 0;
   }
   const at::NoGradGuard no_grad;
   artifact::save_tensors(
-      args[3], {{{"logits", forward(lm, acquire_layers(lm), tokens)}}, {}});
+      args[3],
+      {{{"logits", forward(lm, acquire_layers(lm), tokens).cpu()}}, {}});
   return 0;
 }
 

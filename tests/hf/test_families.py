@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every family's logits and gradients against transformers, in fp32."""
+"""Every family's logits and gradients against transformers, in fp32, on the
+CPU and on a card."""
 
 import json
 import pathlib
@@ -63,35 +64,44 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None
     assert error <= TOLERANCE * scale, f"{name}: {error} of {scale}"
 
 
-def probe(build_dir: pathlib.Path, command: str, model, ids, folder):
+@pytest.fixture
+def probe(build_dir, card, tmp_path):
     """Runs fettle_probe and returns its tensors."""
-    (folder / "ids.json").write_text(json.dumps(ids))
-    out = folder / f"{command}.safetensors"
-    subprocess.run(
-        [build_dir / "fettle_probe", command, model, folder / "ids.json", out],
-        check=True,
-    )
-    return safetensors.torch.load_file(out)
+
+    def run(command: str, model: pathlib.Path, ids, device: str):
+        ids_file = tmp_path / "ids.json"
+        ids_file.write_text(json.dumps(ids))
+        out = tmp_path / f"{command}_{device}.safetensors"
+        subprocess.run(
+            [build_dir / "fettle_probe", command, model, ids_file, out, device],
+            check=True,
+            env=card,
+        )
+        return safetensors.torch.load_file(out)
+
+    return run
 
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)
-def test_family_equals_transformers(name, ids, build_dir, tmp_path):
+def test_family_equals_transformers(name, ids, probe, tmp_path):
     folder = tiny_models.make(name, tmp_path)
     model = tiny_models.load(folder)
     logits = reference_logits(model, ids)
     loss = reference_loss(logits, ids)
     loss.backward()
 
-    found = probe(build_dir, "logits", folder, ids, tmp_path)["logits"]
-    assert_close(found, logits.detach(), "logits")
+    for device in ("cpu", "cuda"):
+        found = probe("logits", folder, ids, device)["logits"]
+        assert_close(found, logits.detach(), f"logits on {device}")
 
-    gradients = probe(build_dir, "gradients", folder, ids, tmp_path)
-    assert_close(gradients.pop("loss"), loss.detach(), "loss")
-    for weight, gradient in gradients.items():
-        assert_close(gradient, reference_gradient(model, weight), weight)
-    # Nothing is left out: together they are all of the model's parameters.
-    found_size = sum(gradient.numel() for gradient in gradients.values())
-    assert found_size == sum(p.numel() for p in model.parameters())
+        gradients = probe("gradients", folder, ids, device)
+        assert_close(gradients.pop("loss"), loss.detach(), f"loss on {device}")
+        for weight, gradient in gradients.items():
+            expected = reference_gradient(model, weight)
+            assert_close(gradient, expected, f"{weight} on {device}")
+        # Nothing is left out: together they are all of the model's parameters.
+        found_size = sum(gradient.numel() for gradient in gradients.values())
+        assert found_size == sum(p.numel() for p in model.parameters())
 
 
 def test_options_show_in_the_logits(ids, tmp_path):

@@ -17,7 +17,8 @@ namespace {
 class PinnedMemory final : public c10::Allocator {
  public:
   c10::DataPtr allocate(std::size_t bytes) override {
-    void* at = bytes == 0 ? nullptr : std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    void* at =
+        bytes == 0 ? nullptr : std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     const std::lock_guard lock(mutex_);
     if (at != nullptr) pinned_.insert(at);
     return {at, at, give_back, c10::kCPU};

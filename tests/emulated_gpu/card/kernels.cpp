@@ -10,8 +10,8 @@ namespace {
 const bool placed = [] {
   card.begin = [](void* stream) {
     const std::lock_guard lock(card_lock());
-    const auto id = static_cast<c10::StreamId>(
-        reinterpret_cast<std::intptr_t>(stream));
+    const auto id =
+        static_cast<c10::StreamId>(reinterpret_cast<std::intptr_t>(stream));
     streams().begin(streams().queue(id));
     card_memory().open();
   };

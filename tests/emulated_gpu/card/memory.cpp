@@ -15,7 +15,8 @@ namespace {
 constexpr std::size_t kGrain = 512;  // libtorch rounds sizes up to it
 
 std::byte* mapped(std::size_t bytes, int protection, int file) {
-  void* at = mmap(nullptr, bytes, protection, MAP_SHARED | MAP_NORESERVE, file, 0);
+  void* at =
+      mmap(nullptr, bytes, protection, MAP_SHARED | MAP_NORESERVE, file, 0);
   if (at == MAP_FAILED) throw std::runtime_error("no memory for the card");
   return static_cast<std::byte*>(at);
 }
@@ -63,8 +64,7 @@ void CardMemory::copy_data(
   std::memcpy(view(to), view(from), bytes);
 }
 
-void CardMemory::recordStream(
-    const c10::DataPtr& memory, c10::Stream stream) {
+void CardMemory::recordStream(const c10::DataPtr& memory, c10::Stream stream) {
   const std::lock_guard lock(card_lock());
   if (memory.get() == nullptr) return;
   blocks_.at(offset(memory.get())).recorded.insert(stream.id());
@@ -120,8 +120,7 @@ void CardMemory::release(void* address) {
   for (const auto& [stream, use] : uses) {
     // What was put off needs the bytes yet.
     streams().all_of(streams().queue(stream));
-    if (!block.recorded.contains(stream) &&
-        !streams().comes_after(home, use)) {
+    if (!block.recorded.contains(stream) && !streams().comes_after(home, use)) {
       race(
           "memory made for stream " + std::to_string(block.stream) +
           " is given back while stream " + std::to_string(stream) +

@@ -51,8 +51,8 @@ class CardMemory final : public c10::DeviceAllocator {
  private:
   struct Block {
     std::size_t bytes = 0;
-    c10::StreamId stream = 0;  // that it was made for
-    Use written;               // last
+    c10::StreamId stream = 0;           // that it was made for
+    Use written;                        // last
     std::map<c10::StreamId, Use> read;  // last, by each stream
     std::set<c10::StreamId> recorded;   // that its end waits for
   };

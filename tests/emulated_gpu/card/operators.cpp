@@ -31,7 +31,8 @@ at::Tensor seen_by_cpu(const at::Tensor& tensor) {
       c10::GetAllocator(c10::kCPU),
       /*resizable=*/true);
   at::Tensor result = at::detail::make_tensor<c10::TensorImpl>(
-      c10::Storage(view), c10::DispatchKeySet(c10::DispatchKey::CPU),
+      c10::Storage(view),
+      c10::DispatchKeySet(c10::DispatchKey::CPU),
       tensor.dtype());
   auto* impl = result.unsafeGetTensorImpl();
   impl->set_storage_offset(tensor.storage_offset());
@@ -67,8 +68,7 @@ class Call {
       argument(stack_[i], alias != nullptr && alias->isWrite());
     }
     check_places();
-    op_.redispatchBoxed(
-        c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+    op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
     for (const Pair& pair : pairs_) {
       if (pair.written) follow(pair);
     }
@@ -241,7 +241,8 @@ at::Tensor& copy(at::Tensor& to, const at::Tensor& from, bool non_blocking) {
     at::Tensor into = to_cpu;
     into.copy_(from_cpu);
   };
-  const Use work = off ? streams().put_off(queue, done) : streams().begin(queue);
+  const Use work =
+      off ? streams().put_off(queue, done) : streams().begin(queue);
   if (from.is_cuda()) card_memory().use(from.storage().data(), work, false);
   if (to.is_cuda()) card_memory().use(to.storage().data(), work, true);
   if (off) return to;

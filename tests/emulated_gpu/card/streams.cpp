@@ -133,8 +133,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
       c10::EventFlag) const override {
     const std::lock_guard lock(card_lock());
     if (*event == nullptr) *event = new Known;
-    *static_cast<Known*>(*event) =
-        streams().all_of(streams().queue(of.id()));
+    *static_cast<Known*>(*event) = streams().all_of(streams().queue(of.id()));
   }
   void block(void* event, const c10::Stream& of) const override {
     const std::lock_guard lock(card_lock());
