@@ -22,6 +22,7 @@ using Catch::Contains;
 at::Device card() { return open_device({.gpu = true}, FETTLE_EMULATED_CARD); }
 
 c10::impl::VirtualGuardImpl guard() {
+  card();
   return c10::impl::VirtualGuardImpl(c10::kCUDA);
 }
 
@@ -89,10 +90,10 @@ TEST_CASE("tensors of the host and the card don't mix, but for numbers") {
 }
 
 TEST_CASE("a pinned copy that is not waited for comes late") {
+  const c10::Stream stream = another_stream();
   at::Tensor host = ramp(4).pin_memory();
   REQUIRE(host.is_pinned());
   at::Tensor x;
-  const c10::Stream stream = another_stream();
   {
     const c10::StreamGuard on(stream);
     x = host.to(card(), /*non_blocking=*/true);
@@ -155,8 +156,8 @@ TEST_CASE("memory given back under another stream's work is found out") {
 }
 
 TEST_CASE("memory is counted, and keeps to the stream it was made for") {
-  auto* memory = at::getDeviceAllocator(c10::kCUDA);
   const at::Device device = card();
+  auto* memory = at::getDeviceAllocator(c10::kCUDA);
   const auto reserved = [&] {
     return memory->getDeviceStats(0).reserved_bytes[0].current;
   };
