@@ -16,9 +16,16 @@ namespace fettle::cli {
 void add_common_options(CLI::App& app, CommonOptions& o) {
   const char* group = "Common options";
   const auto add = [&](const char* name, auto& value, const char* help) {
-    app.add_option(name, value, help)->group(group)->capture_default_str();
+    return app.add_option(name, value, help)
+        ->group(group)
+        ->capture_default_str();
   };
   add("--device", o.device, "cpu, cuda or cuda:N (AMD cards too)");
+  add("--compute-dtype",
+      o.compute_dtype,
+      "Type of weights and activations in a sweep; auto: float32 on a CPU, "
+      "bfloat16 on a card")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
   add("--vram", o.vram, "Most memory of the card to use, such as 6GiB");
   add("--ram", o.ram, "Most memory of the machine to use, such as 16GiB");
   add("--scratch", o.scratch, "Folder for activations that RAM can't hold");
@@ -57,7 +64,10 @@ void Session::bound_vram() {
 // On the session's device.
 sweep::Workload Session::here(sweep::Workload workload) const {
   workload.device = device_;
-  workload.compute_type = device_.is_cpu() ? at::kFloat : at::kBFloat16;
+  const bool wide = options_.compute_dtype == "auto"
+                        ? device_.is_cpu()
+                        : options_.compute_dtype == "float32";
+  workload.compute_type = wide ? at::kFloat : at::kBFloat16;
   if (!options_.scratch.empty()) workload.scratch = options_.scratch;
   return workload;
 }

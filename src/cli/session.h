@@ -19,6 +19,7 @@ namespace fettle::cli {
 
 struct CommonOptions {
   std::string device = "cpu";
+  std::string compute_dtype = "auto";
   std::string vram;
   std::string ram;
   std::string scratch;

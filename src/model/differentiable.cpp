@@ -14,6 +14,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Kernels want the values of a row side by side; a gradient comes in whatever
+// strides the operation behind it has left.
+at::Tensor in_rows(const at::Tensor& gradient) {
+  return gradient.stride(-1) == 1 ? gradient : gradient.contiguous();
+}
+
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static at::Tensor forward(
       AutogradContext* ctx,
@@ -29,7 +35,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     kernels::RmsNormBackwardOptions options;
     options.weight_gradient = ctx->needs_input_grad(1);
     const auto result = kernels::rms_norm_backward(
-        grads[0], saved[0], saved[1], saved[2], options);
+        in_rows(grads[0]), saved[0], saved[1], saved[2], options);
     at::Tensor dw = result.dw;
     if (dw.defined()) dw = dw.to(saved[1].scalar_type());
     return {result.dx, dw, at::Tensor()};
@@ -63,7 +69,7 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
         ctx->saved_data["interleaved"].toBool(),
         ctx->saved_data["start"].toInt());
     const at::Tensor dx =
-        kernels::rope_backward(grads[0], saved[0], saved[1], options);
+        kernels::rope_backward(in_rows(grads[0]), saved[0], saved[1], options);
     return {dx, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the programs under test are: FETTLE_BUILD names the build folder."""
+"""Where the programs under test are, and what they compute on.
 
+FETTLE_BUILD names the build folder. FETTLE_TEST_DEVICE has the program compute
+on a card: `cuda`, the machine's own, or `emulated`, by the CPU.
+"""
+
+import json
 import os
 import pathlib
+import subprocess
 
 import pytest
+import safetensors.torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEVICE = os.environ.get("FETTLE_TEST_DEVICE")
 
 
 @pytest.fixture(scope="session")
@@ -19,19 +27,49 @@ def build_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def fettle(build_dir: pathlib.Path) -> pathlib.Path:
-    """The `fettle` program."""
-    program = build_dir / "fettle"
-    assert program.exists(), f"{program} is missing: build it first"
-    return program
+def card(build_dir: pathlib.Path) -> dict[str, str]:
+    """The environment in which `--device cuda` finds a card."""
+    if DEVICE == "cuda":
+        return {}
+    plugin = build_dir / "tests/emulated_gpu/libfettle_emulated.so"
+    assert plugin.exists(), f"{plugin} is missing: build it first"
+    return {"FETTLE_PLUGIN_PATH": str(plugin)}
 
 
 @pytest.fixture(scope="session")
-def card(build_dir: pathlib.Path) -> dict[str, str]:
-    """The environment in which `--device cuda` finds a card: the machine's own
-    where FETTLE_TEST_DEVICE is cuda, else one that the CPU emulates."""
-    if os.environ.get("FETTLE_TEST_DEVICE") == "cuda":
-        return dict(os.environ)
-    plugin = build_dir / "tests/emulated_gpu/libfettle_emulated.so"
-    assert plugin.exists(), f"{plugin} is missing: build it first"
-    return {**os.environ, "FETTLE_PLUGIN_PATH": str(plugin)}
+def fettle(
+    build_dir: pathlib.Path,
+    card: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> pathlib.Path:
+    """The `fettle` program; on a card in fp32, as the references are."""
+    program = build_dir / "fettle"
+    assert program.exists(), f"{program} is missing: build it first"
+    if not DEVICE:
+        return program
+    script = tmp_path_factory.mktemp("card") / "fettle"
+    settings = " ".join(f"{key}='{value}'" for key, value in card.items())
+    script.write_text(
+        f"#!/bin/sh\n{settings} exec '{program}' \"$@\" "
+        "--device cuda --compute-dtype float32\n"
+    )
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture
+def probe(build_dir: pathlib.Path, card: dict[str, str], tmp_path: pathlib.Path):
+    """Runs fettle_probe and returns its tensors."""
+
+    def run(command: str, model: pathlib.Path, ids, device: str = "cpu"):
+        ids_file = tmp_path / "ids.json"
+        ids_file.write_text(json.dumps(ids))
+        out = tmp_path / f"{command}_{device}.safetensors"
+        subprocess.run(
+            [build_dir / "fettle_probe", command, model, ids_file, out, device],
+            check=True,
+            env={**os.environ, **card},
+        )
+        return safetensors.torch.load_file(out)
+
+    return run

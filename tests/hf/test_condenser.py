@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import condenser_reference
@@ -79,7 +80,7 @@ def _with_condensers(
     "family", ["qwen3", "qwen3_unnormalized_tied", "mixtral"]
 )
 def test_logits(
-    family: str, build_dir: pathlib.Path, tmp_path: pathlib.Path
+    family: str, probe: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
     folder = tiny_models.make(family, tmp_path)
     model = tiny_models.load(folder)
@@ -98,8 +99,9 @@ def test_logits(
         for gate, bias, condensers in zip(gates, biases, lists, strict=True):
             gate.bias, gate.condensers = bias, condensers
         expected = test_families.reference_logits(model, ids)
-    found = test_families.probe(build_dir, "logits", folder, ids, tmp_path)
-    test_families.assert_close(found["logits"], expected, "logits")
+    for device in ("cpu", "cuda"):
+        found = probe("logits", folder, ids, device)
+        test_families.assert_close(found["logits"], expected, device)
     # Not what the model would be without.
     assert (plain - expected).abs().max() > 0.1 * plain.abs().max()
 

@@ -2,13 +2,9 @@
 """Every family's logits and gradients against transformers, in fp32, on the
 CPU and on a card."""
 
-import json
-import pathlib
 import re
-import subprocess
 
 import pytest
-import safetensors.torch
 import tiny_models
 import torch
 
@@ -62,24 +58,6 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None
     scale = expected.abs().max().item()
     error = (found - expected).abs().max().item()
     assert error <= TOLERANCE * scale, f"{name}: {error} of {scale}"
-
-
-@pytest.fixture
-def probe(build_dir, card, tmp_path):
-    """Runs fettle_probe and returns its tensors."""
-
-    def run(command: str, model: pathlib.Path, ids, device: str):
-        ids_file = tmp_path / "ids.json"
-        ids_file.write_text(json.dumps(ids))
-        out = tmp_path / f"{command}_{device}.safetensors"
-        subprocess.run(
-            [build_dir / "fettle_probe", command, model, ids_file, out, device],
-            check=True,
-            env=card,
-        )
-        return safetensors.torch.load_file(out)
-
-    return run
 
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)

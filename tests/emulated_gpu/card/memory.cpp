@@ -25,14 +25,15 @@ void release_block(void* address) { card_memory().release(address); }
 
 }  // namespace
 
-CardMemory::CardMemory(std::size_t capacity) : capacity_(capacity) {
+CardMemory::CardMemory(std::size_t capacity, std::size_t taken)
+    : capacity_(capacity) {
   file_ = memfd_create("emulated card", MFD_CLOEXEC);
   if (file_ < 0 || ftruncate(file_, static_cast<off_t>(capacity)) != 0) {
     throw std::runtime_error("no memory for the card");
   }
   card_ = mapped(capacity, PROT_NONE, file_);
   view_ = mapped(capacity, PROT_READ | PROT_WRITE, file_);
-  free_[0] = capacity;
+  free_[0] = capacity - taken;
 }
 
 c10::DataPtr CardMemory::allocate(std::size_t bytes) {
@@ -79,9 +80,8 @@ c10::CachingDeviceAllocator::DeviceStats CardMemory::getDeviceStats(
 std::pair<std::size_t, std::size_t> CardMemory::getMemoryInfo(
     c10::DeviceIndex) {
   const std::lock_guard lock(card_lock());
-  std::size_t free = 0;
-  for (const auto& [begin, bytes] : free_) free += bytes;
-  return {free, capacity_};
+  const auto used = stats_.allocated_bytes[0].current;
+  return {capacity_ - static_cast<std::size_t>(used), capacity_};
 }
 
 void* CardMemory::view(const void* address) const {
@@ -193,9 +193,13 @@ void CardMemory::give_back(std::size_t begin, std::size_t bytes) {
 
 CardMemory& card_memory() {
   static auto* memory = [] {  // outlives every tensor
-    const char* told = std::getenv("FETTLE_EMULATED_CARD_MIB");
-    const std::size_t mib = told == nullptr ? 4096 : std::stoul(told);
-    return new CardMemory(mib << 20);
+    const auto mib = [](const char* name, std::size_t usual) {
+      const char* told = std::getenv(name);
+      return (told == nullptr ? usual : std::stoul(told)) << 20;
+    };
+    return new CardMemory(
+        mib("FETTLE_EMULATED_CARD_MIB", 4096),
+        mib("FETTLE_EMULATED_CARD_TAKEN_MIB", 0));
   }();
   return *memory;
 }

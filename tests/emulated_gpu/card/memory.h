@@ -20,7 +20,8 @@ namespace fettle::kernels::emulated {
 // stream's peak.
 class CardMemory final : public c10::DeviceAllocator {
  public:
-  explicit CardMemory(std::size_t capacity);
+  // `taken`: bytes of it that others have, without getMemoryInfo saying so.
+  CardMemory(std::size_t capacity, std::size_t taken);
 
   c10::DataPtr allocate(std::size_t bytes) override;
   c10::DeleterFnPtr raw_deleter() const override;
@@ -76,7 +77,8 @@ class CardMemory final : public c10::DeviceAllocator {
   c10::CachingDeviceAllocator::DeviceStats stats_;
 };
 
-// $FETTLE_EMULATED_CARD_MIB large, or else 4096 MiB.
+// $FETTLE_EMULATED_CARD_MIB large, or else 4096 MiB; others have
+// $FETTLE_EMULATED_CARD_TAKEN_MIB of it.
 CardMemory& card_memory();
 
 }  // namespace fettle::kernels::emulated
