@@ -73,12 +73,7 @@ void write_model(
   io::CheckpointWriterOptions options;
   if (packed) options.stem = io::kPackedStem;
   io::CheckpointWriter writer(folder, specs, options);
-  SilentReporter silent;
-  Progress progress(
-      input.reporter != nullptr ? *input.reporter : silent,
-      input.label,
-      writer.total_bytes(),
-      "bytes");
+  Progress progress(input.reporter, input.label, writer.total_bytes(), "bytes");
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const at::Tensor tensor = input.tensor(ids[i]).contiguous();
     check_tensor(tensor, specs[i]);

@@ -129,8 +129,7 @@ class Quant : public Command {
     const auto memory = quant::quant_memory(*reader, options);
     sweep::Workload workload;
     workload.add(data);
-    workload.extra_bytes = memory.bytes;
-    workload.extra_vram_bytes = memory.device_bytes;
+    workload.add(memory);
     session.reporter().note(fmt::format(
         "quant: {} beside the sweep's own memory", format_bytes(memory.bytes)));
     const OpenModel opened = session.open(std::move(reader), workload);

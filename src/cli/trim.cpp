@@ -163,12 +163,10 @@ class Trim : public Command {
     sweep::Workload workload;
     workload.add(data);
     if (merges) {
-      workload.extra_bytes = trim::merge_bytes(reader->config());
-      workload.extra_vram_bytes = workload.extra_bytes;  // at most
+      const std::int64_t bytes = trim::merge_bytes(reader->config());
+      workload.add(sweep::StageMemory{bytes, bytes});  // at most
     } else {
-      const auto memory = trim::repair_memory(*reader, plan, ridge);
-      workload.extra_bytes = memory.bytes;
-      workload.extra_vram_bytes = memory.device_bytes;
+      workload.add(trim::repair_memory(*reader, plan, ridge));
     }
     session.reporter().note(fmt::format(
         "{}: {} beside the sweep's own memory",

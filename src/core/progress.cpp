@@ -149,15 +149,21 @@ void ConsoleReporter::print(std::string_view line) {
 }
 
 Progress::Progress(
-    Reporter& reporter,
+    Reporter* reporter,
     std::string label,
     std::uint64_t total,
     std::string unit)
-    : reporter_(reporter),
-      id_(reporter.begin({std::move(label), total, std::move(unit)})) {}
+    : reporter_(reporter) {
+  if (reporter_ == nullptr) return;
+  id_ = reporter_->begin({std::move(label), total, std::move(unit)});
+}
 
-Progress::~Progress() { reporter_.end(id_); }
+Progress::~Progress() {
+  if (reporter_ != nullptr) reporter_->end(id_);
+}
 
-void Progress::advance(std::uint64_t n) { reporter_.advance(id_, n); }
+void Progress::advance(std::uint64_t n) {
+  if (reporter_ != nullptr) reporter_->advance(id_, n);
+}
 
 }  // namespace fettle

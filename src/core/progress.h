@@ -85,11 +85,12 @@ class ConsoleReporter : public Reporter {
 std::string progress_line(
     const ProgressTask& task, std::uint64_t done, double elapsed_seconds);
 
-// Counts one task, from its construction to its destruction.
+// Counts one task, from its construction to its destruction; for nobody where
+// `reporter` is null.
 class Progress {
  public:
   Progress(
-      Reporter& reporter,
+      Reporter* reporter,
       std::string label,
       std::uint64_t total,
       std::string unit);
@@ -100,8 +101,8 @@ class Progress {
   void advance(std::uint64_t n = 1);
 
  private:
-  Reporter& reporter_;
-  std::size_t id_;
+  Reporter* reporter_;
+  std::size_t id_ = 0;
 };
 
 }  // namespace fettle

@@ -14,7 +14,7 @@ CausalLm::CausalLm(
     std::unique_ptr<ModelReader> reader, const ModelOptions& options)
     : options_(options), transfer_(options.device), reader_(std::move(reader)) {
   const at::TensorOptions host = transfer_.host(options_.compute_type);
-  globals_ = transfer_.carry(reader_->read_globals(host));
+  globals_ = transfer_.carry(reader_->read_globals(options_.compute_type));
   cache_ = std::make_unique<store::LayerCache<LayerWeights>>(
       [this, host](std::int64_t layer) {
         return std::make_shared<LayerWeights>(

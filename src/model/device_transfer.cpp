@@ -4,8 +4,10 @@
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
-#include <vector>
+#include <map>
 
 #include "core/error.h"
 #include "model/packed_layer.h"
@@ -32,7 +34,7 @@ std::int64_t room_for(const at::Tensor& tensor) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-at::Tensor carried(const at::Tensor& tensor, at::Device device) {
+at::Tensor carry_pinned(const at::Tensor& tensor, at::Device device) {
   return tensor.pin_memory().to(device, /*non_blocking=*/true);
 }
 
@@ -41,7 +43,8 @@ at::Tensor carried(const at::Tensor& tensor, at::Device device) {
 at::Tensor carry_packed(PackedLayer& layer, at::Device device) {
   std::int64_t bytes = 0;
   layer.for_each_tensor([&](at::Tensor& t) { bytes += room_for(t); });
-  const at::Tensor host = at::empty({bytes}, at::kByte).pin_memory();
+  const at::Tensor host =
+      at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
   std::int64_t at = 0;
   layer.for_each_tensor([&](const at::Tensor& t) {
     const at::Tensor whole = t.contiguous();
@@ -51,7 +54,7 @@ at::Tensor carry_packed(PackedLayer& layer, at::Device device) {
     }
     at += room_for(t);
   });
-  const at::Tensor all = carried(host, device);
+  const at::Tensor all = carry_pinned(host, device);
   at = 0;
   layer.for_each_tensor([&](at::Tensor& t) {
     const std::int64_t room = room_for(t);
@@ -71,8 +74,6 @@ at::Tensor carry_packed(LayerWeights& weights, at::Device device) {
   return all;
 }
 
-at::Tensor carry_packed(GlobalWeights&, at::Device) { return {}; }
-
 }  // namespace
 
 DeviceTransfer::DeviceTransfer(at::Device device) : device_(device) {
@@ -83,8 +84,7 @@ at::TensorOptions DeviceTransfer::host(at::ScalarType type) const {
   return at::TensorOptions(type).pinned_memory(stream_.has_value());
 }
 
-template <typename Weights>
-Weights DeviceTransfer::carried(Weights weights) const {
+LayerWeights DeviceTransfer::carry(LayerWeights weights) const {
   if (!stream_) return weights;
   const c10::impl::VirtualGuardImpl backend(device_.type());
   const c10::Stream user = backend.getDefaultStream(device_);
@@ -94,7 +94,7 @@ Weights DeviceTransfer::carried(Weights weights) const {
   {
     const c10::StreamGuard guard(*stream_);
     for_each_tensor(weights, [&](at::Tensor& tensor) {
-      tensor = model::carried(tensor, device_);
+      tensor = carry_pinned(tensor, device_);
       used(tensor);
     });
     const at::Tensor packed = carry_packed(weights, device_);
@@ -104,12 +104,39 @@ Weights DeviceTransfer::carried(Weights weights) const {
   return weights;
 }
 
-LayerWeights DeviceTransfer::carry(LayerWeights weights) const {
-  return carried(std::move(weights));
+GlobalWeights DeviceTransfer::carry(GlobalWeights weights) const {
+  for_each_tensor(
+      weights, [&](at::Tensor& tensor) { tensor = tensor.to(device_); });
+  return weights;
 }
 
-GlobalWeights DeviceTransfer::carry(GlobalWeights weights) const {
-  return carried(std::move(weights));
+std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type) {
+  using Blocks = std::map<std::uint64_t, std::int64_t>;  // bytes → how many
+  Blocks most;
+  std::int64_t most_packed = 0;
+  for (std::int64_t l = 0; l < reader.config().num_layers(); ++l) {
+    Blocks blocks;
+    const auto add = [&](std::int64_t bytes) {
+      ++blocks[std::bit_ceil(static_cast<std::uint64_t>(bytes))];
+    };
+    std::int64_t packed = reader.layer_bytes(l, type);
+    LayerWeights plain =
+        reader.unread_layer(l, at::TensorOptions(type).device(at::kMeta));
+    for_each_tensor(plain, [&](const at::Tensor& tensor) {
+      packed -= static_cast<std::int64_t>(tensor.nbytes());
+      add(static_cast<std::int64_t>(tensor.nbytes()));
+    });
+    if (packed > 0) add(packed);
+    most_packed = std::max(most_packed, packed);
+    for (const auto& [bytes, count] : blocks) {
+      most[bytes] = std::max(most[bytes], count);
+    }
+  }
+  std::int64_t sum = most_packed;  // as it is read
+  for (const auto& [bytes, count] : most) {
+    sum += static_cast<std::int64_t>(bytes) * count;
+  }
+  return std::max(sum, reader.global_bytes(type));
 }
 
 }  // namespace fettle::model

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "model/layer_weights.h"
+#include "model/model_reader.h"
 
 namespace fettle::model {
 
@@ -17,7 +18,7 @@ class DeviceTransfer {
   // On the CPU nothing is carried.
   explicit DeviceTransfer(at::Device device);
 
-  // Where weights on their way are read to: memory that the device can read by
+  // Where layers on their way are read to: memory that the device can read by
   // itself.
   at::TensorOptions host(at::ScalarType type) const;
 
@@ -27,11 +28,12 @@ class DeviceTransfer {
   GlobalWeights carry(GlobalWeights weights) const;
 
  private:
-  template <typename Weights>
-  Weights carried(Weights weights) const;
-
   at::Device device_;
   std::optional<c10::Stream> stream_;
 };
+
+// RAM that a model's weights take on their way to a device, at most: libtorch
+// gives pinned memory out by powers of two, and keeps what is given back.
+std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type);
 
 }  // namespace fettle::model

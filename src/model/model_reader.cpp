@@ -128,17 +128,28 @@ bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
   return is_attention_role(role) && any_packed(role);
 }
 
-LayerWeights ModelReader::read_layer(
-    std::int64_t layer, at::TensorOptions options) const {
-  const std::vector<WeightId> ids = layer_weights(config_, layer);
+std::map<Role, bool> ModelReader::kept_packed(std::int64_t layer) const {
   std::map<Role, bool> kept;
-  for (const WeightId& id : ids) {
+  for (const WeightId& id : layer_weights(config_, layer)) {
     if (!kept.contains(id.role)) kept[id.role] = keeps_packed(layer, id.role);
   }
-  LayerWeights weights = empty_layer(config_, layer, options, [&](Role role) {
+  return kept;
+}
+
+LayerWeights ModelReader::unread_layer(
+    std::int64_t layer, at::TensorOptions options) const {
+  const std::map<Role, bool> kept = kept_packed(layer);
+  return empty_layer(config_, layer, options, [&](Role role) {
     const auto found = kept.find(role);
     return found != kept.end() && !found->second;
   });
+}
+
+LayerWeights ModelReader::read_layer(
+    std::int64_t layer, at::TensorOptions options) const {
+  const std::vector<WeightId> ids = layer_weights(config_, layer);
+  std::map<Role, bool> kept = kept_packed(layer);
+  LayerWeights weights = unread_layer(layer, options);
   std::vector<WeightCopy> copies;
   PackedLayer packed;
   for (const WeightId& id : ids) {
@@ -147,7 +158,8 @@ LayerWeights ModelReader::read_layer(
       if (packed_header(id) != nullptr) {
         matrix.packed = read_packed(id);
       } else {
-        matrix.dense = at::empty(weight_shape(config_, id), options);
+        matrix.dense =
+            at::empty(weight_shape(config_, id), options.pinned_memory(false));
         copies.push_back({index_->at(id), matrix.dense});
       }
       packed.put(id, std::move(matrix));
@@ -165,11 +177,11 @@ LayerWeights ModelReader::read_layer(
   return weights;
 }
 
-GlobalWeights ModelReader::read_globals(at::TensorOptions options) const {
+GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
   GlobalWeights weights;
   std::vector<WeightCopy> copies;
   const auto load = [&](Role role) {
-    at::Tensor whole = at::empty(weight_shape(config_, {role}), options);
+    at::Tensor whole = at::empty(weight_shape(config_, {role}), type);
     if (packed_header({role}) != nullptr) {
       kernels::unpack_rows(read_packed({role}), 0, whole);
     } else {

@@ -66,7 +66,10 @@ class ModelReader {
   // Throws UserError when a
   // weight is NaN or infinite, or packed and damaged. Thread-safe.
   LayerWeights read_layer(std::int64_t layer, at::TensorOptions options) const;
-  GlobalWeights read_globals(at::TensorOptions options) const;
+  GlobalWeights read_globals(at::ScalarType type) const;
+  // What read_layer fills, not filled, and without what stays packed.
+  LayerWeights unread_layer(
+      std::int64_t layer, at::TensorOptions options) const;
 
   // Bytes that read_layer's result takes in `type`, and that it takes with all
   // of it unpacked.
@@ -76,6 +79,7 @@ class ModelReader {
 
  private:
   void check_tied_head() const;
+  std::map<Role, bool> kept_packed(std::int64_t layer) const;
   // Whether read_layer keeps this role's matrices in LayerWeights::packed: the
   // role, or another of its MLP, is packed.
   bool keeps_packed(std::int64_t layer, Role role) const;

@@ -66,7 +66,6 @@ void Measurement::save() const {
 }
 
 void Measurement::begin_progress() {
-  if (options_.reporter == nullptr) return;
   std::int64_t work = 0;
   for (auto l = static_cast<std::int64_t>(errors_.layers.size()) - 1;
        l < config_.num_layers();
@@ -78,7 +77,7 @@ void Measurement::begin_progress() {
     }
   }
   progress_.emplace(
-      *options_.reporter,
+      options_.reporter,
       "measure",
       static_cast<std::uint64_t>(work),
       "weights");
@@ -146,7 +145,6 @@ LayerErrors Measurement::measure(std::int64_t l) {
           MeasuredWeight& weight =
               *std::ranges::find(layer.weights, id, &MeasuredWeight::id);
           note_result(scheme, done[i], weight);
-          if (!progress_) continue;
           progress_->advance(
               static_cast<std::uint64_t>(model::weight_numel(config_, id)));
         }

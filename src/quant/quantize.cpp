@@ -96,7 +96,6 @@ std::vector<QuantizedWeight> Run::quantize(
   quantize_sites(
       passes, l, sites, [&](std::size_t s, std::vector<QuantizedWeight> done) {
         results[s] = std::move(done);
-        if (!progress_) return;
         for (const QuantizedWeight& weight : results[s]) {
           progress_->advance(static_cast<std::uint64_t>(
               model::weight_numel(config_, weight.id)));
@@ -218,13 +217,8 @@ QuantResult Run::run() {
       work += model::weight_numel(config_, id);
     }
   }
-  if (options_.reporter != nullptr) {
-    progress_.emplace(
-        *options_.reporter,
-        "quant",
-        static_cast<std::uint64_t>(work),
-        "weights");
-  }
+  progress_.emplace(
+      options_.reporter, "quant", static_cast<std::uint64_t>(work), "weights");
   QuantResult result;
   result.tokens = stream_ ? stream_->tokens() : 0;
   result.layers.push_back(globals());
@@ -348,10 +342,10 @@ QuantResult quantize_model(
   return Run(reader, options, data, folder).run();
 }
 
-QuantMemory quant_memory(
+sweep::StageMemory quant_memory(
     const model::ModelReader& reader, const QuantOptions& options) {
   const model::ModelConfig& config = reader.config();
-  QuantMemory memory;
+  sweep::StageMemory memory;
   const std::int64_t threads = at::get_num_threads();
   std::int64_t largest_site = 0;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {

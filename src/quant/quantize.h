@@ -20,6 +20,7 @@
 #include "model/packed_tokens.h"
 #include "quant/layer_quantizer.h"
 #include "store/activation_store.h"
+#include "sweep/plan.h"
 
 namespace fettle::quant {
 
@@ -86,13 +87,8 @@ QuantResult quantize_model(
 std::optional<std::int64_t> resumed_micro_batch(
     const std::filesystem::path& folder);
 
-// Bytes that the stage takes beside a sweep's own memory: in all, and of that
-// on the device where one computes.
-struct QuantMemory {
-  std::int64_t bytes = 0;
-  std::int64_t device_bytes = 0;
-};
-QuantMemory quant_memory(
+// What the stage takes where data calibrates it.
+sweep::StageMemory quant_memory(
     const model::ModelReader& reader, const QuantOptions& options);
 
 }  // namespace fettle::quant

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "store/activation_store.h"
 
+#include <bit>
 #include <cstddef>
 #include <map>
 #include <span>
@@ -16,26 +17,66 @@ std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
-// On the host, contiguous, without a graph. A view of something larger is
-// copied, since the budget could not see the memory that it keeps alive.
-at::Tensor host_tensor(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.detach().to(at::kCPU).contiguous();
-  return host.storage().nbytes() > host.nbytes() ? host.clone() : host;
+// Contiguous, without a graph. A view of something larger is copied, since the
+// budget could not see the memory that it keeps alive.
+at::Tensor alone(const at::Tensor& tensor) {
+  const at::Tensor own = tensor.detach().contiguous();
+  return own.storage().nbytes() > own.nbytes() ? own.clone() : own;
+}
+
+// In memory that a card copies to and from at the full rate of its bus.
+at::Tensor pinned(const at::Tensor& tensor) {
+  const auto options = tensor.options().device(at::kCPU).pinned_memory(true);
+  return at::empty(tensor.sizes(), options).copy_(tensor.detach());
+}
+
+// libtorch gives pinned memory out by powers of two.
+std::int64_t pinned_bytes(std::int64_t bytes) {
+  return static_cast<std::int64_t>(
+      std::bit_ceil(static_cast<std::uint64_t>(bytes)));
 }
 
 }  // namespace
 
 struct ActivationStore::Impl {
-  // In RAM when `tensor` is defined, else on disk at `span`.
+  // Bytes held where there is room for so many.
+  struct Room {
+    std::int64_t limit;
+    std::int64_t used = 0;
+
+    bool take(std::int64_t bytes) {
+      const bool fits = bytes == 0 || bytes <= limit - used;
+      if (fits) used += bytes;
+      return fits;
+    }
+  };
+
+  // In memory when `tensor` is defined, else on disk at `span`.
   struct Entry {
     at::Tensor tensor;
+    std::int64_t held = 0;  // bytes of the room that it is in
     ScratchFile::Span span;
     std::vector<std::int64_t> shape;
     at::ScalarType dtype = at::kFloat;
   };
 
   explicit Impl(const ActivationStoreOptions& options)
-      : ram_limit(options.ram_bytes), scratch(options.scratch) {}
+      : device{options.device_bytes},
+        ram{options.ram_bytes},
+        scratch(options.scratch) {}
+
+  // Into memory, where there is room for it.
+  void keep(Entry& entry, const at::Tensor& tensor) {
+    const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
+    const std::int64_t in_ram = tensor.is_cpu() ? bytes : pinned_bytes(bytes);
+    if (!tensor.is_cpu() && device.take(bytes)) {
+      entry.tensor = alone(tensor);
+      entry.held = bytes;
+    } else if (ram.take(in_ram)) {
+      entry.tensor = tensor.is_cpu() ? alone(tensor) : pinned(tensor);
+      entry.held = in_ram;
+    }
+  }
 
   const Entry& find(Key key) const {
     const auto found = entries.find(key);
@@ -43,8 +84,7 @@ struct ActivationStore::Impl {
     return found->second;
   }
 
-  std::int64_t ram_limit;
-  std::int64_t ram_used = 0;
+  Room device, ram;
   ScratchFile scratch;
   std::map<Key, Entry> entries;
 };
@@ -57,14 +97,12 @@ ActivationStore::~ActivationStore() = default;
 void ActivationStore::put(Key key, const at::Tensor& tensor) {
   FETTLE_ASSERT(tensor.defined() && tensor.layout() == at::kStrided);
   erase(key);
-  at::Tensor host = host_tensor(tensor);
-  const auto bytes = static_cast<std::int64_t>(host.nbytes());
-  Impl::Entry entry{{}, {}, host.sizes().vec(), host.scalar_type()};
-  if (bytes == 0 || bytes <= impl_->ram_limit - impl_->ram_used) {
-    impl_->ram_used += bytes;
-    entry.tensor = std::move(host);
-  } else {
-    entry.span = impl_->scratch.write(bytes_of(host));
+  Impl::Entry entry;
+  entry.shape = tensor.sizes().vec();
+  entry.dtype = tensor.scalar_type();
+  impl_->keep(entry, tensor);
+  if (!entry.tensor.defined()) {
+    entry.span = impl_->scratch.write(bytes_of(alone(tensor.cpu())));
   }
   impl_->entries.emplace(key, std::move(entry));
 }
@@ -88,7 +126,8 @@ void ActivationStore::erase(Key key) {
   if (found == impl_->entries.end()) return;
   const Impl::Entry& entry = found->second;
   if (entry.tensor.defined()) {
-    impl_->ram_used -= static_cast<std::int64_t>(entry.tensor.nbytes());
+    Impl::Room& room = entry.tensor.is_cpu() ? impl_->ram : impl_->device;
+    room.used -= entry.held;
   } else {
     impl_->scratch.free(entry.span);
   }
@@ -97,11 +136,16 @@ void ActivationStore::erase(Key key) {
 
 void ActivationStore::clear() {
   impl_->entries.clear();
-  impl_->ram_used = 0;
+  impl_->device.used = 0;
+  impl_->ram.used = 0;
   impl_->scratch.clear();
 }
 
-std::int64_t ActivationStore::ram_bytes() const { return impl_->ram_used; }
+std::int64_t ActivationStore::device_bytes() const {
+  return impl_->device.used;
+}
+
+std::int64_t ActivationStore::ram_bytes() const { return impl_->ram.used; }
 
 std::int64_t ActivationStore::scratch_bytes() const {
   return impl_->scratch.size();

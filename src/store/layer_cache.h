@@ -5,13 +5,13 @@
 // nothing from keeping the most recent.
 #pragma once
 
-#include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <future>
 #include <map>
 #include <memory>
+
+#include "core/stopwatch.h"
 
 namespace fettle::store {
 
@@ -44,11 +44,9 @@ class LayerCache {
 
   std::int64_t resident_bytes() const { return used_; }
   // Time that acquire() has taken to have layers that were not resident.
-  double waited_seconds() const { return waited_.count(); }
+  double waited_seconds() const { return waiting_.seconds(); }
   // Time that loading has taken, mostly beside what the caller did meanwhile.
-  double loading_seconds() const {
-    return 1e-9 * static_cast<double>(loading_nanoseconds_.load());
-  }
+  double loading_seconds() const { return loading_.seconds(); }
 
   ~LayerCache() { drop_fetch(); }
   LayerCache(const LayerCache&) = delete;
@@ -59,15 +57,7 @@ class LayerCache {
     if (const auto kept = resident_.find(layer); kept != resident_.end()) {
       return kept->second;
     }
-    const auto start = std::chrono::steady_clock::now();
-    std::shared_ptr<Layer> loaded;
-    if (fetching_ == layer) {
-      fetching_ = -1;
-      loaded = fetch_.get();
-    } else {
-      loaded = timed_load(layer);
-    }
-    waited_ += std::chrono::steady_clock::now() - start;
+    const std::shared_ptr<Layer> loaded = wait_for(layer);
     const std::int64_t bytes = size_(layer);
     if (used_ + bytes <= resident_bytes_) {
       used_ += bytes;
@@ -76,13 +66,16 @@ class LayerCache {
     return loaded;
   }
 
+  std::shared_ptr<Layer> wait_for(std::int64_t layer) {
+    const TimeSpent::Piece timed(waiting_);
+    if (fetching_ != layer) return timed_load(layer);
+    fetching_ = -1;
+    return fetch_.get();
+  }
+
   std::shared_ptr<Layer> timed_load(std::int64_t layer) {
-    const auto start = std::chrono::steady_clock::now();
-    std::shared_ptr<Layer> loaded = load_(layer);
-    loading_nanoseconds_ +=
-        std::chrono::nanoseconds(std::chrono::steady_clock::now() - start)
-            .count();
-    return loaded;
+    const TimeSpent::Piece timed(loading_);
+    return load_(layer);
   }
 
   // A fetch that nobody asked for any more: its result and errors don't matter.
@@ -96,8 +89,7 @@ class LayerCache {
   Size size_;
   std::int64_t resident_bytes_;
   std::int64_t used_ = 0;
-  std::chrono::duration<double> waited_{};
-  std::atomic<std::int64_t> loading_nanoseconds_ = 0;
+  TimeSpent waiting_, loading_;
   std::map<std::int64_t, std::shared_ptr<Layer>> resident_;
   std::int64_t fetching_ = -1;
   std::future<std::shared_ptr<Layer>> fetch_;

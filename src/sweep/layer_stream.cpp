@@ -23,7 +23,8 @@ LayerStream::LayerStream(
 }
 
 at::Tensor LayerStream::inputs(std::int64_t m) const {
-  return activations_.get({0, m}).to(model_.options().device);
+  return activations_.get({0, m}).to(
+      model_.options().device, /*non_blocking=*/true);
 }
 
 at::Tensor LayerStream::compute(const Pass& pass, std::int64_t m) const {

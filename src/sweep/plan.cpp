@@ -45,7 +45,8 @@ std::int64_t working_values(const model::ModelConfig& config, bool backward) {
 }
 
 struct Sizes {
-  std::int64_t globals, layers, all_layers, per_token, head, activations;
+  std::int64_t globals, layers, staging, all_layers, per_token, head;
+  std::int64_t activations;
   std::int64_t graphs;  // of all tokens in all layers
 };
 
@@ -68,6 +69,7 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   // In use, being fetched, and what reading it stages at most.
   s.layers = workload.keep_packed ? 2 * fetched : in_use + fetched;
   s.layers += fetched / 8;
+  s.staging = workload.device.is_cpu() ? 0 : model::staging_bytes(reader, type);
   s.per_token = working_values(config, workload.backward) * bytes_of(type);
   s.head = 3 * kHeadRows * config.vocab_size * 4;
   const std::int64_t boundary =
@@ -90,6 +92,11 @@ void Workload::add(
   longest_sequence = std::max(longest_sequence, longest(data));
 }
 
+void Workload::add(const StageMemory& stage) {
+  extra_bytes += stage.bytes;
+  extra_vram_bytes += stage.device_bytes;
+}
+
 void Workload::add(const SweepPlan& other) {
   const Workload& its = other.workload;
   extra_bytes += other.ram_bytes() - other.runtime_bytes - its.extra_bytes;
@@ -100,20 +107,21 @@ void Workload::add(const SweepPlan& other) {
 std::int64_t SweepPlan::ram_bytes() const {
   const std::int64_t host =
       runtime_bytes + activation_bytes + graph_bytes + workload.extra_bytes;
-  return workload.device.is_cpu() ? host + vram_bytes() : host + layer_bytes;
+  return workload.device.is_cpu() ? host + vram_bytes() : host + staging_bytes;
 }
 
 std::int64_t SweepPlan::vram_bytes() const {
   const std::int64_t extra =
       workload.device.is_cpu() ? 0 : workload.extra_vram_bytes;
-  return global_bytes + layer_bytes + resident_bytes + working_bytes + extra;
+  return global_bytes + layer_bytes + resident_bytes + working_bytes +
+         card_activation_bytes + extra;
 }
 
 std::string SweepPlan::summary() const {
   return fmt::format(
       "plan: {} in all: program {}, embeddings and head {}, two layers {}, "
       "layers kept {}, micro-batch of {} tokens {}, activations {} (and {} on "
-      "disk), graphs {}, stage {}",
+      "the card, {} on disk), graphs {}, stage {}",
       format_bytes(ram_bytes()),
       format_bytes(runtime_bytes),
       format_bytes(global_bytes),
@@ -122,6 +130,7 @@ std::string SweepPlan::summary() const {
       micro_batch_tokens,
       format_bytes(working_bytes),
       format_bytes(activation_bytes),
+      format_bytes(card_activation_bytes),
       format_bytes(spilled_bytes),
       format_bytes(graph_bytes),
       format_bytes(workload.extra_bytes));
@@ -137,6 +146,7 @@ model::ModelOptions SweepPlan::model_options() const {
 
 SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
   SweepOptions options;
+  options.activations.device_bytes = card_activation_bytes;
   options.activations.ram_bytes = activation_bytes;
   options.activations.scratch = workload.scratch;
   options.reporter = reporter;
@@ -197,11 +207,13 @@ void size_micro_batch(
   plan.working_bytes = batch * sizes.per_token + sizes.head;
 }
 
-// Boundary activations take what RAM is left, the disk the rest.
+// Boundary activations that no card holds take what RAM is left, the disk the
+// rest.
 void place_activations(SweepPlan& plan, const Sizes& sizes, double room) {
   const auto left = std::max<std::int64_t>(static_cast<std::int64_t>(room), 0);
-  plan.activation_bytes = std::min(sizes.activations, left);
-  plan.spilled_bytes = sizes.activations - plan.activation_bytes;
+  const std::int64_t all = sizes.activations - plan.card_activation_bytes;
+  plan.activation_bytes = std::min(all, left);
+  plan.spilled_bytes = all - plan.activation_bytes;
 }
 
 // Layers stay between sweeps as far as `left` bytes go.
@@ -226,20 +238,27 @@ void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   }
 }
 
+// Activations come before layers: a copy of one is waited for, a layer is
+// fetched behind the work on the one before it.
 void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
-  const Memory host = ram(budget);
-  const auto staged = static_cast<double>(
-      kRuntimeBytes + plan.workload.extra_bytes + sizes.layers);
-  host.require(staged);
-  place_activations(plan, sizes, host.usable - staged);
   FETTLE_ASSERT(budget.vram.has_value());
   const Memory card = memory("--vram", *budget.vram);
   const auto fixed = static_cast<double>(
       sizes.globals + sizes.layers + sizes.head +
       plan.workload.extra_vram_bytes);
   size_micro_batch(plan, sizes, card, fixed);
-  keep_layers(
-      plan, sizes, static_cast<std::int64_t>(card.usable) - plan.vram_bytes());
+  const auto left = [&] {
+    return static_cast<std::int64_t>(card.usable) - plan.vram_bytes();
+  };
+  plan.card_activation_bytes =
+      std::clamp<std::int64_t>(left(), 0, sizes.activations);
+  keep_layers(plan, sizes, left());
+
+  const Memory host = ram(budget);
+  const auto staged = static_cast<double>(
+      kRuntimeBytes + plan.workload.extra_bytes + sizes.staging);
+  host.require(staged);
+  place_activations(plan, sizes, host.usable - staged);
 }
 
 }  // namespace
@@ -252,6 +271,7 @@ SweepPlan least_plan(
   plan.runtime_bytes = kRuntimeBytes;
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
+  plan.staging_bytes = sizes.staging;
   plan.micro_batch_tokens = smallest_batch(workload);
   plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;
   plan.spilled_bytes = sizes.activations;

@@ -23,6 +23,13 @@ struct Budget {
   std::optional<std::int64_t> vram;  // bytes; of a sweep on a card
 };
 
+// What a stage takes beside its sweep, in bytes: in all, and of that on the
+// card where one computes.
+struct StageMemory {
+  std::int64_t bytes = 0;
+  std::int64_t device_bytes = 0;
+};
+
 struct SweepPlan;
 
 struct Workload {
@@ -44,6 +51,7 @@ struct Workload {
   // 0: of all at once.
   void add(
       const std::vector<model::Sequence>& data, std::int64_t chunk_tokens = 0);
+  void add(const StageMemory& stage);
   // Makes room for another model's sweep beside this one.
   void add(const SweepPlan& other);
 };
@@ -53,13 +61,15 @@ struct Workload {
 struct SweepPlan {
   Workload workload;
   std::int64_t micro_batch_tokens = 0;
-  std::int64_t runtime_bytes = 0;     // program and libraries
-  std::int64_t global_bytes = 0;      // embeddings, head
-  std::int64_t layer_bytes = 0;       // layer in use and layer being fetched
-  std::int64_t resident_bytes = 0;    // layers kept between sweeps
-  std::int64_t working_bytes = 0;     // one micro-batch in one layer
-  std::int64_t activation_bytes = 0;  // boundary activations in RAM
-  std::int64_t spilled_bytes = 0;     // boundary activations on disk
+  std::int64_t runtime_bytes = 0;   // program and libraries
+  std::int64_t global_bytes = 0;    // embeddings, head
+  std::int64_t layer_bytes = 0;     // layer in use and layer being fetched
+  std::int64_t staging_bytes = 0;   // in RAM, of a layer on its way to a card
+  std::int64_t resident_bytes = 0;  // layers kept between sweeps
+  std::int64_t working_bytes = 0;   // one micro-batch in one layer
+  std::int64_t card_activation_bytes = 0;  // boundary activations on a card
+  std::int64_t activation_bytes = 0;       // boundary activations in RAM
+  std::int64_t spilled_bytes = 0;          // boundary activations on disk
   std::int64_t graph_bytes = 0;  // graphs kept for the way back; 0: recompute
 
   std::int64_t ram_bytes() const;

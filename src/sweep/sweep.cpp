@@ -13,21 +13,14 @@
 namespace fettle::sweep {
 namespace {
 
-// Runs without the reporter being asked for at every place.
-class LayerProgress {
- public:
-  LayerProgress(Reporter* reporter, const char* label, std::int64_t tokens) {
-    if (reporter == nullptr) return;
-    progress_.emplace(
-        *reporter, label, static_cast<std::uint64_t>(tokens), "layer tokens");
-  }
-  void advance(std::int64_t n) {
-    if (progress_) progress_->advance(static_cast<std::uint64_t>(n));
-  }
-
- private:
-  std::optional<Progress> progress_;
-};
+Progress layer_progress(
+    Reporter* reporter, const char* label, std::int64_t layer_tokens) {
+  return {
+      reporter,
+      label,
+      static_cast<std::uint64_t>(layer_tokens),
+      "layer tokens"};
+}
 
 void end_head(std::span<Observer* const> observers) {
   for (Observer* o : observers) {
@@ -52,7 +45,8 @@ Sweep::Sweep(
 }
 
 at::Tensor Sweep::fetch(std::int64_t layer, std::int64_t m) const {
-  return activations_.get({layer, m}).to(model_.options().device);
+  return activations_.get({layer, m})
+      .to(model_.options().device, /*non_blocking=*/true);
 }
 
 model::LayerContext Sweep::context(std::int64_t layer, std::int64_t m) {
@@ -87,7 +81,8 @@ void Sweep::forward(
   const std::int64_t layers = model_.config().num_layers();
   const auto count = static_cast<std::int64_t>(batches_.size());
   const bool graphs = options.keep_boundaries && options_.keep_graphs;
-  LayerProgress progress(options_.reporter, "forward", layers * tokens_);
+  Progress progress =
+      layer_progress(options_.reporter, "forward", layers * tokens_);
   for (std::int64_t m = 0; m < count; ++m) {
     activations_.put(
         {0, m}, model::embed(model_.globals(), batches_[m].tokens.ids));
@@ -103,7 +98,7 @@ void Sweep::forward(
       activations_.put({l + 1, m}, pass_layer(l, m, *weights, graphs));
       if (graphs || !options.keep_boundaries) activations_.erase({l, m});
       for (Observer* o : observers) o->end_micro_batch(Pass::kForward, l, m);
-      progress.advance(batches_[m].tokens.tokens());
+      progress.advance(static_cast<std::uint64_t>(batches_[m].tokens.tokens()));
     }
     for (Observer* o : observers) o->end_layer(Pass::kForward, l, *weights);
   }
@@ -195,7 +190,7 @@ void Sweep::backward(
   FETTLE_ASSERT(boundaries_kept_);
   const std::int64_t layers = model_.config().num_layers();
   const auto count = static_cast<std::int64_t>(batches_.size());
-  LayerProgress progress(
+  Progress progress = layer_progress(
       options_.reporter, "backward", (layers - first_layer) * tokens_);
   tap_.begin(Pass::kBackward, observers);
   for (std::int64_t l = layers - 1; l >= first_layer; --l) {
@@ -204,7 +199,7 @@ void Sweep::backward(
     for (std::int64_t m = 0; m < count; ++m) {
       backward_through(l, m, *weights);
       for (Observer* o : observers) o->end_micro_batch(Pass::kBackward, l, m);
-      progress.advance(batches_[m].tokens.tokens());
+      progress.advance(static_cast<std::uint64_t>(batches_[m].tokens.tokens()));
     }
     for (Observer* o : observers) o->end_layer(Pass::kBackward, l, *weights);
     model::for_each_tensor(*weights, [](at::Tensor& tensor) {

@@ -18,7 +18,10 @@ using model::Role;
 // Two streams share the memory for activations.
 store::ActivationStoreOptions shared_store(const RidgeOptions& options) {
   store::ActivationStoreOptions result = options.activations;
-  if (options.joint) result.ram_bytes /= 2;
+  if (options.joint) {
+    result.device_bytes /= 2;
+    result.ram_bytes /= 2;
+  }
   return result;
 }
 
@@ -184,13 +187,13 @@ Json RepairReport::to_json() const {
       {"error_left", error_left}};
 }
 
-RepairMemory repair_memory(
+sweep::StageMemory repair_memory(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     const RidgeOptions& options) {
   const model::ModelConfig& config = reader.config();
   const std::int64_t hidden = config.hidden_size;
-  RepairMemory most;
+  sweep::StageMemory most;
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     std::int64_t moments = 0;   // fp32
     std::int64_t solving = 0;   // fp64, of one expert at a time

@@ -14,6 +14,7 @@
 #include "model/causal_lm.h"
 #include "model/packed_tokens.h"
 #include "sweep/layer_stream.h"
+#include "sweep/plan.h"
 #include "trim/expert_moments.h"
 #include "trim/repair.h"
 
@@ -87,15 +88,9 @@ class RepairSweep {
   double error_before_ = 0, error_after_ = 0;  // of the layer in work
 };
 
-// What the repair of a model to `plan` takes beside a sweep's own memory, in
-// bytes: in all, and of that on the device where one computes (the sums over
-// tokens of one layer, and its cut copy).
-struct RepairMemory {
-  std::int64_t bytes = 0;
-  std::int64_t device_bytes = 0;
-};
-
-RepairMemory repair_memory(
+// What the repair of a model to `plan` takes: on the device the sums over
+// tokens of one layer, and its cut copy.
+sweep::StageMemory repair_memory(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     const RidgeOptions& options);

@@ -56,9 +56,12 @@ std::vector<PlanRow> sweep_rows(const sweep::SweepPlan& plan) {
       computed("layer in use, layer fetched", plan.layer_bytes),
       computed("layers kept between sweeps", plan.resident_bytes),
       computed("one micro-batch at work", plan.working_bytes)};
-  if (!cpu) rows[2].ram = plan.layer_bytes;
+  rows[2].ram += plan.staging_bytes;
   rows.push_back(
-      {"boundary activations", plan.activation_bytes, 0, plan.spilled_bytes});
+      {"boundary activations",
+       plan.activation_bytes,
+       plan.card_activation_bytes,
+       plan.spilled_bytes});
   rows.push_back({"graphs kept for the way back", plan.graph_bytes, 0, 0});
   return rows;
 }

@@ -6,11 +6,11 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/stopwatch.h"
 #include "sweep/micro_batches.h"
 #include "tune/adapter/adapter.h"
 #include "tune/method/method.h"
 #include "tune/method/method_router.h"
-#include "tune/stopwatch.h"
 
 namespace fettle::tune {
 
@@ -175,7 +175,7 @@ TuneResult Trainer::run() {
   }
   ask_teacher(first);
   Progress progress(
-      reporter_,
+      &reporter_,
       "tune",
       static_cast<std::uint64_t>(
           (options_.steps - first) * sequences_per_step_ * options_.seq_len),

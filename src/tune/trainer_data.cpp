@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/stopwatch.h"
 #include "sweep/micro_batches.h"
-#include "tune/stopwatch.h"
 #include "tune/trainer.h"
 
 namespace fettle::tune {
@@ -49,7 +49,7 @@ void Trainer::ask_teacher(std::int64_t first) {
   const Json cursor = input_.train.state();
   const std::int64_t tokens = sequences_per_step_ * options_.seq_len;
   Progress progress(
-      reporter_,
+      &reporter_,
       "teacher",
       static_cast<std::uint64_t>(missing * tokens),
       "tokens");
@@ -70,7 +70,7 @@ Probe Trainer::probe(const char* label, ProbeSweep& sweep) {
              sweep::Observer& observer, const ProbeRequest& request) {
     const Json cursor = input_.train.state();
     Progress progress(
-        reporter_,
+        &reporter_,
         label,
         static_cast<std::uint64_t>(request.sequences),
         "sequences");

@@ -2,9 +2,9 @@
 // What is written of a step: its line of metrics, and evaluations.
 #include <fmt/format.h>
 
+#include "core/stopwatch.h"
 #include "tune/adapter/adapter.h"
 #include "tune/report.h"
-#include "tune/stopwatch.h"
 #include "tune/trainer.h"
 
 namespace fettle::tune {

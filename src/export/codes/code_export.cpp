@@ -111,12 +111,8 @@ class CodeExport {
       all.insert(all.end(), specs.begin(), specs.end());
     }
     io::CheckpointWriter writer(folder_, std::move(all));
-    SilentReporter silent;
     Progress progress(
-        options_.reporter != nullptr ? *options_.reporter : silent,
-        "export",
-        writer.total_bytes(),
-        "bytes");
+        options_.reporter, "export", writer.total_bytes(), "bytes");
     for (std::size_t i = 0; i < plan_.weights.size(); ++i) {
       const auto tensors = tensors_of(plan_.weights[i]);
       FETTLE_ASSERT(tensors.size() == specs_[i].size());

@@ -118,12 +118,8 @@ class GgufExport {
         gguf_tokenizer_keys(reader_.folder(), plan_.config, options_);
     keys.insert(keys.end(), words.begin(), words.end());
     GgufWriter writer(io::create_file(file_), keys, declared_);
-    SilentReporter silent;
     Progress progress(
-        options_.reporter != nullptr ? *options_.reporter : silent,
-        "export",
-        writer.total_bytes(),
-        "bytes");
+        options_.reporter, "export", writer.total_bytes(), "bytes");
     for (const PlannedTensor& tensor : plan_.tensors) {
       for (const WeightId& id : tensor.parts) {
         const at::Tensor stored = stored_part(tensor, id).contiguous();

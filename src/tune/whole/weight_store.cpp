@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "model/expert_loop.h"
 #include "tune/adapter/weight_delta.h"
-#include "tune/stopwatch.h"
 
 namespace fettle::tune {
 
@@ -31,22 +30,6 @@ std::uint64_t row_offset(const io::TensorInfo& info, const RowPiece& rows) {
   return info.bytes() / static_cast<std::uint64_t>(info.shape[0]) *
          static_cast<std::uint64_t>(rows.first);
 }
-
-// Adds the time that it exists.
-class Timed {
- public:
-  explicit Timed(std::atomic<std::int64_t>& nanoseconds)
-      : nanoseconds_(nanoseconds) {}
-  ~Timed() {
-    nanoseconds_ += static_cast<std::int64_t>(1e9 * watch_.seconds());
-  }
-  Timed(const Timed&) = delete;
-  Timed& operator=(const Timed&) = delete;
-
- private:
-  std::atomic<std::int64_t>& nanoseconds_;
-  Stopwatch watch_;
-};
 
 }  // namespace
 
@@ -138,7 +121,7 @@ at::Tensor WeightStore::get(
   const io::TensorInfo* info = header_.find(key(i, what));
   at::Tensor tensor = at::empty(shape_of(info->shape, rows), at::kFloat);
   const int generation = behind_[i] != 0 ? 1 - turn_ : turn_;
-  const Timed timed(io_nanoseconds_);
+  const TimeSpent::Piece timed(io_time_);
   in_[generation]->read_at(
       info->begin + row_offset(*info, rows), artifact::writable_bytes(tensor));
   return tensor;
@@ -150,7 +133,7 @@ void WeightStore::put(
     const RowPiece& rows,
     const at::Tensor& tensor) const {
   const io::TensorInfo* info = header_.find(key(i, what));
-  const Timed timed(io_nanoseconds_);
+  const TimeSpent::Piece timed(io_time_);
   out_->write_at(
       info->begin + row_offset(*info, rows), artifact::tensor_bytes(tensor));
 }

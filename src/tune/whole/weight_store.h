@@ -7,7 +7,6 @@
 
 #include <ATen/ATen.h>
 
-#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -15,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "core/stopwatch.h"
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/model_reader.h"
@@ -62,9 +62,7 @@ class WeightStore {
 
   std::int64_t bytes() const;  // of one file
   // That threads have spent reading and writing, together.
-  double io_seconds() const {
-    return 1e-9 * static_cast<double>(io_nanoseconds_.load());
-  }
+  double io_seconds() const { return io_time_.seconds(); }
   // Copies the values into a safetensors file under the weights' own names.
   void write_values(const std::filesystem::path& path) const;
   void remove();  // both files
@@ -90,7 +88,7 @@ class WeightStore {
   std::unique_ptr<io::OutputFile> out_;  // of the turn in progress
   int turn_ = 0;
   bool saved_ = false;  // nothing was written since save()
-  mutable std::atomic<std::int64_t> io_nanoseconds_ = 0;
+  mutable TimeSpent io_time_;
   std::vector<char> behind_;  // whether still in the other file
 };
 

@@ -56,7 +56,7 @@ TEST_CASE("a terminal's line is rewritten at most five times a second") {
   Console console;
   ConsoleReporter reporter(console.options(true));
   {
-    Progress progress(reporter, "eval", 1000, "tokens");
+    Progress progress(&reporter, "eval", 1000, "tokens");
     for (int i = 0; i < 1000; ++i) {
       console.now += 0.01;
       progress.advance();
@@ -73,7 +73,7 @@ TEST_CASE("a log gets a line every ten seconds and a last one") {
   Console console;
   ConsoleReporter reporter(console.options(false));
   {
-    Progress progress(reporter, "tune", 60, "steps");
+    Progress progress(&reporter, "tune", 60, "steps");
     for (int i = 0; i < 60; ++i) {
       console.now += 1;
       progress.advance();
@@ -87,16 +87,16 @@ TEST_CASE("a log gets a line every ten seconds and a last one") {
 TEST_CASE("a task too quick to be shown leaves nothing") {
   Console console;
   ConsoleReporter reporter(console.options(true));
-  { Progress(reporter, "open", 3, "shards").advance(3); }
+  { Progress(&reporter, "open", 3, "shards").advance(3); }
   CHECK(console.text.empty());
 }
 
 TEST_CASE("of nested tasks the innermost is shown, then the outer again") {
   Console console;
   ConsoleReporter reporter(console.options(true));
-  Progress outer(reporter, "sweep", 2, "layers");
+  Progress outer(&reporter, "sweep", 2, "layers");
   {
-    Progress inner(reporter, "layer", 10, "experts");
+    Progress inner(&reporter, "layer", 10, "experts");
     console.now += 1;
     outer.advance();
     CHECK(console.text.empty());
@@ -113,7 +113,7 @@ TEST_CASE("a note gets a line of its own amid progress") {
   ConsoleReporter reporter(console.options(true));
   reporter.note("plan: 3 stages");
   CHECK(console.text == "plan: 3 stages\n");
-  Progress progress(reporter, "eval", 10, "tokens");
+  Progress progress(&reporter, "eval", 10, "tokens");
   console.now += 1;
   progress.advance();
   reporter.note("found");
@@ -124,7 +124,7 @@ TEST_CASE("threads count one task together") {
   Console console;
   ConsoleReporter reporter(console.options(false));
   {
-    Progress progress(reporter, "read", 4000, "tensors");
+    Progress progress(&reporter, "read", 4000, "tensors");
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&] {
@@ -139,7 +139,7 @@ TEST_CASE("threads count one task together") {
 
 TEST_CASE("a silent reporter takes everything and says nothing") {
   fettle::SilentReporter reporter;
-  Progress progress(reporter, "eval", 10, "tokens");
+  Progress progress(&reporter, "eval", 10, "tokens");
   CHECK_NOTHROW(progress.advance(10));
   CHECK_NOTHROW(reporter.note("text"));
 }

@@ -378,9 +378,9 @@ TEST_CASE("A model's memory grows with what is held of its moments") {
     experts += expert_hessian_bytes(tiny.config(), 0, e);
   }
   options.moment_bytes = 0;
-  const QuantMemory least = quant_memory(reader, options);
+  const sweep::StageMemory least = quant_memory(reader, options);
   options.moment_bytes = INT64_MAX;
-  const QuantMemory most = quant_memory(reader, options);
+  const sweep::StageMemory most = quant_memory(reader, options);
   REQUIRE(most.bytes - least.bytes == experts);
   REQUIRE(most.device_bytes - least.device_bytes == experts);
 }

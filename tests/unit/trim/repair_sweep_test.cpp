@@ -375,7 +375,7 @@ TEST_CASE("A repair's memory is that of its largest layer") {
   const TinyModel tiny;
   const model::ModelReader reader(tiny.path());
   artifact::TrimPlan plan = plan_of(reader, {0, 2, 5});
-  const RepairMemory both = repair_memory(reader, plan, {});
+  const sweep::StageMemory both = repair_memory(reader, plan, {});
   // The covariances of the experts that lose neurons: 4 of 6, in fp32.
   REQUIRE(both.device_bytes == 4 * 6 * 6 * 4);
   REQUIRE(both.bytes > both.device_bytes);
@@ -394,13 +394,13 @@ TEST_CASE("A repair's memory is that of its largest layer") {
 TEST_CASE("A card too small for a repair's sums is refused by what would do") {
   const TinyModel tiny;
   const model::ModelReader reader(tiny.path());
-  const RepairMemory memory =
+  const sweep::StageMemory memory =
       repair_memory(reader, plan_of(reader, {0, 2, 5}), {});
   sweep::Workload workload{
       .tokens = 64, .longest_sequence = 16, .device = at::Device(at::kCUDA, 0)};
   const auto plain =
       sweep::plan_sweep(reader, workload, {.ram = 8LL << 30, .vram = 1 << 30});
-  workload.extra_vram_bytes = memory.device_bytes;
+  workload.add(memory);
   const auto with =
       sweep::plan_sweep(reader, workload, {.ram = 8LL << 30, .vram = 1 << 30});
   REQUIRE(with.vram_bytes() == plain.vram_bytes() + memory.device_bytes);
