@@ -38,14 +38,20 @@ Dispatch dispatch_on_device(const at::Tensor& selected, std::int64_t experts) {
   const at::Tensor flat = selected.reshape({-1});
   Dispatch result;
   result.top_k = selected.size(1);
-  result.choice = std::get<1>(flat.sort(/*stable=*/true, 0, false));
+  const auto [sorted, choice] = flat.sort(/*stable=*/true, 0, false);
+  result.choice = choice;
   result.token = result.choice.div(result.top_k, "floor");
   result.position =
       at::empty_like(flat)
           .scatter_(0, result.choice, at::arange(flat.size(0), flat.options()))
           .view_as(selected);
-  const at::Tensor ends =
-      at::bincount(flat, {}, experts).cumsum(0).to(at::kCPU);
+  // Not bincount, which has the host wait twice to know its own size.
+  const at::Tensor ends = at::searchsorted(
+                              sorted,
+                              at::arange(experts, flat.options()),
+                              /*out_int32=*/false,
+                              /*right=*/true)
+                              .to(at::kCPU);
   const auto* end = ends.const_data_ptr<std::int64_t>();
   result.starts.assign(1, 0);
   result.starts.insert(result.starts.end(), end, end + experts);

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times `fettle generate` on a model as it is and on models that `fettle quant`
 makes of it (rounded to nearest: speed doesn't depend on the codes), by
-processes in turns, with their peak memory measured from outside, and
-transformers' generate in bfloat16 beside it. Prints JSON.
+processes in turns, with their peak memory measured from outside (on a card:
+what libtorch reserved), and transformers' generate in bfloat16 beside it.
+Prints JSON.
 
     python tests/bench/generate_speed.py MODEL [--tokens 64] [--rounds 5]
-        [--threads 2] [--bits int8 int4 int3 int2 ternary ternary-coded]
+        [--threads 2] [--device cuda] [--bits int8 int4 int3 int2 ternary ternary-coded]
 
 make_random_model.py makes a model of any size (with --tokenizer).
 """
@@ -37,8 +38,10 @@ def fettle(options, folder, report):
     _, peak = tune_against_peft.measured(
         [build_folder.find("fettle"), "generate", folder, "--prompt", PROMPT,
          "--max-new-tokens", options.tokens, "--threads", options.threads,
-         "--quiet", "--json", report])
+         "--device", options.device, "--quiet", "--json", report])
     result = json.loads(report.read_text())
+    if options.device != "cpu":
+        peak = result["peak_vram_bytes"]
     return {"tokens_per_second": result["tokens_per_second"],
             "peak_bytes": peak, "tokens": result["tokens"]}
 
@@ -46,8 +49,9 @@ def fettle(options, folder, report):
 def transformers(options):
     output, peak = tune_against_peft.measured(
         [sys.executable, __file__, options.model, "--serve", "--tokens",
-         options.tokens, "--threads", options.threads])
-    return {**json.loads(output), "peak_bytes": peak}
+         options.tokens, "--threads", options.threads, "--device",
+         options.device])
+    return {"peak_bytes": peak, **json.loads(output)}
 
 
 def serve(options):
@@ -60,9 +64,9 @@ def serve(options):
     torch.set_num_threads(options.threads)
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        options.model, dtype=torch.bfloat16)
+        options.model, dtype=torch.bfloat16).to(options.device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
-    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids.to(options.device)
 
     def seconds(tokens):
         begin = time.perf_counter()
@@ -73,9 +77,12 @@ def serve(options):
 
     seconds(2)
     first = seconds(1)
-    print(json.dumps({
+    result = {
         "tokens": options.tokens, "tokens_per_second":
-            (options.tokens - 1) / (seconds(options.tokens) - first)}))
+            (options.tokens - 1) / (seconds(options.tokens) - first)}
+    if options.device != "cpu":
+        result["peak_bytes"] = torch.cuda.max_memory_reserved()
+    print(json.dumps(result))
 
 
 def compare(options):
@@ -91,7 +98,7 @@ def compare(options):
                 rounds[side].append(fettle(options, folder, work / "report"))
             rounds["transformers bf16"].append(transformers(options))
     result = {"tokens": options.tokens, "threads": options.threads,
-              "rounds": options.rounds}
+              "rounds": options.rounds, "device": options.device}
     for side, runs in rounds.items():
         result[side] = {
             "tokens_per_second": statistics.median(
@@ -111,6 +118,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--bits", nargs="+", default=[
         "int8", "int4", "int3", "int2", "ternary", "ternary-coded"])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--work", type=pathlib.Path, help="for the folders")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each op against the ATen operations it replaces and against memcpy, on the
-// CPU, as JSON. Usage: fettle_bench_kernels [--threads N] [--bf16]
+// Each op against the ATen operations it replaces and against a copy in memory,
+// as JSON.
+//   fettle_bench_kernels [--threads N] [--bf16] [--device cuda]
 //
 // `seconds` and `aten_seconds` are medians of interleaved runs. `bytes` is what
 // an op must read and write, so `of_memcpy` is its share of the bandwidth that
 // memcpy reaches on an array too large for the caches. Shapes are those of a
 // micro-batch: small enough that malloc reuses memory, where larger results
-// would mostly measure the kernel's zeroing of fresh pages. Packed matrices are
-// large, as weights are that come from memory, and write where they are told.
+// would mostly measure the kernel's zeroing of fresh pages. On a card they are
+// 32 times that, more than its caches hold. Packed matrices are large, as
+// weights are that come from memory, and write where they are told.
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <iostream>
+#include <string_view>
 
 #include "core/json.h"
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/device_backend.h"
 #include "kernels/expert_rows.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/rms_norm.h"
@@ -36,13 +42,29 @@ struct Case {
   double weights = 0;  // of a packed matrix
 };
 
-constexpr std::int64_t kTokens = 1024, kHidden = 2048, kWidth = 768;
-constexpr std::int64_t kTopK = 8, kVocab = 32000, kScored = 128;
+constexpr std::int64_t kHidden = 2048, kWidth = 768;
+constexpr std::int64_t kTopK = 8, kVocab = 32000;
 constexpr std::int64_t kHeads = 16, kHead = 128;
 
-double seconds(const std::function<void()>& f) {
+// Where ops run, on values of what type, and how many tokens.
+struct Bench {
+  at::TensorOptions type = at::dtype(at::kFloat);
+  std::int64_t tokens = 1024;
+
+  at::TensorOptions wide() const { return type.dtype(at::kFloat); }
+  at::TensorOptions index() const { return type.dtype(at::kLong); }
+};
+
+void wait_for(at::Device device) {
+  if (device.is_cpu()) return;
+  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
+}
+
+double seconds(at::Device device, const std::function<void()>& f) {
+  wait_for(device);
   const auto start = std::chrono::steady_clock::now();
   f();
+  wait_for(device);
   const std::chrono::duration<double> spent =
       std::chrono::steady_clock::now() - start;
   return spent.count();
@@ -54,18 +76,21 @@ double median(std::vector<double> values) {
 }
 
 // Bytes read and written a second, by as many threads as ATen uses.
-double memcpy_rate() {
-  const Tensor from = at::ones({64, 1 << 20}), to = at::empty_like(from);
+double memcpy_rate(const Bench& bench) {
+  const std::int64_t rows = bench.tokens / 16;
+  const Tensor from = at::ones({rows, 1 << 20}, bench.wide());
+  const Tensor to = at::empty_like(from);
   std::vector<double> runs;
   for (int i = 0; i < 7; ++i) {
-    runs.push_back(seconds([&] { to.copy_(from); }));
+    runs.push_back(seconds(from.device(), [&] { to.copy_(from); }));
   }
   return 2.0 * static_cast<double>(from.nbytes()) / median(runs);
 }
 
-void add_norm(std::vector<Case>& cases, at::TensorOptions type) {
-  const Tensor x = at::randn({kTokens, kHidden}, type);
-  const Tensor w = at::randn({kHidden}, type), dy = at::randn_like(x);
+void add_norm(std::vector<Case>& cases, const Bench& bench) {
+  const Tensor x = at::randn({bench.tokens, kHidden}, bench.type);
+  const Tensor w = at::randn({kHidden}, bench.type), dy = at::randn_like(x);
+  const std::string shape = fmt::format("[{}, 2048]", bench.tokens);
   const Tensor rstd = rms_norm(x, w, 1e-6).rstd;
   const auto bytes = static_cast<double>(x.nbytes());
   const auto normed = [=] {
@@ -75,13 +100,13 @@ void add_norm(std::vector<Case>& cases, at::TensorOptions type) {
   };
   cases.push_back(
       {"rms_norm",
-       "[1024, 2048]",
+       shape,
        2 * bytes,
        [=] { rms_norm(x, w, 1e-6); },
        [=] { normed(); }});
   cases.push_back(
       {"rms_norm_backward",
-       "[1024, 2048]",
+       shape,
        3 * bytes,
        [=] { rms_norm_backward(dy, x, w, rstd, {.weight_gradient = true}); },
        [=] {
@@ -92,13 +117,14 @@ void add_norm(std::vector<Case>& cases, at::TensorOptions type) {
        }});
 }
 
-void add_swiglu(std::vector<Case>& cases, at::TensorOptions type) {
-  const Tensor x = at::randn({kTokens, 2 * kWidth}, type);
-  const Tensor dh = at::randn({kTokens, kWidth}, type);
+void add_swiglu(std::vector<Case>& cases, const Bench& bench) {
+  const Tensor x = at::randn({bench.tokens, 2 * kWidth}, bench.type);
+  const Tensor dh = at::randn({bench.tokens, kWidth}, bench.type);
+  const std::string shape = fmt::format("[{}, 2·768]", bench.tokens);
   const auto bytes = static_cast<double>(dh.nbytes());
   cases.push_back(
       {"swiglu",
-       "[1024, 2·768]",
+       shape,
        3 * bytes,
        [=] { swiglu(x); },
        [=] {
@@ -107,7 +133,7 @@ void add_swiglu(std::vector<Case>& cases, at::TensorOptions type) {
        }});
   cases.push_back(
       {"swiglu_backward",
-       "[1024, 2·768]",
+       shape,
        5 * bytes,
        [=] { swiglu_backward(dh, x); },
        [=] {
@@ -118,20 +144,21 @@ void add_swiglu(std::vector<Case>& cases, at::TensorOptions type) {
        }});
 }
 
-void add_rows(std::vector<Case>& cases, at::TensorOptions type) {
-  const std::int64_t tokens = kTokens / 4, m = tokens * kTopK;
-  const Tensor x = at::randn({tokens, kHidden}, type);
-  const Tensor order = at::randperm(m, at::kLong);  // row of each choice
+void add_rows(std::vector<Case>& cases, const Bench& bench) {
+  const std::int64_t tokens = bench.tokens / 4, m = tokens * kTopK;
+  const Tensor x = at::randn({tokens, kHidden}, bench.type);
+  const Tensor order = at::randperm(m, bench.index());  // row of each choice
   const Tensor position = order.reshape({tokens, kTopK});
   const Tensor index = at::empty_like(order)
-                           .index_put_({order}, at::arange(m, at::kLong))
+                           .index_put_({order}, at::arange(m, bench.index()))
                            .floor_divide(kTopK);
   const Tensor rows = gather_rows(x, index);
-  const Tensor weights = at::rand({tokens, kTopK});
-  const Tensor by_row = at::empty({m}).index_put_({order}, weights.flatten());
+  const Tensor weights = at::rand({tokens, kTopK}, bench.wide());
+  const Tensor by_row =
+      at::empty({m}, bench.wide()).index_put_({order}, weights.flatten());
   const auto narrow = static_cast<double>(x.nbytes());
   const auto wide = static_cast<double>(rows.nbytes());
-  const std::string shape = "256 tokens, 8 choices, 2048";
+  const std::string shape = fmt::format("{} tokens, 8 choices, 2048", tokens);
   cases.push_back(
       {"gather_rows",
        shape,
@@ -166,16 +193,18 @@ void add_rows(std::vector<Case>& cases, at::TensorOptions type) {
        }});
 }
 
-void add_cross_entropy(std::vector<Case>& cases, at::TensorOptions type) {
-  const Tensor logits = at::randn({kScored, kVocab}, type);
-  const Tensor targets = at::randint(kVocab, {kScored}, at::kLong);
+void add_cross_entropy(std::vector<Case>& cases, const Bench& bench) {
+  const std::int64_t scored = bench.tokens / 8;
+  const Tensor logits = at::randn({scored, kVocab}, bench.type);
+  const Tensor targets = at::randint(kVocab, {scored}, bench.index());
+  const std::string shape = fmt::format("[{}, 32000]", scored);
   const auto bytes = static_cast<double>(logits.nbytes());
   const auto picked = [=](const Tensor& log_p) {
     return -log_p.gather(1, targets.unsqueeze(1)).squeeze(1);
   };
   cases.push_back(
       {"cross_entropy",
-       "[128, 32000]",
+       shape,
        bytes,
        [=] { cross_entropy(logits, targets); },
        [=] { picked(at::log_softmax(logits, 1)); }});
@@ -183,7 +212,7 @@ void add_cross_entropy(std::vector<Case>& cases, at::TensorOptions type) {
   const Tensor scratch = at::empty_like(logits);
   cases.push_back(
       {"cross_entropy_with_gradient_",
-       "[128, 32000], with a copy",
+       shape + ", with a copy",
        4 * bytes,
        [=] {
          Tensor copy = scratch.copy_(logits);
@@ -195,16 +224,15 @@ void add_cross_entropy(std::vector<Case>& cases, at::TensorOptions type) {
          picked(log_p);
          Tensor d = log_p.exp();
          d.scatter_add_(
-             1,
-             targets.unsqueeze(1),
-             at::full({kScored, 1}, -1.0, d.options()));
+             1, targets.unsqueeze(1), at::full({scored, 1}, -1.0, d.options()));
          d.mul_(0.5);
        }});
 }
 
-void add_rope(std::vector<Case>& cases, at::TensorOptions type) {
-  const Tensor q = at::randn({kTokens, kHeads, kHead}, type);
-  const Tensor angles = at::randn({kTokens, kHead / 2});
+void add_rope(std::vector<Case>& cases, const Bench& bench) {
+  const Tensor q = at::randn({bench.tokens, kHeads, kHead}, bench.type);
+  const Tensor angles = at::randn({bench.tokens, kHead / 2}, bench.wide());
+  const std::string shape = fmt::format("[{}, 16, 128]", bench.tokens);
   const Tensor cos = angles.cos(), sin = angles.sin();
   const Tensor wide_cos =
       at::cat({cos, cos}, 1).unsqueeze(1).to(q.scalar_type());
@@ -217,18 +245,17 @@ void add_rope(std::vector<Case>& cases, at::TensorOptions type) {
     q* wide_cos + turned* wide_sin;
   };
   const RopeOptions pairs{.pairing = RopePairing::kInterleaved};
-  cases.push_back(
-      {"rope", "[1024, 16, 128]", 2 * bytes, [=] { rope(q, cos, sin); }, aten});
+  cases.push_back({"rope", shape, 2 * bytes, [=] { rope(q, cos, sin); }, aten});
   cases.push_back(
       {"rope_interleaved",
-       "[1024, 16, 128]",
+       shape,
        2 * bytes,
        [=] { rope(q, cos, sin, pairs); },
        aten});
 }
 
-// float32 only. Two query heads read one key head, as in most families; ATen
-// wants keys and values repeated.
+// float32 on the CPU only. Two query heads read one key head, as in most
+// families; ATen wants keys and values repeated.
 void add_attention(std::vector<Case>& cases) {
   constexpr std::int64_t batch = 2, length = 512, heads = 8, head = 64;
   constexpr std::int64_t tokens = batch * length;
@@ -274,7 +301,11 @@ void add_attention(std::vector<Case>& cases) {
        }});
 }
 
-PackedMatrix packed(std::int64_t bits, std::int64_t rows, std::int64_t cols) {
+PackedMatrix packed(
+    const Bench& bench,
+    std::int64_t bits,
+    std::int64_t rows,
+    std::int64_t cols) {
   const auto kind = bits == 0 ? PackedKind::kTernary : PackedKind::kInt;
   const std::int64_t size = rows * packed_row_bytes(kind, bits, cols);
   return {
@@ -283,22 +314,23 @@ PackedMatrix packed(std::int64_t bits, std::int64_t rows, std::int64_t cols) {
       .rows = rows,
       .cols = cols,
       .group = 128,
-      .codes = at::randint(243, {size}, at::kByte),
-      .scales = at::ones({rows, cols / 128}, at::kBFloat16)};
+      .codes = at::randint(243, {size}, bench.type.dtype(at::kByte)),
+      .scales = at::ones({rows, cols / 128}, bench.type.dtype(at::kBFloat16))};
 }
 
 // Unpacking against a copy of what is unpacked, and products against those of
 // the same matrix in float32, which is larger than any cache.
-void add_packed(std::vector<Case>& cases, at::TensorOptions type) {
+void add_packed(std::vector<Case>& cases, const Bench& bench) {
   constexpr std::int64_t rows = 32768, cols = kHidden;
   constexpr auto weights = static_cast<double>(rows * cols);
-  const Tensor dense = at::empty({rows, cols}, type).fill_(1);
+  const Tensor dense = at::empty({rows, cols}, bench.type).fill_(1);
   const Tensor out = at::empty_like(dense);
   const Tensor plain = dense.to(at::kFloat);
-  const Tensor x = at::randn({1, cols}), y = at::empty({1, rows});
+  const Tensor x = at::randn({1, cols}, bench.wide());
+  const Tensor y = at::empty({1, rows}, bench.wide());
   const Tensor flat = x[0];
   for (const std::int64_t bits : {2, 3, 4, 8, 0}) {
-    const PackedMatrix m = packed(bits, rows, cols);
+    const PackedMatrix m = packed(bench, bits, rows, cols);
     const auto bytes = static_cast<double>(m.bytes());
     const std::string shape =
         "[32768, 2048], " +
@@ -326,14 +358,14 @@ void add_packed(std::vector<Case>& cases, at::TensorOptions type) {
   }
 }
 
-fettle::Json measure(const Case& c, double rate) {
+fettle::Json measure(const Case& c, at::Device device, double rate) {
   constexpr int kRuns = 11;
   std::vector<double> ours, theirs;
   c.op();
   c.aten();
   for (int i = 0; i < kRuns; ++i) {
-    ours.push_back(seconds(c.op));
-    theirs.push_back(seconds(c.aten));
+    ours.push_back(seconds(device, c.op));
+    theirs.push_back(seconds(device, c.aten));
   }
   const double op = median(ours), aten = median(theirs);
   fettle::Json report = {
@@ -350,31 +382,39 @@ fettle::Json measure(const Case& c, double rate) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  auto type = at::dtype(at::kFloat);
+  Bench bench;
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--bf16") == 0) {
-      type = at::dtype(at::kBFloat16);
-    } else if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+    const std::string_view option = argv[i];
+    if (option == "--bf16") {
+      bench.type = bench.type.dtype(at::kBFloat16);
+    } else if (option == "--threads" && i + 1 < argc) {
       at::set_num_threads(std::max(1, std::atoi(argv[++i])));
+    } else if (option == "--device" && i + 1 < argc) {
+      bench.type =
+          bench.type.device(open_device(fettle::parse_device(argv[++i])));
     } else {
-      std::cerr << "usage: fettle_bench_kernels [--threads N] [--bf16]\n";
+      std::cerr << "usage: fettle_bench_kernels [--threads N] [--bf16] "
+                   "[--device cpu|cuda]\n";
       return 2;
     }
   }
+  const at::Device device = bench.type.device();
+  if (!device.is_cpu()) bench.tokens *= 32;
   at::NoGradGuard no_gradients;
-  const double rate = memcpy_rate();
+  const double rate = memcpy_rate(bench);
   std::vector<Case> cases;
-  add_norm(cases, type);
-  add_swiglu(cases, type);
-  add_rows(cases, type);
-  add_cross_entropy(cases, type);
-  add_rope(cases, type);
-  add_attention(cases);
-  add_packed(cases, type);
+  add_norm(cases, bench);
+  add_swiglu(cases, bench);
+  add_rows(cases, bench);
+  add_cross_entropy(cases, bench);
+  add_rope(cases, bench);
+  if (device.is_cpu()) add_attention(cases);
+  add_packed(cases, bench);
   fettle::Json report = {
       {"threads", at::get_num_threads()},
-      {"dtype", at::toString(c10::typeMetaToScalarType(type.dtype()))},
+      {"device", device.str()},
+      {"dtype", at::toString(c10::typeMetaToScalarType(bench.type.dtype()))},
       {"memcpy_bytes_per_second", rate}};
-  for (const Case& c : cases) report["ops"].push_back(measure(c, rate));
+  for (const Case& c : cases) report["ops"].push_back(measure(c, device, rate));
   std::cout << report.dump(2) << '\n';
 }

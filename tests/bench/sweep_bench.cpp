@@ -7,8 +7,10 @@
 //   gradient      forward and backward, gradient of every weight of every layer
 //   scores        forward and backward with mask_fisher's observer
 //   scores A,B    the sweeps that analyze makes for these scores, to the scores
-//   matmul        the machine's own fp32 matrix-product rate
+//   matmul        the device's own matrix-product rate
+//   peak          the most memory of the device so far
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <chrono>
 #include <iostream>
@@ -19,6 +21,8 @@
 #include "analyze/score_method.h"
 #include "analyze/score_set.h"
 #include "core/json.h"
+#include "core/memory.h"
+#include "kernels/device_backend.h"
 #include "model/causal_lm.h"
 #include "model/weight_visit.h"
 #include "sweep/micro_batches.h"
@@ -90,7 +94,9 @@ double run_sweep(
     const std::vector<model::PackedTokens>& batches,
     const std::string& what) {
   sweep::SweepOptions options;
-  options.keep_graphs = true;  // as the plan decides where memory allows it
+  // As the plan decides where memory allows it.
+  options.keep_graphs = model.options().device.is_cpu();
+  options.activations.device_bytes = std::int64_t{1} << 40;
   sweep::Sweep sweep(model, batches, options);
   if (what == "forward" || what == "layers") {
     sweep.forward({}, {});
@@ -118,17 +124,29 @@ double run_sweep(
   return nll;
 }
 
-Json matmul_rate() {
-  constexpr std::int64_t n = 2048;
-  const at::Tensor a = at::randn({n, n});
-  const at::Tensor b = at::randn({n, n});
-  at::Tensor c = at::empty({n, n});
+Json matmul_rate(const model::ModelOptions& options) {
+  const std::int64_t n = options.device.is_cpu() ? 2048 : 8192;
+  const at::TensorOptions type =
+      at::TensorOptions(options.compute_type).device(options.device);
+  const at::Tensor a = at::randn({n, n}, type), b = at::randn({n, n}, type);
+  at::Tensor c = at::empty({n, n}, type);
+  // Asking for a value waits for all of them.
+  const auto wait = [&] { c[0][0].item(); };
   at::mm_out(c, a, b);
+  wait();
   const auto begin = Clock::now();
   constexpr int repeats = 4;
   for (int i = 0; i < repeats; ++i) at::mm_out(c, a, b);
-  const double flops = 2.0 * n * n * n * repeats;
+  wait();
+  const double flops = 2.0 * static_cast<double>(n * n * n) * repeats;
   return {{"gflops", flops / seconds_since(begin) * 1e-9}};
+}
+
+Json peak_memory(at::Device device) {
+  if (device.is_cpu()) return {{"bytes", peak_resident_memory()}};
+  const auto stats =
+      at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return {{"bytes", stats.reserved_bytes[0].peak}};
 }
 
 std::vector<model::PackedTokens> read_batches(
@@ -146,18 +164,27 @@ std::vector<model::PackedTokens> read_batches(
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::cerr
-        << "usage: fettle_bench_sweep MODEL IDS.json MICRO_BATCH THREADS\n";
+  if (argc != 7) {
+    std::cerr << "usage: fettle_bench_sweep MODEL IDS.json MICRO_BATCH THREADS "
+                 "DEVICE float32|bfloat16\n";
     return 2;
   }
   at::set_num_threads(std::stoi(argv[4]));
-  model::CausalLm model(argv[1], {at::kCPU, at::kFloat, std::int64_t{1} << 40});
+  const model::ModelOptions options{
+      .device = kernels::open_device(parse_device(argv[5])),
+      .compute_type =
+          std::string_view(argv[6]) == "float32" ? at::kFloat : at::kBFloat16,
+      .resident_bytes = std::int64_t{1} << 40};
+  model::CausalLm model(argv[1], options);
   const auto batches =
       read_batches(argv[2], model.config(), std::stoll(argv[3]));
   for (std::string what; std::getline(std::cin, what);) {
     if (what == "matmul") {
-      std::cout << matmul_rate().dump() << std::endl;
+      std::cout << matmul_rate(options).dump() << std::endl;
+      continue;
+    }
+    if (what == "peak") {
+      std::cout << peak_memory(options.device).dump() << std::endl;
       continue;
     }
     const auto begin = Clock::now();

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times Fettle's sweeps against transformers on the same model, ids, batch and
-threads, in turns within one run, and against the machine's own matrix-product
-rate; prints JSON.
+"""Times Fettle's sweeps against transformers on the same model, ids, batch,
+type and threads or card, in turns within one run, and against the device's own
+matrix-product rate; prints JSON.
 
     python tests/bench/sweeps.py MODEL [--sequences 8] [--length 512]
         [--threads 2] [--runs 7] [--no-transformers]
+        [--device cuda] [--dtype bfloat16]
 """
 
 import argparse
@@ -22,10 +23,11 @@ import build_folder
 class Served:
     """A running fettle_bench_sweep."""
 
-    def __init__(self, model, ids, micro_batch, threads):
+    def __init__(self, ids, micro_batch, options):
         self.process = subprocess.Popen(
-            [build_folder.find("fettle_bench_sweep"), model, ids, str(micro_batch),
-             str(threads)],
+            [build_folder.find("fettle_bench_sweep"), options.model, ids,
+             str(micro_batch), str(options.threads), options.device,
+             options.dtype],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, command):
@@ -35,21 +37,23 @@ class Served:
 
 
 class Reference:
-    """The same work by transformers, in fp32, with its fastest experts."""
+    """The same work by transformers, with its fastest experts."""
 
-    def __init__(self, model, ids, threads):
+    def __init__(self, ids, options):
         import torch
         import transformers
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(options.threads)
         self.torch = torch
-        self.ids = torch.tensor(ids)
+        self.device = options.device
+        self.ids = torch.tensor(ids, device=options.device)
         self.models = {}
         for experts in ("grouped_mm", "eager"):
             self.models[experts] = (
                 transformers.AutoModelForCausalLM.from_pretrained(
-                    model, dtype=torch.float32, attn_implementation="sdpa",
-                    experts_implementation=experts))
+                    options.model, dtype=getattr(torch, options.dtype),
+                    attn_implementation="sdpa",
+                    experts_implementation=experts).to(options.device))
         self.fastest = None
 
     def __call__(self, command):
@@ -63,6 +67,7 @@ class Reference:
 
     def run(self, model, command):
         torch = self.torch
+        self.wait()
         begin = time.perf_counter()
         with torch.set_grad_enabled(command != "forward"):
             # Micro-batches of whole rows, as Fettle's are.
@@ -70,8 +75,17 @@ class Reference:
             if command != "forward":
                 loss.backward()
                 model.zero_grad(set_to_none=True)
+        self.wait()
         return {"seconds": time.perf_counter() - begin,
                 "nll": loss.item() * (self.ids.numel() - len(self.ids))}
+
+    def wait(self):
+        if self.device != "cpu":
+            self.torch.cuda.synchronize()
+
+    def peak(self):
+        """Bytes of the card's memory, with both copies of the model."""
+        return self.torch.cuda.max_memory_reserved()
 
 
 def product_flops(config, length):
@@ -96,6 +110,9 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-transformers", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"],
+                        default="float32")
     options = parser.parse_args()
     config = json.loads((pathlib.Path(options.model) / "config.json").read_text())
 
@@ -107,11 +124,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "ids.json"
         path.write_text(json.dumps(ids))
-        fettle = Served(options.model, path, tokens, options.threads)
-        reference = None if options.no_transformers else Reference(
-            options.model, ids, options.threads)
+        fettle = Served(path, tokens, options)
+        reference = (
+            None if options.no_transformers else Reference(ids, options))
         result = {"model": config["model_type"], "tokens": tokens,
-                  "threads": options.threads, "runs": options.runs}
+                  "threads": options.threads, "runs": options.runs,
+                  "device": options.device, "dtype": options.dtype}
+        tolerance = 1e-4 if options.dtype == "float32" else 5e-3
         rates = [fettle("matmul")["gflops"]]
         for command in ("forward", "gradient", "scores"):
             fettle(command)
@@ -125,7 +144,7 @@ def main():
                 if reference and command != "scores":
                     other = reference(command)
                     theirs.append(other["seconds"])
-                    assert abs(mine["nll"] / other["nll"] - 1) < 1e-4
+                    assert abs(mine["nll"] / other["nll"] - 1) < tolerance
                 rates.append(fettle("matmul")["gflops"])
             row = {"tokens_per_second": tokens / statistics.median(ours)}
             if theirs:
@@ -139,6 +158,9 @@ def main():
         result["forward"]["share_of_matmul_rate"] = (
             product_flops(config, options.length) * 1e-9
             * result["forward"]["tokens_per_second"] / result["matmul_gflops"])
+        result["peak_bytes"] = fettle("peak")["bytes"]
+        if reference and options.device != "cpu":
+            result["transformers_peak_bytes"] = reference.peak()
     print(json.dumps(result, indent=2))
 
 

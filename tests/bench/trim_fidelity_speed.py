@@ -39,7 +39,8 @@ class Served:
 
     def __init__(self, program, model, ids, tokens, threads):
         self.process = subprocess.Popen(
-            [program, model, ids, str(tokens), str(threads)],
+            [program, model, ids, str(tokens), str(threads), "cpu",
+             "float32"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, command):

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times steps of `fettle tune` against LoRA by transformers and PEFT on the same
-model, ids, batch and threads (with `--method lora`: rank and targets too), in
-fp32 on the CPU, by processes in turns, and measures the peak memory of both
-from outside; prints JSON.
+model, ids, batch and threads or card (with `--method lora`: rank and targets
+too), by processes in turns, and measures the peak memory of both: on the CPU
+from outside, on a card what libtorch reserved; prints JSON.
 
     python tests/bench/tune_against_peft.py MODEL [--method lora|usaf|router]
         [--sequences 8] [--length 512] [--threads 2] [--steps 4] [--rounds 5]
         [--rank 16] [--ram 2GiB] [--peft-dtype float32]
+        [--device cuda] [--dtype bfloat16] [--vram 8GiB]
 
 `router` has no gradient of a large weight: the plain backward sweep.
 
@@ -64,10 +65,14 @@ def fettle(options, ids, folder):
         "--warmup-steps", 0, "--steps", options.steps, "--save-every", 0,
         "--eval-every", 0, "--seq-len", options.length, "--tokens-per-step",
         options.sequences * options.length, "--threads", options.threads,
-        "--quiet"]
-    if options.ram:
-        command += ["--ram", options.ram]
-    _, peak = measured(command)
+        "--device", options.device, "--compute-dtype", options.dtype,
+        "--quiet", "--json", "-"]
+    for name in ("ram", "vram"):
+        if value := getattr(options, name):
+            command += [f"--{name}", value]
+    output, peak = measured(command)
+    if options.device != "cpu":
+        peak = json.loads(output)["peak_vram_bytes"]
     lines = [json.loads(line)
              for line in (out / "metrics.jsonl").read_text().splitlines()]
     for file in out.iterdir():
@@ -81,10 +86,11 @@ def with_peft(options, ids, experts):
     output, peak = measured(
         [sys.executable, __file__, options.model, "--serve", ids, "--experts",
          experts, "--peft-dtype", options.peft_dtype, "--rank", options.rank,
+         "--device", options.device,
          "--threads", options.threads,
          "--steps", options.steps, "--sequences", options.sequences,
          "--length", options.length])
-    return {**json.loads(output), "peak_bytes": peak}
+    return {"peak_bytes": peak, **json.loads(output)}
 
 
 def serve(options):
@@ -98,7 +104,7 @@ def serve(options):
     model = transformers.AutoModelForCausalLM.from_pretrained(
         options.model, dtype=getattr(torch, options.peft_dtype),
         attn_implementation="sdpa",
-        experts_implementation=options.experts)
+        experts_implementation=options.experts).to(options.device)
     model = peft.get_peft_model(model, peft.LoraConfig(
         r=options.rank, lora_alpha=ALPHA_PER_RANK * options.rank,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
@@ -107,7 +113,8 @@ def serve(options):
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LR, weight_decay=0.0)
     ids = json.loads(pathlib.Path(options.serve).read_text())["input_ids"]
-    rows = torch.tensor(ids).unfold(0, options.length, options.length - 1)
+    rows = torch.tensor(ids, device=options.device).unfold(
+        0, options.length, options.length - 1)
     seconds, losses = [], []
     for step in range(options.steps):
         first = step * options.sequences
@@ -118,10 +125,15 @@ def serve(options):
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - begin)
         losses.append(loss.item())
-    print(json.dumps({"seconds": seconds, "losses": losses,
-                      "trainable": sum(p.numel() for p in weights)}))
+        if options.device != "cpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    result = {"seconds": seconds, "losses": losses,
+              "trainable": sum(p.numel() for p in weights)}
+    if options.device != "cpu":
+        result["peak_bytes"] = torch.cuda.max_memory_reserved()
+    print(json.dumps(result))
 
 
 def compare(options):
@@ -139,7 +151,8 @@ def compare(options):
             for experts in ("grouped_mm", "eager"):
                 rounds[experts].append(with_peft(options, ids, experts))
     # Both start from B = 0, so that the first losses are the base's.
-    tolerance = 1e-4 if options.peft_dtype == "float32" else 1e-2
+    exact = options.peft_dtype == options.dtype == "float32"
+    tolerance = 1e-4 if exact else 1e-2
     for one, other in zip(rounds["fettle"], rounds["eager"], strict=True):
         assert abs(one["losses"][0] / other["losses"][0] - 1) < tolerance
 
@@ -147,7 +160,9 @@ def compare(options):
         return statistics.median(run["seconds"][1:])
 
     result = {
-        "model": config["model_type"], "method": options.method, "tokens": tokens, "rank": options.rank,
+        "model": config["model_type"], "method": options.method,
+        "device": options.device, "dtype": options.dtype,
+        "tokens": tokens, "rank": options.rank,
         "threads": options.threads, "rounds": options.rounds,
         "peft_dtype": options.peft_dtype,
         "trainable": rounds["eager"][0]["trainable"]}
@@ -176,6 +191,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--ram", default="")
+    parser.add_argument("--vram", default="")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"],
+                        default="float32")
     parser.add_argument("--peft-dtype", choices=["float32", "bfloat16"],
                         default="float32")
     parser.add_argument("--serve", help=argparse.SUPPRESS)

@@ -74,6 +74,7 @@ void CardMemory::recordStream(const c10::DataPtr& memory, c10::Stream stream) {
 c10::CachingDeviceAllocator::DeviceStats CardMemory::getDeviceStats(
     c10::DeviceIndex) {
   const std::lock_guard lock(card_lock());
+  stats_.num_sync_all_streams = streams().waits();
   return stats_;
 }
 

@@ -29,6 +29,7 @@ class CardMemory final : public c10::DeviceAllocator {
   bool initialized() override { return true; }
   void emptyCache(c10::MempoolId_t) override {}
   void recordStream(const c10::DataPtr& memory, c10::Stream stream) override;
+  // num_sync_all_streams: how often the host has waited for a stream.
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(
       c10::DeviceIndex) override;
   void resetAccumulatedStats(c10::DeviceIndex) override {}

@@ -6,6 +6,10 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <set>
+#include <string>
+
 #include "memory.h"
 
 namespace fettle::kernels::emulated {
@@ -76,10 +80,7 @@ class Call {
     for (std::size_t i = stack_.size() - results; i < stack_.size(); ++i) {
       result(stack_[i]);
     }
-    // A number that the host gets is waited for.
-    if (op_.operator_name().name == "aten::_local_scalar_dense") {
-      streams().wait(streams().queue(current_stream()));
-    }
+    if (waits()) streams().wait(streams().queue(current_stream()));
   }
 
  private:
@@ -120,6 +121,27 @@ class Call {
     card_memory().use(tensor.storage().data(), work_, written);
     pairs_.push_back({tensor, seen_by_cpu(tensor), written});
     return pairs_.back().cpu;
+  }
+
+  // Whether libtorch's CUDA has the host wait: to have a number, or to know the
+  // size of what comes out.
+  bool waits() const {
+    static const std::set<std::string> names{
+        "aten::_local_scalar_dense",
+        "aten::equal",
+        "aten::nonzero",
+        "aten::masked_select",
+        "aten::bincount",
+        "aten::_unique2",
+        "aten::unique_dim",
+        "aten::unique_consecutive",
+        "aten::repeat_interleave"};
+    const std::string& name = op_.operator_name().name;
+    if (names.contains(name)) return true;
+    return name.starts_with("aten::index") &&
+           std::ranges::any_of(pairs_, [](const Pair& pair) {
+             return pair.card.scalar_type() == at::kBool;
+           });
   }
 
   void check_places() const {

@@ -46,7 +46,10 @@ Use Streams::put_off(Queue& queue, std::function<void()> work) {
   return {queue.id, ++queue.last};
 }
 
-void Streams::wait(Queue& queue) { learn(all_of(queue)); }
+void Streams::wait(Queue& queue) {
+  learn(all_of(queue));
+  ++waits_;
+}
 
 Known Streams::all_of(Queue& queue) {
   run_late(queue);

@@ -44,6 +44,7 @@ class Streams {
   Use put_off(Queue& queue, std::function<void()> work);
   // The host waits for all work of the stream.
   void wait(Queue& queue);
+  std::int64_t waits() const { return waits_; }  // by the host so far
   // What a wait for all of the stream's work so far makes known.
   Known all_of(Queue& queue);
   void learn(Queue& queue, const Known& known);
@@ -54,6 +55,7 @@ class Streams {
  private:
   std::map<c10::StreamId, Queue> queues_;
   Known host_;
+  std::int64_t waits_ = 0;
 };
 
 Streams& streams();
