@@ -102,7 +102,33 @@ def product_flops(config, length):
                 + config["vocab_size"] * hidden)
 
 
-def main():
+def measure(fettle, reference, command, options):
+    """Both sides in turns: a row of the result, and rates of matrix products."""
+    tokens = options.sequences * options.length
+    tolerance = 1e-4 if options.dtype == "float32" else 5e-3
+    fettle(command)
+    if reference:
+        reference.fastest = None
+        reference(command)
+    ours, theirs, rates = [], [], []
+    for _ in range(options.runs):
+        mine = fettle(command)
+        ours.append(mine["seconds"])
+        if reference:
+            other = reference(command)
+            theirs.append(other["seconds"])
+            assert abs(mine["nll"] / other["nll"] - 1) < tolerance
+        rates.append(fettle("matmul")["gflops"])
+    row = {"tokens_per_second": tokens / statistics.median(ours)}
+    if theirs:
+        row["transformers_tokens_per_second"] = (
+            tokens / statistics.median(theirs))
+        row["experts_implementation"] = reference.fastest
+        row["ratio"] = statistics.median(t / o for o, t in zip(ours, theirs))
+    return row, rates
+
+
+def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--sequences", type=int, default=8)
@@ -113,7 +139,11 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"],
                         default="float32")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
     config = json.loads((pathlib.Path(options.model) / "config.json").read_text())
 
     # The same ids for both; a language model's cost doesn't depend on them
@@ -130,30 +160,12 @@ def main():
         result = {"model": config["model_type"], "tokens": tokens,
                   "threads": options.threads, "runs": options.runs,
                   "device": options.device, "dtype": options.dtype}
-        tolerance = 1e-4 if options.dtype == "float32" else 5e-3
-        rates = [fettle("matmul")["gflops"]]
+        rates = []
         for command in ("forward", "gradient", "scores"):
-            fettle(command)
-            if reference and command != "scores":
-                reference.fastest = None
-                reference(command)
-            ours, theirs = [], []
-            for _ in range(options.runs):
-                mine = fettle(command)
-                ours.append(mine["seconds"])
-                if reference and command != "scores":
-                    other = reference(command)
-                    theirs.append(other["seconds"])
-                    assert abs(mine["nll"] / other["nll"] - 1) < tolerance
-                rates.append(fettle("matmul")["gflops"])
-            row = {"tokens_per_second": tokens / statistics.median(ours)}
-            if theirs:
-                row["transformers_tokens_per_second"] = (
-                    tokens / statistics.median(theirs))
-                row["experts_implementation"] = reference.fastest
-                row["ratio"] = statistics.median(
-                    t / o for o, t in zip(ours, theirs))
-            result[command] = row
+            result[command], some = measure(
+                fettle, None if command == "scores" else reference, command,
+                options)
+            rates += some
         result["matmul_gflops"] = statistics.median(rates)
         result["forward"]["share_of_matmul_rate"] = (
             product_flops(config, options.length) * 1e-9

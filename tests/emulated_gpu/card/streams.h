@@ -61,8 +61,9 @@ class Streams {
 Streams& streams();
 std::recursive_mutex& card_lock();
 
-// The stream of this thread's work: that of c10's guards.
+// The stream of this thread's work, and another one in its place.
 c10::StreamId current_stream();
+c10::StreamId exchange_stream(c10::StreamId to);
 
 // Ends the program, for what a card would answer with wrong numbers at times.
 [[noreturn]] void race(const std::string& what);

@@ -172,14 +172,25 @@ TEST_CASE_METHOD(Planned, "states of all weights are told where they are") {
 }
 
 TEST_CASE_METHOD(Planned, "what computes is on the device where there is one") {
-  sweep.workload.device = at::Device(at::kCUDA, 0);
+  sweep::Workload workload = sweep.workload;
+  workload.device = at::Device(at::kCUDA, 0);
+  sweep = sweep::plan_sweep(
+      reader, workload, {.ram = 8LL << 30, .vram = 1LL << 30});
   const RunPlan made = plan();
-  const PartBytes parts =
-      part_bytes(options, reader.config(), sweep.workload.device);
+  const PartBytes parts = part_bytes(options, reader.config(), workload.device);
   CHECK(
       made.total().device ==
       sweep.vram_bytes() + static_cast<std::int64_t>(parts.device));
-  CHECK(row(made, "layer in use, layer fetched").ram == sweep.layer_bytes);
+  CHECK(
+      made.total().ram ==
+      sweep.ram_bytes() + static_cast<std::int64_t>(parts.ram));
+  // A layer's tensors lie there on their way, in blocks of powers of two.
+  const std::int64_t layer = reader.layer_bytes(0, workload.compute_type);
+  const std::int64_t on_its_way = row(made, "layer in use, layer fetched").ram;
+  CHECK((on_its_way > layer && on_its_way <= 2 * layer));
+  // Boundaries stay on the card where there is room for all of them.
+  const PlanRow boundaries = row(made, "boundary activations");
+  CHECK((boundaries.device > 0 && boundaries.ram == 0 && boundaries.disk == 0));
 }
 
 TEST_CASE_METHOD(Planned, "a teacher's words take disk") {
