@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/device_backend.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/format.h>
 
 #include <atomic>
@@ -84,6 +85,19 @@ at::Device open_device(
   FETTLE_ASSERT(at::hasCUDA());
   open_one().store(plugin);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(spec.index)};
+}
+
+std::int64_t free_device_memory(at::Device device) {
+  const auto [free, all] =
+      at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
+  return static_cast<std::int64_t>(free);
+}
+
+std::int64_t peak_device_memory(at::Device device) {
+  return at::getDeviceAllocator(device.type())
+      ->getDeviceStats(device.index())
+      .reserved_bytes[0]
+      .peak;
 }
 
 const Launchers& gpu_launchers() {

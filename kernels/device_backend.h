@@ -21,6 +21,11 @@ at::Device open_device(
     const DeviceSpec& spec,
     const std::filesystem::path& place = gpu_plugin_place());
 
+// Bytes of a card that nobody has, and the most that this process has reserved
+// there so far: what is in use, and what lies idle between uses.
+std::int64_t free_device_memory(at::Device device);
+std::int64_t peak_device_memory(at::Device device);
+
 // The launchers of the plug-in that is open, or stubs that refuse.
 const Launchers& gpu_launchers();
 

@@ -2,7 +2,6 @@
 #include "cli/session.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
 
@@ -55,9 +54,7 @@ Session::Session(const CommonOptions& options) : options_(options) {
 void Session::bound_vram() {
   if (!options_.vram.empty()) budget_.vram = parse_bytes(options_.vram);
   if (device_.is_cpu()) return;
-  const auto [free, all] =
-      at::getDeviceAllocator(device_.type())->getMemoryInfo(device_.index());
-  const auto left = static_cast<std::int64_t>(free);
+  const std::int64_t left = kernels::free_device_memory(device_);
   budget_.vram = std::min(budget_.vram.value_or(left), left);
 }
 
@@ -122,12 +119,8 @@ std::vector<model::Sequence> Session::calibration(
 
 void Session::add_peaks(Json& result) const {
   result["peak_ram_bytes"] = peak_resident_memory();
-  result["peak_vram_bytes"] = 0;
-  if (device_.is_cpu()) return;
-  const auto stats =
-      at::getDeviceAllocator(device_.type())->getDeviceStats(device_.index());
-  // What the card has had to give, that which lies idle between uses too.
-  result["peak_vram_bytes"] = stats.reserved_bytes[0].peak;
+  result["peak_vram_bytes"] =
+      device_.is_cpu() ? 0 : kernels::peak_device_memory(device_);
 }
 
 std::vector<text::WeightedFile> data_files(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/causal_lm.h"
 
+#include "model/device_transfer.h"
 #include "model/differentiable.h"
 #include "model/packed_layer.h"
 
@@ -12,13 +13,15 @@ CausalLm::CausalLm(
 
 CausalLm::CausalLm(
     std::unique_ptr<ModelReader> reader, const ModelOptions& options)
-    : options_(options), transfer_(options.device), reader_(std::move(reader)) {
-  const at::TensorOptions host = transfer_.host(options_.compute_type);
-  globals_ = transfer_.carry(reader_->read_globals(options_.compute_type));
+    : options_(options), reader_(std::move(reader)) {
+  globals_ =
+      to_device(reader_->read_globals(options_.compute_type), options_.device);
+  const at::TensorOptions host =
+      host_options(options_.compute_type, options_.device);
   cache_ = std::make_unique<store::LayerCache<LayerWeights>>(
       [this, host](std::int64_t layer) {
         return std::make_shared<LayerWeights>(
-            transfer_.carry(reader_->read_layer(layer, host)));
+            to_device(reader_->read_layer(layer, host), options_.device));
       },
       [this](std::int64_t layer) {
         return reader_->layer_bytes(layer, options_.compute_type);

@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 
-#include "model/device_transfer.h"
 #include "model/layer_weights.h"
 #include "model/model_reader.h"
 #include "store/layer_cache.h"
@@ -58,7 +57,6 @@ class CausalLm {
 
  private:
   ModelOptions options_;
-  DeviceTransfer transfer_;
   std::unique_ptr<ModelReader> reader_;
   GlobalWeights globals_;
   std::unique_ptr<store::LayerCache<LayerWeights>> cache_;

@@ -5,13 +5,13 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <map>
 
 #include "core/error.h"
 #include "model/packed_layer.h"
 #include "model/weight_visit.h"
+#include "store/pinned_memory.h"
 
 namespace fettle::model {
 namespace {
@@ -34,13 +34,9 @@ std::int64_t room_for(const at::Tensor& tensor) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-at::Tensor carry_pinned(const at::Tensor& tensor, at::Device device) {
-  return tensor.pin_memory().to(device, /*non_blocking=*/true);
-}
-
 // A packed layer has a thousand tensors and more: they go as one. Returns the
 // memory that they share.
-at::Tensor carry_packed(PackedLayer& layer, at::Device device) {
+at::Tensor packed_to_device(PackedLayer& layer, at::Device device) {
   std::int64_t bytes = 0;
   layer.for_each_tensor([&](at::Tensor& t) { bytes += room_for(t); });
   const at::Tensor host =
@@ -54,7 +50,7 @@ at::Tensor carry_packed(PackedLayer& layer, at::Device device) {
     }
     at += room_for(t);
   });
-  const at::Tensor all = carry_pinned(host, device);
+  const at::Tensor all = host.to(device, /*non_blocking=*/true);
   at = 0;
   layer.for_each_tensor([&](at::Tensor& t) {
     const std::int64_t room = room_for(t);
@@ -66,58 +62,50 @@ at::Tensor carry_packed(PackedLayer& layer, at::Device device) {
   return all;
 }
 
-at::Tensor carry_packed(LayerWeights& weights, at::Device device) {
-  if (!weights.packed) return {};
-  auto layer = std::make_shared<PackedLayer>(*weights.packed);
-  const at::Tensor all = carry_packed(*layer, device);
-  weights.packed = std::move(layer);
-  return all;
-}
-
 }  // namespace
 
-DeviceTransfer::DeviceTransfer(at::Device device) : device_(device) {
-  if (!device.is_cpu()) stream_ = copy_stream(device);
+at::TensorOptions host_options(at::ScalarType type, at::Device device) {
+  return at::TensorOptions(type).pinned_memory(!device.is_cpu());
 }
 
-at::TensorOptions DeviceTransfer::host(at::ScalarType type) const {
-  return at::TensorOptions(type).pinned_memory(stream_.has_value());
-}
-
-LayerWeights DeviceTransfer::carry(LayerWeights weights) const {
-  if (!stream_) return weights;
-  const c10::impl::VirtualGuardImpl backend(device_.type());
-  const c10::Stream user = backend.getDefaultStream(device_);
+LayerWeights to_device(LayerWeights weights, at::Device device) {
+  if (device.is_cpu()) return weights;
+  const c10::Stream stream = copy_stream(device);
+  const c10::impl::VirtualGuardImpl backend(device.type());
+  const c10::Stream user = backend.getDefaultStream(device);
   const auto used = [&](const at::Tensor& tensor) {
     backend.recordDataPtrOnStream(tensor.storage().data_ptr(), user);
   };
   {
-    const c10::StreamGuard guard(*stream_);
+    const c10::StreamGuard guard(stream);
     for_each_tensor(weights, [&](at::Tensor& tensor) {
-      tensor = carry_pinned(tensor, device_);
+      tensor = tensor.to(device, /*non_blocking=*/true);
       used(tensor);
     });
-    const at::Tensor packed = carry_packed(weights, device_);
-    if (packed.defined()) used(packed);
+    if (weights.packed) {
+      auto packed = std::make_shared<PackedLayer>(*weights.packed);
+      used(packed_to_device(*packed, device));
+      weights.packed = std::move(packed);
+    }
   }
-  stream_->synchronize();
+  stream.synchronize();
   return weights;
 }
 
-GlobalWeights DeviceTransfer::carry(GlobalWeights weights) const {
+GlobalWeights to_device(GlobalWeights weights, at::Device device) {
   for_each_tensor(
-      weights, [&](at::Tensor& tensor) { tensor = tensor.to(device_); });
+      weights, [&](at::Tensor& tensor) { tensor = tensor.to(device); });
   return weights;
 }
 
 std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type) {
-  using Blocks = std::map<std::uint64_t, std::int64_t>;  // bytes → how many
+  using Blocks = std::map<std::int64_t, std::int64_t>;  // bytes → how many
   Blocks most;
   std::int64_t most_packed = 0;
   for (std::int64_t l = 0; l < reader.config().num_layers(); ++l) {
     Blocks blocks;
     const auto add = [&](std::int64_t bytes) {
-      ++blocks[std::bit_ceil(static_cast<std::uint64_t>(bytes))];
+      ++blocks[store::pinned_bytes(bytes)];
     };
     std::int64_t packed = reader.layer_bytes(l, type);
     LayerWeights plain =
@@ -133,9 +121,7 @@ std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type) {
     }
   }
   std::int64_t sum = most_packed;  // as it is read
-  for (const auto& [bytes, count] : most) {
-    sum += static_cast<std::int64_t>(bytes) * count;
-  }
+  for (const auto& [bytes, count] : most) sum += bytes * count;
   return std::max(sum, reader.global_bytes(type));
 }
 

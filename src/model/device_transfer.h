@@ -1,39 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// Carries layers to the device on a stream of their own, so that a copy runs
+// Moves layers to the device on a stream of their own, so that a copy runs
 // behind the computation of the layer before it.
 #pragma once
 
 #include <ATen/ATen.h>
-#include <c10/core/Stream.h>
-
-#include <optional>
 
 #include "model/layer_weights.h"
 #include "model/model_reader.h"
 
 namespace fettle::model {
 
-class DeviceTransfer {
- public:
-  // On the CPU nothing is carried.
-  explicit DeviceTransfer(at::Device device);
+// Where layers on their way to `device` are read to: for a card, memory that it
+// can read by itself.
+at::TensorOptions host_options(at::ScalarType type, at::Device device);
 
-  // Where layers on their way are read to: memory that the device can read by
-  // itself.
-  at::TensorOptions host(at::ScalarType type) const;
+// The same weights on `device`, for work on its default stream. Returns when
+// the copy is done; the calling thread waits, not that stream. On the CPU: as
+// they are.
+LayerWeights to_device(LayerWeights weights, at::Device device);
+GlobalWeights to_device(GlobalWeights weights, at::Device device);
 
-  // The same weights on the device, for work on its default stream. Returns
-  // when the copy is done; the calling thread waits, not that stream.
-  LayerWeights carry(LayerWeights weights) const;
-  GlobalWeights carry(GlobalWeights weights) const;
-
- private:
-  at::Device device_;
-  std::optional<c10::Stream> stream_;
-};
-
-// RAM that a model's weights take on their way to a device, at most: libtorch
-// gives pinned memory out by powers of two, and keeps what is given back.
+// RAM that a model's weights take on their way to a device, at most.
 std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type);
 
 }  // namespace fettle::model

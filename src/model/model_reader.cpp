@@ -128,8 +128,8 @@ bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
   return is_attention_role(role) && any_packed(role);
 }
 
-std::map<Role, bool> ModelReader::kept_packed(std::int64_t layer) const {
-  std::map<Role, bool> kept;
+ModelReader::KeptPacked ModelReader::kept_packed(std::int64_t layer) const {
+  KeptPacked kept;
   for (const WeightId& id : layer_weights(config_, layer)) {
     if (!kept.contains(id.role)) kept[id.role] = keeps_packed(layer, id.role);
   }
@@ -138,7 +138,13 @@ std::map<Role, bool> ModelReader::kept_packed(std::int64_t layer) const {
 
 LayerWeights ModelReader::unread_layer(
     std::int64_t layer, at::TensorOptions options) const {
-  const std::map<Role, bool> kept = kept_packed(layer);
+  return unread_layer(layer, options, kept_packed(layer));
+}
+
+LayerWeights ModelReader::unread_layer(
+    std::int64_t layer,
+    at::TensorOptions options,
+    const KeptPacked& kept) const {
   return empty_layer(config_, layer, options, [&](Role role) {
     const auto found = kept.find(role);
     return found != kept.end() && !found->second;
@@ -148,12 +154,12 @@ LayerWeights ModelReader::unread_layer(
 LayerWeights ModelReader::read_layer(
     std::int64_t layer, at::TensorOptions options) const {
   const std::vector<WeightId> ids = layer_weights(config_, layer);
-  std::map<Role, bool> kept = kept_packed(layer);
-  LayerWeights weights = unread_layer(layer, options);
+  const KeptPacked kept = kept_packed(layer);
+  LayerWeights weights = unread_layer(layer, options, kept);
   std::vector<WeightCopy> copies;
   PackedLayer packed;
   for (const WeightId& id : ids) {
-    if (kept[id.role]) {
+    if (kept.at(id.role)) {
       StoredMatrix matrix;
       if (packed_header(id) != nullptr) {
         matrix.packed = read_packed(id);

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,8 +64,8 @@ class ModelReader {
 
   // A layer in the forward pass's form, in the type and memory of `options`, on
   // the CPU; the router and its biases in fp32; packed weights stay packed.
-  // Throws UserError when a
-  // weight is NaN or infinite, or packed and damaged. Thread-safe.
+  // Throws UserError when a weight is NaN or infinite, or packed and damaged.
+  // Thread-safe.
   LayerWeights read_layer(std::int64_t layer, at::TensorOptions options) const;
   GlobalWeights read_globals(at::ScalarType type) const;
   // What read_layer fills, not filled, and without what stays packed.
@@ -79,7 +80,12 @@ class ModelReader {
 
  private:
   void check_tied_head() const;
-  std::map<Role, bool> kept_packed(std::int64_t layer) const;
+  using KeptPacked = std::map<Role, bool>;  // keeps_packed of a layer's roles
+  KeptPacked kept_packed(std::int64_t layer) const;
+  LayerWeights unread_layer(
+      std::int64_t layer,
+      at::TensorOptions options,
+      const KeptPacked& kept) const;
   // Whether read_layer keeps this role's matrices in LayerWeights::packed: the
   // role, or another of its MLP, is packed.
   bool keeps_packed(std::int64_t layer, Role role) const;

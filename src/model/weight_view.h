@@ -15,8 +15,9 @@ namespace fettle::model {
 // The type a weight has in a layer of `type`: the router's are always fp32.
 at::ScalarType loaded_type(Role role, at::ScalarType type);
 
-// A layer whose tensors are those of `wanted` roles, their values not set, on
-// the CPU. Where one role of an MLP is wanted, all three are.
+// A layer whose tensors are those of `wanted` roles, of the type and memory
+// that `options` say, their values not set. Where one role of an MLP is wanted,
+// all three are.
 using WantedRoles = std::function<bool(Role)>;
 LayerWeights empty_layer(
     const ModelConfig& config,
@@ -24,7 +25,7 @@ LayerWeights empty_layer(
     at::TensorOptions options,
     const WantedRoles& wanted);
 
-// Adds the tensors of `wanted` roles to a layer, likewise, on `device`.
+// Adds the tensors of `wanted` roles to a layer, likewise.
 void add_empty(
     LayerWeights& weights,
     const ModelConfig& config,

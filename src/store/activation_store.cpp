@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "store/activation_store.h"
 
-#include <bit>
 #include <cstddef>
 #include <map>
 #include <span>
 #include <vector>
 
 #include "core/error.h"
+#include "store/pinned_memory.h"
 #include "store/scratch_file.h"
 
 namespace fettle::store {
@@ -24,16 +24,9 @@ at::Tensor alone(const at::Tensor& tensor) {
   return own.storage().nbytes() > own.nbytes() ? own.clone() : own;
 }
 
-// In memory that a card copies to and from at the full rate of its bus.
 at::Tensor pinned(const at::Tensor& tensor) {
   const auto options = tensor.options().device(at::kCPU).pinned_memory(true);
   return at::empty(tensor.sizes(), options).copy_(tensor.detach());
-}
-
-// libtorch gives pinned memory out by powers of two.
-std::int64_t pinned_bytes(std::int64_t bytes) {
-  return static_cast<std::int64_t>(
-      std::bit_ceil(static_cast<std::uint64_t>(bytes)));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/memory.h"
+#include "model/device_transfer.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
 
@@ -261,11 +262,7 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   place_activations(plan, sizes, host.usable - staged);
 }
 
-}  // namespace
-
-SweepPlan least_plan(
-    const model::ModelReader& reader, const Workload& workload) {
-  const Sizes sizes = sizes_of(reader, workload);
+SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
   SweepPlan plan;
   plan.workload = workload;
   plan.runtime_bytes = kRuntimeBytes;
@@ -278,12 +275,19 @@ SweepPlan least_plan(
   return plan;
 }
 
+}  // namespace
+
+SweepPlan least_plan(
+    const model::ModelReader& reader, const Workload& workload) {
+  return least_plan(sizes_of(reader, workload), workload);
+}
+
 SweepPlan plan_sweep(
     const model::ModelReader& reader,
     const Workload& workload,
     const Budget& budget) {
   const Sizes sizes = sizes_of(reader, workload);
-  SweepPlan plan = least_plan(reader, workload);
+  SweepPlan plan = least_plan(sizes, workload);
   if (workload.device.is_cpu()) {
     plan_on_cpu(plan, sizes, budget);
   } else {

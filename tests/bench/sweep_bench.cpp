@@ -10,7 +10,6 @@
 //   matmul        the device's own matrix-product rate
 //   peak          the most memory of the device so far
 #include <ATen/Parallel.h>
-#include <c10/core/CachingDeviceAllocator.h>
 
 #include <chrono>
 #include <iostream>
@@ -144,9 +143,7 @@ Json matmul_rate(const model::ModelOptions& options) {
 
 Json peak_memory(at::Device device) {
   if (device.is_cpu()) return {{"bytes", peak_resident_memory()}};
-  const auto stats =
-      at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-  return {{"bytes", stats.reserved_bytes[0].peak}};
+  return {{"bytes", kernels::peak_device_memory(device)}};
 }
 
 std::vector<model::PackedTokens> read_batches(

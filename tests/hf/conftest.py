@@ -5,13 +5,11 @@ FETTLE_BUILD names the build folder. FETTLE_TEST_DEVICE has the program compute
 on a card: `cuda`, the machine's own, or `emulated`, by the CPU.
 """
 
-import json
 import os
 import pathlib
-import subprocess
 
+import expert_trace
 import pytest
-import safetensors.torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEVICE = os.environ.get("FETTLE_TEST_DEVICE")
@@ -57,19 +55,11 @@ def fettle(
     return script
 
 
-@pytest.fixture
-def probe(build_dir: pathlib.Path, card: dict[str, str], tmp_path: pathlib.Path):
-    """Runs fettle_probe and returns its tensors."""
+@pytest.fixture(scope="session")
+def probe(build_dir: pathlib.Path, card: dict[str, str]):
+    """Runs fettle_probe, on the CPU or a card, and returns its tensors."""
 
-    def run(command: str, model: pathlib.Path, ids, device: str = "cpu"):
-        ids_file = tmp_path / "ids.json"
-        ids_file.write_text(json.dumps(ids))
-        out = tmp_path / f"{command}_{device}.safetensors"
-        subprocess.run(
-            [build_dir / "fettle_probe", command, model, ids_file, out, device],
-            check=True,
-            env={**os.environ, **card},
-        )
-        return safetensors.torch.load_file(out)
+    def run(command: str, model: pathlib.Path, ids, device: str):
+        return expert_trace.probe(build_dir, command, model, ids, device, card)
 
     return run

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 from typing import Any
@@ -142,15 +143,28 @@ def run(program: pathlib.Path, *arguments: Any) -> None:
     )
 
 
+def probe(
+    build_dir: pathlib.Path,
+    command: str,
+    model: pathlib.Path,
+    ids: list[list[int]],
+    device: str = "cpu",
+    settings: dict[str, str] | None = None,
+) -> dict[str, torch.Tensor]:
+    """What fettle_probe's `command` writes, in an environment of `settings`."""
+    sequences = model.with_name(f"{model.name}.ids.json")
+    out = model.with_name(f"{model.name}.{command}.safetensors")
+    sequences.write_text(json.dumps(ids))
+    subprocess.run(
+        [build_dir / "fettle_probe", command, model, sequences, out, device],
+        check=True,
+        env={**os.environ, **(settings or {})},
+    )
+    return safetensors.torch.load_file(out)
+
+
 def fettle_logits(
     build_dir: pathlib.Path, model: pathlib.Path, ids: torch.Tensor
 ) -> torch.Tensor:
     """What Fettle computes: [B T, V], one sequence after the other."""
-    folder = model.parent
-    (folder / "ids.json").write_text(json.dumps(ids.tolist()))
-    out = folder / f"{model.name}.logits.safetensors"
-    program = build_dir / "fettle_probe"
-    subprocess.run(
-        [program, "logits", model, folder / "ids.json", out, "cpu"], check=True
-    )
-    return safetensors.torch.load_file(out)["logits"]
+    return probe(build_dir, "logits", model, ids.tolist())["logits"]

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What ATen asks of CUDA where it is not about tensors, answered for the
 // emulated card.
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
 #include <cstdlib>
@@ -80,12 +79,3 @@ namespace at {
 using fettle::kernels::emulated::CUDAHooks;
 REGISTER_CUDA_HOOKS(CUDAHooks);
 }  // namespace at
-
-namespace fettle::kernels::emulated {
-namespace {
-const bool registered = [] {
-  c10::SetAllocator(c10::kCUDA, &card_memory());
-  return true;
-}();
-}  // namespace
-}  // namespace fettle::kernels::emulated

@@ -205,4 +205,12 @@ CardMemory& card_memory() {
   return *memory;
 }
 
+namespace {
+
+const bool registered = [] {
+  c10::SetAllocator(c10::kCUDA, &card_memory());
+  return true;
+}();
+
+}  // namespace
 }  // namespace fettle::kernels::emulated
