@@ -83,8 +83,28 @@ at::Device open_device(
   require_card(spec, *plugin);
   // False when ATen was asked about CUDA before this.
   FETTLE_ASSERT(at::hasCUDA());
+  // Its allocator answers no question before, and a command may compute
+  // nothing.
+  at::globalContext().lazyInitDevice(at::kCUDA);
   open_one().store(plugin);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(spec.index)};
+}
+
+int compute_capability(at::Device device) {
+  const Plugin* plugin = open_one().load();
+  if (device.is_cpu() || plugin == nullptr) return 0;
+  return plugin->compute_capability(device.index());
+}
+
+// From ATen/cuda/CublasHandlePool.cpp and c10/cuda/CUDACachingAllocator.h: a
+// product's workspace is 32 MiB on the generations that have the large shared
+// memory; tensors below 1 MiB share segments of 2 MiB, others of 20 MiB.
+std::int64_t library_bytes(at::Device device) {
+  if (device.is_cpu()) return 0;
+  constexpr std::int64_t mib = std::int64_t{1} << 20;
+  const int capability = compute_capability(device);
+  const bool large = capability == 90 || capability == 100;
+  return (large ? 32 : 9) * mib + 2 * mib + 20 * mib;
 }
 
 std::int64_t free_device_memory(at::Device device) {

@@ -21,6 +21,14 @@ at::Device open_device(
     const DeviceSpec& spec,
     const std::filesystem::path& place = gpu_plugin_place());
 
+// NVIDIA's number of a card's generation, such as 89 for 8.9; 0 of other
+// devices.
+int compute_capability(at::Device device);
+
+// What libtorch reserves of a card beside what tensors need: the workspace of
+// its matrix products, and ends of its allocator's segments that none fills.
+std::int64_t library_bytes(at::Device device);
+
 // Bytes of a card that nobody has, and the most that this process has reserved
 // there so far: what is in use, and what lies idle between uses.
 std::int64_t free_device_memory(at::Device device);

@@ -6,4 +6,8 @@ namespace fettle::kernels::gpu {
 
 const char* count_devices(int* count) { return runtime_device_count(count); }
 
+int compute_capability(int device) {
+  return runtime_compute_capability(device);
+}
+
 }  // namespace fettle::kernels::gpu

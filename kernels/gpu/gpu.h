@@ -10,6 +10,7 @@
 namespace fettle::kernels::gpu {
 
 const char* count_devices(int* count);
+int compute_capability(int device);
 
 const char* rms_norm(const RmsNormArgs& args, void* stream);
 const char* rms_norm_backward(const RmsNormBackwardArgs& args, void* stream);

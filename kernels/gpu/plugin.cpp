@@ -12,6 +12,7 @@ constexpr Plugin kPlugin = {
     .backend = FETTLE_PLUGIN_BACKEND,
     .refusal = FETTLE_PLUGIN_REFUSAL,
     .count_devices = gpu::count_devices,
+    .compute_capability = gpu::compute_capability,
     .launchers = {
         .rms_norm = gpu::rms_norm,
         .rms_norm_backward = gpu::rms_norm_backward,

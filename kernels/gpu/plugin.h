@@ -12,7 +12,7 @@ namespace fettle::kernels {
 
 // Raise with every change of Plugin, of Launchers or of a struct in args.h,
 // packed_args.h or gptq_args.h.
-inline constexpr std::uint32_t kPluginVersion = 3;
+inline constexpr std::uint32_t kPluginVersion = 4;
 inline constexpr const char* kPluginSymbol = "fettle_gpu_plugin";
 
 struct Plugin {
@@ -22,6 +22,8 @@ struct Plugin {
   const char* refusal;
   // Counts the cards into `count`. Returns null, or why there is none.
   const char* (*count_devices)(int* count);
+  // NVIDIA's number of a card's generation, such as 89 for 8.9; 0 elsewhere.
+  int (*compute_capability)(int device);
   Launchers launchers;
 };
 

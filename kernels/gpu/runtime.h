@@ -29,6 +29,8 @@ inline const char* runtime_device_count(int* count) {
   return hipGetErrorString(error);
 }
 
+inline int runtime_compute_capability(int) { return 0; }
+
 __device__ inline float shuffle_xor(float v, int mask) {
   return __shfl_xor(v, mask);
 }
@@ -46,6 +48,18 @@ inline const char* runtime_device_count(int* count) {
   (void)cudaGetLastError();  // an absent card is no error of a later launch
   *count = 0;
   return cudaGetErrorString(error);
+}
+
+inline int runtime_compute_capability(int device) {
+  int major = 0, minor = 0;
+  if (cudaDeviceGetAttribute(
+          &major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(
+          &minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
+  return 10 * major + minor;
 }
 
 __device__ inline float shuffle_xor(float v, int mask) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "kernels/device_backend.h"
 #include "model/differentiable.h"
 #include "model/packed_layer.h"
 
@@ -142,7 +143,23 @@ at::Tensor sliding_mask(
           visible.logical_not(), -std::numeric_limits<double>::infinity());
 }
 
-// query [B, heads, T, D], key [B, heads, S, D], value [B, heads, S, Dv].
+// Whether fused attention takes fewer kv heads than heads as they are;
+// libtorch's others would do without fusion.
+bool takes_groups(const at::Tensor& query, bool masked) {
+  return query.is_cuda() && query.scalar_type() != at::kFloat && !masked &&
+         query.size(3) <= 256 &&
+         kernels::compute_capability(query.device()) >= 80;
+}
+
+// Each of the kv heads of [B, kv_heads, S, D] repeated for its group.
+at::Tensor repeated(const at::Tensor& x, std::int64_t groups) {
+  if (groups == 1) return x;
+  return x.unsqueeze(2)
+      .expand({x.size(0), x.size(1), groups, x.size(2), x.size(3)})
+      .reshape({x.size(0), x.size(1) * groups, x.size(2), x.size(3)});
+}
+
+// query [B, heads, T, D], key [B, kv_heads, S, D], value [B, kv_heads, S, Dv].
 at::Tensor attend(
     const AttentionConfig& a,
     const at::Tensor& query,
@@ -159,37 +176,34 @@ at::Tensor attend(
   const std::int64_t pad = key.size(3) - value.size(3);
   const at::Tensor padded =
       pad > 0 ? at::constant_pad_nd(value, {0, pad}) : value;
+  const std::int64_t groups = query.size(1) / key.size(1);
+  const bool grouped = groups > 1 && takes_groups(query, mask.has_value());
   const at::Tensor out = at::scaled_dot_product_attention(
       query,
-      key,
-      padded,
+      grouped ? key : repeated(key, groups),
+      grouped ? padded : repeated(padded, groups),
       mask,
       /*dropout_p=*/0.0,
       /*is_causal=*/several && !mask.has_value(),
-      a.softmax_scale);
+      a.softmax_scale,
+      grouped);
   return pad > 0 ? out.narrow(3, 0, value.size(3)) : out;
 }
 
-// [B T, heads, D] → [B, heads, T, D], each kv head repeated for its group.
-at::Tensor batched(
-    const at::Tensor& x, std::int64_t batch, std::int64_t groups) {
-  const at::Tensor split =
-      x.view({batch, x.size(0) / batch, x.size(1), x.size(2)}).transpose(1, 2);
-  if (groups == 1) return split;
-  return split.unsqueeze(2)
-      .expand({batch, x.size(1), groups, split.size(2), x.size(2)})
-      .reshape({batch, x.size(1) * groups, split.size(2), x.size(2)});
+// [B T, heads, D] → [B, heads, T, D].
+at::Tensor batched(const at::Tensor& x, std::int64_t batch) {
+  return x.view({batch, x.size(0) / batch, x.size(1), x.size(2)})
+      .transpose(1, 2);
 }
 
 at::Tensor attend_packed(
     const LayerContext& context, const Heads& heads, std::int64_t batch) {
   const AttentionConfig& a = context.config.attention;
-  const std::int64_t groups = a.heads / heads.key.size(1);
   const at::Tensor out = attend(
       a,
-      batched(heads.query, batch, 1),
-      batched(heads.key, batch, groups),
-      batched(heads.value, batch, groups),
+      batched(heads.query, batch),
+      batched(heads.key, batch),
+      batched(heads.value, batch),
       context.config.layers[context.layer].sliding_window);
   return out.transpose(1, 2).reshape(
       {heads.query.size(0), a.heads * a.v_head_dim});
@@ -248,12 +262,11 @@ at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
       window > 0 ? std::min(window, cache.length) : cache.length;
   const std::int64_t begin = cache.length - seen;
   const AttentionConfig& a = context.config.attention;
-  const std::int64_t groups = a.heads / heads.key.size(1);
   const at::Tensor out = attend(
       a,
-      batched(heads.query, 1, 1),
-      batched(cache.key.narrow(0, begin, seen), 1, groups),
-      batched(cache.value.narrow(0, begin, seen), 1, groups),
+      batched(heads.query, 1),
+      batched(cache.key.narrow(0, begin, seen), 1),
+      batched(cache.value.narrow(0, begin, seen), 1),
       0);
   return out.transpose(1, 2).reshape({1, a.heads * a.v_head_dim});
 }

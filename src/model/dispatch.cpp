@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/dispatch.h"
 
+#include <limits>
+
+#include "core/error.h"
+
 namespace fettle::model {
 namespace {
 
@@ -38,7 +42,10 @@ Dispatch dispatch_on_device(const at::Tensor& selected, std::int64_t experts) {
   const at::Tensor flat = selected.reshape({-1});
   Dispatch result;
   result.top_k = selected.size(1);
-  const auto [sorted, choice] = flat.sort(/*stable=*/true, 0, false);
+  // A radix sort goes over the keys once a byte.
+  const at::ScalarType key = experts <= 256 ? at::kByte : at::kShort;
+  FETTLE_ASSERT(experts <= std::numeric_limits<std::int16_t>::max());
+  const auto [sorted, choice] = flat.to(key).sort(/*stable=*/true, 0, false);
   result.choice = choice;
   result.token = result.choice.div(result.top_k, "floor");
   result.position =
@@ -46,13 +53,13 @@ Dispatch dispatch_on_device(const at::Tensor& selected, std::int64_t experts) {
           .scatter_(0, result.choice, at::arange(flat.size(0), flat.options()))
           .view_as(selected);
   // Not bincount, which has the host wait twice to know its own size.
-  const at::Tensor ends = at::searchsorted(
-                              sorted,
-                              at::arange(experts, flat.options()),
-                              /*out_int32=*/false,
-                              /*right=*/true)
-                              .to(at::kCPU);
-  const auto* end = ends.const_data_ptr<std::int64_t>();
+  result.ends = at::searchsorted(
+      sorted,
+      at::arange(experts, flat.options()).to(key),
+      /*out_int32=*/true,
+      /*right=*/true);
+  const at::Tensor ends = result.ends.to(at::kCPU);
+  const auto* end = ends.const_data_ptr<std::int32_t>();
   result.starts.assign(1, 0);
   result.starts.insert(result.starts.end(), end, end + experts);
   return result;

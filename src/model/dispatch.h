@@ -11,9 +11,10 @@
 namespace fettle::model {
 
 struct Dispatch {
-  at::Tensor token;                  // [M] int64, M = N K
-  at::Tensor choice;                 // [M] int64, n K + k of the pair
-  at::Tensor position;               // [N, K] int64, row of the pair
+  at::Tensor token;     // [M] int64, M = N K
+  at::Tensor choice;    // [M] int64, n K + k of the pair
+  at::Tensor position;  // [N, K] int64, row of the pair
+  at::Tensor ends;  // [E] int32 on the device, ends of rows; none on the CPU
   std::vector<std::int64_t> starts;  // [E + 1], rows of each expert
   std::int64_t top_k = 0;
 

@@ -9,7 +9,7 @@
 #include "kernels/swiglu.h"
 #include "model/dense_mixture.h"
 #include "model/dispatch.h"
-#include "model/expert_loop.h"
+#include "model/expert_runs.h"
 
 namespace fettle::model {
 namespace {
@@ -21,8 +21,9 @@ using torch::autograd::variable_list;
 struct Plan : torch::CustomClassHolder {
   Dispatch dispatch;
   std::vector<std::int64_t> offsets;
-  std::vector<at::Tensor> gate_up;  // per expert [n, 2I]
-  std::vector<at::Tensor> h;        // per expert [n, I]
+  std::vector<ExpertRun> runs;
+  std::vector<at::Tensor> gate_up;  // per run [n, 2I]
+  std::vector<at::Tensor> h;        // per run [n, I]
   MoeTap* tap = nullptr;
   std::int64_t layer = 0;
   bool differentiated = false;  // whether backward will need gate_up and h
@@ -30,50 +31,89 @@ struct Plan : torch::CustomClassHolder {
   std::int64_t width(std::int64_t e) const {
     return offsets[e + 1] - offsets[e];
   }
-  at::Tensor rows(const at::Tensor& x, std::int64_t e) const {
-    return x.narrow(0, dispatch.starts[e], dispatch.count(e));
-  }
   at::Tensor gate_up_of(const at::Tensor& bank, std::int64_t e) const {
     return bank.narrow(0, 2 * offsets[e], 2 * width(e));
   }
   at::Tensor down_of(const at::Tensor& bank, std::int64_t e) const {
     return bank.narrow(0, offsets[e], width(e));
   }
+  // [M, H], or nothing where the products of the only run are all of it.
+  at::Tensor rows_like(const at::Tensor& x) const {
+    if (runs.size() == 1 && width(runs[0].first) > 0) return {};
+    return at::empty({dispatch.token.size(0), x.size(1)}, x.options());
+  }
+  // Of all experts of a run: [experts, 2I, H] and [experts, I, H].
+  at::Tensor gate_up_of(const at::Tensor& bank, const ExpertRun& run) const {
+    const std::int64_t rows = 2 * width(run.first);
+    return bank.narrow(0, 2 * offsets[run.first], run.experts() * rows)
+        .view({run.experts(), rows, bank.size(1)});
+  }
+  at::Tensor down_of(const at::Tensor& bank, const ExpertRun& run) const {
+    const std::int64_t rows = width(run.first);
+    return bank.narrow(0, offsets[run.first], run.experts() * rows)
+        .view({run.experts(), rows, bank.size(1)});
+  }
 };
 
-void forward_expert(
+// Calls job(e, rows) for the run's experts that have rows; rows(x) are those of
+// a tensor of the run's.
+template <class Job>
+void for_each_expert_of(const ExpertRun& run, const Dispatch& all, Job job) {
+  for (std::int64_t e = run.first; e < run.end; ++e) {
+    const std::int64_t count = all.count(e);
+    if (count == 0) continue;
+    job(e, [row = all.starts[e] - run.row, count](const at::Tensor& x) {
+      return x.narrow(0, row, count);
+    });
+  }
+}
+
+void forward_run(
     Plan& plan,
-    std::int64_t e,
+    std::size_t i,
     const at::Tensor& x,
     const at::Tensor& weights,
     const variable_list& bank,
     at::Tensor& ys) {
-  const at::Tensor tokens = plan.rows(plan.dispatch.token, e);
-  at::Tensor y = plan.rows(ys, e);
-  if (plan.width(e) == 0) {
-    y.zero_();
+  const ExpertRun& run = plan.runs[i];
+  const at::Tensor tokens = rows_of(run, plan.dispatch.token);
+  if (plan.width(run.first) == 0) {
+    rows_of(run, ys).zero_();
   } else {
-    const at::Tensor xe = kernels::gather_rows(x, tokens);
-    plan.gate_up[e] = at::mm(xe, plan.gate_up_of(bank[0], e).t());
-    plan.h[e] = kernels::swiglu(plan.gate_up[e]);
-    at::mm_out(y, plan.h[e], plan.down_of(bank[1], e));
-    if (plan.tap != nullptr && plan.tap->wants_experts()) {
-      const at::Tensor choice = plan.rows(plan.dispatch.choice, e);
-      plan.tap->on_expert(
-          plan.layer,
-          {e,
-           tokens,
-           xe,
-           plan.gate_up[e],
-           plan.h[e],
-           y,
-           weights.view({-1}).index_select(0, choice)});
+    at::Tensor xs = kernels::gather_rows(x, tokens);
+    const at::Tensor gate_up = run_products(
+        run, plan.dispatch, xs, plan.gate_up_of(bank[0], run).transpose(1, 2));
+    const at::Tensor h = kernels::swiglu(gate_up);
+    const bool tapped = plan.tap != nullptr && plan.tap->wants_experts();
+    if (!tapped) xs.reset();
+    run_products_into(ys, run, plan.dispatch, h, plan.down_of(bank[1], run));
+    if (tapped) {
+      const at::Tensor y = rows_of(run, ys);
+      const at::Tensor mix = weights.view({-1}).index_select(
+          0, rows_of(run, plan.dispatch.choice));
+      for_each_expert_of(
+          run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+            plan.tap->on_expert(
+                plan.layer,
+                {e,
+                 rows(tokens),
+                 rows(xs),
+                 rows(gate_up),
+                 rows(h),
+                 rows(y),
+                 rows(mix)});
+          });
+    }
+    if (plan.differentiated) {
+      plan.gate_up[i] = gate_up;
+      plan.h[i] = h;
     }
   }
-  if (bank[2].defined()) y.add_(bank[2][e]);
-  if (!plan.differentiated) {
-    plan.gate_up[e].reset();
-    plan.h[e].reset();
+  if (bank[2].defined()) {
+    for_each_expert_of(
+        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+          rows(rows_of(run, ys)).add_(bank[2][e]);
+        });
   }
 }
 
@@ -85,55 +125,86 @@ struct Gradients {
   at::Tensor d_constant;
 };
 
-void backward_expert(
+// What is known of a run once the gradient has come to its neurons, of its
+// rows.
+struct RunGradients {
+  at::Tensor mix;  // [n] mixing weights
+  at::Tensor dy;   // [n, H] of the weighted output; no longer needed
+  at::Tensor dh;   // [n, I]
+  at::Tensor dgu;  // [n, 2I]
+};
+
+// Gradients of the weights, and what a tap sees of each expert.
+void backward_weights(
     const Plan& plan,
-    std::int64_t e,
+    std::size_t i,
+    const at::Tensor& x,
+    const RunGradients& run_gradients,
+    Gradients& out) {
+  const ExpertRun& run = plan.runs[i];
+  const auto& [mix, dy, dh, dgu] = run_gradients;
+  const bool tapped = plan.tap != nullptr && plan.tap->wants_expert_gradients();
+  if (!tapped && !out.d_gate_up.defined() && !out.d_down.defined()) return;
+  const at::Tensor weighted = dy.mul_(mix.unsqueeze(1));
+  const at::Tensor xs =
+      kernels::gather_rows(x, rows_of(run, plan.dispatch.token));
+  for_each_expert_of(run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+    if (out.d_gate_up.defined()) {
+      at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
+      at::mm_out(d_gate_up, rows(dgu).t(), rows(xs));
+    }
+    if (out.d_down.defined()) {
+      at::Tensor d_down = plan.down_of(out.d_down, e);
+      at::mm_out(d_down, rows(plan.h[i]).t(), rows(weighted));
+    }
+    if (tapped) {
+      plan.tap->on_expert_gradient(
+          plan.layer,
+          {e,
+           rows(xs),
+           rows(plan.h[i]),
+           rows(dh),
+           rows(dgu),
+           rows(weighted),
+           rows(mix)});
+    }
+  });
+}
+
+void backward_run(
+    const Plan& plan,
+    std::size_t i,
     const at::Tensor& dy,
     const variable_list& saved,
     Gradients& out) {
-  const at::Tensor& x = saved[0];
-  const at::Tensor& weights = saved[1];
-  const at::Tensor tokens = plan.rows(plan.dispatch.token, e);
-  const at::Tensor choice = plan.rows(plan.dispatch.choice, e);
+  const ExpertRun& run = plan.runs[i];
+  const at::Tensor choice = rows_of(run, plan.dispatch.choice);
   const at::Tensor mix =
-      weights.view({-1}).index_select(0, choice).to(dy.scalar_type());
-  const at::Tensor dye = kernels::gather_rows(dy, tokens);
-  at::Tensor d_mix = at::zeros({dye.size(0)}, weights.options());
+      saved[1].view({-1}).index_select(0, choice).to(dy.scalar_type());
+  const at::Tensor dys =
+      kernels::gather_rows(dy, rows_of(run, plan.dispatch.token));
+  at::Tensor d_mix = at::zeros({run.rows}, saved[1].options());
   if (saved[4].defined()) {
-    d_mix.add_(at::mv(dye, saved[4][e]));
-    if (out.d_constant.defined()) {
-      out.d_constant[e].copy_(at::mv(dye.t(), mix));
-    }
+    for_each_expert_of(
+        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+          rows(d_mix).add_(at::mv(rows(dys), saved[4][e]));
+          if (!out.d_constant.defined()) return;
+          out.d_constant[e].copy_(at::mv(rows(dys).t(), rows(mix)));
+        });
   }
-  if (plan.width(e) == 0) {
-    plan.rows(out.d_rows, e).zero_();
+  if (plan.width(run.first) == 0) {
+    rows_of(run, out.d_rows).zero_();
   } else {
     // dL/dh = w (dy downᵀ), and dL/dw = ⟨dy downᵀ, h⟩: the expert's output is
     // not needed again.
-    at::Tensor dh = at::mm(dye, plan.down_of(saved[3], e).t());
-    d_mix.add_((dh * plan.h[e]).sum(1, false, at::kFloat));
+    at::Tensor dh = run_products(
+        run, plan.dispatch, dys, plan.down_of(saved[3], run).transpose(1, 2));
+    d_mix.add_((dh * plan.h[i]).sum(1, false, at::kFloat));
     dh.mul_(mix.unsqueeze(1));
-    const at::Tensor dgu = kernels::swiglu_backward(dh, plan.gate_up[e]);
-    at::Tensor dx = plan.rows(out.d_rows, e);
-    at::mm_out(dx, dgu, plan.gate_up_of(saved[2], e));
-    const bool tapped =
-        plan.tap != nullptr && plan.tap->wants_expert_gradients();
-    if (tapped || out.d_gate_up.defined() || out.d_down.defined()) {
-      const at::Tensor weighted = dye.mul_(mix.unsqueeze(1));
-      const at::Tensor xe = kernels::gather_rows(x, tokens);
-      if (out.d_gate_up.defined()) {
-        at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
-        at::mm_out(d_gate_up, dgu.t(), xe);
-      }
-      if (out.d_down.defined()) {
-        at::Tensor d_down = plan.down_of(out.d_down, e);
-        at::mm_out(d_down, plan.h[e].t(), weighted);
-      }
-      if (tapped) {
-        plan.tap->on_expert_gradient(
-            plan.layer, {e, xe, plan.h[e], dh, dgu, weighted, mix});
-      }
-    }
+    const at::Tensor dgu = kernels::swiglu_backward(dh, plan.gate_up[i]);
+    run_products_into(
+        out.d_rows, run, plan.dispatch, dgu, plan.gate_up_of(saved[2], run));
+    backward_weights(plan, i, saved[0], {mix, dys, dh, dgu}, out);
   }
   out.d_weights.index_copy_(0, choice, d_mix);
 }
@@ -149,14 +220,11 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       const std::optional<at::Tensor>& others,
       const c10::intrusive_ptr<Plan>& plan) {
     const variable_list bank{gate_up, down, constant.value_or(at::Tensor())};
-    const std::int64_t experts =
-        static_cast<std::int64_t>(plan->offsets.size()) - 1;
-    plan->gate_up.resize(experts);
-    plan->h.resize(experts);
-    at::Tensor ys =
-        at::empty({plan->dispatch.token.size(0), x.size(1)}, x.options());
-    for_each_expert(plan->dispatch, x.is_cpu(), [&](std::int64_t e) {
-      forward_expert(*plan, e, x, weights, bank, ys);
+    plan->gate_up.resize(plan->runs.size());
+    plan->h.resize(plan->runs.size());
+    at::Tensor ys = plan->rows_like(x);
+    for_each_run(plan->runs, x.is_cpu(), [&](std::size_t i) {
+      forward_run(*plan, i, x, weights, bank, ys);
     });
     ctx->save_for_backward({x, weights, gate_up, down, bank[2]});
     ctx->saved_data["others"] = others.has_value();
@@ -170,8 +238,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     const Plan* plan = static_cast<const Plan*>(holder.get());
     const at::Tensor dy = grads[0].contiguous();
     Gradients out;
-    out.d_rows =
-        at::empty({plan->dispatch.token.size(0), dy.size(1)}, dy.options());
+    out.d_rows = plan->rows_like(dy);
     out.d_weights = at::zeros({saved[1].numel()}, saved[1].options());
     // Written expert by expert; those that no token chose are filled here.
     if (ctx->needs_input_grad(2)) out.d_gate_up = at::empty_like(saved[2]);
@@ -187,8 +254,8 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     if (plan->tap != nullptr && plan->tap->wants_expert_gradients()) {
       plan->tap->on_output_gradient(plan->layer, dy);
     }
-    for_each_expert(plan->dispatch, dy.is_cpu(), [&](std::int64_t e) {
-      backward_expert(*plan, e, dy, saved, out);
+    for_each_run(plan->runs, dy.is_cpu(), [&](std::size_t i) {
+      backward_run(*plan, i, dy, saved, out);
     });
     at::Tensor d_others;
     if (ctx->saved_data["others"].toBool()) {
@@ -216,6 +283,7 @@ at::Tensor experts_forward(
   auto plan = c10::make_intrusive<Plan>();
   plan->dispatch = dispatch(mixture.selected, pass.bank.size());
   plan->offsets = pass.bank.offsets;
+  plan->runs = expert_runs(plan->dispatch, plan->offsets, !x.is_cpu());
   plan->tap = pass.tap;
   plan->layer = pass.layer;
   plan->differentiated =

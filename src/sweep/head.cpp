@@ -38,7 +38,7 @@ HeadChunk::HeadChunk(
 }
 
 at::Tensor HeadChunk::logits() const {
-  return at::mm(normed_, model_.globals().lm_head.t()).to(at::kFloat);
+  return at::mm(normed_, model_.globals().lm_head.t());
 }
 
 at::Tensor HeadChunk::backward(
@@ -69,7 +69,7 @@ HeadResult head_nll(
   at::Tensor nll =
       at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
   for_each_chunk(targets, [&](const at::Tensor& rows) {
-    const at::Tensor logits = chunk_logits(model, hidden, rows);
+    const at::Tensor logits = HeadChunk(model, hidden, rows).logits();
     nll.index_copy_(
         0, rows, kernels::cross_entropy(logits, targets.index_select(0, rows)));
   });

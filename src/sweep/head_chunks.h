@@ -29,7 +29,7 @@ class HeadChunk {
       const model::CausalLm& model,
       const at::Tensor& hidden,
       const at::Tensor& rows);
-  at::Tensor logits() const;  // [n, V] fp32
+  at::Tensor logits() const;  // [n, V], of the type of the hidden rows
   // Gradient of the hidden rows [n, H], given that of the logits; shows the
   // weights' to observers that want it.
   at::Tensor backward(

@@ -8,6 +8,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/memory.h"
+#include "kernels/device_backend.h"
 #include "model/device_transfer.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
@@ -25,9 +26,13 @@ std::int64_t bytes_of(at::ScalarType type) {
 }
 
 // Values alive at once per token while a micro-batch passes a layer: the
-// residual stream and its norms, the heads, and the chosen experts' rows. A
-// backward pass keeps the recomputed forward's and adds their gradients.
-std::int64_t working_values(const model::ModelConfig& config, bool backward) {
+// residual stream and its norms, the heads, and the chosen experts' rows: on a
+// card those of all experts at once. A backward pass keeps the recomputed
+// forward's and adds their gradients.
+std::int64_t working_values(
+    const model::ModelConfig& config, const Workload& workload) {
+  const std::int64_t kept =
+      workload.backward ? 3 : (workload.device.is_cpu() ? 1 : 2);
   std::int64_t widest = 0;
   for (const auto& layer : config.layers) {
     std::int64_t width = layer.dense_width + layer.shared_width;
@@ -36,13 +41,12 @@ std::int64_t working_values(const model::ModelConfig& config, bool backward) {
       expert = std::max(expert, w);
     }
     width += layer.top_k * expert;
-    widest = std::max(
-        widest, layer.top_k * config.hidden_size + (backward ? 3 : 1) * width);
+    widest = std::max(widest, layer.top_k * config.hidden_size + kept * width);
   }
   const auto& a = config.attention;
   const std::int64_t heads = a.heads * (a.head_dim * 4 + a.v_head_dim * 2);
   const std::int64_t forward = 10 * config.hidden_size + heads + widest;
-  return backward ? 5 * forward / 2 : forward;
+  return workload.backward ? 5 * forward / 2 : forward;
 }
 
 struct Sizes {
@@ -71,7 +75,7 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   s.layers = workload.keep_packed ? 2 * fetched : in_use + fetched;
   s.layers += fetched / 8;
   s.staging = workload.device.is_cpu() ? 0 : model::staging_bytes(reader, type);
-  s.per_token = working_values(config, workload.backward) * bytes_of(type);
+  s.per_token = working_values(config, workload) * bytes_of(type);
   s.head = 3 * kHeadRows * config.vocab_size * 4;
   const std::int64_t boundary =
       workload.tokens * config.hidden_size * bytes_of(type);
@@ -102,7 +106,8 @@ void Workload::add(const SweepPlan& other) {
   const Workload& its = other.workload;
   extra_bytes += other.ram_bytes() - other.runtime_bytes - its.extra_bytes;
   if (its.device.is_cpu()) return;
-  extra_vram_bytes += other.vram_bytes() - its.extra_vram_bytes;
+  extra_vram_bytes +=
+      other.vram_bytes() - other.library_bytes - its.extra_vram_bytes;
 }
 
 std::int64_t SweepPlan::ram_bytes() const {
@@ -114,17 +119,18 @@ std::int64_t SweepPlan::ram_bytes() const {
 std::int64_t SweepPlan::vram_bytes() const {
   const std::int64_t extra =
       workload.device.is_cpu() ? 0 : workload.extra_vram_bytes;
-  return global_bytes + layer_bytes + resident_bytes + working_bytes +
-         card_activation_bytes + extra;
+  return library_bytes + global_bytes + layer_bytes + resident_bytes +
+         working_bytes + card_activation_bytes + extra;
 }
 
 std::string SweepPlan::summary() const {
   return fmt::format(
-      "plan: {} in all: program {}, embeddings and head {}, two layers {}, "
-      "layers kept {}, micro-batch of {} tokens {}, activations {} (and {} on "
-      "the card, {} on disk), graphs {}, stage {}",
+      "plan: {} in all: program {} (and {} of a card), embeddings and head {}, "
+      "two layers {}, layers kept {}, micro-batch of {} tokens {}, activations "
+      "{} (and {} on the card, {} on disk), graphs {}, stage {}",
       format_bytes(ram_bytes()),
       format_bytes(runtime_bytes),
+      format_bytes(library_bytes),
       format_bytes(global_bytes),
       format_bytes(layer_bytes),
       format_bytes(resident_bytes),
@@ -245,7 +251,7 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   FETTLE_ASSERT(budget.vram.has_value());
   const Memory card = memory("--vram", *budget.vram);
   const auto fixed = static_cast<double>(
-      sizes.globals + sizes.layers + sizes.head +
+      plan.library_bytes + sizes.globals + sizes.layers + sizes.head +
       plan.workload.extra_vram_bytes);
   size_micro_batch(plan, sizes, card, fixed);
   const auto left = [&] {
@@ -266,6 +272,7 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
   SweepPlan plan;
   plan.workload = workload;
   plan.runtime_bytes = kRuntimeBytes;
+  plan.library_bytes = kernels::library_bytes(workload.device);
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
   plan.staging_bytes = sizes.staging;

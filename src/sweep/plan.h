@@ -62,6 +62,7 @@ struct SweepPlan {
   Workload workload;
   std::int64_t micro_batch_tokens = 0;
   std::int64_t runtime_bytes = 0;   // program and libraries
+  std::int64_t library_bytes = 0;   // libtorch's own, of a card
   std::int64_t global_bytes = 0;    // embeddings, head
   std::int64_t layer_bytes = 0;     // layer in use and layer being fetched
   std::int64_t staging_bytes = 0;   // in RAM, of a layer on its way to a card

@@ -51,7 +51,7 @@ std::vector<PlanRow> sweep_rows(const sweep::SweepPlan& plan) {
                : PlanRow{std::move(what), 0, bytes, 0};
   };
   std::vector<PlanRow> rows{
-      {"program and libraries", plan.runtime_bytes, 0, 0},
+      {"program and libraries", plan.runtime_bytes, plan.library_bytes, 0},
       computed("embeddings and head", plan.global_bytes),
       computed("layer in use, layer fetched", plan.layer_bytes),
       computed("layers kept between sweeps", plan.resident_bytes),

@@ -161,17 +161,23 @@ TEST_CASE("memory is counted, and keeps to the stream it was made for") {
   const auto reserved = [&] {
     return memory->getDeviceStats(0).reserved_bytes[0].current;
   };
-  const auto make = [&](c10::Stream stream) {
+  const auto make = [&](c10::Stream stream, std::int64_t mib) {
     const c10::StreamGuard on(stream);
-    at::empty({1 << 20}, at::TensorOptions(device).dtype(at::kByte));
+    at::empty({mib << 20}, at::TensorOptions(device).dtype(at::kByte));
   };
+  // In segments, as libtorch does.
   const auto before = reserved();
   const c10::Stream stream = another_stream();
-  make(stream);
-  make(stream);
-  CHECK(reserved() == before + (1 << 20));
-  make(another_stream());
+  make(stream, 1);
+  make(stream, 1);
   CHECK(reserved() == before + (2 << 20));
+  make(another_stream(), 1);
+  CHECK(reserved() == before + (4 << 20));
+  make(stream, 3);
+  make(stream, 5);
+  CHECK(reserved() == before + (24 << 20));
+  make(stream, 33);
+  CHECK(reserved() == before + (58 << 20));
   const auto [free, all] = memory->getMemoryInfo(0);
   CHECK((free <= all && all > 0));
   CHECK_THROWS_AS(

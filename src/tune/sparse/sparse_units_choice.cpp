@@ -135,7 +135,9 @@ void SparseUnits::set_active(std::int64_t layer, const at::Tensor& index) {
   UnitRows frozen;
   frozen.index = difference(known.index, index);
   const CommonPositions left = common_positions(known.index, frozen.index);
-  frozen.values = known.values.index_select(1, left.in_a.to(device_));
+  // Where none is known yet, there are no values on the device either.
+  frozen.values =
+      known.values.index_select(1, left.in_a.to(known.values.device()));
   own.adam = std::move(adam);
   set_rows(layer, std::move(next), std::move(frozen));
   if (!ages_by_unit()) own.adam.age = at::zeros({num_ages(layer)}, at::kInt);

@@ -39,7 +39,8 @@ void GlobalGradients::on_head_gradient(const sweep::HeadGradView& view) {
   if (has(head_is_embedding() ? Role::kEmbedTokens : Role::kLmHead)) {
     if (!head_.defined()) {
       head_ = at::zeros(
-          {config_->vocab_size, config_->hidden_size}, view.d_logits.options());
+          {config_->vocab_size, config_->hidden_size},
+          view.d_logits.options().dtype(at::kFloat));
     }
     add_head_product(head_, view);
   }

@@ -12,7 +12,21 @@
 namespace fettle::kernels::emulated {
 namespace {
 
+constexpr std::size_t kMib = std::size_t{1} << 20;
 constexpr std::size_t kGrain = 512;  // libtorch rounds sizes up to it
+constexpr std::size_t kWorkspace = 32 * kMib;
+
+std::size_t rounded_up(std::size_t bytes, std::size_t grain) {
+  return (bytes + grain - 1) / grain * grain;
+}
+
+// As libtorch reserves: tensors up to 1 MiB share segments, those below 10 MiB
+// share larger ones, others have their own.
+std::size_t segment_bytes(std::size_t bytes) {
+  if (bytes <= kMib) return 2 * kMib;
+  if (bytes < 10 * kMib) return 20 * kMib;
+  return rounded_up(bytes, 2 * kMib);
+}
 
 std::byte* mapped(std::size_t bytes, int protection, int file) {
   void* at =
@@ -40,17 +54,20 @@ c10::DataPtr CardMemory::allocate(std::size_t bytes) {
   const c10::Device card(c10::kCUDA, 0);
   if (bytes == 0) return {nullptr, card};
   const std::lock_guard lock(card_lock());
-  const std::size_t rounded = (bytes + kGrain - 1) / kGrain * kGrain;
+  initialize();
+  const std::size_t rounded = rounded_up(bytes, kGrain);
   const std::size_t begin = find_room(rounded);
   const c10::StreamId stream = current_stream();
   Block& block = blocks_[begin];
   block.bytes = rounded;
   block.stream = stream;
-  Pool& pool = pools_[stream];
+  const std::size_t segment = segment_bytes(rounded);
+  Pool& pool = pools_[{stream, segment}];
   pool.used += rounded;
-  if (pool.used > pool.peak) {
-    stats_.reserved_bytes[0].increase(pool.used - pool.peak);
-    pool.peak = pool.used;
+  if (pool.used > pool.reserved) {
+    const std::size_t reserved = rounded_up(pool.used, segment);
+    stats_.reserved_bytes[0].increase(reserved - pool.reserved);
+    pool.reserved = reserved;
   }
   stats_.allocated_bytes[0].increase(rounded);
   std::memset(view_ + begin, 0xff, rounded);
@@ -74,6 +91,7 @@ void CardMemory::recordStream(const c10::DataPtr& memory, c10::Stream stream) {
 c10::CachingDeviceAllocator::DeviceStats CardMemory::getDeviceStats(
     c10::DeviceIndex) {
   const std::lock_guard lock(card_lock());
+  TORCH_CHECK(initialized_, "Invalid device argument ");
   stats_.num_sync_all_streams = streams().waits();
   return stats_;
 }
@@ -129,7 +147,7 @@ void CardMemory::release(void* address) {
     }
   }
   blocks_.erase(found);
-  pools_[block.stream].used -= block.bytes;
+  pools_[{block.stream, segment_bytes(block.bytes)}].used -= block.bytes;
   stats_.allocated_bytes[0].decrease(block.bytes);
   give_back(offset(address), block.bytes);
 }
@@ -147,6 +165,12 @@ void CardMemory::close() {
 void CardMemory::protect(int how) {
   if (mprotect(card_, capacity_, how) != 0) {
     throw std::runtime_error("the card's memory cannot be protected");
+  }
+}
+
+void CardMemory::reserve_workspace() {
+  if (workspaces_.insert(current_stream()).second) {
+    stats_.reserved_bytes[0].increase(kWorkspace);
   }
 }
 

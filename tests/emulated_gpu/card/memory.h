@@ -16,8 +16,9 @@ namespace fettle::kernels::emulated {
 
 // libtorch's allocator of the card. Fills what it gives out with bytes of 255,
 // NaN in every type of floats. Keeps what is given back for the stream that it
-// was made for, as libtorch's does: what is reserved is the sum of each
-// stream's peak.
+// was made for, as libtorch's does, and reserves segments: what is reserved is
+// the sum of each stream's peaks of small, middling and large tensors, rounded
+// up. Answers no question before it is initialized.
 class CardMemory final : public c10::DeviceAllocator {
  public:
   // `taken`: bytes of it that others have, without getMemoryInfo saying so.
@@ -26,7 +27,8 @@ class CardMemory final : public c10::DeviceAllocator {
   c10::DataPtr allocate(std::size_t bytes) override;
   c10::DeleterFnPtr raw_deleter() const override;
   void copy_data(void* to, const void* from, std::size_t bytes) const override;
-  bool initialized() override { return true; }
+  bool initialized() override { return initialized_; }
+  void initialize() { initialized_ = true; }
   void emptyCache(c10::MempoolId_t) override {}
   void recordStream(const c10::DataPtr& memory, c10::Stream stream) override;
   // num_sync_all_streams: how often the host has waited for a stream.
@@ -50,6 +52,10 @@ class CardMemory final : public c10::DeviceAllocator {
 
   void release(void* address);
 
+  // That work for a stream multiplies matrices: the first time, libtorch
+  // reserves a workspace.
+  void reserve_workspace();
+
  private:
   struct Block {
     std::size_t bytes = 0;
@@ -59,7 +65,7 @@ class CardMemory final : public c10::DeviceAllocator {
     std::set<c10::StreamId> recorded;   // that its end waits for
   };
   struct Pool {
-    std::size_t used = 0, peak = 0;
+    std::size_t used = 0, reserved = 0;
   };
 
   std::size_t offset(const void* address) const;
@@ -74,7 +80,10 @@ class CardMemory final : public c10::DeviceAllocator {
   int opened_ = 0;
   std::map<std::size_t, std::size_t> free_;  // offset → bytes
   std::map<std::size_t, Block> blocks_;      // by offset
-  std::map<c10::StreamId, Pool> pools_;
+  // By stream, and the size of their segments.
+  std::map<std::pair<c10::StreamId, std::size_t>, Pool> pools_;
+  std::set<c10::StreamId> workspaces_;
+  bool initialized_ = false;
   c10::CachingDeviceAllocator::DeviceStats stats_;
 };
 

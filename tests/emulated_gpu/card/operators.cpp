@@ -72,6 +72,7 @@ class Call {
       argument(stack_[i], alias != nullptr && alias->isWrite());
     }
     check_places();
+    if (multiplies()) card_memory().reserve_workspace();
     op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
     for (const Pair& pair : pairs_) {
       if (pair.written) follow(pair);
@@ -144,13 +145,28 @@ class Call {
            });
   }
 
+  bool multiplies() const {
+    static const std::set<std::string> names{
+        "aten::mm",
+        "aten::addmm",
+        "aten::addmm_",
+        "aten::bmm",
+        "aten::baddbmm",
+        "aten::mv",
+        "aten::addmv",
+        "aten::_grouped_mm"};
+    return names.contains(op_.operator_name().name);
+  }
+
   void check_places() const {
+    // Of these, indices may lie on the host.
+    static const std::set<std::string> apart{
+        "aten::index",
+        "aten::index_put",
+        "aten::index_put_",
+        "aten::_index_put_impl_"};
     const std::string& name = op_.operator_name().name;
-    // Indices may lie on the host.
-    if (!host_ || pairs_.empty() || name.starts_with("aten::index") ||
-        name == "aten::_index_put_impl_") {
-      return;
-    }
+    if (!host_ || pairs_.empty() || apart.contains(name)) return;
     TORCH_CHECK(
         false,
         "Expected all tensors to be on the same device, but ",

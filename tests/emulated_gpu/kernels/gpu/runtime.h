@@ -7,6 +7,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstdint>
 
 #include "emulator.h"
@@ -30,6 +31,12 @@ inline const emulated::Index &threadIdx = emulated::place.thread,
 inline const int& warpSize = emulated::place.warp;
 
 inline const char* launch_result() { return nullptr; }
+// $FETTLE_EMULATED_CARD_CAPABILITY, or else Hopper's.
+inline int runtime_compute_capability(int) {
+  const char* told = std::getenv("FETTLE_EMULATED_CARD_CAPABILITY");
+  return told == nullptr ? 90 : std::atoi(told);
+}
+
 inline const char* runtime_device_count(int* count) {
   *count = 1;
   return nullptr;

@@ -14,6 +14,7 @@ constexpr fettle::kernels::Plugin kPlugin = {
     .backend = "CUDA",
     .refusal = FAKE_REFUSAL,
     .count_devices = count_cards,
+    .compute_capability = [](int) { return 0; },
     .launchers = {}};
 
 }  // namespace
