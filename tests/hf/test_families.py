@@ -7,10 +7,12 @@ import re
 import pytest
 import tiny_models
 import torch
+from conftest import DEVICE
 
 # Relative to the largest value of the tensor: both sides sum in fp32, in
-# different orders.
-TOLERANCE = 1e-4
+# different orders. Two CPU programs differ by 5e-5 at most, a card (H200) from
+# them by 2e-4 (both mixtral_tied_linear, whose gradients nearly cancel).
+TOLERANCE = {"cpu": 1e-4, "cuda": 5e-4 if DEVICE == "cuda" else 1e-4}
 
 EXPERT = re.compile(
     r"(?P<prefix>.*\.experts)\.(?P<expert>\d+)\."
@@ -53,11 +55,14 @@ def reference_gradient(model, name: str) -> torch.Tensor:
     return gate if part in ("gate_proj", "w1") else up
 
 
-def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+def assert_close(
+    found: torch.Tensor, expected: torch.Tensor, name: str, device: str
+) -> None:
     assert found.shape == expected.shape, name
     scale = expected.abs().max().item()
     error = (found - expected).abs().max().item()
-    assert error <= TOLERANCE * scale, f"{name}: {error} of {scale}"
+    assert error <= TOLERANCE[device] * scale, (
+        f"{name} on {device}: {error} of {scale}")
 
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)
@@ -70,13 +75,13 @@ def test_family_equals_transformers(name, ids, probe, tmp_path):
 
     for device in ("cpu", "cuda"):
         found = probe("logits", folder, ids, device)["logits"]
-        assert_close(found, logits.detach(), f"logits on {device}")
+        assert_close(found, logits.detach(), "logits", device)
 
         gradients = probe("gradients", folder, ids, device)
-        assert_close(gradients.pop("loss"), loss.detach(), f"loss on {device}")
+        assert_close(gradients.pop("loss"), loss.detach(), "loss", device)
         for weight, gradient in gradients.items():
             expected = reference_gradient(model, weight)
-            assert_close(gradient, expected, f"{weight} on {device}")
+            assert_close(gradient, expected, weight, device)
         # Nothing is left out: together they are all of the model's parameters.
         found_size = sum(gradient.numel() for gradient in gradients.values())
         assert found_size == sum(p.numel() for p in model.parameters())

@@ -3,10 +3,8 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <catch2/catch.hpp>
-#include <optional>
 
-#include "core/error.h"
-#include "kernels/device_backend.h"
+#include "card.h"
 #include "model/causal_lm.h"
 #include "model/packed_layer.h"
 #include "model/weight_view.h"
@@ -16,19 +14,11 @@
 
 using namespace fettle;
 using namespace fettle::model;
+using fettle::model::testing::card;
 using fettle::model::testing::ModelFolder;
 using fettle::model::testing::sample;
 
 namespace {
-
-std::optional<at::Device> card() {
-  try {
-    return kernels::open_device({.gpu = true});
-  } catch (const UserError& error) {
-    WARN("skipped: no GPU: " << error.what());
-    return std::nullopt;
-  }
-}
 
 std::int64_t reserved_bytes(at::Device device) {
   return at::getDeviceAllocator(device.type())
