@@ -31,15 +31,21 @@ __device__ void add(Share& share, const float (&v)[W]) {
   for (int j = 0; j < W; ++j) share.sum += expf(v[j] - max);
 }
 
+// From the row's end, which was read last: much of it is still in the caches,
+// where the rows that are worked on don't all have room.
 template <class T, int W>
 __device__ void write_gradient(
     const CrossEntropyArgs& a, T* x, std::int64_t target, const Share& row) {
+  const float inverse = 1.0f / row.sum;
+  const std::int64_t step = blockDim.x * W;
+  const std::int64_t last = (a.vocab - 1) / step * step;
   float v[W];
-  for (std::int64_t i = threadIdx.x * W; i < a.vocab; i += blockDim.x * W) {
+  for (std::int64_t i = last + threadIdx.x * W; i >= 0; i -= step) {
+    if (i >= a.vocab) continue;
     load<W>(x + i, v);
 #pragma unroll
     for (int j = 0; j < W; ++j) {
-      const float p = expf(v[j] - row.max) / row.sum;
+      const float p = expf(v[j] - row.max) * inverse;
       v[j] = (p - (i + j == target ? 1.0f : 0.0f)) * a.scale;
     }
     store<W>(v, x + i);

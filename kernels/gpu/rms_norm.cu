@@ -1,95 +1,102 @@
 // SPDX-License-Identifier: Apache-2.0
-// One block a row; the gradient of the weight in two steps, a thread a column.
+// One team a row. Only rows too long for a team's registers are read twice, by
+// a block.
 #include "kernels/gpu/gpu.h"
-#include "kernels/gpu/row.h"
+#include "kernels/gpu/team.h"
 
 namespace fettle::kernels::gpu {
 namespace {
 
+__device__ inline float rstd_of(const RmsNormArgs& a, float squares) {
+  return 1.0f / sqrtf(squares / static_cast<float>(a.cols) + a.eps);
+}
+
+// y = w · (x·rstd rounded to T)
 template <class T, int W>
-__global__ void forward(const RmsNormArgs a) {
+__device__ void write_scaled(
+    const Pack<T, W>& x, float rstd, const Pack<T, W>& w, T* y) {
+  float v[W], weight[W];
+  widen(w, weight);
+  widen(x, v);
+#pragma unroll
+  for (int j = 0; j < W; ++j) v[j] *= rstd;
+  widen(narrow<T>(v), v);
+#pragma unroll
+  for (int j = 0; j < W; ++j) v[j] *= weight[j];
+  store<W>(v, y);
+}
+
+template <class T, int W, int V>
+__global__ void forward(const RmsNormArgs a, const int shift) {
+  const int lane = threadIdx.x & ((1u << shift) - 1);
+  const std::uint32_t r =
+      blockIdx.x * (blockDim.x >> shift) + (threadIdx.x >> shift);
+  // A team without a row still takes part in the exchanges of its warp.
+  const int vectors = r < a.rows ? static_cast<int>(a.cols / W) : 0;
+  const T* from = static_cast<const T*>(a.x.data) + offset_of(a.x, r);
+  const T* weights = static_cast<const T*>(a.w);
+  Pack<T, W> x[V] = {}, w[V] = {};
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int i = lane + (k << shift);
+    if (i < vectors) x[k] = pack_at<W>(from + i * W);
+  }
+  // Before the first store, which the compiler takes for one to them.
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int i = lane + (k << shift);
+    if (i < vectors) w[k] = pack_at<W>(weights + i * W);
+  }
+  float squares = 0.0f;
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    float v[W];
+    widen(x[k], v);
+#pragma unroll
+    for (int j = 0; j < W; ++j) squares += v[j] * v[j];
+  }
+  const float rstd = rstd_of(a, over_team<V>(squares, shift));
+  T* y = static_cast<T*>(a.y) + r * a.cols;
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const int i = lane + (k << shift);
+    if (i < vectors) write_scaled<T, W>(x[k], rstd, w[k], y + i * W);
+  }
+  if (lane == 0 && vectors > 0) a.rstd[r] = rstd;
+}
+
+template <class T, int W>
+__global__ void forward_long(const RmsNormArgs a) {
   const std::int64_t r = blockIdx.x;
-  const T* x = static_cast<const T*>(a.x.data) + row_offset(a.x, r);
+  const T* x = static_cast<const T*>(a.x.data) + offset_of(a.x, blockIdx.x);
   const T* w = static_cast<const T*>(a.w);
   T* y = static_cast<T*>(a.y) + r * a.cols;
   float squares = 0.0f;
-  float v[W], weight[W];
+  float v[W];
   for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
     load<W>(x + i, v);
 #pragma unroll
     for (int j = 0; j < W; ++j) squares += v[j] * v[j];
   }
-  squares = over_block<Sum>(squares);
-  const float rstd = 1.0f / sqrtf(squares / static_cast<float>(a.cols) + a.eps);
+  const float rstd = rstd_of(a, over_block<Sum>(squares));
   if (threadIdx.x == 0) a.rstd[r] = rstd;
   for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
-    load<W>(x + i, v);
-    load<W>(w + i, weight);
-#pragma unroll
-    for (int j = 0; j < W; ++j) {
-      v[j] = to_float(from_float<T>(v[j] * rstd)) * weight[j];
-    }
-    store<W>(v, y + i);
+    write_scaled<T, W>(pack_at<W>(x + i), rstd, pack_at<W>(w + i), y + i);
   }
 }
 
 template <class T, int W>
-__global__ void backward(const RmsNormBackwardArgs a) {
-  const std::int64_t r = blockIdx.x;
-  const T* x = static_cast<const T*>(a.x.data) + row_offset(a.x, r);
-  const T* dy = static_cast<const T*>(a.dy.data) + row_offset(a.dy, r);
-  const T* w = static_cast<const T*>(a.w);
-  T* dx = static_cast<T*>(a.dx) + r * a.cols;
-  float dot = 0.0f;
-  float v[W], g[W], weight[W];
-  for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
-    load<W>(x + i, v);
-    load<W>(dy + i, g);
-    load<W>(w + i, weight);
-#pragma unroll
-    for (int j = 0; j < W; ++j) dot += g[j] * weight[j] * v[j];
-  }
-  dot = over_block<Sum>(dot);
-  const float rstd = a.rstd[r];
-  const float pull = dot * rstd * rstd * rstd / static_cast<float>(a.cols);
-  for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
-    load<W>(x + i, v);
-    load<W>(dy + i, g);
-    load<W>(w + i, weight);
-#pragma unroll
-    for (int j = 0; j < W; ++j) v[j] = g[j] * weight[j] * rstd - v[j] * pull;
-    store<W>(v, dx + i);
-  }
-}
-
-template <class T>
-__global__ void weight_partial(const RmsNormBackwardArgs a) {
-  const std::int64_t col = blockIdx.y * blockDim.x + threadIdx.x;
-  if (col >= a.cols) return;
-  const std::int64_t block = blockIdx.x;
-  const std::int64_t last = a.rows * (block + 1) / a.blocks;
-  float sum = 0.0f;
-  for (std::int64_t r = a.rows * block / a.blocks; r < last; ++r) {
-    const T* x = static_cast<const T*>(a.x.data) + row_offset(a.x, r);
-    const T* dy = static_cast<const T*>(a.dy.data) + row_offset(a.dy, r);
-    sum += to_float(dy[col]) * to_float(x[col]) * a.rstd[r];
-  }
-  a.partial[block * a.cols + col] = sum;
-}
-
-__global__ void weight_total(const RmsNormBackwardArgs a) {
-  const std::int64_t col = blockIdx.x * blockDim.x + threadIdx.x;
-  if (col >= a.cols) return;
-  float sum = 0.0f;
-  for (std::int64_t b = 0; b < a.blocks; ++b)
-    sum += a.partial[b * a.cols + col];
-  a.dw[col] = sum;
-}
-
-// Rows shorter than this leave threads idle when loaded 16 bytes at a time.
-template <class T>
-bool worth_wide(std::int64_t cols) {
-  return cols % kWide<T> == 0 && cols >= kLargestWarp * kWide<T>;
+void start(const RmsNormArgs& a, Stream s) {
+  const std::int64_t vectors = a.cols / W;
+  const bool short_enough = with_vectors(vectors, [&](auto v) {
+    const int shift = v.shift(vectors);
+    const int threads = std::max(1 << shift, kTeamThreads);
+    const unsigned blocks = blocks_for(a.rows, threads >> shift);
+    launch(forward<T, W, decltype(v)::value>, blocks, threads, s, a, shift);
+  });
+  if (short_enough) return;
+  const auto rows = static_cast<unsigned>(a.rows);
+  launch(forward_long<T, W>, rows, kMostThreads, s, a);
 }
 
 }  // namespace
@@ -97,36 +104,13 @@ bool worth_wide(std::int64_t cols) {
 const char* rms_norm(const RmsNormArgs& a, void* stream) {
   with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
+    constexpr int kW = kWide<T>;
     const auto s = static_cast<Stream>(stream);
-    const auto rows = static_cast<unsigned>(a.rows);
-    if (worth_wide<T>(a.cols) && aligned16(a.x, sizeof(T)) && aligned16(a.w)) {
-      const int threads = threads_for(a.cols / kWide<T>);
-      launch(forward<T, kWide<T>>, rows, threads, s, a);
+    if (a.cols % kW == 0 && aligned16(a.x, sizeof(T)) && aligned16(a.w)) {
+      start<T, kW>(a, s);
     } else {
-      launch(forward<T, 1>, rows, threads_for(a.cols), s, a);
+      start<T, 1>(a, s);
     }
-  });
-  return launch_result();
-}
-
-const char* rms_norm_backward(const RmsNormBackwardArgs& a, void* stream) {
-  with_type(a.dtype, [&](auto type) {
-    using T = decltype(type);
-    const auto s = static_cast<Stream>(stream);
-    const auto rows = static_cast<unsigned>(a.rows);
-    if (worth_wide<T>(a.cols) && aligned16(a.x, sizeof(T)) &&
-        aligned16(a.dy, sizeof(T)) && aligned16(a.w)) {
-      const int threads = threads_for(a.cols / kWide<T>);
-      launch(backward<T, kWide<T>>, rows, threads, s, a);
-    } else {
-      launch(backward<T, 1>, rows, threads_for(a.cols), s, a);
-    }
-    if (a.dw == nullptr) return;
-    const int threads = kLargestWarp;
-    const unsigned tiles = blocks_for(a.cols, threads);
-    const dim3 grid(static_cast<unsigned>(a.blocks), tiles);
-    launch(weight_partial<T>, grid, threads, s, a);
-    launch(weight_total, tiles, threads, s, a);
   });
   return launch_result();
 }

@@ -1,38 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows on a GPU: loads and stores of W values at once, and sums over the
-// threads of a block in a fixed order, right for warps of 32 and of 64.
+// Rows on a GPU: where they are, how many threads take one, and sums over those
+// in a fixed order, right for warps of 32 and of 64.
 #pragma once
 
-#include "kernels/gpu/values.h"
+#include "kernels/gpu/pack.h"
 
 namespace fettle::kernels::gpu {
 
 // Blocks have a multiple of 64 threads, so that every warp is whole.
+inline constexpr int kSmallestWarp = 32;
 inline constexpr int kLargestWarp = 64;
 inline constexpr int kMostThreads = 512;
 
-// 16 bytes, the widest load there is.
-template <class T>
-inline constexpr int kWide = 16 / sizeof(T);
-
-template <class T, int W>
-struct alignas(W * sizeof(T)) Pack {
-  T values[W];
-};
-
-template <int W, class T>
-__device__ inline void load(const T* p, float (&out)[W]) {
-  const Pack<T, W> pack = *reinterpret_cast<const Pack<T, W>*>(p);
-#pragma unroll
-  for (int j = 0; j < W; ++j) out[j] = to_float(pack.values[j]);
-}
-
-template <int W, class T>
-__device__ inline void store(const float (&in)[W], T* p) {
-  Pack<T, W> pack;
-#pragma unroll
-  for (int j = 0; j < W; ++j) pack.values[j] = from_float<T>(in[j]);
-  *reinterpret_cast<Pack<T, W>*>(p) = pack;
+// row_offset without its division of 64 bits, which costs as much as the work
+// on a short row.
+__device__ inline std::int64_t offset_of(const Rows& rows, std::uint32_t r) {
+  if (rows.heads == 1) return r * rows.token_stride;
+  const auto heads = static_cast<std::uint32_t>(rows.heads);
+  const std::uint32_t n = r / heads;
+  return n * rows.token_stride + (r - n * heads) * rows.head_stride;
 }
 
 struct Sum {
@@ -48,19 +34,26 @@ struct Max {
   static __device__ float none() { return -INFINITY; }
 };
 
-// Every thread gets the merged value of all threads of its warp.
+// Every thread gets the merged value of its `lanes` neighbours, a power of two
+// of them and no more than a warp has.
 template <class Op>
-__device__ inline float over_warp(float v) {
-  for (int mask = warpSize / 2; mask > 0; mask /= 2) {
+__device__ inline float over_lanes(float v, int lanes) {
+  for (int mask = lanes / 2; mask > 0; mask /= 2) {
     v = Op::merge(v, shuffle_xor(v, mask));
   }
   return v;
 }
 
+// Every thread gets the merged value of all threads of its warp.
+template <class Op>
+__device__ inline float over_warp(float v) {
+  return over_lanes<Op>(v, warpSize);
+}
+
 // Every thread gets the merged value of all threads of the block.
 template <class Op>
 __device__ inline float over_block(float v) {
-  __shared__ float of_warp[kMostThreads / 32];
+  __shared__ float of_warp[kMostThreads / kSmallestWarp];
   v = over_warp<Op>(v);
   const int warps = blockDim.x / warpSize;
   if (threadIdx.x % warpSize == 0) of_warp[threadIdx.x / warpSize] = v;

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "core/error.h"
 #include "device_case.h"
@@ -19,33 +20,63 @@ at::Tensor composed(const at::Tensor& x, const at::Tensor& w) {
   return x * at::rsqrt(x.pow(2).mean(-1, true) + kEps) * w;
 }
 
-// Widths around the vector lengths, one of them long enough for wide loads.
-void check(const DeviceCase& where) {
-  for (const std::int64_t width : {1, 7, 64, 101, 1024}) {
-    CAPTURE(where.name, width);
-    const at::Tensor x = values({67, width}, width, where);
-    const at::Tensor w = values({width}, 1, where);
-    const at::Tensor dy = values({67, width}, 2, where);
-    const at::Tensor deep_x = x.to(at::kDouble).requires_grad_();
-    const at::Tensor deep_w = w.to(at::kDouble).requires_grad_();
-    const at::Tensor truth = composed(deep_x, deep_w);
-    const auto grads =
-        torch::autograd::grad({truth}, {deep_x, deep_w}, {dy.to(at::kDouble)});
+// A tensor of x's values with rows that lie `gap` values apart.
+at::Tensor spaced(const at::Tensor& x, std::int64_t gap) {
+  const at::Tensor wider = at::zeros({x.size(0), x.size(1) + gap}, x.options());
+  const at::Tensor result = wider.slice(1, gap);
+  result.copy_(x);
+  return result;
+}
 
-    const auto got = rms_norm(on(where, x), on(where, w), kEps);
-    check_close(got.y, truth, where);
-    const auto back = rms_norm_backward(
-        on(where, dy),
-        on(where, x),
-        on(where, w),
-        got.rstd,
-        {.weight_gradient = true});
-    CHECK(back.dw.scalar_type() == at::kFloat);
-    check_close(back.dw, grads[1], where);
-    // A row of one value is normalised to its sign: the gradient is all but 0,
-    // and only its size against dy·w·rstd means anything.
-    if (width > 1) check_close(back.dx, grads[0], where);
+void check_one(
+    const DeviceCase& where,
+    std::int64_t rows,
+    std::int64_t width,
+    std::int64_t gap = 0) {
+  CAPTURE(where.name, rows, width, gap);
+  const at::Tensor x = values({rows, width}, width, where);
+  const at::Tensor w = values({width}, 1, where);
+  const at::Tensor dy = values({rows, width}, 2, where);
+  const at::Tensor deep_x = x.to(at::kDouble).requires_grad_();
+  const at::Tensor deep_w = w.to(at::kDouble).requires_grad_();
+  const at::Tensor truth = composed(deep_x, deep_w);
+  const auto grads =
+      torch::autograd::grad({truth}, {deep_x, deep_w}, {dy.to(at::kDouble)});
+
+  const at::Tensor there = spaced(on(where, x), gap);
+  const at::Tensor there_dy = spaced(on(where, dy), gap);
+  const auto got = rms_norm(there, on(where, w), kEps);
+  check_close(got.y, truth, where);
+  const auto back = rms_norm_backward(
+      there_dy, there, on(where, w), got.rstd, {.weight_gradient = true});
+  CHECK(back.dw.scalar_type() == at::kFloat);
+  check_close(back.dw, grads[1], where);
+  const auto alone = rms_norm_backward(there_dy, there, on(where, w), got.rstd);
+  // A row of one value is normalised to its sign: the gradient is all but 0,
+  // and only its size against dy·w·rstd means anything.
+  if (width == 1) return;
+  check_close(back.dx, grads[0], where);
+  check_close(alone.dx, grads[0], where);
+}
+
+// Widths of heads and of layers, and others around the vector lengths and
+// around those from which a GPU gives a row more threads; with vectors of 16
+// bytes, and one by one where rows are odd or not aligned.
+void check(const DeviceCase& where) {
+  for (const std::int64_t width : {1, 7, 33, 64, 80, 96, 101, 128, 192, 256}) {
+    check_one(where, 67, width);
   }
+  for (const std::int64_t width : {516, 1000, 1024, 1600, 2049, 2056}) {
+    check_one(where, 13, width);
+  }
+  for (const std::int64_t width : {8200, 16408}) check_one(where, 2, width);
+  for (const std::int64_t gap : {1, 8}) {
+    for (const std::int64_t width : {64, 128, 200, 512}) {
+      check_one(where, 35, width, gap);
+    }
+  }
+  check_one(where, 1, 64);
+  check_one(where, 5000, 24);  // many blocks of sums, of unlike sizes
 }
 
 }  // namespace
@@ -92,6 +123,36 @@ TEST_CASE("heads are normalised one by one, strided or not") {
   const auto flat_back = rms_norm_backward(
       heads.reshape({18, 33}), heads.reshape({18, 33}), w, flat.rstd);
   CHECK(same_bits(back.dx.reshape({18, 33}), flat_back.dx));
+}
+
+TEST_CASE("heads inside a fused projection are normalised as if alone") {
+  for (const auto& where : cpu_cases()) {
+    const at::Tensor fused = on(where, values({37, 6 * 64}, 8, where));
+    const at::Tensor heads =
+        fused.slice(1, 64, 4 * 64).unflatten(1, {3, 64});  // [37, 3, 64]
+    const at::Tensor flat = heads.reshape({37 * 3, 64});
+    const at::Tensor w = on(where, values({64}, 7, where));
+    const auto got = rms_norm(heads, w, kEps);
+    const auto alone = rms_norm(flat, w, kEps);
+    CHECK(same_bits(got.y.reshape({37 * 3, 64}), alone.y));
+    CHECK(same_bits(got.rstd, alone.rstd));
+    const RmsNormBackwardOptions options{.weight_gradient = true};
+    const auto back = rms_norm_backward(heads, heads, w, got.rstd, options);
+    const auto back_alone = rms_norm_backward(flat, flat, w, got.rstd, options);
+    CHECK(same_bits(back.dx.reshape({37 * 3, 64}), back_alone.dx));
+    CHECK(same_bits(back.dw, back_alone.dw));
+  }
+}
+
+TEST_CASE("a NaN in a row shows in that row alone") {
+  at::Tensor x = values({9, 64}, 1, cpu_cases()[0]);
+  x[4][10] = NAN;
+  const at::Tensor w = at::ones({64}), dy = at::ones({9, 64});
+  const auto got = rms_norm(x, w, kEps);
+  const at::Tensor bad = got.y.isnan().any(1);
+  CHECK(at::equal(bad, at::arange(9).eq(4)));
+  const auto back = rms_norm_backward(dy, x, w, got.rstd);
+  CHECK(at::equal(back.dx.isnan().any(1), at::arange(9).eq(4)));
 }
 
 TEST_CASE("rms_norm of no rows is empty") {

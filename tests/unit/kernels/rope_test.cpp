@@ -32,12 +32,24 @@ at::Tensor composed(
   return at::cat({x.slice(2, 0, options.start), rotated, x.slice(2, end)}, 2);
 }
 
+// What is turned: x has heads of 80 dimensions, `gap` values apart.
+struct Shape {
+  std::int64_t heads = 3;
+  std::int64_t size = 80;
+  std::int64_t gap = 0;
+};
+
 void check_one(
-    const DeviceCase& where, std::int64_t half, const RopeOptions& options) {
+    const DeviceCase& where,
+    std::int64_t half,
+    const RopeOptions& options,
+    const Shape& shape = {}) {
   CAPTURE(where.name, half, options.start, static_cast<int>(options.pairing));
+  CAPTURE(shape.heads, shape.size, shape.gap);
   const DeviceCase fp32{where.device, at::kFloat, where.tolerance, where.name};
-  const at::Tensor x = values({11, 3, 80}, half, where);
-  const at::Tensor dy = values({11, 3, 80}, 9, where);
+  const std::int64_t n = shape.heads, wide = shape.size + shape.gap;
+  const at::Tensor x = values({11, n, wide}, half, where).slice(2, shape.gap);
+  const at::Tensor dy = values({11, n, wide}, 9, where).slice(2, shape.gap);
   const at::Tensor angles = values({11, half}, 10, fp32).mul(3);
   const at::Tensor deep = x.to(at::kDouble).requires_grad_();
   const at::Tensor truth = composed(deep, angles.to(at::kDouble), options);
@@ -54,6 +66,15 @@ void check(const DeviceCase& where) {
     check_one(where, 16, {.pairing = pairing, .start = 48});
     check_one(where, 7, {.pairing = pairing, .start = 3});
     check_one(where, 0, {.pairing = pairing, .start = 80});
+    // Heads that a GPU turns by the same thread, and some left over; rows that
+    // are not aligned.
+    for (const std::int64_t heads : {1, 4, 9}) {
+      const RopeOptions options{.pairing = pairing};
+      check_one(where, 32, options, {.heads = heads, .size = 64});
+      check_one(where, 64, options, {.heads = heads, .size = 128, .gap = 8});
+      check_one(where, 48, options, {.heads = heads, .size = 96, .gap = 1});
+      check_one(where, 32, options, {.heads = heads, .size = 192});
+    }
   }
 }
 

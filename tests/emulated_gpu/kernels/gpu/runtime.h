@@ -7,14 +7,15 @@
 
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstdint>
+#include <cstdlib>
 
 #include "emulator.h"
 
 #define __global__
 #define __host__
 #define __device__
+#define __launch_bounds__(...)
 // A launch is over before the next begins, and its blocks run one by one.
 #define __shared__ static
 
@@ -60,6 +61,7 @@ inline int __float_as_int(float v) { return std::bit_cast<int>(v); }
 inline float __int_as_float(int v) { return std::bit_cast<float>(v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
 inline float __expf(float v) { return std::exp(v); }
+inline float __fdividef(float a, float b) { return a / b; }
 
 template <class... Parameters, class... Args>
 void launch(
