@@ -13,25 +13,22 @@ namespace {
 
 // Where libtorch has one kernel for the products of all experts; elsewhere it
 // would have the host wait for the rows' numbers, which are known here.
-bool has_grouped_products(
-    const ExpertRun& run, const at::Tensor& x, const at::Tensor& bank) {
-  if (run.experts() == 1 || x.is_cpu()) return false;
-  if (x.scalar_type() != at::kBFloat16) return false;
-  const int capability = kernels::compute_capability(x.device());
+bool grouped_serves(
+    const ExpertRun& run, const at::Tensor& a, const at::Tensor& b) {
+  if (run.experts() == 1 || a.is_cpu()) return false;
+  if (a.scalar_type() != at::kBFloat16) return false;
+  const int capability = kernels::compute_capability(a.device());
   if (capability != 90 && capability != 100) return false;
-  constexpr std::int64_t aligned = 8;  // 16 bytes
-  return bank.size(1) % aligned == 0 && bank.size(2) % aligned == 0 &&
-         bank.storage_offset() % aligned == 0;
+  constexpr std::int64_t values = 8;  // 16 bytes
+  const auto aligned = [](std::int64_t n) { return n % values == 0; };
+  return aligned(a.size(1)) && aligned(a.storage_offset()) &&
+         aligned(b.size(-1)) && aligned(b.size(1)) &&
+         aligned(b.storage_offset());
 }
 
-at::Tensor grouped_products(
-    const ExpertRun& run,
-    const Dispatch& dispatch,
-    const at::Tensor& x,
-    const at::Tensor& bank) {
-  const at::Tensor ends =
-      dispatch.ends.narrow(0, run.first, run.experts()).sub(run.row);
-  return at::_grouped_mm(x, bank, ends);
+// Where each expert's rows end among the run's: [experts] int32.
+at::Tensor ends_of(const ExpertRun& run, const Dispatch& dispatch) {
+  return dispatch.ends.narrow(0, run.first, run.experts()).sub(run.row);
 }
 
 void products_one_by_one(
@@ -40,13 +37,10 @@ void products_one_by_one(
     const Dispatch& dispatch,
     const at::Tensor& x,
     const at::Tensor& bank) {
-  for (std::int64_t e = run.first; e < run.end; ++e) {
-    const std::int64_t rows = dispatch.count(e);
-    if (rows == 0) continue;
-    const std::int64_t row = dispatch.starts[e] - run.row;
-    at::Tensor y = out.narrow(0, row, rows);
-    at::mm_out(y, x.narrow(0, row, rows), bank[e - run.first]);
-  }
+  for_each_expert_of(run, dispatch, [&](std::int64_t e, const auto& rows) {
+    at::Tensor y = rows(out);
+    at::mm_out(y, rows(x), bank[e - run.first]);
+  });
 }
 
 }  // namespace
@@ -95,8 +89,8 @@ at::Tensor run_products(
     const Dispatch& dispatch,
     const at::Tensor& x,
     const at::Tensor& bank) {
-  if (has_grouped_products(run, x, bank)) {
-    return grouped_products(run, dispatch, x, bank);
+  if (grouped_serves(run, x, bank)) {
+    return at::_grouped_mm(x, bank, ends_of(run, dispatch));
   }
   at::Tensor out = at::empty({x.size(0), bank.size(2)}, x.options());
   products_one_by_one(out, run, dispatch, x, bank);
@@ -115,11 +109,32 @@ void run_products_into(
     return;
   }
   at::Tensor out = rows_of(run, all);
-  if (has_grouped_products(run, x, bank)) {
-    out.copy_(grouped_products(run, dispatch, x, bank));
+  if (grouped_serves(run, x, bank)) {
+    out.copy_(at::_grouped_mm(x, bank, ends_of(run, dispatch)));
   } else {
     products_one_by_one(out, run, dispatch, x, bank);
   }
+}
+
+at::Tensor run_outer_products(
+    const ExpertRun& run,
+    const Dispatch& dispatch,
+    const at::Tensor& a,
+    const at::Tensor& b) {
+  at::Tensor out;
+  if (grouped_serves(run, a, b)) {
+    out = at::_grouped_mm(a.t(), b, ends_of(run, dispatch));
+  } else {
+    out = at::empty({run.experts(), a.size(1), b.size(1)}, a.options());
+    for_each_expert_of(run, dispatch, [&](std::int64_t e, const auto& rows) {
+      at::Tensor product = out[e - run.first];
+      at::mm_out(product, rows(a).t(), rows(b));
+    });
+  }
+  for (std::int64_t e = run.first; e < run.end; ++e) {
+    if (dispatch.count(e) == 0) out[e - run.first].zero_();
+  }
+  return out;
 }
 
 }  // namespace fettle::model

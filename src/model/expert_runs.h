@@ -31,6 +31,19 @@ std::vector<ExpertRun> expert_runs(
 // The run's rows of a tensor of all rows.
 at::Tensor rows_of(const ExpertRun& run, const at::Tensor& all);
 
+// Calls job(e, rows) for the run's experts that have rows; rows(x) are those of
+// a tensor of the run's rows.
+template <class Job>
+void for_each_expert_of(const ExpertRun& run, const Dispatch& all, Job job) {
+  for (std::int64_t e = run.first; e < run.end; ++e) {
+    const std::int64_t count = all.count(e);
+    if (count == 0) continue;
+    job(e, [row = all.starts[e] - run.row, count](const at::Tensor& x) {
+      return x.narrow(0, row, count);
+    });
+  }
+}
+
 // Calls job(i) for every run, as run_side_by_side does, largest first.
 void for_each_run(
     const std::vector<ExpertRun>& runs,
@@ -53,5 +66,13 @@ void run_products_into(
     const Dispatch& dispatch,
     const at::Tensor& x,
     const at::Tensor& bank);
+
+// [experts, n, m]: a_eᵀ b_e of the rows of every expert e of the run, 0 where
+// it has none. a [rows, n], b [rows, m].
+at::Tensor run_outer_products(
+    const ExpertRun& run,
+    const Dispatch& dispatch,
+    const at::Tensor& a,
+    const at::Tensor& b);
 
 }  // namespace fettle::model

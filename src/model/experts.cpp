@@ -55,19 +55,6 @@ struct Plan : torch::CustomClassHolder {
   }
 };
 
-// Calls job(e, rows) for the run's experts that have rows; rows(x) are those of
-// a tensor of the run's.
-template <class Job>
-void for_each_expert_of(const ExpertRun& run, const Dispatch& all, Job job) {
-  for (std::int64_t e = run.first; e < run.end; ++e) {
-    const std::int64_t count = all.count(e);
-    if (count == 0) continue;
-    job(e, [row = all.starts[e] - run.row, count](const at::Tensor& x) {
-      return x.narrow(0, row, count);
-    });
-  }
-}
-
 void forward_run(
     Plan& plan,
     std::size_t i,
@@ -148,27 +135,24 @@ void backward_weights(
   const at::Tensor weighted = dy.mul_(mix.unsqueeze(1));
   const at::Tensor xs =
       kernels::gather_rows(x, rows_of(run, plan.dispatch.token));
-  for_each_expert_of(run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
-    if (out.d_gate_up.defined()) {
-      at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
-      at::mm_out(d_gate_up, rows(dgu).t(), rows(xs));
-    }
-    if (out.d_down.defined()) {
-      at::Tensor d_down = plan.down_of(out.d_down, e);
-      at::mm_out(d_down, rows(plan.h[i]).t(), rows(weighted));
-    }
-    if (tapped) {
-      plan.tap->on_expert_gradient(
-          plan.layer,
-          {e,
-           rows(xs),
-           rows(plan.h[i]),
-           rows(dh),
-           rows(dgu),
-           rows(weighted),
-           rows(mix)});
-    }
-  });
+  if (out.d_gate_up.defined() || out.d_down.defined()) {
+    for_each_expert_of(
+        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+          if (out.d_gate_up.defined()) {
+            at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
+            at::mm_out(d_gate_up, rows(dgu).t(), rows(xs));
+          }
+          if (out.d_down.defined()) {
+            at::Tensor d_down = plan.down_of(out.d_down, e);
+            at::mm_out(d_down, rows(plan.h[i]).t(), rows(weighted));
+          }
+        });
+  }
+  if (tapped) {
+    plan.tap->on_run_gradient(
+        plan.layer,
+        {run, plan.dispatch, xs, plan.h[i], dh, dgu, weighted, mix});
+  }
 }
 
 void backward_run(

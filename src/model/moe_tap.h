@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "model/expert_runs.h"
 #include "model/weight_table.h"
 
 namespace fettle::model {
@@ -41,6 +42,18 @@ struct ExpertGradView {
   at::Tensor weight;     // [n] mixing weights, as they multiplied y
 };
 
+// The same of all experts of a run: rows of all of them after each other.
+struct RunGradView {
+  const ExpertRun& run;
+  const Dispatch& dispatch;
+  const at::Tensor& x;
+  const at::Tensor& h;
+  const at::Tensor& dh;
+  const at::Tensor& d_gate_up;
+  const at::Tensor& dy;
+  const at::Tensor& weight;
+};
+
 class MoeTap {
  public:
   virtual ~MoeTap() = default;
@@ -51,6 +64,9 @@ class MoeTap {
   virtual void on_routing(std::int64_t, const RoutingView&) {}
   virtual void on_expert(std::int64_t, const ExpertView&) {}
   virtual void on_expert_gradient(std::int64_t, const ExpertGradView&) {}
+  // Of experts that are computed together; shows each that has rows, unless a
+  // tap knows a better way.
+  virtual void on_run_gradient(std::int64_t layer, const RunGradView& view);
   // The input [n, in] of a projection of the attention, of the shared expert's
   // or of a dense layer's MLP (gate stands for gate and up).
   virtual void on_projection(

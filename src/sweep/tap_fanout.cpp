@@ -28,11 +28,11 @@ void TapFanout::on_expert(std::int64_t layer, const model::ExpertView& view) {
   }
 }
 
-void TapFanout::on_expert_gradient(
-    std::int64_t layer, const model::ExpertGradView& view) {
+void TapFanout::on_run_gradient(
+    std::int64_t layer, const model::RunGradView& view) {
   for (Observer* observer : observers_) {
     if (observer->wants_expert_gradients()) {
-      observer->on_expert_gradient(layer, view);
+      observer->on_run_gradient(layer, view);
     }
   }
 }

@@ -22,8 +22,8 @@ class TapFanout : public model::MoeTap {
   }
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
   void on_expert(std::int64_t layer, const model::ExpertView& view) override;
-  void on_expert_gradient(
-      std::int64_t layer, const model::ExpertGradView& view) override;
+  void on_run_gradient(
+      std::int64_t layer, const model::RunGradView& view) override;
   void on_output_gradient(
       std::int64_t layer, const at::Tensor& d_output) override;
   void on_projection(

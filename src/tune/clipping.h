@@ -11,14 +11,12 @@
 
 namespace fettle::tune {
 
-// The square of a gradient's norm, in fp64, some rows along `dim` at a time.
-inline double norm_squared(const at::Tensor& gradient, std::int64_t dim) {
-  double total = 0.0;
+// The square of a gradient's norm, in fp64 where the gradient is, some rows
+// along `dim` at a time: [], not waited for.
+inline at::Tensor norm_squared(const at::Tensor& gradient, std::int64_t dim) {
+  at::Tensor total = at::zeros({}, gradient.options().dtype(at::kDouble));
   for (const auto& [first, count] : row_pieces(gradient, dim)) {
-    total += gradient.narrow(dim, first, count)
-                 .square()
-                 .sum(at::kDouble)
-                 .item<double>();
+    total.add_(gradient.narrow(dim, first, count).square().sum(at::kDouble));
   }
   return total;
 }

@@ -37,12 +37,14 @@ inline std::vector<RowPiece> row_pieces(std::span<const std::int64_t> shape) {
   return pieces;
 }
 
-// Of a tensor, whose rows lie along `dim`.
+// Of a tensor, whose rows lie along `dim`; a card's pieces are larger, for each
+// costs it a launch.
 inline std::vector<RowPiece> row_pieces(
     const at::Tensor& tensor, std::int64_t dim) {
   if (tensor.numel() == 0) return {};
   const std::int64_t rows = tensor.size(dim);
-  return row_pieces({{rows, tensor.numel() / rows}});
+  const std::int64_t width = tensor.numel() / rows;
+  return row_pieces({{rows, tensor.is_cpu() ? width : (width + 7) / 8}});
 }
 
 }  // namespace fettle::tune

@@ -33,6 +33,10 @@ TARGETS = {
     "deepseek": "experts,attention,shared,dense",
 }
 
+# Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
+# of how they were rounded: 6e-4 on the CPU, 1.1e-3 on a card, of mixtral.
+BOUND = 3e-3
+
 
 class Pair:
     """A and B beside one parameter, or beside each expert's part of it."""
@@ -247,8 +251,8 @@ def test_ten_steps_then_merge(
     # gradient is next to nothing: one weight of a pair can be that far off.
     for pair in pairs.values():
         b, a = pair.sides(tuned)
-        assert test_tune._close(b, torch.stack(pair.b).data, 1e-3), pair.key
-        assert test_tune._close(a, torch.stack(pair.a).data, 1e-3), pair.key
+        assert test_tune._close(b, torch.stack(pair.b).data, BOUND), pair.key
+        assert test_tune._close(a, torch.stack(pair.a).data, BOUND), pair.key
 
     with torch.no_grad():
         reloaded = tiny_models.load(tmp_path / "merged")

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "tune/clipping.h"
 #include "tune/method/role_kinds.h"
 
 namespace fettle::tune {
@@ -18,10 +19,6 @@ AdamWState narrow(
       state.first.narrow(0, first, count),
       state.second.narrow(0, first, count),
       state.age.narrow(0, first, count)};
-}
-
-double squares(const at::Tensor& values) {
-  return values.square().sum(at::kDouble).item<double>();
 }
 
 }  // namespace
@@ -125,6 +122,27 @@ void LowRank::on_expert_gradient(
   }
 }
 
+void LowRank::on_run_gradient(
+    std::int64_t layer, const model::RunGradView& view) {
+  if (view.run.experts() == 1) {
+    TrainablePart::on_run_gradient(layer, view);
+    return;
+  }
+  for (Trained& target : layers_[layer].targets) {
+    if (!target.pairs.target.of_experts()) continue;
+    add_run_gradient(
+        target.pairs,
+        view,
+        target.pairs.target.upright() ? GradientFactors{view.d_gate_up, view.x}
+                                      : GradientFactors{view.h, view.dy},
+        scale(),
+        target.gradient);
+    for (std::int64_t e = view.run.first; e < view.run.end; ++e) {
+      if (view.dispatch.count(e) > 0) target.seen[e] = 1;
+    }
+  }
+}
+
 void LowRank::on_projection_gradient(
     std::int64_t layer,
     model::Role role,
@@ -168,7 +186,9 @@ double LowRank::gradient_norm_squared(std::int64_t layer) const {
   double total = 0.0;
   for (const Trained& target : layers_[layer].targets) {
     if (!target.gradient.left.defined()) continue;
-    total += squares(target.gradient.left) + squares(target.gradient.right);
+    total += (norm_squared(target.gradient.left, 0) +
+              norm_squared(target.gradient.right, 0))
+                 .item<double>();
   }
   return total;
 }

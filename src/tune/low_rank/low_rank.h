@@ -66,6 +66,8 @@ class LowRank : public TrainablePart {
       model::LayerWeights& weights) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
+  void on_run_gradient(
+      std::int64_t layer, const model::RunGradView& view) override;
   bool wants_projection_gradients() const override {
     return options_.kinds.attention;
   }

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "model/weight_view.h"
+#include "tune/row_pieces.h"
 
 namespace fettle::tune {
 
@@ -69,6 +70,46 @@ Span gate_or_up(const LowRankPairs& pairs, std::int64_t e, bool up) {
   return {up ? width : 0, width};
 }
 
+// Neighbours of as many rows, as many of them as are a piece on a card; none
+// that has no rows.
+std::vector<RowPiece> matrices_together(const LowRankTarget& target) {
+  constexpr std::int64_t most_values = 8 * kPieceValues;
+  std::vector<RowPiece> runs;
+  for (std::int64_t e = 0; e < target.matrices(); ++e) {
+    const std::int64_t rows = target.rows(e);
+    if (rows == 0) continue;
+    if (!runs.empty()) {
+      auto& [first, count] = runs.back();
+      if (first + count == e && target.rows(first) == rows &&
+          (count + 1) * rows * target.columns <= most_values) {
+        ++count;
+        continue;
+      }
+    }
+    runs.push_back({e, 1});
+  }
+  return runs;
+}
+
+// To all matrices of a target on a card, some at a time.
+void add_all_together(
+    const LowRankPairs& pairs, float scale, const at::Tensor& weights) {
+  const LowRankTarget& target = pairs.target;
+  for (const auto& [first, count] : matrices_together(target)) {
+    const std::int64_t rows = target.rows(first);
+    const at::Tensor some =
+        weights.narrow(0, target.offsets[first], count * rows)
+            .view({count, rows, target.columns});
+    const at::Tensor scaled = pairs.lefts_of(first, count).mul(scale);
+    const at::Tensor rights = pairs.rights_of(first, count);
+    if (some.scalar_type() == at::kFloat) {
+      some.baddbmm_(scaled, rights);
+    } else {
+      some.copy_(some.to(at::kFloat).baddbmm_(scaled, rights));
+    }
+  }
+}
+
 }  // namespace
 
 LowRankPairs LowRankPairs::start(
@@ -107,6 +148,19 @@ at::Tensor LowRankPairs::right_of(std::int64_t e) const {
   return right.narrow(0, e * rank(), rank());
 }
 
+at::Tensor LowRankPairs::lefts_of(
+    std::int64_t first, std::int64_t count) const {
+  const std::int64_t rows = target.rows(first);
+  return left.narrow(0, target.offsets[first], count * rows)
+      .view({count, rows, rank()});
+}
+
+at::Tensor LowRankPairs::rights_of(
+    std::int64_t first, std::int64_t count) const {
+  return right.narrow(0, first * rank(), count * rank())
+      .view({count, rank(), target.columns});
+}
+
 bool LowRankPairs::changed(std::int64_t e) const {
   const at::Tensor b = target.upright() ? left_of(e) : right_of(e);
   return target.rows(e) > 0 && b.count_nonzero().item<std::int64_t>() > 0;
@@ -117,6 +171,10 @@ void add_pairs(
   const at::NoGradGuard no_grad;
   const LowRankTarget& target = pairs.target;
   const at::Tensor weights = own_target(target, into);
+  if (!weights.is_cpu()) {
+    add_all_together(pairs, scale, weights);
+    return;
+  }
   for_each_matrix(pairs, [&](std::int64_t e) {
     if (target.rows(e) == 0) return;
     const at::Tensor weight =
@@ -187,6 +245,31 @@ void add_pair_gradient(
       };
   add(into.left, u.t(), at::mm(v, right.t()));
   add(into.right, at::mm(u, left).t(), v);
+}
+
+void add_run_gradient(
+    const LowRankPairs& pairs,
+    const model::RunGradView& view,
+    const GradientFactors& of_weight,
+    float scale,
+    PairGradient into) {
+  const at::NoGradGuard no_grad;
+  const auto& [u, v] = of_weight;
+  const std::int64_t first = view.run.first;
+  const std::int64_t count = view.run.experts();
+  const auto product = [&](const at::Tensor& rows, const at::Tensor& of) {
+    return model::run_products(
+        view.run, view.dispatch, rows, of.to(rows.scalar_type()));
+  };
+  const auto outer = [&](const at::Tensor& a, const at::Tensor& b) {
+    return model::run_outer_products(view.run, view.dispatch, a, b);
+  };
+  const LowRankPairs sums{pairs.target, into.left, into.right};
+  const at::Tensor vr =
+      product(v, pairs.rights_of(first, count).transpose(1, 2));
+  sums.lefts_of(first, count).add_(outer(u, vr), scale);
+  const at::Tensor ul = product(u, pairs.lefts_of(first, count));
+  sums.rights_of(first, count).add_(outer(ul, v), scale);
 }
 
 }  // namespace fettle::tune

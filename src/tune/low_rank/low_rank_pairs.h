@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "model/moe_tap.h"
 #include "tune/low_rank/low_rank_target.h"
 
 namespace fettle::tune {
@@ -28,6 +29,10 @@ struct LowRankPairs {
   std::int64_t weights() const;
   at::Tensor left_of(std::int64_t e) const;
   at::Tensor right_of(std::int64_t e) const;
+  // Of `count` matrices from `first` on, of as many rows each: [count, m, r]
+  // and [count, r, c].
+  at::Tensor lefts_of(std::int64_t first, std::int64_t count) const;
+  at::Tensor rights_of(std::int64_t first, std::int64_t count) const;
   // Whether matrix e differs from its start, that is, whether its B isn't zero.
   bool changed(std::int64_t e) const;
 };
@@ -66,6 +71,14 @@ struct GradientFactors {
 void add_pair_gradient(
     const LowRankPairs& pairs,
     std::int64_t e,
+    const GradientFactors& of_weight,
+    float scale,
+    PairGradient into);
+
+// The same of all matrices of a run of experts, whose rows U and V have.
+void add_run_gradient(
+    const LowRankPairs& pairs,
+    const model::RunGradView& view,
     const GradientFactors& of_weight,
     float scale,
     PairGradient into);

@@ -105,7 +105,7 @@ void SparseUnits::on_routing(
 
 double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
   const at::Tensor& gradient = layers_[layer].gradient;
-  return gradient.defined() ? norm_squared(gradient, 1) : 0.0;
+  return gradient.defined() ? norm_squared(gradient, 1).item<double>() : 0.0;
 }
 
 void SparseUnits::step(

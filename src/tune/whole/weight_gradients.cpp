@@ -99,11 +99,13 @@ void WeightGradients::end_layer(
 }
 
 double WeightGradients::norm_squared() const {
-  double total = 0.0;
+  at::Tensor total;
   for (const at::Tensor& gradient : gradients_) {
-    if (gradient.defined()) total += tune::norm_squared(gradient, 0);
+    if (!gradient.defined()) continue;
+    const at::Tensor one = tune::norm_squared(gradient, 0);
+    total = total.defined() ? total + one : one;
   }
-  return total;
+  return total.defined() ? total.item<double>() : 0.0;
 }
 
 void WeightGradients::clear() {
