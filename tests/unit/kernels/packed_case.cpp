@@ -12,7 +12,8 @@ struct Size {
 };
 
 // Groups of whole vectors and of parts, a short last one, and one that is
-// longer than the row.
+// longer than the row; more rows, and longer ones, than a GPU's block takes at
+// once.
 constexpr Size kSizes[] = {
     {5, 1408, 128},
     {40, 1024, 32},
@@ -22,6 +23,9 @@ constexpr Size kSizes[] = {
     {7, 333, 5},
     {9, 131, 100},
     {6, 777, 777},
+    {70, 320, 64},
+    {3, 8512, 1216},
+    {2, 192, 500},
     {2, 96, 8}};
 
 std::int64_t int_code(

@@ -79,7 +79,7 @@ void check_unpacking(const DeviceCase& where) {
 void check_products(const DeviceCase& where) {
   std::int64_t n = 0;
   for (const PackedMatrix& m : packed_cases()) {
-    n = n % 9 + 1;
+    n = n % 10 + 1;  // there are nine matrices of a size
     CAPTURE(where.name, describe(m), n);
     const at::Tensor x = values({n, m.cols}, n, where);
     const PackedMatrix there = on_device(m, where.device);
@@ -117,6 +117,48 @@ void check_many_products(const DeviceCase& where) {
     const at::Tensor whole = y.as_strided({y.size(0), width}, {width, 1}, 0);
     CHECK((whole.narrow(1, 0, 1) == 7).all().item<bool>());
     CHECK((whole.narrow(1, width - 1, 1) == 7).all().item<bool>());
+  }
+}
+
+// Codes that begin at any address, as those of some rows of a matrix may.
+void check_moved_codes(const DeviceCase& where) {
+  for (PackedMatrix m : packed_cases()) {
+    const at::Tensor x = values({2, m.cols}, 3, where);
+    const at::Tensor expected = truth(m, x);
+    const at::Tensor weights = plain_weights(m).to(at::kFloat).to(where.dtype);
+    for (const std::int64_t begin : {1, 2, 4, 8}) {
+      CAPTURE(where.name, describe(m), begin);
+      const std::int64_t size = m.codes.numel();
+      PackedMatrix there = on_device(m, where.device);
+      there.codes = at::zeros({size + begin}, there.codes.options());
+      there.codes = there.codes.narrow(0, begin, size);
+      there.codes.copy_(m.codes);
+      CHECK(same_bits(unpacked(there, where.dtype).cpu(), weights));
+      check_close(product(there, on(where, x)), expected, where);
+    }
+  }
+}
+
+// What sums lose must not depend on how large x is, nor much on its mean.
+void check_sizes_of_x(const DeviceCase& where) {
+  for (const std::int64_t bits : {0, 2, 3, 4, 8}) {
+    const PackedMatrix m = packed_case(
+        {.kind = bits == 0 ? PackedKind::kTernary : PackedKind::kInt,
+         .bits = bits,
+         .rows = 9,
+         .cols = 1024,
+         .group = 128,
+         .zeros = bits != 0});
+    const PackedMatrix there = on_device(m, where.device);
+    for (const int exponent : {-40, -10, 30, 45}) {
+      CAPTURE(where.name, bits, exponent);
+      const at::Tensor x =
+          values({2, m.cols}, 3, where) * std::ldexp(1.0, exponent);
+      check_close(product(there, on(where, x)), truth(m, x), where);
+    }
+    CAPTURE(where.name, bits);
+    const at::Tensor x = values({2, m.cols}, 3, where).abs();
+    check_close(product(there, on(where, x)), truth(m, x), where);
   }
 }
 
@@ -210,6 +252,14 @@ TEST_CASE("packed products equal those of the weights") {
   check_many_products(cpu_cases()[0]);
 }
 
+TEST_CASE("packed codes may begin anywhere") {
+  check_moved_codes(cpu_cases()[0]);
+}
+
+TEST_CASE("packed products of small and of large x") {
+  check_sizes_of_x(cpu_cases()[0]);
+}
+
 TEST_CASE("packed weights unpack to their definition on a GPU", "[gpu]") {
   for (const auto& where : gpu_cases()) check_unpacking(where);
 }
@@ -218,6 +268,8 @@ TEST_CASE("packed products equal those of the weights on a GPU", "[gpu]") {
   for (const auto& where : gpu_cases()) {
     check_products(where);
     check_many_products(where);
+    check_moved_codes(where);
+    if (where.dtype != at::kHalf) check_sizes_of_x(where);
   }
 }
 
