@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cstdlib>
 
 #include "core/error.h"
 #include "kernels/gpu/plugin.h"
@@ -48,6 +49,20 @@ const Plugin& load(const DeviceSpec& spec, const std::filesystem::path& place) {
   return plugin;
 }
 
+// Eight buffers of 4096 KiB: the one setting beside a smaller one with which
+// cuBLAS' sums have a fixed order, and what it takes by itself on large cards.
+constexpr const char* kWorkspace = ":4096:8";
+
+void set_up_libtorch() {
+  setenv("CUBLAS_WORKSPACE_CONFIG", kWorkspace, /*overwrite=*/1);
+  // cuDNN's attention plans anew for every length that it meets: 50 ms each on
+  // an H200, where a layer's flash attention takes 0.2 ms.
+  at::globalContext().setSDPUseCuDNN(false);
+  // The allocator answers no question before, and a command may compute
+  // nothing.
+  at::globalContext().lazyInitDevice(at::kCUDA);
+}
+
 void require_card(const DeviceSpec& spec, const Plugin& plugin) {
   int count = 0;
   const char* why = plugin.count_devices(&count);
@@ -83,9 +98,7 @@ at::Device open_device(
   require_card(spec, *plugin);
   // False when ATen was asked about CUDA before this.
   FETTLE_ASSERT(at::hasCUDA());
-  // Its allocator answers no question before, and a command may compute
-  // nothing.
-  at::globalContext().lazyInitDevice(at::kCUDA);
+  set_up_libtorch();
   open_one().store(plugin);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(spec.index)};
 }
@@ -96,15 +109,11 @@ int compute_capability(at::Device device) {
   return plugin->compute_capability(device.index());
 }
 
-// From ATen/cuda/CublasHandlePool.cpp and c10/cuda/CUDACachingAllocator.h: a
-// product's workspace is 32 MiB on the generations that have the large shared
-// memory; tensors below 1 MiB share segments of 2 MiB, others of 20 MiB.
+// kWorkspace, and from c10/cuda/CUDACachingAllocator.h: tensors below 1 MiB
+// share segments of 2 MiB, others of 20 MiB.
 std::int64_t library_bytes(at::Device device) {
   if (device.is_cpu()) return 0;
-  constexpr std::int64_t mib = std::int64_t{1} << 20;
-  const int capability = compute_capability(device);
-  const bool large = capability == 90 || capability == 100;
-  return (large ? 32 : 9) * mib + 2 * mib + 20 * mib;
+  return std::int64_t{32 + 2 + 20} << 20;
 }
 
 std::int64_t free_device_memory(at::Device device) {

@@ -10,12 +10,21 @@ namespace fettle::tune {
 
 namespace {
 
-// 1 - beta^age of every row, as [n, 1] or [1, 1] in fp64 on the CPU.
+// 1 - beta^age of every row, as [n, 1] in fp64 on the CPU; [1, 1] where all
+// rows have the same age, as most do. Powers are taken once an age: rows are
+// many.
 at::Tensor bias_correction(double beta, const at::Tensor& age) {
-  return at::pow(at::scalar_tensor(beta, at::kDouble), age.to(at::kDouble))
-      .neg_()
-      .add_(1.0)
-      .unsqueeze(1);
+  if (age.size(0) == 0) return at::ones({0, 1}, at::kDouble);
+  const auto [least, most] = at::aminmax(age);
+  const auto oldest = most.item<std::int64_t>();
+  const at::Tensor by_age = at::pow(
+                                at::scalar_tensor(beta, at::kDouble),
+                                at::arange(oldest + 1, at::kDouble))
+                                .neg_()
+                                .add_(1.0);
+  const bool alike = least.item<std::int64_t>() == oldest;
+  const at::Tensor ages = alike ? age.narrow(0, 0, 1) : age;
+  return by_age.index_select(0, ages.to(at::kLong)).unsqueeze(1);
 }
 
 struct Corrections {

@@ -70,28 +70,49 @@ Span gate_or_up(const LowRankPairs& pairs, std::int64_t e, bool up) {
   return {up ? width : 0, width};
 }
 
-// Neighbours of as many rows, as many of them as are a piece on a card; none
-// that has no rows.
+// Neighbours of as many rows; none that has no rows.
 std::vector<RowPiece> matrices_together(const LowRankTarget& target) {
-  constexpr std::int64_t most_values = 8 * kPieceValues;
   std::vector<RowPiece> runs;
   for (std::int64_t e = 0; e < target.matrices(); ++e) {
     const std::int64_t rows = target.rows(e);
     if (rows == 0) continue;
-    if (!runs.empty()) {
-      auto& [first, count] = runs.back();
-      if (first + count == e && target.rows(first) == rows &&
-          (count + 1) * rows * target.columns <= most_values) {
-        ++count;
-        continue;
-      }
+    if (!runs.empty() && runs.back().first + runs.back().count == e &&
+        target.rows(runs.back().first) == rows) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({e, 1});
     }
-    runs.push_back({e, 1});
   }
   return runs;
 }
 
-// To all matrices of a target on a card, some at a time.
+// fp32 values as two of `type` that add up to them, but for a millionth.
+std::pair<at::Tensor, at::Tensor> halves(
+    const at::Tensor& x, at::ScalarType type) {
+  const at::Tensor high = x.to(type);
+  return {high, (x - high.to(at::kFloat)).to(type)};
+}
+
+// weights [count, m, c] += scaled [count, m, r] rights [count, r, c], summed in
+// fp32 and rounded once. Narrow types are multiplied in halves, so that nothing
+// of the weights' size is made in fp32.
+void add_products(
+    const at::Tensor& weights,
+    const at::Tensor& scaled,
+    const at::Tensor& rights) {
+  const at::ScalarType type = weights.scalar_type();
+  if (type == at::kFloat) {
+    weights.baddbmm_(scaled, rights);
+    return;
+  }
+  const auto [left, left_rest] = halves(scaled, type);
+  const auto [right, right_rest] = halves(rights, type);
+  weights.baddbmm_(
+      at::cat({left, left_rest, left}, 2),
+      at::cat({right, right, right_rest}, 1));
+}
+
+// To all matrices of a target on a card.
 void add_all_together(
     const LowRankPairs& pairs, float scale, const at::Tensor& weights) {
   const LowRankTarget& target = pairs.target;
@@ -100,13 +121,10 @@ void add_all_together(
     const at::Tensor some =
         weights.narrow(0, target.offsets[first], count * rows)
             .view({count, rows, target.columns});
-    const at::Tensor scaled = pairs.lefts_of(first, count).mul(scale);
-    const at::Tensor rights = pairs.rights_of(first, count);
-    if (some.scalar_type() == at::kFloat) {
-      some.baddbmm_(scaled, rights);
-    } else {
-      some.copy_(some.to(at::kFloat).baddbmm_(scaled, rights));
-    }
+    add_products(
+        some,
+        pairs.lefts_of(first, count).mul(scale),
+        pairs.rights_of(first, count));
   }
 }
 
