@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <atomic>
-#include <cstdlib>
 
 #include "core/error.h"
 #include "kernels/gpu/plugin.h"
@@ -49,12 +48,7 @@ const Plugin& load(const DeviceSpec& spec, const std::filesystem::path& place) {
   return plugin;
 }
 
-// Eight buffers of 4096 KiB: the one setting beside a smaller one with which
-// cuBLAS' sums have a fixed order, and what it takes by itself on large cards.
-constexpr const char* kWorkspace = ":4096:8";
-
 void set_up_libtorch() {
-  setenv("CUBLAS_WORKSPACE_CONFIG", kWorkspace, /*overwrite=*/1);
   // cuDNN's attention plans anew for every length that it meets: 50 ms each on
   // an H200, where a layer's flash attention takes 0.2 ms.
   at::globalContext().setSDPUseCuDNN(false);
@@ -109,8 +103,9 @@ int compute_capability(at::Device device) {
   return plugin->compute_capability(device.index());
 }
 
-// kWorkspace, and from c10/cuda/CUDACachingAllocator.h: tensors below 1 MiB
-// share segments of 2 MiB, others of 20 MiB.
+// From ATen/cuda/CublasHandlePool.cpp, what the largest cards have for cuBLAS,
+// and from c10/cuda/CUDACachingAllocator.h: tensors below 1 MiB share segments
+// of 2 MiB, others of 20 MiB.
 std::int64_t library_bytes(at::Device device) {
   if (device.is_cpu()) return 0;
   return std::int64_t{32 + 2 + 20} << 20;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "kernels/device_backend.h"
 #include "model/differentiable.h"
+#include "model/fused_attention.h"
 #include "model/packed_layer.h"
 
 namespace fettle::model {
@@ -178,15 +179,14 @@ at::Tensor attend(
       pad > 0 ? at::constant_pad_nd(value, {0, pad}) : value;
   const std::int64_t groups = query.size(1) / key.size(1);
   const bool grouped = groups > 1 && takes_groups(query, mask.has_value());
-  const at::Tensor out = at::scaled_dot_product_attention(
+  const at::Tensor out = fused_attention(
       query,
       grouped ? key : repeated(key, groups),
       grouped ? padded : repeated(padded, groups),
-      mask,
-      /*dropout_p=*/0.0,
-      /*is_causal=*/several && !mask.has_value(),
-      a.softmax_scale,
-      grouped);
+      {.mask = mask,
+       .causal = several && !mask.has_value(),
+       .scale = a.softmax_scale,
+       .grouped = grouped});
   return pad > 0 ? out.narrow(3, 0, value.size(3)) : out;
 }
 

@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "model/decoder_layer.h"
 #include "model/weight_visit.h"
-#include "sweep/fixed_order.h"
 #include "sweep/head.h"
 
 namespace fettle::sweep {
@@ -236,7 +235,6 @@ void Sweep::backward_through(
   } else {
     graph = std::exchange(graphs_[layer][m], {});
   }
-  const FixedOrder fixed_order(model_.options().device);
   torch::autograd::backward({graph.y}, {dy});
   activations_.put({layer, m}, graph.x.grad());
 }

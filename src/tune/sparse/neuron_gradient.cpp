@@ -5,28 +5,43 @@
 
 namespace fettle::tune {
 
+namespace {
+
+// sum += left[:, which]ᵀ right, of the narrow types' products in fp32.
+void add_product(
+    at::Tensor sum,
+    const at::Tensor& left,
+    const at::Tensor& which,
+    const at::Tensor& right) {
+  const at::Tensor chosen = left.index_select(1, which).t();
+  if (right.scalar_type() == at::kFloat) {
+    sum.addmm_(chosen, right);
+  } else {
+    sum.add_(at::mm(chosen, right));
+  }
+}
+
+}  // namespace
+
 void add_neuron_gradient(
     const model::ExpertGradView& view,
     const at::Tensor& columns,
     at::Tensor into) {
   const at::NoGradGuard no_grad;
   const std::int64_t width = view.h.size(1);
-  FETTLE_ASSERT(into.size(1) == columns.size(0));
-  const auto add = [&](std::int64_t plane,
-                       const at::Tensor& from,
-                       const at::Tensor& which,
-                       const at::Tensor& with) {
-    at::Tensor sum = into.select(0, plane);
-    const at::Tensor left = from.index_select(1, which).t();
-    if (with.scalar_type() == at::kFloat) {
-      sum.addmm_(left, with);
-    } else {
-      sum.add_(at::mm(left, with));
-    }
-  };
-  add(0, view.d_gate_up, columns, view.x);
-  add(1, view.d_gate_up, columns + width, view.x);
-  add(2, view.h, columns, view.dy);
+  const std::int64_t count = columns.size(0);
+  FETTLE_ASSERT(into.size(1) == count);
+  if (view.x.is_cpu()) {
+    add_product(into[0], view.d_gate_up, columns, view.x);
+    add_product(into[1], view.d_gate_up, columns + width, view.x);
+  } else {
+    // In one product: what a card spends on it is launches.
+    const at::Tensor both = at::cat({columns, columns + width});
+    const at::Tensor chosen = view.d_gate_up.index_select(1, both).t();
+    into.narrow(0, 0, 2).add_(
+        at::mm(chosen, view.x).view({2, count, view.x.size(1)}));
+  }
+  add_product(into[2], view.h, columns, view.dy);
 }
 
 at::Tensor product_row_norms(const at::Tensor& left, const at::Tensor& right) {
