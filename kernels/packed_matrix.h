@@ -64,7 +64,7 @@ struct PackedProduct {
 
 // All products at once: on the CPU one parallel loop over the rows of all.
 // x and y are float32 on the CPU; float32, bfloat16 or float16 on a GPU. Sums
-// are float32.
+// are float32; on a GPU, |x| of 2^64 and more counts as infinite.
 void packed_products(std::span<const PackedProduct> products);
 
 }  // namespace fettle::kernels
