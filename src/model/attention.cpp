@@ -9,6 +9,7 @@
 #include "model/differentiable.h"
 #include "model/fused_attention.h"
 #include "model/packed_layer.h"
+#include "model/padded_sequences.h"
 
 namespace fettle::model {
 namespace {
@@ -216,11 +217,25 @@ bool equal_lengths(const std::vector<std::int64_t>& starts) {
   return true;
 }
 
-Heads slice(const Heads& heads, std::int64_t begin, std::int64_t end) {
+Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
   const auto part = [&](const at::Tensor& x) {
-    return x.narrow(0, begin, end - begin);
+    return x.narrow(0, begin, rows);
   };
   return {part(heads.query), part(heads.key), part(heads.value)};
+}
+
+// Sequences of unequal lengths, many at once: one by one they would be launches
+// and little else.
+at::Tensor attend_padded(const LayerContext& context, const Heads& heads) {
+  const PaddedSequences padded(context.tokens.starts, heads.query.device());
+  const Heads rows{
+      padded.pad(heads.query), padded.pad(heads.key), padded.pad(heads.value)};
+  std::vector<at::Tensor> outs;
+  for (const auto& [row, sequences, length] : padded.rectangles()) {
+    outs.push_back(attend_packed(
+        context, slice(rows, row, sequences * length), sequences));
+  }
+  return padded.unpad(outs.size() == 1 ? outs[0] : at::cat(outs, 0));
 }
 
 // [N, heads Dv]. ATen's fused attention serves devices; on the CPU it computes
@@ -240,13 +255,7 @@ at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
   if (equal_lengths(starts)) {
     return attend_packed(context, heads, context.tokens.sequences());
   }
-  std::vector<at::Tensor> outs;
-  outs.reserve(starts.size() - 1);
-  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
-    outs.push_back(
-        attend_packed(context, slice(heads, starts[i], starts[i + 1]), 1));
-  }
-  return at::cat(outs, 0);
+  return attend_padded(context, heads);
 }
 
 // Decoding: one sequence, all of it at first, then a token at a time.

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/attention.h"
+#include "kernels/expert_rows.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -39,6 +40,24 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     at::Tensor dw = result.dw;
     if (dw.defined()) dw = dw.to(saved[1].scalar_type());
     return {result.dx, dw, at::Tensor()};
+  }
+};
+
+struct MovedRowsFunction : torch::autograd::Function<MovedRowsFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& from,
+      const at::Tensor& back) {
+    ctx->save_for_backward({back});
+    return kernels::gather_rows(x, from);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const at::Tensor back = ctx->get_saved_variables()[0].unsqueeze(1);
+    return {
+        kernels::gather_rows_backward(grads[0].contiguous(), back),
+        at::Tensor(),
+        at::Tensor()};
   }
 };
 
@@ -140,6 +159,15 @@ at::Tensor causal_attention(
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
   return SwigluFunction::apply(gate_up);
+}
+
+at::Tensor moved_rows(
+    const at::Tensor& x, const at::Tensor& from, const at::Tensor& back) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape[0] = from.size(0);
+  return MovedRowsFunction::apply(
+             x.contiguous().view({x.size(0), -1}), from, back)
+      .view(shape);
 }
 
 }  // namespace fettle::model

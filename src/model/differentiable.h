@@ -29,4 +29,10 @@ at::Tensor causal_attention(
 // silu(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
 at::Tensor swiglu(const at::Tensor& gate_up);
 
+// y[p] = x[from[p]] for x [N, ..] and from [P] int64. back [N]: the row of y
+// whose gradient is that of a row of x, -1 for none; gradients of other rows of
+// y are left aside.
+at::Tensor moved_rows(
+    const at::Tensor& x, const at::Tensor& from, const at::Tensor& back);
+
 }  // namespace fettle::model
