@@ -2,6 +2,7 @@
 #include "model/fused_attention.h"
 
 #include <ATen/Context.h>
+#include <ATen/SDPBackend.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -44,6 +45,25 @@ at::Tensor attention(
       options.grouped);
 }
 
+// Whether libtorch has one kernel for it. What it is composed of elsewhere
+// needs no telling, and cuBLAS would refuse to be told.
+bool fuses(
+    const at::Tensor& query,
+    const at::Tensor& key,
+    const at::Tensor& value,
+    const FusedAttentionOptions& options) {
+  const std::int64_t choice = at::_fused_sdp_choice(
+      query,
+      key,
+      value,
+      options.mask,
+      /*dropout_p=*/0.0,
+      options.causal,
+      options.scale,
+      options.grouped);
+  return choice != static_cast<std::int64_t>(at::SDPBackend::math);
+}
+
 // Has a graph of its own, so that its way back is a step that can be set apart.
 struct InFixedOrder : torch::autograd::Function<InFixedOrder> {
   static at::Tensor forward(
@@ -82,7 +102,7 @@ at::Tensor fused_attention(
   const bool differentiated =
       at::GradMode::is_enabled() &&
       (query.requires_grad() || key.requires_grad() || value.requires_grad());
-  if (query.is_cpu() || !differentiated) {
+  if (!differentiated || !fuses(query, key, value, options)) {
     return attention(query, key, value, options);
   }
   return InFixedOrder::apply(query, key, value, options);
