@@ -106,9 +106,12 @@ int compute_capability(at::Device device) {
 // From ATen/cuda/CublasHandlePool.cpp, what the largest cards have for cuBLAS,
 // and from c10/cuda/CUDACachingAllocator.h: tensors below 1 MiB share segments
 // of 2 MiB, others of 20 MiB.
-std::int64_t library_bytes(at::Device device) {
+// Each of the two streams has its own ends, and each thread that multiplies its
+// own workspace: the host's and, on the way back, autograd's.
+std::int64_t library_bytes(at::Device device, bool way_back) {
   if (device.is_cpu()) return 0;
-  return std::int64_t{32 + 2 + 20} << 20;
+  const std::int64_t workspaces = way_back ? 2 : 1;
+  return (workspaces * 32 + 2 * (2 + 20)) << 20;
 }
 
 std::int64_t free_device_memory(at::Device device) {

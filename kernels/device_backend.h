@@ -27,7 +27,7 @@ int compute_capability(at::Device device);
 
 // What libtorch reserves of a card beside what tensors need: the workspace of
 // its matrix products, and ends of its allocator's segments that none fills.
-std::int64_t library_bytes(at::Device device);
+std::int64_t library_bytes(at::Device device, bool way_back);
 
 // Bytes of a card that nobody has, and the most that this process has reserved
 // there so far: what is in use, and what lies idle between uses.

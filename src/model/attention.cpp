@@ -149,7 +149,7 @@ at::Tensor sliding_mask(
 // libtorch's others would do without fusion.
 bool takes_groups(const at::Tensor& query, bool masked) {
   return query.is_cuda() && query.scalar_type() != at::kFloat && !masked &&
-         query.size(3) <= 256 &&
+         query.size(3) <= 192 &&
          kernels::compute_capability(query.device()) >= 80;
 }
 

@@ -15,15 +15,17 @@ namespace {
 // would have the host wait for the rows' numbers, which are known here.
 bool grouped_serves(
     const ExpertRun& run, const at::Tensor& a, const at::Tensor& b) {
-  if (run.experts() == 1 || a.is_cpu()) return false;
+  constexpr std::int64_t most = 1023;  // libtorch's
+  if (run.experts() == 1 || run.experts() > most || a.is_cpu()) return false;
   if (a.scalar_type() != at::kBFloat16) return false;
   const int capability = kernels::compute_capability(a.device());
   if (capability != 90 && capability != 100) return false;
-  constexpr std::int64_t values = 8;  // 16 bytes
-  const auto aligned = [](std::int64_t n) { return n % values == 0; };
-  return aligned(a.size(1)) && aligned(a.storage_offset()) &&
-         aligned(b.size(-1)) && aligned(b.size(1)) &&
-         aligned(b.storage_offset());
+  // It reads sixteen bytes at a time.
+  const auto aligned = [](const at::Tensor& t) {
+    const auto address = reinterpret_cast<std::uintptr_t>(t.const_data_ptr());
+    return address % 16 == 0 && t.size(-1) % 8 == 0;
+  };
+  return aligned(a) && aligned(b) && b.size(1) % 8 == 0;
 }
 
 // Where each expert's rows end among the run's: [experts] int32.

@@ -68,11 +68,12 @@ void forward_run(
     rows_of(run, ys).zero_();
   } else {
     at::Tensor xs = kernels::gather_rows(x, tokens);
-    const at::Tensor gate_up = run_products(
+    at::Tensor gate_up = run_products(
         run, plan.dispatch, xs, plan.gate_up_of(bank[0], run).transpose(1, 2));
     const at::Tensor h = kernels::swiglu(gate_up);
     const bool tapped = plan.tap != nullptr && plan.tap->wants_experts();
-    if (!tapped) xs.reset();
+    if (plan.differentiated) plan.gate_up[i] = gate_up;
+    if (!tapped) xs.reset(), gate_up.reset();
     run_products_into(ys, run, plan.dispatch, h, plan.down_of(bank[1], run));
     if (tapped) {
       const at::Tensor y = rows_of(run, ys);
@@ -91,10 +92,7 @@ void forward_run(
                  rows(mix)});
           });
     }
-    if (plan.differentiated) {
-      plan.gate_up[i] = gate_up;
-      plan.h[i] = h;
-    }
+    if (plan.differentiated) plan.h[i] = h;
   }
   if (bank[2].defined()) {
     for_each_expert_of(
@@ -168,7 +166,8 @@ at::Tensor weigh_(
   // In one pass, each row being the choice of a token of its own.
   const at::Tensor row =
       at::arange(dh.size(0), weights.options().dtype(at::kLong)).unsqueeze(1);
-  auto found = kernels::combine_backward(dh, h, row, weights.unsqueeze(1));
+  const at::Tensor rounded = weights.to(dh.scalar_type()).to(at::kFloat);
+  auto found = kernels::combine_backward(dh, h, row, rounded.unsqueeze(1));
   dh = std::move(found.d_rows);
   return found.d_weights.squeeze(1);
 }

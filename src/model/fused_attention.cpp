@@ -18,9 +18,9 @@ class FixedOrder {
  public:
   FixedOrder() {
     auto& context = at::globalContext();
-    context.setDeterministicAlgorithms(true, /*warn_only=*/false);
-    // Else every new tensor is filled with NaN.
+    // Else every new tensor would be filled with NaN.
     context.setDeterministicFillUninitializedMemory(false);
+    context.setDeterministicAlgorithms(true, /*warn_only=*/false);
   }
   ~FixedOrder() {
     at::globalContext().setDeterministicAlgorithms(false, false);
@@ -87,7 +87,8 @@ struct InFixedOrder : torch::autograd::Function<InFixedOrder> {
         {ctx->saved_data["out"].toTensor()},
         ctx->saved_data["inputs"].toTensorVector(),
         {grads[0]});
-    found.emplace_back();  // of the options
+    ctx->saved_data.clear();  // else the layer's graph would keep it
+    found.emplace_back();     // of the options
     return found;
   }
 };

@@ -35,7 +35,7 @@ at::Tensor carried(const std::vector<std::int64_t>& values, at::Device device) {
 
 PaddedSequences::PaddedSequences(
     const std::vector<std::int64_t>& starts, at::Device device) {
-  std::vector<std::int64_t> token;
+  std::vector<std::int64_t> token, from;
   std::vector<std::int64_t> row(static_cast<std::size_t>(starts.back()));
   for (const auto& [power, sequences] : by_length(starts)) {
     std::int64_t longest = 0;
@@ -47,13 +47,15 @@ PaddedSequences::PaddedSequences(
       const std::int64_t begin = std::ssize(token);
       const std::int64_t length = starts[i + 1] - starts[i];
       token.resize(static_cast<std::size_t>(begin + longest), -1);
+      from.resize(token.size(), starts[i + 1] - 1);
       std::iota(
           token.begin() + begin, token.begin() + begin + length, starts[i]);
       std::iota(row.begin() + starts[i], row.begin() + starts[i + 1], begin);
     }
   }
-  std::vector<std::int64_t> from(token);
-  std::ranges::replace(from, -1, 0);
+  for (std::size_t p = 0; p < token.size(); ++p) {
+    if (token[p] >= 0) from[p] = token[p];
+  }
   token_ = carried(token, device);
   from_ = carried(from, device);
   row_ = carried(row, device);

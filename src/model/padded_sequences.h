@@ -24,8 +24,8 @@ class PaddedSequences {
   const std::vector<Rectangle>& rectangles() const { return rectangles_; }
 
   // Rows [N, ..] of packed tokens to the rectangles' rows [P, ..], after each
-  // other, and back. Filling holds some token's values; its gradient is left
-  // aside, as nothing but rounding of zeros would come of it. Differentiable.
+  // other, and back. Filling holds its sequence's last token; its gradient is
+  // left aside, being zero. Differentiable.
   at::Tensor pad(const at::Tensor& packed) const;
   at::Tensor unpad(const at::Tensor& padded) const;
 

@@ -31,8 +31,9 @@ std::int64_t bytes_of(at::ScalarType type) {
 // forward's and adds their gradients.
 std::int64_t working_values(
     const model::ModelConfig& config, const Workload& workload) {
-  const std::int64_t kept =
-      workload.backward ? 3 : (workload.device.is_cpu() ? 1 : 2);
+  const bool together = !workload.device.is_cpu() && !workload.backward;
+  const std::int64_t kept = workload.backward || together ? 3 : 1;
+  const std::int64_t rows = together ? 2 : 1;
   std::int64_t widest = 0;
   for (const auto& layer : config.layers) {
     std::int64_t width = layer.dense_width + layer.shared_width;
@@ -41,7 +42,8 @@ std::int64_t working_values(
       expert = std::max(expert, w);
     }
     width += layer.top_k * expert;
-    widest = std::max(widest, layer.top_k * config.hidden_size + kept * width);
+    widest = std::max(
+        widest, rows * layer.top_k * config.hidden_size + kept * width);
   }
   const auto& a = config.attention;
   const std::int64_t heads = a.heads * (a.head_dim * 4 + a.v_head_dim * 2);
@@ -272,7 +274,8 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
   SweepPlan plan;
   plan.workload = workload;
   plan.runtime_bytes = kRuntimeBytes;
-  plan.library_bytes = kernels::library_bytes(workload.device);
+  plan.library_bytes =
+      kernels::library_bytes(workload.device, workload.backward);
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
   plan.staging_bytes = sizes.staging;

@@ -89,8 +89,8 @@ def test_a_card_without_room_is_told_of(on_card, few):
     small = on_card(*told, FETTLE_EMULATED_CARD_MIB="2")
     assert small.status == 1 and "--vram: 2.00 MiB is too little" in small.err
     # By the card, which somebody else has taken since.
-    taken = on_card(*told, FETTLE_EMULATED_CARD_MIB="96",
-                    FETTLE_EMULATED_CARD_TAKEN_MIB="95")
+    taken = on_card(*told, FETTLE_EMULATED_CARD_MIB="256",
+                    FETTLE_EMULATED_CARD_TAKEN_MIB="255")
     assert taken.status == 1 and "card is out of memory" in taken.err
     assert taken.err.count("\n") == 1
     absent = on_card(*told, "--device", "cuda:1")

@@ -42,7 +42,8 @@ void add_pairs(
     const LowRankPairs& pairs, float scale, model::LayerWeights& into);
 
 // `base`, fp32 in the stored shape of `id`, which the target covers, with its
-// pair added: the numbers that add_pairs gives.
+// pair added: the numbers that add_pairs gives on the CPU, and on a card before
+// rounding but for some millionths.
 at::Tensor with_pair(
     const LowRankPairs& pairs,
     float scale,

@@ -93,7 +93,8 @@ LayerSizes sizes_of(
 
 // Per value of a pair: itself, two moments and a gradient; per row its age.
 // Then once: two layers' sums, since the next is made before the last is let
-// go, the gradients that are formed, and an update's working set.
+// go, the gradients that are formed, and an update's working set, or the halves
+// of factors that a card multiplies.
 PartBytes lora_bytes(
     const TuneOptions& options,
     const model::ModelConfig& config,
@@ -109,7 +110,7 @@ PartBytes lora_bytes(
   }
   return at_work(
       kept + 8.0 * largest.targets + 8.0 * largest.matrices +
-          8.0 * largest.pairs,
+          (device.is_cpu() ? 8.0 : 16.0) * largest.pairs,
       device);
 }
 

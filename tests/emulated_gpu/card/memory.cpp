@@ -169,7 +169,8 @@ void CardMemory::protect(int how) {
 }
 
 void CardMemory::reserve_workspace() {
-  if (workspaces_.insert(current_stream()).second) {
+  if (workspaces_.insert({std::this_thread::get_id(), current_stream()})
+          .second) {
     stats_.reserved_bytes[0].increase(kWorkspace);
   }
 }

@@ -9,6 +9,7 @@
 
 #include <map>
 #include <set>
+#include <thread>
 
 #include "streams.h"
 
@@ -52,8 +53,8 @@ class CardMemory final : public c10::DeviceAllocator {
 
   void release(void* address);
 
-  // That work for a stream multiplies matrices: the first time, libtorch
-  // reserves a workspace.
+  // That work for a stream multiplies matrices: the first time that a thread
+  // gives it such work, libtorch reserves a workspace.
   void reserve_workspace();
 
  private:
@@ -82,7 +83,7 @@ class CardMemory final : public c10::DeviceAllocator {
   std::map<std::size_t, Block> blocks_;      // by offset
   // By stream, and the size of their segments.
   std::map<std::pair<c10::StreamId, std::size_t>, Pool> pools_;
-  std::set<c10::StreamId> workspaces_;
+  std::set<std::pair<std::thread::id, c10::StreamId>> workspaces_;
   bool initialized_ = false;
   c10::CachingDeviceAllocator::DeviceStats stats_;
 };
