@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "kernels/gpu/packed_groups.h"
+#include "kernels/gpu/packed_products.h"
 #include "kernels/gpu/row.h"
 #include "kernels/gpu/trit_decode.h"
 
@@ -15,21 +15,11 @@ namespace {
 
 constexpr int kBlockRows = 32;  // enough to make up for loading the table
 
-struct TritItem {
-  PackedArgs matrix;
-  Groups groups;
-  std::int64_t n;
-  const void* x;
-  void* y;
-  std::int64_t x_stride, y_stride;
-  std::int64_t first_block;  // of the launch
-};
-
 constexpr int kMostTritItems = 16;
 
 // Travels as an argument, for which there is room for 4 KB.
 struct TritBatch {
-  TritItem items[kMostTritItems];
+  ProductItem items[kMostTritItems];
   int count;
   std::int64_t blocks, n;  // of all, and the largest
 };
@@ -110,7 +100,7 @@ __global__ void unpack_trits(
 // A word's part of the sums, one scale for as much of it as is of one group.
 template <class T, int N>
 __device__ inline void add_word(
-    const TritItem& item,
+    const ProductItem& item,
     std::int64_t row,
     std::int64_t first,
     std::uint32_t col,
@@ -149,7 +139,7 @@ __device__ inline void add_word(
 
 template <class T, int N, class Code>
 __device__ inline void multiply_trit_row(
-    const TritItem& item,
+    const ProductItem& item,
     std::int64_t row,
     std::int64_t first,
     const std::uint64_t* table) {
@@ -177,7 +167,7 @@ __global__ void multiply_trits(const TritBatch batch) {
   while (i + 1 < batch.count && blockIdx.x >= batch.items[i + 1].first_block) {
     ++i;
   }
-  const TritItem& item = batch.items[i];
+  const ProductItem& item = batch.items[i];
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * N;
   if (first >= item.n) return;
   load_table<Code>(item.matrix, table);

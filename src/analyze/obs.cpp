@@ -124,7 +124,7 @@ class Obs : public SumObserver {
     const double damping = damping_of(trace, bank.offsets.back());
     model::Dispatch neurons;
     neurons.starts = bank.offsets;
-    model::for_each_expert(neurons, true, [&](std::int64_t e) {
+    model::for_each_expert(neurons, [&](std::int64_t e) {
       const std::int64_t begin = bank.offsets[e];
       const at::Tensor w =
           bank.down.narrow(0, begin, bank.width(e)).cpu().to(at::kDouble);
@@ -178,7 +178,7 @@ at::Tensor obs_of(const Sums& sums, const Widths& widths) {
   at::Tensor scores = at::zeros({offsets.back()}, at::kDouble);
   model::Dispatch neurons;
   neurons.starts = offsets;
-  model::for_each_expert(neurons, true, [&](std::int64_t expert) {
+  model::for_each_expert(neurons, [&](std::int64_t expert) {
     const auto e = static_cast<std::size_t>(expert);
     scores.narrow(0, offsets[e], widths[e])
         .copy_(expert_scores(

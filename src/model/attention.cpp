@@ -148,8 +148,7 @@ at::Tensor sliding_mask(
 // Whether fused attention takes fewer kv heads than heads as they are;
 // libtorch's others would do without fusion.
 bool takes_groups(const at::Tensor& query, bool masked) {
-  return query.is_cuda() && query.scalar_type() != at::kFloat && !masked &&
-         query.size(3) <= 192 &&
+  return query.scalar_type() != at::kFloat && !masked && query.size(3) <= 192 &&
          kernels::compute_capability(query.device()) >= 80;
 }
 

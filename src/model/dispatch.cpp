@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "model/device_transfer.h"
 
 namespace fettle::model {
 namespace {
@@ -73,7 +74,7 @@ Dispatch dispatch_few(const at::Tensor& selected, std::int64_t experts) {
   const at::Tensor ends =
       at::tensor(at::ArrayRef<std::int64_t>(result.starts).slice(1), at::kLong);
   at::Tensor pinned = at::empty(
-      {3 * pairs + experts}, at::dtype(at::kLong).pinned_memory(true));
+      {3 * pairs + experts}, host_options(at::kLong, selected.device()));
   at::cat_out(
       pinned, {result.token, result.choice, result.position.view({-1}), ends});
   const at::Tensor all = pinned.to(selected.device(), /*non_blocking=*/true);

@@ -13,20 +13,24 @@
 namespace fettle::model {
 
 void for_each_expert(
-    const Dispatch& dispatch,
-    bool on_cpu,
-    const std::function<void(std::int64_t)>& job) {
+    const Dispatch& dispatch, const std::function<void(std::int64_t)>& job) {
   std::vector<std::int64_t> order;
-  for (std::int64_t e = 0;
-       e + 1 < static_cast<std::int64_t>(dispatch.starts.size());
-       ++e) {
+  for (std::int64_t e = 0; e + 1 < std::ssize(dispatch.starts); ++e) {
     if (dispatch.count(e) > 0) order.push_back(e);
   }
-  // Largest first, so that no thread is left alone with a large one at the end.
-  std::stable_sort(
-      order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-        return dispatch.count(a) > dispatch.count(b);
-      });
+  run_largest_first(
+      std::move(order),
+      [&](std::int64_t e) { return dispatch.count(e); },
+      /*on_cpu=*/true,
+      job);
+}
+
+void run_largest_first(
+    std::vector<std::int64_t> order,
+    const std::function<std::int64_t(std::int64_t)>& size,
+    bool on_cpu,
+    const std::function<void(std::int64_t)>& job) {
+  std::ranges::stable_sort(order, std::greater(), size);
   run_side_by_side(order, on_cpu, job);
 }
 

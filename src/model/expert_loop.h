@@ -13,10 +13,16 @@
 
 namespace fettle::model {
 
-// Calls job(e) for every expert that has rows, largest first. Exceptions are
-// passed on.
+// Calls job(e) for every expert that has rows, on the CPU, largest first.
+// Exceptions are passed on.
 void for_each_expert(
-    const Dispatch& dispatch,
+    const Dispatch& dispatch, const std::function<void(std::int64_t)>& job);
+
+// run_side_by_side by falling size(i), so that no thread is left alone with a
+// large one at the end.
+void run_largest_first(
+    std::vector<std::int64_t> order,
+    const std::function<std::int64_t(std::int64_t)>& size,
     bool on_cpu,
     const std::function<void(std::int64_t)>& job);
 

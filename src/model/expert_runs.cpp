@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/expert_runs.h"
 
-#include <algorithm>
 #include <numeric>
 
 #include "core/error.h"
@@ -78,12 +77,11 @@ void for_each_run(
     const std::function<void(std::size_t)>& job) {
   std::vector<std::int64_t> order(runs.size());
   std::iota(order.begin(), order.end(), 0);
-  // Largest first, so that no thread is left alone with a large one at the end.
-  std::ranges::stable_sort(order, std::greater(), [&](std::int64_t i) {
-    return runs[static_cast<std::size_t>(i)].rows;
-  });
-  run_side_by_side(
-      order, on_cpu, [&](std::int64_t i) { job(static_cast<std::size_t>(i)); });
+  run_largest_first(
+      std::move(order),
+      [&](std::int64_t i) { return runs[static_cast<std::size_t>(i)].rows; },
+      on_cpu,
+      [&](std::int64_t i) { job(static_cast<std::size_t>(i)); });
 }
 
 at::Tensor run_products(

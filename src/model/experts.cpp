@@ -156,18 +156,17 @@ void backward_weights(
 // Multiplies dL/dh of the weighted output, dh [n, I], by the mixing weights [n]
 // that it lacks, and returns the weights' own gradient [n]: the expert's output
 // is not needed again.
-at::Tensor weigh_(
-    at::Tensor& dh, const at::Tensor& h, const at::Tensor& weights) {
+at::Tensor weigh_(at::Tensor& dh, const at::Tensor& h, const at::Tensor& mix) {
   if (dh.is_cpu()) {
     const at::Tensor d_weights = (dh * h).sum(1, false, at::kFloat);
-    dh.mul_(weights.to(dh.scalar_type()).unsqueeze(1));
+    dh.mul_(mix.unsqueeze(1));
     return d_weights;
   }
   // In one pass, each row being the choice of a token of its own.
   const at::Tensor row =
-      at::arange(dh.size(0), weights.options().dtype(at::kLong)).unsqueeze(1);
-  const at::Tensor rounded = weights.to(dh.scalar_type()).to(at::kFloat);
-  auto found = kernels::combine_backward(dh, h, row, rounded.unsqueeze(1));
+      at::arange(dh.size(0), mix.options().dtype(at::kLong)).unsqueeze(1);
+  auto found =
+      kernels::combine_backward(dh, h, row, mix.to(at::kFloat).unsqueeze(1));
   dh = std::move(found.d_rows);
   return found.d_weights.squeeze(1);
 }
@@ -180,8 +179,8 @@ void backward_run(
     Gradients& out) {
   const ExpertRun& run = plan.runs[i];
   const at::Tensor choice = rows_of(run, plan.dispatch.choice);
-  const at::Tensor weights = saved[1].view({-1}).index_select(0, choice);
-  const at::Tensor mix = weights.to(dy.scalar_type());
+  const at::Tensor mix =
+      saved[1].view({-1}).index_select(0, choice).to(dy.scalar_type());
   const at::Tensor dys =
       kernels::gather_rows(dy, rows_of(run, plan.dispatch.token));
   at::Tensor d_mix = at::zeros({run.rows}, saved[1].options());
@@ -199,7 +198,7 @@ void backward_run(
     // dL/dh = w (dy downᵀ), and dL/dw = ⟨dy downᵀ, h⟩.
     at::Tensor dh = run_products(
         run, plan.dispatch, dys, plan.down_of(saved[3], run).transpose(1, 2));
-    d_mix.add_(weigh_(dh, plan.h[i], weights));
+    d_mix.add_(weigh_(dh, plan.h[i], mix));
     const at::Tensor dgu = kernels::swiglu_backward(dh, plan.gate_up[i]);
     run_products_into(
         out.d_rows, run, plan.dispatch, dgu, plan.gate_up_of(saved[2], run));

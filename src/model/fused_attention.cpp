@@ -29,12 +29,15 @@ class FixedOrder {
   FixedOrder& operator=(const FixedOrder&) = delete;
 };
 
-at::Tensor attention(
+// libtorch's attention, or what it says of it, for the options.
+template <class Operator>
+auto with_options(
+    Operator op,
     const at::Tensor& query,
     const at::Tensor& key,
     const at::Tensor& value,
     const FusedAttentionOptions& options) {
-  return at::scaled_dot_product_attention(
+  return op(
       query,
       key,
       value,
@@ -45,6 +48,15 @@ at::Tensor attention(
       options.grouped);
 }
 
+at::Tensor attention(
+    const at::Tensor& query,
+    const at::Tensor& key,
+    const at::Tensor& value,
+    const FusedAttentionOptions& options) {
+  return with_options(
+      at::scaled_dot_product_attention, query, key, value, options);
+}
+
 // Whether libtorch has one kernel for it. What it is composed of elsewhere
 // needs no telling, and cuBLAS would refuse to be told.
 bool fuses(
@@ -52,16 +64,8 @@ bool fuses(
     const at::Tensor& key,
     const at::Tensor& value,
     const FusedAttentionOptions& options) {
-  const std::int64_t choice = at::_fused_sdp_choice(
-      query,
-      key,
-      value,
-      options.mask,
-      /*dropout_p=*/0.0,
-      options.causal,
-      options.scale,
-      options.grouped);
-  return choice != static_cast<std::int64_t>(at::SDPBackend::math);
+  return with_options(at::_fused_sdp_choice, query, key, value, options) !=
+         static_cast<std::int64_t>(at::SDPBackend::math);
 }
 
 // Has a graph of its own, so that its way back is a step that can be set apart.

@@ -6,7 +6,7 @@
 #include <map>
 #include <numeric>
 
-#include "kernels/expert_rows.h"
+#include "model/device_transfer.h"
 #include "model/differentiable.h"
 
 namespace fettle::model {
@@ -24,9 +24,8 @@ std::map<int, std::vector<std::size_t>> by_length(
 }
 
 at::Tensor carried(const std::vector<std::int64_t>& values, at::Device device) {
-  at::TensorOptions options = at::dtype(at::kLong);
-  if (!device.is_cpu()) options = options.pinned_memory(true);
-  at::Tensor host = at::empty({std::ssize(values)}, options);
+  at::Tensor host =
+      at::empty({std::ssize(values)}, host_options(at::kLong, device));
   std::ranges::copy(values, host.data_ptr<std::int64_t>());
   return host.to(device, /*non_blocking=*/true);
 }

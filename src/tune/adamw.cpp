@@ -10,21 +10,25 @@ namespace fettle::tune {
 
 namespace {
 
-// 1 - beta^age of every row, as [n, 1] in fp64 on the CPU; [1, 1] where all
-// rows have the same age, as most do. Powers are taken once an age: rows are
-// many.
-at::Tensor bias_correction(double beta, const at::Tensor& age) {
-  if (age.size(0) == 0) return at::ones({0, 1}, at::kDouble);
+// The rows' ages [n], or [1] where all are alike, as most are.
+at::Tensor ages_of(const at::Tensor& age) {
+  if (age.size(0) == 0) return age;
   const auto [least, most] = at::aminmax(age);
-  const auto oldest = most.item<std::int64_t>();
-  const at::Tensor by_age = at::pow(
-                                at::scalar_tensor(beta, at::kDouble),
-                                at::arange(oldest + 1, at::kDouble))
-                                .neg_()
-                                .add_(1.0);
-  const bool alike = least.item<std::int64_t>() == oldest;
-  const at::Tensor ages = alike ? age.narrow(0, 0, 1) : age;
-  return by_age.index_select(0, ages.to(at::kLong)).unsqueeze(1);
+  const bool alike = least.item<std::int64_t>() == most.item<std::int64_t>();
+  return (alike ? age.narrow(0, 0, 1) : age).to(at::kLong);
+}
+
+// 1 - beta^age, as [n, 1] in fp64 on the CPU. Powers are taken once an age:
+// rows are many.
+at::Tensor bias_correction(double beta, const at::Tensor& ages) {
+  if (ages.size(0) == 0) return at::ones({0, 1}, at::kDouble);
+  const at::Tensor by_age =
+      at::pow(
+          at::scalar_tensor(beta, at::kDouble),
+          at::arange(ages.max().item<std::int64_t>() + 1, at::kDouble))
+          .neg_()
+          .add_(1.0);
+  return by_age.index_select(0, ages).unsqueeze(1);
 }
 
 struct Corrections {
@@ -68,10 +72,10 @@ void adamw_step(
   FETTLE_ASSERT(values.sizes() == state.first.sizes());
   const at::NoGradGuard no_grad;
   state.age.add_(1);
-  const at::Tensor step = bias_correction(options.beta1, state.age)
-                              .reciprocal_()
-                              .mul_(learning_rate);
-  const at::Tensor root = bias_correction(options.beta2, state.age).sqrt_();
+  const at::Tensor ages = ages_of(state.age);
+  const at::Tensor step =
+      bias_correction(options.beta1, ages).reciprocal_().mul_(learning_rate);
+  const at::Tensor root = bias_correction(options.beta2, ages).sqrt_();
 
   const Corrections all{
       step.to(values.device(), at::kFloat),

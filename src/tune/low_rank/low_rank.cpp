@@ -21,6 +21,13 @@ AdamWState narrow(
       state.age.narrow(0, first, count)};
 }
 
+// Of the gradient of experts' weights, as a tap sees them: one or a run.
+template <class View>
+GradientFactors factors(const LowRankTarget& target, const View& view) {
+  if (target.upright()) return {view.d_gate_up, view.x};
+  return {view.h, view.dy};
+}
+
 }  // namespace
 
 LowRank::LowRank(
@@ -113,11 +120,12 @@ void LowRank::on_expert_gradient(
     if (!target.pairs.target.of_experts()) continue;
     const LowRankPairs like{
         target.pairs.target, target.gradient.left, target.gradient.right};
-    const GradientFactors factors =
-        target.pairs.target.upright() ? GradientFactors{view.d_gate_up, view.x}
-                                      : GradientFactors{view.h, view.dy};
     add_pair_gradient(
-        target.pairs, e, factors, scale(), {like.left_of(e), like.right_of(e)});
+        target.pairs,
+        e,
+        factors(target.pairs.target, view),
+        scale(),
+        {like.left_of(e), like.right_of(e)});
     target.seen[static_cast<std::size_t>(e)] = 1;
   }
 }
@@ -133,8 +141,7 @@ void LowRank::on_run_gradient(
     add_run_gradient(
         target.pairs,
         view,
-        target.pairs.target.upright() ? GradientFactors{view.d_gate_up, view.x}
-                                      : GradientFactors{view.h, view.dy},
+        factors(target.pairs.target, view),
         scale(),
         target.gradient);
     for (std::int64_t e = view.run.first; e < view.run.end; ++e) {
