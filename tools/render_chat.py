@@ -3,7 +3,7 @@
 """Renders conversations with a model's own chat template, by transformers' own
 template engine. Usage: render_chat.py MODEL_FOLDER
 
-Reads one JSON list of messages a line from stdin. Writes one JSON object a line
+Reads one JSON object with "messages" a line from stdin. Writes one JSON object a line
 to stdout: first {"ready": true}, then for each conversation {"segments":
 [[text, counts], ...]}, where the texts joined are the rendered conversation and
 counts says whether the assistant wrote that stretch; or {"error": message}.
@@ -144,7 +144,7 @@ def main() -> int:
     reply({"ready": True})
     for line in sys.stdin:
         try:
-            reply({"segments": renderer.segments(json.loads(line))})
+            reply({"segments": renderer.segments(json.loads(line)["messages"])})
         except TemplateProblem as problem:
             reply({"error": one_line(problem)})
     return 0

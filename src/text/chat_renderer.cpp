@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -181,9 +182,12 @@ Json ChatSession::reply(const std::string& subject) {
 }
 
 std::vector<ChatSegment> ChatSession::render(
-    const Json& messages, const std::string& subject) {
+    std::string_view row, const std::string& subject) {
+  // One line: in JSON an end of a line can only stand between tokens.
+  std::string line(row);
+  std::replace(line.begin(), line.end(), '\n', ' ');
   // A dead helper shows in the missing reply.
-  process_->send(messages.dump() + "\n");
+  process_->send(line + "\n");
   const Json answer = reply(subject);
   const JsonObject object(answer, "chat", subject);
   std::vector<ChatSegment> segments;

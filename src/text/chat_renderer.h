@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/json.h"
@@ -40,11 +41,12 @@ class ChatSession {
   ChatSession(const ChatSession&) = delete;
   ChatSession& operator=(const ChatSession&) = delete;
 
-  // Renders a list of {"role", "content", ...}. Throws UserError about
-  // `subject` when the template refuses the messages or when what it writes
-  // for a turn changes with the turns that follow.
+  // Renders the conversation of a data row, given as the JSON text of the row
+  // itself: templates see the order of keys and the digits of numbers. Throws
+  // UserError about `subject` when the template refuses the messages or when
+  // what it writes for a turn changes with the turns that follow.
   std::vector<ChatSegment> render(
-      const Json& messages, const std::string& subject);
+      std::string_view row, const std::string& subject);
 
  private:
   class Process;

@@ -82,7 +82,8 @@ std::optional<Sample> JsonlReader::next() {
     ++line_;
     if (is_blank(text)) continue;
     const std::string subject = fmt::format("{}:{}", path_.string(), line_);
-    Sample sample = encoder_.encode(parse_json(text, "data", subject), subject);
+    Sample sample =
+        encoder_.encode(parse_json(text, "data", subject), text, subject);
     found_any_ = true;
     return sample;
   }

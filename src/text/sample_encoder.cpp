@@ -52,7 +52,8 @@ SampleEncoder::SampleEncoder(const Tokenizer& tokenizer, SampleOptions options)
 
 SampleEncoder::~SampleEncoder() = default;
 
-Sample SampleEncoder::encode(const Json& json, const std::string& subject) {
+Sample SampleEncoder::encode(
+    const Json& json, std::string_view row, const std::string& subject) {
   const JsonObject object(json, "data", subject);
   const bool completion = object.has("prompt") && object.has("completion");
   const std::array<bool, 4> forms = {
@@ -69,7 +70,7 @@ Sample SampleEncoder::encode(const Json& json, const std::string& subject) {
   }
   Sample sample = forms[0]   ? from_text(object)
                   : forms[1] ? from_completion(object)
-                  : forms[2] ? from_messages(object)
+                  : forms[2] ? from_messages(object, row)
                              : from_ids(object);
   check(sample, subject);
   return sample;
@@ -101,7 +102,8 @@ Sample SampleEncoder::from_completion(const JsonObject& object) const {
   return sample;
 }
 
-Sample SampleEncoder::from_messages(const JsonObject& object) {
+Sample SampleEncoder::from_messages(
+    const JsonObject& object, std::string_view row) {
   const Json& messages = object.at("messages");
   if (!messages.is_array() || messages.empty()) {
     object.refuse("messages", "must be a list, not empty");
@@ -114,7 +116,7 @@ Sample SampleEncoder::from_messages(const JsonObject& object) {
     chat_ =
         std::make_unique<ChatSession>(options_.renderer, options_.model_folder);
   }
-  const auto segments = chat_->render(messages, object.subject());
+  const auto segments = chat_->render(row, object.subject());
   std::string text;
   for (const ChatSegment& segment : segments) text += segment.text;
   // The template writes special tokens itself.

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/json.h"
 #include "text/chat_renderer.h"
@@ -31,7 +32,9 @@ class SampleEncoder {
   SampleEncoder(const Tokenizer& tokenizer, SampleOptions options);
   ~SampleEncoder();
 
-  // `subject` names the object in errors. The form is known by the keys:
+  // `row` is the text that `object` was parsed from: a chat template gets the
+  // row as its owner wrote it. `subject` names it in errors. The form is known
+  // by the keys:
   //   {"text"}                  every token counts
   //   {"prompt", "completion"}  the completion counts; the two are encoded
   //                             apart, so that no token spans their border
@@ -41,12 +44,13 @@ class SampleEncoder {
   //   {"input_ids", "labels"?}  taken as they are
   // Throws UserError on any other object, on ids outside of the vocabulary and
   // on labels that don't fit.
-  Sample encode(const Json& object, const std::string& subject);
+  Sample encode(
+      const Json& object, std::string_view row, const std::string& subject);
 
  private:
   Sample from_text(const JsonObject& object) const;
   Sample from_completion(const JsonObject& object) const;
-  Sample from_messages(const JsonObject& object);
+  Sample from_messages(const JsonObject& object, std::string_view row);
   Sample from_ids(const JsonObject& object) const;
   void check(const Sample& sample, const std::string& subject) const;
 

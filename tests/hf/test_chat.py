@@ -53,7 +53,7 @@ def write_model(folder: pathlib.Path, template: str, **config) -> pathlib.Path:
 
 
 def ask(folder, *conversations, python=sys.executable) -> list[dict]:
-    feed = "".join(json.dumps(c) + "\n" for c in conversations)
+    feed = "".join(json.dumps({"messages": c}) + "\n" for c in conversations)
     done = subprocess.run(
         [python, SCRIPT, folder], input=feed, capture_output=True, text=True, check=False
     )

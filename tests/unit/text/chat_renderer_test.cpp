@@ -16,7 +16,7 @@ using Ids = std::vector<std::int32_t>;
 
 namespace {
 
-const Json kMessages = Json::parse(R"([{"role":"user","content":"a"}])");
+const std::string kRow = R"({"messages":[{"role":"user","content":"a"}]})";
 
 // A helper that says it is ready and then answers each line alike.
 std::string script_that_answers(const std::string& answer) {
@@ -31,7 +31,7 @@ std::string error_of(const std::string& script) {
   const ChatRenderer renderer{"/bin/sh", folder.write("s.sh", script)};
   try {
     ChatSession session(renderer, "model; exit 9");
-    session.render(kMessages, "d.jsonl:7");
+    session.render(kRow, "d.jsonl:7");
   } catch (const UserError& error) {
     return error.what();
   }
@@ -49,7 +49,7 @@ TEST_CASE("a conversation comes back in segments") {
           script_that_answers(R"({"segments":[["a",false],["b\\n",true]]})"))};
   ChatSession session(renderer, folder.path());
   for (int i = 0; i < 3; ++i) {
-    const auto segments = session.render(kMessages, "d");
+    const auto segments = session.render(kRow, "d");
     REQUIRE(segments.size() == 2);
     CHECK(segments[0].text == "a");
     CHECK_FALSE(segments[0].counts);
@@ -77,9 +77,11 @@ TEST_CASE("a large conversation passes whole") {
           "echo '{\"ready\":true}'; read -r line; "
           "echo \"{\\\"segments\\\":[[\\\"${#line}\\\",true]]}\"")};
   ChatSession session(renderer, folder.path());
-  const Json big = {{{"role", "user"}, {"content", std::string(2000000, 'x')}}};
-  CHECK(
-      session.render(big, "d").at(0).text == std::to_string(big.dump().size()));
+  // Its bytes reach the helper as they are, but on one line.
+  const std::string big = R"({"messages": [{"role": "user",
+                              "content": ")" +
+                          std::string(2000000, 'x') + "\"}]}";
+  CHECK(session.render(big, "d").at(0).text == std::to_string(big.size()));
 }
 
 TEST_CASE("a helper that is missing or fails is named") {
