@@ -10,7 +10,9 @@
 #include "analyze/score_method.h"
 #include "artifact/run_state.h"
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/session.h"
+#include "cli/targets.h"
 #include "core/error.h"
 #include "io/atomic_directory.h"
 
@@ -41,6 +43,7 @@ class Analyze : public Command {
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     app.add_option("--seq-len", seq_len_, "Tokens of a window")
+        ->check(CLI::PositiveNumber)
         ->capture_default_str();
     app.add_option(
            "--batch-sequences",
@@ -64,14 +67,27 @@ class Analyze : public Command {
         "--resume", options_.resume, "Go on where a killed run stopped");
   }
 
-  Outcome run(Session& session) override {
-    if (!merged_.empty()) return merge();
-    if (model_.empty() || data_.empty()) {
+  void check(const Foreseen* foreseen) const override {
+    if (merged_.empty() && (model_.empty() || data_.empty())) {
       throw UsageError(
           "analyze",
           model_.empty() ? "MODEL" : "--data",
           "is required, unless --merge names folders of scores");
     }
+    if (!merged_.empty() && (!model_.empty() || !data_.empty())) {
+      throw UsageError(
+          "analyze",
+          model_.empty() ? "--data" : model_,
+          "has no place beside --merge, which needs folders of scores alone");
+    }
+    for (const std::string& name : options_.scores) analyze::find_score(name);
+    check_data("--data", data_);
+    for (const std::string& folder : merged_) check_folder("--merge", folder);
+    if (foreseen == nullptr) check_new_folder({"--out", out_});
+  }
+
+  Outcome run(Session& session) override {
+    if (!merged_.empty()) return merge();
     auto reader = std::make_unique<model::ModelReader>(model_);
     sweep::Workload workload = workload_of(*reader);
     io::AtomicDirectory folder(out_, {.resume = options_.resume});
@@ -140,12 +156,6 @@ class Analyze : public Command {
   }
 
   Outcome merge() {
-    if (!model_.empty() || !data_.empty()) {
-      throw UsageError(
-          "analyze",
-          model_.empty() ? "--data" : model_,
-          "has no place beside --merge, which needs folders of scores alone");
-    }
     io::AtomicDirectory folder(out_);
     std::vector<analyze::MergeInput> inputs;
     for (const std::string& name : merged_) {

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/session.h"
 #include "cli/spelling.h"
+#include "cli/targets.h"
 #include "core/error.h"
 
 namespace fettle::cli {
@@ -35,10 +36,9 @@ constexpr std::array<CommandEntry, 10> kCommands{{
     {"run", "Run a recipe of stages", make_run},
 }};
 
-void check_json_target(const std::string& target) {
-  if (target.empty() || target == "-") return;
-  const std::ofstream file(target, std::ios::app);
-  if (!file) throw UserError("cli", target, "cannot be opened for writing");
+void check_json_target(const CLI::App& parser, const std::string& target) {
+  if (target == "-" || parser.count("--json") == 0) return;
+  check_new_file({"--json", target});
 }
 
 void print(const Outcome& outcome, const std::string& json_target) {
@@ -54,9 +54,11 @@ void print(const Outcome& outcome, const std::string& json_target) {
   if (!file) throw UserError("cli", json_target, "cannot be written");
 }
 
-int run_command(Command& command, const CommonOptions& options) {
-  check_json_target(options.json);
+int run_command(
+    const CLI::App& parser, Command& command, const CommonOptions& options) {
+  check_json_target(parser, options.json);
   Session session(options);
+  command.check(nullptr);
   Outcome outcome = command.run(session);
   session.add_peaks(outcome.json);
   print(outcome, options.json);
@@ -112,7 +114,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     for (auto& [parser, command] : parsers) {
-      if (parser->parsed()) return run_command(*command, options);
+      if (parser->parsed()) return run_command(*parser, *command, options);
     }
     return kUsage;
   } catch (const CLI::ParseError& error) {

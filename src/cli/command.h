@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a command is: options that it adds to its parser, and a run that gives
-// text for people and JSON for programs. Commands hold no logic of their own.
+// What a command is: options that it adds to its parser, a check of them that
+// needs no work, and a run that gives text for people and JSON for programs.
+// Commands hold no logic of their own.
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/json.h"
+
+namespace fettle::model {
+struct ModelConfig;
+}
 
 namespace fettle::cli {
 
@@ -20,10 +26,23 @@ struct Outcome {
   bool stopped = false;  // ended early on request, to be resumed
 };
 
+// What stands in for a model and scores that earlier steps of a recipe are yet
+// to make.
+struct Foreseen {
+  const model::ModelConfig& config;  // of the model that the recipe begins with
+  std::vector<std::string> scores = {};  // names of those in --scores
+  bool packed = false;                   // the model has packed weights
+};
+
 class Command {
  public:
   virtual ~Command() = default;
   virtual void add_options(CLI::App& app) = 0;
+  // Refuses what can be refused before any work: values of options, files that
+  // are missing, and targets that exist or can't be made. run() relies on it.
+  // `foreseen` is null, or given where MODEL, --scores and --out are a recipe's
+  // own, and are not looked at.
+  virtual void check(const Foreseen* foreseen) const = 0;
   virtual Outcome run(Session& session) = 0;
 };
 

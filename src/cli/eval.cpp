@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/command.h"
 #include "cli/eval_text.h"
+#include "cli/inputs.h"
 #include "cli/session.h"
 #include "sweep/evaluate.h"
 
@@ -14,6 +15,7 @@ class Eval : public Command {
     app.add_option("--data", data_, "JSONL files; each line is scored alone")
         ->required();
     app.add_option("--seq-len", seq_len_, "Tokens of a window")
+        ->check(CLI::PositiveNumber)
         ->capture_default_str();
     app.add_option("--against", against_, "Teacher: adds KL and top-1");
     app.add_option(
@@ -21,6 +23,11 @@ class Eval : public Command {
            eval_.chunk_tokens,
            "Tokens for which the weights are read once")
         ->capture_default_str();
+  }
+
+  void check(const Foreseen*) const override {
+    check_data("--data", data_);
+    check_folder("--against", against_);
   }
 
   Outcome run(Session& session) override {

@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/session.h"
 #include "cli/size_text.h"
+#include "cli/targets.h"
 #include "io/atomic_directory.h"
 
 namespace fettle::cli {
@@ -57,6 +58,18 @@ class Export : public Command {
         options_.nearest,
         "Where the format can't hold a packed weight's values, write the "
         "nearest that it can");
+  }
+
+  void check(const Foreseen* foreseen) const override {
+    const auto format = exporter::parse_format(format_);
+    if (foreseen == nullptr) return check_new_folder({"--out", out_});
+    if (exporter::needs_packed(format) && !foreseen->packed) {
+      throw UserError(
+          "export",
+          "format " + format_,
+          "holds packed weights, and no quant stage comes before; add one, or "
+          "choose another format");
+    }
   }
 
   Outcome run(Session& session) override {

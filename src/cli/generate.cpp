@@ -68,6 +68,8 @@ class Generate : public Command {
         ->capture_default_str();
   }
 
+  void check(const Foreseen*) const override {}
+
   Outcome run(Session& session) override {
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto ids = tokenizer.encode(prompt_);

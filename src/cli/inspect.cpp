@@ -102,6 +102,8 @@ class Inspect : public Command {
     app.add_option("MODEL", model_, "Model folder")->required();
   }
 
+  void check(const Foreseen*) const override {}
+
   Outcome run(Session&) override {
     const model::ModelReader reader(model_);
     const auto& config = reader.config();

@@ -2,8 +2,10 @@
 #include "tune/adapter/merge.h"
 
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/merge_text.h"
 #include "cli/session.h"
+#include "cli/targets.h"
 
 namespace fettle::cli {
 namespace {
@@ -18,6 +20,12 @@ class Merge : public Command {
         "--keep-dtype",
         options_.keep_dtype,
         "Round changed tensors to the base's type instead of fp32");
+  }
+
+  void check(const Foreseen* foreseen) const override {
+    if (foreseen != nullptr) return;
+    check_folder("--adapter", adapter_);
+    check_new_folder({"--out", out_});
   }
 
   Outcome run(Session& session) override {

@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/quant_bits.h"
 #include "cli/quant_flags.h"
 #include "cli/quant_text.h"
 #include "cli/session.h"
 #include "cli/size_text.h"
+#include "cli/targets.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "io/atomic_directory.h"
@@ -36,8 +38,15 @@ class Quant : public Command {
     app.add_flag("--resume", resume_, "Go on where a killed run stopped");
   }
 
-  Outcome run(Session& session) override {
+  void check(const Foreseen* foreseen) const override {
     flags_.check();
+    check_data("--data", flags_.data);
+    check_file("--plan", flags_.plan);
+    check_file("--errors", flags_.errors);
+    if (foreseen == nullptr) check_new_folder({"--out", out_});
+  }
+
+  Outcome run(Session& session) override {
     auto reader = std::make_unique<model::ModelReader>(model_);
     io::AtomicDirectory folder(out_, {.resume = resume_});
     quant::QuantOptions options = options_of(session, *reader);

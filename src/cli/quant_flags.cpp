@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "core/bytes.h"
 #include "core/error.h"
 
 namespace fettle::cli {
@@ -185,6 +186,8 @@ void QuantFlags::check() const {
   if (!errors.empty() && !allocates()) {
     refuse("--errors", "goes with --budget or a number of --bits");
   }
+  parse_bytes(moments);
+  if (!budget.empty()) parse_bytes(budget);
 }
 
 quant::Schemes QuantFlags::schemes() const {

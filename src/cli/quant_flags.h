@@ -42,7 +42,8 @@ struct QuantFlags {
   std::string errors;
   bool plan_only = false;
 
-  // Throws UsageError on options that don't go together.
+  // Throws UsageError on options that don't go together and on sizes that are
+  // none.
   void check() const;
   // The number of bits where --bits is one.
   std::optional<double> mean_bits() const;

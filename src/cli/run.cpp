@@ -7,6 +7,7 @@
 
 #include "cli/chain.h"
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/run_record.h"
 #include "cli/session.h"
 #include "cli/table.h"
@@ -35,7 +36,10 @@ class ParsedCommand {
       throw UserError("recipe", "stage '" + name + "'", error.what());
     }
   }
-  Outcome run(Session& session) { return command_->run(session); }
+  Outcome run(Session& session) {
+    command_->check(nullptr);
+    return command_->run(session);
+  }
 
  private:
   CLI::App app_;
@@ -49,6 +53,10 @@ class Run : public Command {
     app.add_flag(
         "--resume", resume_, "Go on inside a stage that was stopped or killed");
     app.add_flag("--dry-run", dry_run_, "Say what would be done, do nothing");
+  }
+
+  void check(const Foreseen*) const override {
+    check_file("RECIPE", recipe_file_);
   }
 
   Outcome run(Session& session) override {

@@ -2,11 +2,16 @@
 #include "trim/slice.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/session.h"
 #include "cli/size_text.h"
 #include "cli/table.h"
+#include "cli/targets.h"
 #include "cli/trim_flags.h"
 #include "core/bytes.h"
 #include "core/error.h"
@@ -69,7 +74,7 @@ class Trim : public Command {
         "With --plan-only: also write a report of the plan to this file");
   }
 
-  Outcome run(Session& session) override {
+  void check(const Foreseen* foreseen) const override {
     flags_.check(!scores_folder_.empty(), plan_only_);
     if (!report_.empty() && !plan_only_) {
       throw UsageError(
@@ -77,6 +82,15 @@ class Trim : public Command {
           "--report",
           "goes with --plan-only; a trim writes report.html into --out");
     }
+    check_data("--data", flags_.data);
+    check_file("--plan", flags_.plan);
+    if (!report_.empty()) check_new_file({"--report", report_});
+    if (foreseen != nullptr) return check_score(foreseen->scores);
+    check_folder("--scores", scores_folder_);
+    check_new_folder({"--out", out_});
+  }
+
+  Outcome run(Session& session) override {
     auto reader = std::make_unique<model::ModelReader>(model_);
     if (!scores_folder_.empty()) {
       scores_ = artifact::ScoreFile::load(scores_folder_);
@@ -121,6 +135,22 @@ class Trim : public Command {
   }
 
  private:
+  // Of scores that are yet to be made.
+  void check_score(const std::vector<std::string>& scores) const {
+    if (!flags_.plan.empty()) return;
+    if (flags_.score.empty()) {
+      trim::default_score(scores);
+    } else if (std::ranges::find(scores, flags_.score) == scores.end()) {
+      throw UserError(
+          "trim",
+          "score " + flags_.score,
+          fmt::format(
+              "is not computed by the analyze stage, which makes {}; name it "
+              "in its 'scores'",
+              fmt::join(scores, ", ")));
+    }
+  }
+
   // What was chosen for those who did not say.
   std::string chosen_text(const artifact::TrimPlan& plan) const {
     std::string text = fmt::format(

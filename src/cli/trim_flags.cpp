@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "core/bytes.h"
 #include "core/error.h"
 
 namespace fettle::cli {
@@ -207,6 +208,11 @@ void TrimFlags::check(bool scores_given, bool plan_only) const {
     refuse(
         "--data",
         "only repair ridge and joint and merges read data; leave it out");
+  }
+  if (plan.empty()) {
+    trim::TrimOptions planned = plan_options();
+    if (!budget.empty()) planned.budget = parse_bytes(budget);
+    trim::check_trim_options(planned);
   }
 }
 

@@ -33,7 +33,8 @@ struct TrimFlags {
   // out.
   trim::TrimOptions plan_options() const;
   trim::RidgeOptions ridge_options() const;
-  // Throws UsageError on flags that contradict each other.
+  // Throws UsageError on flags that contradict each other, and UserError on
+  // values that no plan can have.
   void check(bool scores_given, bool plan_only) const;
 };
 

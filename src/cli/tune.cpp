@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/interrupt.h"
 #include "cli/merge_text.h"
 #include "cli/plan_text.h"
 #include "cli/session.h"
+#include "cli/targets.h"
 #include "cli/tune_flags.h"
 #include "core/error.h"
 #include "io/disk_speed.h"
@@ -70,13 +72,23 @@ class Tune : public Command {
     add_tune_flags(app, options_);
   }
 
+  void check(const Foreseen* foreseen) const override {
+    tune::check_evaluation(options_, !eval_data_.empty());
+    check_teacher();
+    check_data("--data", data_);
+    check_data("--eval-data", eval_data_);
+    if (foreseen == nullptr) check_new_folder({"--out", out_});
+    check_new_folders(
+        {{"--out", foreseen == nullptr ? out_ : ""},
+         {"--merge", merged_},
+         {"--peft", peft_}});
+    if (foreseen != nullptr) check_model(foreseen->config);
+  }
+
   Outcome run(Session& session) override {
     options_.seed = session.seed();
     auto reader = std::make_unique<model::ModelReader>(model_);
-    tune::check_options(options_, reader->config());
-    if (!peft_.empty()) tune::check_peft(options_, reader->config());
-    tune::check_evaluation(options_, !eval_data_.empty());
-    check_teacher();
+    check_model(reader->config());
     const auto tokenizer = text::Tokenizer::load(model_);
     const auto sample_options = session.sample_options(*reader);
     text::Mixture mixture = training_data(tokenizer, sample_options);
@@ -111,6 +123,11 @@ class Tune : public Command {
   }
 
  private:
+  void check_model(const model::ModelConfig& config) const {
+    tune::check_options(options_, config);
+    if (!peft_.empty()) tune::check_peft(options_, config);
+  }
+
   // The disk is timed where a step has to wait for it.
   tune::RunPlan tell_plan(
       const model::CausalLm& model,
@@ -127,6 +144,7 @@ class Tune : public Command {
   }
 
   void check_teacher() const {
+    check_folder("--teacher", teacher_);
     if (!tune::has_method(options_, "router_kd") || !teacher_.empty()) return;
     throw UserError(
         "tune",

@@ -70,6 +70,10 @@ ExportResult export_foreign(
 
 }  // namespace
 
+bool needs_packed(Format format) {
+  return format == Format::kCompressedTensors || format == Format::kGptq;
+}
+
 ExportResult export_model(
     const model::ModelReader& reader,
     const ExportOptions& options,

@@ -36,6 +36,8 @@ enum class Format {
 // UserError naming the known formats.
 Format parse_format(std::string_view name);
 std::string_view format_name(Format format);
+// Whether it holds packed weights alone, which fettle quant makes.
+bool needs_packed(Format format);
 
 struct ExportOptions {
   Format format = Format::kHf;

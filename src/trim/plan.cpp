@@ -214,9 +214,14 @@ Json options_json(const TrimOptions& options) {
   return json;
 }
 
+void check_trim_options(const TrimOptions& options) { check_options(options); }
+
 std::string default_score(const artifact::ScoreFile& scores) {
+  return default_score(scores.all_scores());
+}
+
+std::string default_score(const std::vector<std::string>& found) {
   const std::string best = TrimOptions{}.score;
-  const std::vector<std::string> found = scores.all_scores();
   if (std::ranges::count(found, best) > 0) return best;
   if (found.size() == 1) return found.front();
   refuse(

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
@@ -85,11 +86,15 @@ artifact::TrimPlan plan_trim(
     const model::ModelConfig& config,
     const TrimOptions& options);
 
+// Throws UserError on options out of range or that don't go together.
+void check_trim_options(const TrimOptions& options);
+
 Json options_json(const TrimOptions& options);
 
 // What to rank by where nobody said: obs, or without it the only score there
 // is. Throws UserError naming the scores where there are several others.
 std::string default_score(const artifact::ScoreFile& scores);
+std::string default_score(const std::vector<std::string>& found);
 
 // Throws UserError unless `scores` were made of this very model.
 void require_scores_of(
