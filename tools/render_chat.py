@@ -3,48 +3,70 @@
 """Renders conversations with a model's own chat template, by transformers' own
 template engine. Usage: render_chat.py MODEL_FOLDER
 
-Reads one JSON object with "messages" a line from stdin. Writes one JSON object a line
-to stdout: first {"ready": true}, then for each conversation {"segments":
-[[text, counts], ...]}, where the texts joined are the rendered conversation and
-counts says whether the assistant wrote that stretch; or {"error": message}.
+Reads one row of a data file a line from stdin: a JSON object with "messages", and
+maybe "tools", "documents" and "chat_template_kwargs". Writes one JSON object a line to stdout:
+first {"ready": true}, then for each row {"segments": [[text, counts], ...]},
+where the texts joined are the rendered conversation and counts says whether that
+stretch is trained on; or {"error": message}.
 
-What the assistant wrote is what the template marks by {% generation %}. Without
-such marks it is, for each assistant message, the difference between the
-conversation up to the message, with the prompt for an answer, and the
-conversation with it."""
+What the assistant wrote is what the template marks by {% generation %}, else
+what the template writes in an assistant message's round of its loop, without
+what it writes to ask for an answer (chat_answers.py)."""
 
 import json
+import os
 import pathlib
-import re
+import resource
+import select
+import signal
 import sys
+import threading
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from chat_rows import TemplateProblem, read_row  # noqa: E402
+
+# Of one conversation.
+CPU_SECONDS = 60
+MEMORY = 4 << 30
 
 
-class TemplateProblem(Exception):
-    """A template or conversation that can't be used; one line."""
+class OutOfTime(BaseException):
+    """Not an Exception, so that nothing on the way takes it for its own."""
+
+
+def read_text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateProblem(f"{path.name} can't be read: {error}") from error
 
 
 def read_json(path: pathlib.Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return json.loads(read_text(path)) if path.exists() else {}
     except ValueError as error:
         raise TemplateProblem(f"{path.name} is not valid JSON: {error}") from error
 
 
-def read_template(folder: pathlib.Path) -> tuple[str, str]:
-    """The template and the name of the file it is in."""
+def read_templates(folder: pathlib.Path) -> dict[str, tuple[str, str]]:
+    """By name, each template and the file it is in."""
+    templates = {}
+    config = read_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(config, str):
+        config = [{"name": "default", "template": config}]
+    for entry in config if isinstance(config, list) else []:
+        templates[entry["name"]] = (entry["template"], "tokenizer_config.json")
     file = folder / "chat_template.jinja"
     if file.exists():
-        return file.read_text(encoding="utf-8"), file.name
-    template = read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
-    if not isinstance(template, str):
+        templates = {"default": (read_text(file), file.name)}
+    for more in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        templates[more.stem] = (read_text(more), more.name)
+    if "default" not in templates:
         raise TemplateProblem(
             "no chat template: neither chat_template.jinja nor a chat_template "
             "in tokenizer_config.json; use the form {prompt, completion} instead"
         )
-    return template, "tokenizer_config.json"
+    return templates
 
 
 def special_tokens(folder: pathlib.Path) -> dict[str, str]:
@@ -60,13 +82,14 @@ def special_tokens(folder: pathlib.Path) -> dict[str, str]:
 
 
 class Renderer:
-    """One model's template."""
+    """One model's templates."""
 
     def __init__(self, folder: pathlib.Path):
-        self.template, self.file = read_template(folder)
-        self.tokens = special_tokens(folder)
+        self._sources = read_templates(folder)
+        self._tokens = special_tokens(folder)
+        self._templates = {}
         try:
-            from transformers.utils import chat_template_utils, is_jinja_available
+            from transformers.utils import is_jinja_available
         except ImportError as error:
             raise TemplateProblem(
                 f"{sys.executable} lacks a package: {error}; "
@@ -76,77 +99,111 @@ class Renderer:
             raise TemplateProblem(
                 f"{sys.executable} lacks jinja2; install it or set FETTLE_PYTHON"
             )
-        self.engine = chat_template_utils.render_jinja_template
-        self.marked = re.search(r"\{%-?\s*generation\s*-?%\}", self.template)
 
-    def _render(self, messages: list, **options) -> tuple[str, list]:
-        try:
-            texts, spans = self.engine(
-                [messages], chat_template=self.template, **options, **self.tokens
-            )
-        except Exception as error:  # templates raise whatever they like
+    def _template(self, name: str):
+        from chat_answers import Template
+
+        if name not in self._templates:
+            self._templates[name] = Template(*self._sources[name], self._tokens)
+        return self._templates[name]
+
+    def segments(self, row: dict) -> list[tuple[str, bool]]:
+        talk = read_row(row)
+        with_tools = talk.tools is not None and "tool_use" in self._sources
+        template = self._template("tool_use" if with_tools else "default")
+        text, spans = template.spans(talk)
+        if any("\ud800" <= character <= "\udfff" for character in text):
             raise TemplateProblem(
-                f"the template in {self.file} failed: {type(error).__name__}: {error}"
-            ) from error
-        return texts[0], spans[0] if spans else []
-
-    def spans(self, messages: list) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and first and last character of what the assistant wrote."""
-        if self.marked:
-            return self._render(messages, return_assistant_tokens_mask=True)
-        text, _ = self._render(messages)
-        spans = []
-        for i, message in enumerate(messages):
-            if message.get("role") != "assistant":
-                continue
-            # Some templates refuse to render nothing at all.
-            asked = (
-                self._render(messages[:i], add_generation_prompt=True)[0] if i else ""
+                "holds half of a pair of surrogates (\\ud800 to \\udfff), which is "
+                "no character"
             )
-            told = self._render(messages[: i + 1])[0]
-            if not told.startswith(asked) or not text.startswith(told):
-                raise TemplateProblem(
-                    f"the template in {self.file} writes message {i + 1} in another "
-                    "way once other messages stand around it, so that what the "
-                    "assistant wrote can't be told; put the assistant's part in "
-                    "{% generation %} marks or give one answer a conversation"
-                )
-            spans.append((len(asked), len(told)))
-        return text, spans
-
-    def segments(self, messages: list) -> list[tuple[str, bool]]:
-        text, spans = self.spans(messages)
         cut, end = [], 0
-        for first, last in spans:
+        for first, last in joined(spans):
             cut += [(text[end:first], False), (text[first:last], True)]
             end = last
         cut.append((text[end:], False))
         return [piece for piece in cut if piece[0]]
 
 
+def joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that touch as one."""
+    result = []
+    for first, last in spans:
+        if result and result[-1][1] == first:
+            first = result.pop()[0]
+        result.append((first, last))
+    return result
+
+
+def out_of_time(_signal, _frame) -> None:
+    raise OutOfTime
+
+
+def limited(render, row: dict) -> list[tuple[str, bool]]:
+    """render(row), or a problem where it takes too much time or memory."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + 2 * CPU_SECONDS
+    # Kills where no Python code runs that could hear of the timer.
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        return render(row)
+    except OutOfTime:
+        raise TemplateProblem(
+            f"the template takes more than {CPU_SECONDS} seconds for this conversation"
+        ) from None
+    except MemoryError:
+        raise TemplateProblem(
+            f"the template takes more than {MEMORY >> 30} GiB for this conversation"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def limit_memory() -> None:
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def end_with_reader() -> None:
+    """Ends this process when nobody is left to read its answers."""
+    poll = select.poll()
+    poll.register(1, 0)  # hang-up and errors are always told
+    while not poll.poll():
+        pass
+    os._exit(1)
+
+
 def reply(answer: dict) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def one_line(problem: TemplateProblem) -> str:
-    return " ".join(str(problem).split())
+def one_line(problem: TemplateProblem | str) -> str:
+    line = " ".join(str(problem).split())
+    return line if len(line) < 1000 else line[:1000] + "…"
 
 
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
+    threading.Thread(target=end_with_reader, daemon=True).start()
+    signal.signal(signal.SIGPROF, out_of_time)
     try:
         renderer = Renderer(pathlib.Path(sys.argv[1]))
     except TemplateProblem as problem:
         reply({"error": one_line(problem)})
         return 1
     reply({"ready": True})
-    for line in sys.stdin:
+    limit_memory()
+    for line in sys.stdin.buffer:
         try:
-            reply({"segments": renderer.segments(json.loads(line)["messages"])})
+            reply({"segments": limited(renderer.segments, json.loads(line))})
         except TemplateProblem as problem:
             reply({"error": one_line(problem)})
+        except Exception as error:  # a row like no other; the next may do
+            reply({"error": one_line(f"{type(error).__name__}: {error}")})
     return 0
 
 
