@@ -172,7 +172,9 @@ class Template:
         said = _text_of(talk.messages[number].get("content")).strip()
         until = piece.find(said) if said else -1
         before = piece if until < 0 else piece[:until]
-        ends = [before.find(p) + len(p) for p in prompts if p in before]
+        # An answer's content may begin with what the template asks by.
+        ends = [len(p) for p in prompts if piece.startswith(p)]
+        ends += [before.find(p) + len(p) for p in prompts if p in before]
         if ends:
             return max(ends)
         for prompt in prompts:

@@ -190,6 +190,7 @@ def main() -> int:
         return 2
     threading.Thread(target=end_with_reader, daemon=True).start()
     signal.signal(signal.SIGPROF, out_of_time)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the reader decides
     try:
         renderer = Renderer(pathlib.Path(sys.argv[1]))
     except TemplateProblem as problem:

@@ -98,6 +98,9 @@ text::SampleOptions Session::sample_options(
   if (!config.eos_token_ids.empty()) {
     options.eos_id = static_cast<std::int32_t>(config.eos_token_ids.front());
   }
+  for (const auto id : config.eos_token_ids) {
+    options.end_ids.push_back(static_cast<std::int32_t>(id));
+  }
   options.vocab_limit = config.vocab_size;
   options.model_folder = reader.folder();
   const char* named = std::getenv("FETTLE_PYTHON");

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -105,20 +106,26 @@ class ChatSession::Process {
     return true;
   }
 
-  // The next line without its end; false at the end of the stream.
-  bool receive(std::string& line) {
+  enum class Reply { kLine, kEnd, kLate };
+
+  // The next line without its end, if it comes in time.
+  Reply receive(std::string& line, std::chrono::seconds patience) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
     std::size_t end;
-    while ((end = buffer_.find('\n')) == std::string::npos) {
+    std::size_t searched = 0;
+    while ((end = buffer_.find('\n', searched)) == std::string::npos) {
+      searched = buffer_.size();
+      if (!wait_until(deadline)) return Reply::kLate;
       std::array<char, 65536> chunk;
       const ssize_t got =
           ::recv(socket_.number(), chunk.data(), chunk.size(), 0);
       if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) return false;
+      if (got <= 0) return Reply::kEnd;
       buffer_.append(chunk.data(), static_cast<std::size_t>(got));
     }
     line = buffer_.substr(0, end);
     buffer_.erase(0, end + 1);
-    return true;
+    return Reply::kLine;
   }
 
  private:
@@ -132,9 +139,19 @@ class ChatSession::Process {
             std::strerror(error)));
   }
 
+  // Whether there is something to read, or the end, before the deadline.
+  bool wait_until(std::chrono::steady_clock::time_point deadline) const {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    pollfd readable{socket_.number(), POLLIN, 0};
+    const int ready =
+        ::poll(&readable, 1, static_cast<int>(std::max(left.count(), 0L)));
+    return ready > 0 || (ready < 0 && errno == EINTR);
+  }
+
   void stop() {
     if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
+    ::kill(pid_, SIGKILL);
     int status = 0;
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
@@ -155,6 +172,7 @@ ChatSession::ChatSession(
         "tools/render_chat.py of Fettle's source");
   }
   command_ = python_of(renderer);
+  patience_ = renderer.patience;
   process_ = std::make_unique<Process>(std::vector<std::string>{
       command_, renderer.script.string(), model_folder.string()});
   reply(model_folder.string());
@@ -164,14 +182,18 @@ ChatSession::~ChatSession() = default;
 
 Json ChatSession::reply(const std::string& subject) {
   std::string line;
-  if (!process_->receive(line)) {
+  const auto got = process_->receive(line, patience_);
+  if (got != Process::Reply::kLine) {
     throw UserError(
         "chat",
         subject,
         fmt::format(
-            "the chat renderer, run by '{}', ended without a reply; try that "
-            "Python with tools/render_chat.py by hand",
-            command_));
+            "the chat renderer, run by '{}', {}; try that Python with "
+            "tools/render_chat.py by hand",
+            command_,
+            got == Process::Reply::kEnd
+                ? "ended without a reply"
+                : fmt::format("gave no reply in {} s", patience_.count())));
   }
   Json answer = parse_json(line, "chat", subject);
   const JsonObject object(answer, "chat", subject);

@@ -4,6 +4,7 @@
 // them: tools/render_chat.py, a process that is asked line by line.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -21,6 +22,8 @@ struct ChatRenderer {
   std::string python;
   // tools/render_chat.py.
   std::filesystem::path script;
+  // How long an answer may take. The script sets its own limits, much lower.
+  std::chrono::seconds patience{1800};
 };
 
 // A stretch of a rendered conversation. The stretches joined are the text.
@@ -54,7 +57,13 @@ class ChatSession {
   Json reply(const std::string& subject);
 
   std::string command_;
+  std::chrono::seconds patience_;
   std::unique_ptr<Process> process_;
+};
+
+// A session for those who share one; empty until one of them starts it.
+struct ChatHelper {
+  std::unique_ptr<ChatSession> session;
 };
 
 }  // namespace fettle::text

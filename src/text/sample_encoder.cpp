@@ -12,38 +12,14 @@
 #include <vector>
 
 #include "core/error.h"
+#include "text/answer_labels.h"
+#include "text/id_row.h"
+#include "text/row_keys.h"
 
 namespace fettle::text {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-
-Ids read_ids(const JsonObject& object, std::string_view key) {
-  const Json& list = object.at(key);
-  if (!list.is_array()) object.refuse(key, "must be a list of integers");
-  Ids ids;
-  ids.reserve(list.size());
-  for (const Json& item : list) {
-    // As a double, in which every such integer is exact.
-    const bool fits = item.is_number_integer() &&
-                      item.get<double>() >= INT32_MIN &&
-                      item.get<double>() <= INT32_MAX;
-    if (!fits) {
-      object.refuse(
-          key,
-          fmt::format(
-              "must be a list of token ids, found {}",
-              item.dump().substr(0, 40)));
-    }
-    ids.push_back(item.get<std::int32_t>());
-  }
-  return ids;
-}
-
-std::size_t common_prefix(const Ids& a, const Ids& b) {
-  const auto ends = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
-  return static_cast<std::size_t>(ends.first - a.begin());
-}
 
 }  // namespace
 
@@ -68,10 +44,11 @@ Sample SampleEncoder::encode(
         "expected the keys of exactly one form: text; messages; prompt and "
         "completion; input_ids and labels");
   }
+  if (forms[0] || forms[1]) check_text_row(object);
   Sample sample = forms[0]   ? from_text(object)
                   : forms[1] ? from_completion(object)
                   : forms[2] ? from_messages(object, row)
-                             : from_ids(object);
+                             : read_id_row(object);
   check(sample, subject);
   return sample;
 }
@@ -112,50 +89,13 @@ Sample SampleEncoder::from_messages(
     JsonObject(message, "data", object.subject() + " 'messages'")
         .string("role");
   }
-  if (!chat_) {
-    chat_ =
+  auto& session = options_.chat->session;
+  if (!session) {
+    session =
         std::make_unique<ChatSession>(options_.renderer, options_.model_folder);
   }
-  const auto segments = chat_->render(row, object.subject());
-  std::string text;
-  for (const ChatSegment& segment : segments) text += segment.text;
-  // The template writes special tokens itself.
-  Sample sample;
-  sample.ids = tokenizer_.encode(text, {false});
-  sample.labels.assign(sample.ids.size(), kMasked);
-  std::size_t bytes = 0;
-  for (const ChatSegment& segment : segments) {
-    const std::size_t begin_byte = bytes;
-    bytes += segment.text.size();
-    if (!segment.counts) continue;
-    // Tokens before a border are those that the text before it has as well.
-    const auto border = [&](std::size_t end) {
-      return common_prefix(
-          sample.ids, tokenizer_.encode(text.substr(0, end), {false}));
-    };
-    const std::size_t begin = border(begin_byte);
-    const std::size_t end = border(bytes);
-    for (std::size_t t = begin; t < end; ++t) {
-      sample.labels[t] = sample.ids[t];
-    }
-  }
-  return sample;
-}
-
-Sample SampleEncoder::from_ids(const JsonObject& object) const {
-  Sample sample;
-  sample.ids = read_ids(object, "input_ids");
-  sample.labels =
-      object.has("labels") ? read_ids(object, "labels") : sample.ids;
-  if (sample.labels.size() != sample.ids.size()) {
-    object.refuse(
-        "labels",
-        fmt::format(
-            "has {} entries, but 'input_ids' has {}",
-            sample.labels.size(),
-            sample.ids.size()));
-  }
-  return sample;
+  return label_answers(
+      session->render(row, object.subject()), tokenizer_, options_.end_ids);
 }
 
 void SampleEncoder::check(

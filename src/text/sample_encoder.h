@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/json.h"
 #include "text/chat_renderer.h"
@@ -19,11 +20,17 @@ namespace fettle::text {
 struct SampleOptions {
   // Appended to a completion that doesn't end in it.
   std::optional<std::int32_t> eos_id;
+  // All tokens after which the model ends its turn. One of them right behind an
+  // answer that ends in none counts: the header of the next turn is how some
+  // models end theirs.
+  std::vector<std::int32_t> end_ids;
   // Rows of the model's embedding: every id must be smaller.
   std::int64_t vocab_limit = 0;
   // Where the chat template is; needed for messages only.
   std::filesystem::path model_folder;
   ChatRenderer renderer;
+  // Started by the first conversation; copies of these options share it.
+  std::shared_ptr<ChatHelper> chat = std::make_shared<ChatHelper>();
 };
 
 // Keeps references to the tokenizer. Not for use by several threads at once.
@@ -40,10 +47,11 @@ class SampleEncoder {
   //                             apart, so that no token spans their border
   //   {"messages"}              what the assistant said counts; the rendered
   //                             conversation is encoded as one text, and a
-  //                             token that spans the border of a turn is masked
-  //   {"input_ids", "labels"?}  taken as they are
-  // Throws UserError on any other object, on ids outside of the vocabulary and
-  // on labels that don't fit.
+  //                             token that spans the end of a turn is masked
+  //   {"input_ids", "labels"?}  as id_row.h says
+  // Keys that would change what a row means, but have no effect in its form,
+  // are refused by name. Throws UserError on any other object, on ids outside
+  // of the vocabulary and on labels that don't fit.
   Sample encode(
       const Json& object, std::string_view row, const std::string& subject);
 
@@ -51,12 +59,10 @@ class SampleEncoder {
   Sample from_text(const JsonObject& object) const;
   Sample from_completion(const JsonObject& object) const;
   Sample from_messages(const JsonObject& object, std::string_view row);
-  Sample from_ids(const JsonObject& object) const;
   void check(const Sample& sample, const std::string& subject) const;
 
   const Tokenizer& tokenizer_;
   SampleOptions options_;
-  std::unique_ptr<ChatSession> chat_;  // started by the first conversation
 };
 
 }  // namespace fettle::text

@@ -122,7 +122,14 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& subject) {
 
 std::vector<std::int32_t> Tokenizer::encode(
     std::string_view bytes, EncodeOptions options) const {
-  const std::string text = repair_utf8(bytes);
+  std::vector<EncodedStretch> stretches;
+  return encode(repair_utf8(bytes), options, stretches);
+}
+
+std::vector<std::int32_t> Tokenizer::encode(
+    std::string_view text,
+    EncodeOptions options,
+    std::vector<EncodedStretch>& stretches) const {
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 3 + 8);
   const PostProcessor& extra = parts_->post_processor;
@@ -130,16 +137,19 @@ std::vector<std::int32_t> Tokenizer::encode(
     ids.insert(ids.end(), extra.before.begin(), extra.before.end());
   }
   WordCache cache(text.size());
+  stretches.clear();
   for (const TextPart& part : parts_->added.split_raw(text)) {
     if (part.token >= 0) {
       ids.push_back(part.token);
-      continue;
+    } else {
+      const std::string_view piece =
+          text.substr(part.span.begin, part.span.end - part.span.begin);
+      parts_->encode_part(
+          {std::string(piece), options.at_start && part.span.begin == 0},
+          cache,
+          ids);
     }
-    parts_->encode_part(
-        {text.substr(part.span.begin, part.span.end - part.span.begin),
-         part.span.begin == 0},
-        cache,
-        ids);
+    stretches.push_back({part.span.end, ids.size()});
   }
   if (options.add_special_tokens) {
     ids.insert(ids.end(), extra.after.begin(), extra.after.end());

@@ -4,6 +4,7 @@
 // number of threads may use one.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -18,6 +19,15 @@ namespace fettle::text {
 struct EncodeOptions {
   // Add what the post-processor puts before and after a text.
   bool add_special_tokens = true;
+  // The text is the begin of the input, before which some models put a space.
+  bool at_start = true;
+};
+
+// Where a stretch of an encoded text ends. Stretches are added tokens such as
+// <|im_end|> and what stands between them; each is encoded by itself.
+struct EncodedStretch {
+  std::size_t byte_end;   // in the text
+  std::size_t token_end;  // in its ids
 };
 
 struct DecodeOptions {
@@ -43,6 +53,12 @@ class Tokenizer {
   // Ill-formed UTF-8 is read as Python's errors="replace" reads it.
   std::vector<std::int32_t> encode(
       std::string_view text, EncodeOptions options = {}) const;
+
+  // The same for well-formed UTF-8; `stretches` becomes those of the text.
+  std::vector<std::int32_t> encode(
+      std::string_view text,
+      EncodeOptions options,
+      std::vector<EncodedStretch>& stretches) const;
 
   // The text of tokens. Ids without a token are left out.
   std::string decode(

@@ -204,6 +204,17 @@ def test_answers_of_a_template_that_rewrites_earlier_turns(tmp_path):
     assert spans(tmp_path, row) == ["Done.<|im_end|>\n"]
 
 
+def test_what_asks_for_an_answer_is_not_part_of_it(tmp_path):
+    """A template that begins the thought, which an answer's content may do too."""
+    write_model(
+        tmp_path,
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant><think>{% endif %}",
+    )
+    row = {"messages": said("Hi", "<think>hm</think>Hello", "And?", "Done.")}
+    assert spans(tmp_path, row) == ["hm</think>Hello<end>", "Done.<end>"]
+
+
 def test_results_of_tools_do_not_count(tmp_path):
     write_model(tmp_path, CALLING, bos_token="<s>")
     call = {"function": {"name": "sum", "arguments": {}}}

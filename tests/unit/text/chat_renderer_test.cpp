@@ -4,6 +4,7 @@
 #include "text/chat_renderer.h"
 
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <cstdlib>
 
 #include "tests/unit/text/tokenizer_files.h"
@@ -112,6 +113,46 @@ TEST_CASE("a helper that is missing or fails is named") {
       Contains("'segments'"));
 }
 
+TEST_CASE("a helper that never answers is given up and ended") {
+  const TemporaryFolder folder;
+  const auto pid = folder.path() / "pid";
+  ChatRenderer renderer{
+      "/bin/sh",
+      folder.write(
+          "s.sh",
+          "echo $$ > '" + pid.string() +
+              "'; echo '{\"ready\":true}'; exec sleep 1000")};
+  renderer.patience = std::chrono::seconds(1);
+  {
+    ChatSession session(renderer, "m");
+    CHECK_THROWS_WITH(
+        session.render(kRow, "d.jsonl:7"),
+        Contains("d.jsonl:7") && Contains("gave no reply in 1 s"));
+  }
+  pid_t helper = 0;
+  std::ifstream(pid) >> helper;
+  REQUIRE(helper > 0);
+  CHECK(kill(helper, 0) != 0);
+}
+
+TEST_CASE("files read with the same options share a helper") {
+  const TemporaryFolder folder;
+  const auto script = folder.write(
+      "s.sh",
+      "echo started >> '" + (folder.path() / "starts").string() + "'\n" +
+          script_that_answers(R"({"segments":[["a",true]]})"));
+  const Tokenizer tokenizer = make_tokenizer(letters_file());
+  SampleOptions options;
+  options.vocab_limit = 12;
+  options.renderer = {"/bin/sh", script};
+  for (const char* name : {"a.jsonl", "b.jsonl"}) {
+    read_samples(folder.write(name, kRow), tokenizer, options);
+  }
+  std::ifstream starts(folder.path() / "starts");
+  const std::string all{std::istreambuf_iterator<char>(starts), {}};
+  CHECK(all == "started\n");
+}
+
 TEST_CASE("FETTLE_PYTHON names the Python of a renderer without one") {
   const TemporaryFolder folder;
   const auto script = folder.write("s.sh", "echo '{\"ready\":true}'");
@@ -134,6 +175,7 @@ TEST_CASE("what the assistant said counts, token by token") {
         "/bin/sh",
         folder.write(
             "s.sh", script_that_answers("{\"segments\":" + segments + "}"))};
+    options.chat = std::make_shared<ChatHelper>();
     const auto data = folder.write(
         "d.jsonl", R"({"messages": [{"role": "user", "content": "x"}]})");
     return read_samples(data, tokenizer, options).at(0).labels;

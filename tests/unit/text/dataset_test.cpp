@@ -116,6 +116,31 @@ TEST_CASE("lines that are no samples are named") {
   CHECK_THAT(error_of("{\"text\": \"\xff\"}"), Contains("d.jsonl:1"));
 }
 
+TEST_CASE("keys that would have no effect are refused by name") {
+  const auto text = [](const std::string& more) {
+    return error_of("{\"text\": \"a\", " + more + "}");
+  };
+  const auto prompt = [](const std::string& more) {
+    return error_of("{\"prompt\": \"a\", \"completion\": \"b\", " + more + "}");
+  };
+  CHECK_THAT(
+      text("\"weight\": 0.5"),
+      Contains("'weight' is not supported") && Contains("data.jsonl:2"));
+  CHECK_THAT(
+      prompt("\"loss_mask\": [1]"), Contains("'loss_mask' is not supported"));
+  CHECK_THAT(
+      prompt("\"tools\": [{\"a\": 1}]"), Contains("'tools' has no effect"));
+  CHECK_THAT(
+      prompt("\"system\": \"Be kind.\""), Contains("'system' has no effect"));
+  // Notes of the owner.
+  CHECK(
+      text("\"weight\": 1, \"labels\": \"good\", \"tools\": [1], \"id\": 7") ==
+      "read");
+  CHECK(
+      prompt("\"weight\": null, \"tools\": [], \"system\": \"\", \"id\": 7") ==
+      "read");
+}
+
 TEST_CASE("ids and labels are checked") {
   const auto ids = [](const std::string& list) {
     return error_of("{\"input_ids\": " + list + "}");
