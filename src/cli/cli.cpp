@@ -123,17 +123,6 @@ int run(int argc, char** argv) {
     return report(kUsage, error.what());
   } catch (const UserError& error) {
     return report(kFailed, error.what());
-  } catch (const c10::OutOfMemoryError&) {
-    return report(
-        kFailed,
-        "[memory] the card is out of memory: give a smaller --vram or "
-        "--seq-len, or close what else runs on it");
-  } catch (const std::bad_alloc&) {
-    return report(
-        kFailed, "[memory] out of memory: give a smaller --ram or --seq-len");
-  } catch (const std::exception& error) {
-    return report(
-        kInternal, fmt::format("internal error: {}", error.what()).c_str());
   }
 }
 

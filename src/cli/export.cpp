@@ -76,6 +76,7 @@ class Export : public Command {
     options_.format = exporter::parse_format(format_);
     if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
     const model::ModelReader reader(model_);
+    session.require_ram(reader, 3);
     io::AtomicDirectory folder(out_);
     options_.input_fingerprint = reader.fingerprint();
     options_.check.device = session.device();

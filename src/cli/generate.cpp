@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "cli/command.h"
+#include "cli/failure.h"
 #include "cli/session.h"
 #include "model/end_tokens.h"
 
@@ -27,7 +28,8 @@ class Printer {
     std::string_view ready(text_);
     while (ready.ends_with("\xEF\xBF\xBD")) ready.remove_suffix(3);
     if (ready.size() > printed_) {
-      std::cout << ready.substr(printed_) << std::flush;
+      std::cout << ready.substr(printed_);
+      check_stdout();
       printed_ = ready.size();
     }
   }

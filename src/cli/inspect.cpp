@@ -104,8 +104,9 @@ class Inspect : public Command {
 
   void check(const Foreseen*) const override {}
 
-  Outcome run(Session&) override {
+  Outcome run(Session& session) override {
     const model::ModelReader reader(model_);
+    session.require_ram(reader, 0);
     const auto& config = reader.config();
     const auto parts = parts_of(reader);
     std::int64_t bytes = 0;

@@ -1,35 +1,88 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/interrupt.h"
 
+#include <semaphore.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <csignal>
+#include <string_view>
+#include <thread>
 
 namespace fettle::cli {
 namespace {
 
-// A signal handler reaches nothing but a global.
-std::atomic<bool> interrupted{false};
+// Signal handlers reach nothing but globals.
+std::atomic<bool> requested_stop{false};
+std::atomic<bool> stops_in_order{false};  // somebody looks at requested_stop
+std::atomic<bool> ends{false};
+std::atomic<int> received{0};
+std::atomic<bool> stopped{false};
+sem_t wake;
 static_assert(std::atomic<bool>::is_always_lock_free);
+static_assert(std::atomic<int>::is_always_lock_free);
 
 void on_signal(int signal) {
-  if (interrupted.exchange(true)) {
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
+  const int error = errno;
+  int none = 0;
+  received.compare_exchange_strong(none, signal);
+  const bool asks = !requested_stop.exchange(true) && stops_in_order;
+  if (!asks && ends.exchange(true)) ::_exit(128 + signal);
+  ::sem_post(&wake);
+  errno = error;
+}
+
+void say(std::string_view text) {
+  [[maybe_unused]] const ssize_t written =
+      ::write(STDERR_FILENO, text.data(), text.size());
+}
+
+// A thread of its own, since a handler may do next to nothing.
+void watch() {
+  while (true) {
+    while (::sem_wait(&wake) != 0) {
+    }
+    if (!ends) {
+      say("\nfettle: stopping when this step is done and saved; once more ends "
+          "at once\n");
+      continue;
+    }
+    say("\nfettle: stopped\n");
+    ::_exit(128 + received);
   }
+}
+
+void take_over(int signal) {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(signal, &action, nullptr);
+}
+
+bool is_ignored(int signal) {
+  struct sigaction action {};
+  return ::sigaction(signal, nullptr, &action) == 0 &&
+         action.sa_handler == SIG_IGN;
 }
 
 }  // namespace
 
-Interrupt::Interrupt() {
-  interrupted = false;
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+void heed_signals() {
+  ::sem_init(&wake, 0, 0);
+  std::thread(watch).detach();
+  take_over(SIGINT);
+  take_over(SIGTERM);
+  if (!is_ignored(SIGHUP)) take_over(SIGHUP);  // nohup has it ignored
 }
 
-Interrupt::~Interrupt() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
-}
+void note_stop() { stopped = true; }
 
-const std::atomic<bool>& Interrupt::requested() const { return interrupted; }
+int stopped_by() { return stopped ? received.load() : 0; }
+
+Interrupt::Interrupt() { stops_in_order = true; }
+
+Interrupt::~Interrupt() { stops_in_order = false; }
+
+const std::atomic<bool>& Interrupt::requested() const { return requested_stop; }
 
 }  // namespace fettle::cli

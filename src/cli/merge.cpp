@@ -30,6 +30,7 @@ class Merge : public Command {
 
   Outcome run(Session& session) override {
     const model::ModelReader reader(model_);
+    session.require_ram(reader, 4);
     const auto report = tune::merge_adapter(
         reader, adapter_, options_, out_, session.reporter());
     Outcome outcome;

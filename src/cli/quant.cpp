@@ -13,6 +13,7 @@
 #include "cli/targets.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/size_option.h"
 #include "io/atomic_directory.h"
 #include "io/checksum.h"
 #include "sweep/micro_batches.h"
@@ -48,6 +49,7 @@ class Quant : public Command {
 
   Outcome run(Session& session) override {
     auto reader = std::make_unique<model::ModelReader>(model_);
+    if (flags_.data.empty()) session.require_ram(*reader, 7);
     io::AtomicDirectory folder(out_, {.resume = resume_});
     quant::QuantOptions options = options_of(session, *reader);
     Outcome outcome =
@@ -64,7 +66,7 @@ class Quant : public Command {
       Session& session, const model::ModelReader& reader) const {
     quant::QuantOptions options;
     options.gptq = flags_.gptq();
-    options.moment_bytes = parse_bytes(flags_.moments);
+    options.moment_bytes = parse_size(flags_.moments, "--moments");
     options.input_fingerprint = reader.fingerprint();
     options.reporter = &session.reporter();
     options.identity = options.gptq.to_json();

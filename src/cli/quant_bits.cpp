@@ -11,6 +11,7 @@
 #include "cli/table.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/size_option.h"
 #include "io/file.h"
 
 namespace fettle::cli {
@@ -43,7 +44,7 @@ quant::MeasureOptions measure_options(const BitsRun& run) {
 }
 
 std::int64_t budget_of(const QuantFlags& flags, const quant::ChoiceSize& size) {
-  if (!flags.budget.empty()) return parse_bytes(flags.budget);
+  if (!flags.budget.empty()) return parse_size(flags.budget, "--budget");
   const double bytes =
       *flags.mean_bits() / 8 * static_cast<double>(size.weights);
   return size.fixed_bytes + static_cast<std::int64_t>(std::floor(bytes));

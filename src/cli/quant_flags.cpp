@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "core/bytes.h"
 #include "core/error.h"
+#include "core/size_option.h"
 
 namespace fettle::cli {
 namespace {
@@ -186,8 +186,8 @@ void QuantFlags::check() const {
   if (!errors.empty() && !allocates()) {
     refuse("--errors", "goes with --budget or a number of --bits");
   }
-  parse_bytes(moments);
-  if (!budget.empty()) parse_bytes(budget);
+  parse_size(moments, "--moments");
+  if (!budget.empty()) parse_size(budget, "--budget");
 }
 
 quant::Schemes QuantFlags::schemes() const {

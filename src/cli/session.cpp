@@ -2,15 +2,52 @@
 #include "cli/session.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <future>
+#include <system_error>
+#include <thread>
+#include <vector>
 
-#include "core/bytes.h"
+#include "cli/argument_checks.h"
 #include "core/error.h"
 #include "core/memory.h"
+#include "core/size_option.h"
 #include "kernels/device_backend.h"
+#include "sweep/require_ram.h"
 
 namespace fettle::cli {
+namespace {
+
+constexpr int kMostThreads = 1024;
+
+// Where threads can't be started, libtorch waits for ever and OpenMP ends the
+// program: both are asked for as many afterwards.
+void require_threads(int count) {
+  std::promise<void> all;
+  const auto started = all.get_future().share();
+  std::vector<std::jthread> threads;
+  try {
+    for (int i = 0; i < count; ++i) {
+      threads.emplace_back([started] { started.wait(); });
+    }
+  } catch (const std::system_error& error) {
+    all.set_value();
+    throw UserError(
+        "cli",
+        "--threads",
+        fmt::format(
+            "{} threads can't be started, {} can ({}); give fewer, or raise "
+            "ulimit -u or -v",
+            count,
+            threads.size(),
+            error.code().message()));
+  }
+  all.set_value();
+}
+
+}  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& o) {
   const char* group = "Common options";
@@ -25,22 +62,35 @@ void add_common_options(CLI::App& app, CommonOptions& o) {
       "Type of weights and activations in a sweep; auto: float32 on a CPU, "
       "bfloat16 on a card")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
-  add("--vram", o.vram, "Most memory of the card to use, such as 6GiB");
-  add("--ram", o.ram, "Most memory of the machine to use, such as 16GiB");
+  add("--vram", o.vram, "Most memory of the card to use, as --ram");
+  add("--ram",
+      o.ram,
+      "Most memory of the machine to use: 16GiB or 16G (of 2^30 bytes), 16GB "
+      "(of "
+      "10^9); by default half of what is free");
   add("--scratch", o.scratch, "Folder for activations that RAM can't hold");
   add("--threads", o.threads, "CPU threads; 0: all cores");
   add("--seed", o.seed, "Of everything drawn at random");
   add("--json", o.json, "Write the result as JSON to this file, - for stdout");
   app.add_flag("--quiet", o.quiet, "No progress")->group(group);
+  check_numbers(app);
 }
 
 Session::Session(const CommonOptions& options) : options_(options) {
   const DeviceSpec spec = parse_device(options.device);
-  if (!options.ram.empty()) budget_.ram = parse_bytes(options.ram);
-  if (options.threads < 0) {
-    throw UsageError("cli", "--threads", "must be 0 or more");
+  if (!options.ram.empty()) budget_.ram = parse_size(options.ram, "--ram");
+  if (options.threads < 0 || options.threads > kMostThreads) {
+    throw UsageError(
+        "cli",
+        "--threads",
+        fmt::format(
+            "expected 0 to {}, found {}", kMostThreads, options.threads));
   }
+  // And those of the guard.
+  require_threads(
+      2 + (options.threads > 0 ? options.threads : at::get_num_threads()));
   if (options.threads > 0) at::set_num_threads(options.threads);
+  crowd_guard_.emplace(at::get_num_threads());
   device_ = kernels::open_device(spec);
   bound_vram();
   if (options.quiet) {
@@ -52,7 +102,17 @@ Session::Session(const CommonOptions& options) : options_(options) {
 
 // To what was said, and to what others have left on the card.
 void Session::bound_vram() {
-  if (!options_.vram.empty()) budget_.vram = parse_bytes(options_.vram);
+  if (!options_.vram.empty())
+    budget_.vram = parse_size(options_.vram, "--vram");
+  if (device_.is_cpu() && budget_.vram) {
+    throw UsageError(
+        "cli",
+        "--vram",
+        fmt::format(
+            "bounds the memory of a card, and none is in use; give --device "
+            "cuda, or leave it out (--device is {})",
+            options_.device));
+  }
   if (device_.is_cpu()) return;
   const std::int64_t left = kernels::free_device_memory(device_);
   budget_.vram = std::min(budget_.vram.value_or(left), left);
@@ -89,6 +149,16 @@ OpenModel Session::open(
   opened.model = std::make_unique<model::CausalLm>(
       std::move(reader), opened.plan.model_options());
   return opened;
+}
+
+void Session::require_ram(const model::ModelReader& reader, int copies) const {
+  std::int64_t largest = 0;
+  for (const auto& id : model::model_weights(reader.config())) {
+    std::int64_t numbers = 1;
+    for (const auto n : model::weight_shape(reader.config(), id)) numbers *= n;
+    largest = std::max(largest, numbers);
+  }
+  sweep::require_ram(budget_, largest * copies * 4);
 }
 
 text::SampleOptions Session::sample_options(

@@ -6,10 +6,12 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/progress.h"
+#include "kernels/crowd_guard.h"
 #include "model/causal_lm.h"
 #include "sweep/data.h"
 #include "sweep/plan.h"
@@ -63,6 +65,10 @@ class Session {
   OpenModel open(
       std::unique_ptr<model::ModelReader> reader, sweep::Workload workload);
 
+  // For work that passes a model tensor by tensor, without a plan: refuses a
+  // --ram that can't hold as many copies of the largest in float32.
+  void require_ram(const model::ModelReader& reader, int copies) const;
+
   // How lines of data become samples of a model.
   text::SampleOptions sample_options(const model::ModelReader& reader) const;
 
@@ -81,6 +87,7 @@ class Session {
   at::Device device_ = at::kCPU;
   sweep::Budget budget_;
   std::unique_ptr<Reporter> reporter_;
+  std::optional<kernels::CrowdGuard> crowd_guard_;
 };
 
 // Parses the arguments of repeated --data options.

@@ -15,6 +15,7 @@
 #include "cli/trim_flags.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/size_option.h"
 #include "io/atomic_directory.h"
 #include "sweep/micro_batches.h"
 #include "trim/plan.h"
@@ -96,6 +97,7 @@ class Trim : public Command {
       scores_ = artifact::ScoreFile::load(scores_folder_);
       trim::require_scores_of(*reader, *scores_);
     }
+    if (flags_.data.empty()) session.require_ram(*reader, 3);
     const artifact::TrimPlan plan = make_plan(*reader);
     const std::string table = plan_table(plan, reader->config());
     io::AtomicDirectory folder(out_);
@@ -175,7 +177,8 @@ class Trim : public Command {
         flags_.score.empty() ? trim::default_score(*scores_) : flags_.score;
     options.bytes =
         trim::model_bytes(reader, {trim::adds_constants(flags_.repair_kind())});
-    if (!flags_.budget.empty()) options.budget = parse_bytes(flags_.budget);
+    if (!flags_.budget.empty())
+      options.budget = parse_size(flags_.budget, "--budget");
     options.condensers = trim::condensers_of(reader.config());
     return trim::plan_trim(*scores_, reader.config(), options);
   }

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <map>
 
-#include "core/bytes.h"
 #include "core/error.h"
+#include "core/size_option.h"
 
 namespace fettle::cli {
 namespace {
@@ -211,7 +211,7 @@ void TrimFlags::check(bool scores_given, bool plan_only) const {
   }
   if (plan.empty()) {
     trim::TrimOptions planned = plan_options();
-    if (!budget.empty()) planned.budget = parse_bytes(budget);
+    if (!budget.empty()) planned.budget = parse_size(budget, "--budget");
     trim::check_trim_options(planned);
   }
 }

@@ -105,24 +105,30 @@ class Tune : public Command {
     workload.extra_graph_bytes =
         tune::lora_graph_bytes(options_, reader->config());
     OpenModel opened = session.open(std::move(reader), workload);
-    const Interrupt interrupt;
     tune::TuneInput input{
         .model = *opened.model,
         .train = mixture,
         .held_out = held_out,
         .out = out_,
         .micro_batch_tokens = opened.plan.micro_batch_tokens,
-        .sweep = opened.plan.sweep_options(nullptr),
-        .stop_requested = &interrupt.requested()};
+        .sweep = opened.plan.sweep_options(nullptr)};
     if (!teacher_.empty()) add_teacher(input, workload, opened.plan, session);
     const tune::RunPlan plan = tell_plan(*opened.model, opened.plan, session);
-    Outcome made =
-        outcome(tune::tune(input, options_, session.reporter()), session);
+    Outcome made = outcome(train(input, session), session);
     made.json["plan"] = plan.to_json();
     return made;
   }
 
  private:
+  // A signal meanwhile has the state saved.
+  tune::TuneResult train(tune::TuneInput& input, Session& session) const {
+    const Interrupt interrupt;
+    input.stop_requested = &interrupt.requested();
+    const auto result = tune::tune(input, options_, session.reporter());
+    if (result.stopped) note_stop();
+    return result;
+  }
+
   void check_model(const model::ModelConfig& config) const {
     tune::check_options(options_, config);
     if (!peft_.empty()) tune::check_peft(options_, config);

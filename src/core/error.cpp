@@ -3,20 +3,9 @@
 
 #include <fmt/format.h>
 
+#include "core/one_line.h"
+
 namespace fettle {
-namespace {
-
-// Names from files end up in messages: a control character or a line break in
-// one must not break the promise of a single line.
-std::string one_line(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return text;
-}
-
-}  // namespace
-
 UserError::UserError(
     std::string_view stage, std::string_view subject, std::string_view message)
     : std::runtime_error(

@@ -2,6 +2,7 @@
 #include "core/memory.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <charconv>
@@ -107,6 +108,20 @@ std::int64_t group_room(const fs::path& root) {
   return least;
 }
 
+// Room below a limit of this process alone (ulimit); `key` is what counts.
+std::int64_t process_room(
+    const fs::path& root, __rlimit_resource limit, std::string_view key) {
+  struct rlimit bound {};
+  if (::getrlimit(limit, &bound) != 0 || bound.rlim_cur == RLIM_INFINITY) {
+    return kNoLimit;
+  }
+  const auto used = field(root / "proc/self/status", key);
+  if (!used) return kNoLimit;
+  const auto most = static_cast<std::int64_t>(
+      std::min<rlim_t>(bound.rlim_cur, static_cast<rlim_t>(kNoLimit)));
+  return std::max<std::int64_t>(0, most - *used * 1024);
+}
+
 }  // namespace
 
 std::int64_t resident_memory() {
@@ -125,7 +140,10 @@ bool reset_peak_resident_memory() {
 
 std::int64_t available_memory(const fs::path& root) {
   return std::min(
-      kibibytes(root / "proc/meminfo", "MemAvailable:"), group_room(root));
+      {kibibytes(root / "proc/meminfo", "MemAvailable:"),
+       group_room(root),
+       process_room(root, RLIMIT_AS, "VmSize:"),
+       process_room(root, RLIMIT_DATA, "VmData:")});
 }
 
 }  // namespace fettle

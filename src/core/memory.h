@@ -16,10 +16,11 @@ std::int64_t peak_resident_memory();
 // stays that of the whole process.
 bool reset_peak_resident_memory();
 
-// What may still be allocated without swapping: what the kernel calls
-// available, or the room left under the tightest limit of this process's
-// control groups (page cache that can be dropped counts as room), whichever is
-// smaller. `root` is where /proc and /sys are looked for.
+// What may still be allocated without swapping: the least of what the kernel
+// calls available, the room under the tightest limit of this process's control
+// groups (page cache that can be dropped counts as room), and the room under
+// its own limits (ulimit -v and -d). `root` is where /proc and /sys are looked
+// for.
 std::int64_t available_memory(const std::filesystem::path& root = "/");
 
 }  // namespace fettle

@@ -32,7 +32,7 @@ std::int64_t pages(std::int64_t bytes) {
       folder.string(),
       fmt::format(
           "expected to {}, found: {}; free space there, choose another folder "
-          "(TMPDIR) or raise --ram",
+          "(--scratch) or raise --ram",
           what,
           std::generic_category().message(error)));
 }

@@ -12,6 +12,7 @@
 #include "model/device_transfer.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
+#include "sweep/require_ram.h"
 
 namespace fettle::sweep {
 namespace {
@@ -182,8 +183,8 @@ struct Memory {
         "plan",
         option,
         fmt::format(
-            "{} is too little for this model and sequence length; the smallest "
-            "that works is {}MiB",
+            "{} is too little for this model and what is to be done; the "
+            "smallest that works is {}MiB",
             format_bytes(allowed),
             (static_cast<std::int64_t>(bytes / kUsable) >> 20) + 1));
   }
@@ -290,6 +291,11 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
 SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload) {
   return least_plan(sizes_of(reader, workload), workload);
+}
+
+void require_ram(const Budget& budget, std::int64_t bytes) {
+  if (!budget.ram) return;
+  ram(budget).require(static_cast<double>(kRuntimeBytes + bytes));
 }
 
 SweepPlan plan_sweep(

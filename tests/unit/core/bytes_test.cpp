@@ -3,25 +3,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "core/error.h"
-
 using fettle::format_bytes;
-using fettle::parse_bytes;
-
-TEST_CASE("sizes are read in binary and decimal units") {
-  CHECK(parse_bytes("6GiB") == 6LL * 1024 * 1024 * 1024);
-  CHECK(parse_bytes("1.5GB") == 1500000000);
-  CHECK(parse_bytes("512MiB") == 512 * 1048576);
-  CHECK(parse_bytes("4096") == 4096);
-  CHECK(parse_bytes("0") == 0);
-}
-
-TEST_CASE("what is no size is refused") {
-  for (const char* text :
-       {"", "GiB", "-1GiB", "1gib", "1 GiB", "nan", "inf", "9e99", "8EiB"}) {
-    CHECK_THROWS_AS(parse_bytes(text), fettle::UsageError);
-  }
-}
 
 TEST_CASE("sizes are printed with three significant digits") {
   CHECK(format_bytes(0) == "0 B");

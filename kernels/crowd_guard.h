@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// How long OpenMP's threads spin before they sleep, by what else the machine
+// does. Where each thread has a core, spinning for some milliseconds is fastest
+// by far: decoding a small model takes a third longer without. Where other work
+// wants the cores, threads spin away the time that those they wait for need,
+// and the program collapses to a fraction of its share.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+namespace fettle::kernels {
+
+// Nanoseconds that this process's threads have waited for a core, in all; none
+// where the kernel doesn't tell. Falls when a thread ends.
+std::optional<std::int64_t> waited_for_cores();
+
+// Decides from samples of waited_for_cores whether the machine is crowded: at
+// once when threads waited for a core more than a tenth of the time, and no
+// more after a while with less than a thirtieth; that while doubles each time
+// it proves too short.
+class CrowdSense {
+ public:
+  // `now` and `waited` in nanoseconds since any beginning. Without `waited` the
+  // machine counts as crowded: to sleep is the lesser evil.
+  bool crowded(std::int64_t now, std::optional<std::int64_t> waited);
+
+ private:
+  bool crowded_ = false;
+  std::int64_t sampled_ = -1;  // when
+  std::int64_t waited_ = 0;    // as it was then
+  std::int64_t changed_ = 0;   // when threads last waited, or crowding ended
+  std::int64_t patience_ = 0;  // nanoseconds without waiting that end it
+};
+
+// libgomp spins a 3,000th of its default once it manages more threads than
+// there are cores (GOMP_SPINCOUNT in its manual). While the machine is crowded,
+// a guard holds so many idle threads that this is the case. Of other runtimes
+// it takes nothing but these threads.
+class CrowdGuard {
+ public:
+  // For teams of `threads`. Nobody waits in a team of one: nothing is watched.
+  explicit CrowdGuard(int threads);
+  ~CrowdGuard();
+  CrowdGuard(const CrowdGuard&) = delete;
+  CrowdGuard& operator=(const CrowdGuard&) = delete;
+
+ private:
+  void watch(int idle_threads);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ends_ = false;
+  std::thread watcher_;
+};
+
+}  // namespace fettle::kernels

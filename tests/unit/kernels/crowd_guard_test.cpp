@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/crowd_guard.h"
+
+#include <catch2/catch.hpp>
+
+using fettle::kernels::CrowdGuard;
+using fettle::kernels::CrowdSense;
+using fettle::kernels::waited_for_cores;
+
+namespace {
+
+constexpr std::int64_t kMillisecond = 1'000'000;
+
+// A machine on which a sample is taken every 50 ms.
+class Machine {
+ public:
+  // Threads waited for `percent` of the time since the last sample.
+  bool sample(int percent) {
+    now_ += 50 * kMillisecond;
+    waited_ += percent * kMillisecond / 2;
+    return sense_.crowded(now_, waited_);
+  }
+  // Milliseconds until a machine without waiting is no longer crowded.
+  int calms_in() {
+    int samples = 1;
+    while (sample(0)) ++samples;
+    return 50 * samples;
+  }
+  void stay_calm(int samples) {
+    for (int i = 0; i < samples; ++i) REQUIRE_FALSE(sample(0));
+  }
+
+ private:
+  CrowdSense sense_;
+  std::int64_t now_ = 7 * kMillisecond;
+  std::int64_t waited_ = 900 * kMillisecond;
+};
+
+}  // namespace
+
+TEST_CASE("A machine is crowded when threads wait for a tenth of the time") {
+  Machine machine;
+  // What was before the first sample does not count.
+  CHECK_FALSE(machine.sample(100));
+  CHECK_FALSE(machine.sample(8));
+  CHECK(machine.sample(12));
+  for (int i = 0; i < 100; ++i) REQUIRE(machine.sample(4));
+  CHECK(machine.calms_in() == 300);
+}
+
+TEST_CASE("Crowding ends after a calm while, which doubles when too short") {
+  Machine machine;
+  machine.sample(0);
+  for (const int expected : {300, 600, 1200}) {
+    REQUIRE(machine.sample(60));
+    CHECK(machine.calms_in() == expected);
+  }
+  machine.stay_calm(100);
+  REQUIRE(machine.sample(60));
+  CHECK(machine.calms_in() == 300);
+}
+
+TEST_CASE("Without word from the kernel a machine counts as crowded") {
+  CrowdSense sense;
+  CHECK(sense.crowded(kMillisecond, std::nullopt));
+}
+
+TEST_CASE("Time that threads wait for cores only grows") {
+  const auto before = waited_for_cores();
+  const auto after = waited_for_cores();
+  REQUIRE(before.has_value() == after.has_value());
+  if (before) CHECK(*after >= *before);
+}
+
+TEST_CASE("Guards come and go, with teams of any size") {
+  for (const int threads : {1, 2, 3}) {
+    const CrowdGuard one(threads);
+    const CrowdGuard another(threads);
+  }
+}
