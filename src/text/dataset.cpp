@@ -96,6 +96,7 @@ std::optional<Sample> JsonlReader::next() {
   if (!found_any_) {
     throw UserError("data", path_.string(), "holds no samples");
   }
+  encoder_.check_answers();
   return std::nullopt;
 }
 

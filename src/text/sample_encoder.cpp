@@ -31,6 +31,7 @@ SampleEncoder::~SampleEncoder() = default;
 Sample SampleEncoder::encode(
     const Json& json, std::string_view row, const std::string& subject) {
   const JsonObject object(json, "data", subject);
+  any_answer_ = any_answer_ || !object.has("messages");
   const bool completion = object.has("prompt") && object.has("completion");
   const std::array<bool, 4> forms = {
       object.has("text"),
@@ -85,10 +86,13 @@ Sample SampleEncoder::from_messages(
   if (!messages.is_array() || messages.empty()) {
     object.refuse("messages", "must be a list, not empty");
   }
+  bool answered = false;
   for (const Json& message : messages) {
-    JsonObject(message, "data", object.subject() + " 'messages'")
-        .string("role");
+    const JsonObject fields(message, "data", object.subject() + " 'messages'");
+    answered = fields.string("role") == "assistant" || answered;
   }
+  any_answer_ = any_answer_ || answered;
+  if (!answered && unanswered_.empty()) unanswered_ = object.subject();
   auto& session = options_.chat->session;
   if (!session) {
     session =
@@ -96,6 +100,15 @@ Sample SampleEncoder::from_messages(
   }
   return label_answers(
       session->render(row, object.subject()), tokenizer_, options_.end_ids);
+}
+
+void SampleEncoder::check_answers() const {
+  if (any_answer_ || unanswered_.empty()) return;
+  throw UserError(
+      "data",
+      unanswered_,
+      "has no assistant message, nor has any other conversation of the file: "
+      "nothing to train on");
 }
 
 void SampleEncoder::check(

@@ -55,6 +55,10 @@ class SampleEncoder {
   Sample encode(
       const Json& object, std::string_view row, const std::string& subject);
 
+  // After the last object of a file: throws UserError when all of them were
+  // conversations without an answer.
+  void check_answers() const;
+
  private:
   Sample from_text(const JsonObject& object) const;
   Sample from_completion(const JsonObject& object) const;
@@ -63,6 +67,8 @@ class SampleEncoder {
 
   const Tokenizer& tokenizer_;
   SampleOptions options_;
+  bool any_answer_ = false;
+  std::string unanswered_;  // the first conversation without an answer
 };
 
 }  // namespace fettle::text

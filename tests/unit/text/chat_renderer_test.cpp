@@ -17,7 +17,7 @@ using Ids = std::vector<std::int32_t>;
 
 namespace {
 
-const std::string kRow = R"({"messages":[{"role":"user","content":"a"}]})";
+const std::string kRow = R"({"messages":[{"role":"assistant","content":"a"}]})";
 
 // A helper that says it is ready and then answers each line alike.
 std::string script_that_answers(const std::string& answer) {
@@ -153,6 +153,32 @@ TEST_CASE("files read with the same options share a helper") {
   CHECK(all == "started\n");
 }
 
+TEST_CASE("a file of conversations without any answer is named") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = make_tokenizer(letters_file());
+  SampleOptions options;
+  options.vocab_limit = 12;
+  options.renderer = {
+      "/bin/sh",
+      folder.write(
+          "s.sh", script_that_answers(R"({"segments":[["a",false]]})"))};
+  const std::string question =
+      R"({"messages":[{"role":"user","content":"a"}]})";
+  const auto read = [&](const std::string& rows) {
+    return read_samples(folder.write("d.jsonl", rows), tokenizer, options);
+  };
+  CHECK_THROWS_WITH(
+      read("\n" + question + "\n" + question),
+      Contains("d.jsonl:2: has no assistant message") &&
+          Contains("nothing to train on"));
+  CHECK(read(question + "\n" + kRow).size() == 2);
+  CHECK(
+      read(
+          question + "\n"
+                 R"({"text": "a"})")
+          .size() == 2);
+}
+
 TEST_CASE("FETTLE_PYTHON names the Python of a renderer without one") {
   const TemporaryFolder folder;
   const auto script = folder.write("s.sh", "echo '{\"ready\":true}'");
@@ -176,8 +202,7 @@ TEST_CASE("what the assistant said counts, token by token") {
         folder.write(
             "s.sh", script_that_answers("{\"segments\":" + segments + "}"))};
     options.chat = std::make_shared<ChatHelper>();
-    const auto data = folder.write(
-        "d.jsonl", R"({"messages": [{"role": "user", "content": "x"}]})");
+    const auto data = folder.write("d.jsonl", kRow);
     return read_samples(data, tokenizer, options).at(0).labels;
   };
   constexpr std::int32_t kNo = kMasked;
