@@ -8,17 +8,11 @@
 #include "text/unicode_additions.h"
 
 namespace fettle::text {
-namespace {
-
-constexpr std::string_view kCommonWordMembers =
-    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}";
 
 std::string added_word_members() {
   return added_members("L") + added_members("M") + added_members("Nd") +
          added_members("Nl") + added_members("Pc");
 }
-
-}  // namespace
 
 std::string added_members(std::string_view category) {
   std::string out;

@@ -206,7 +206,7 @@ std::unique_ptr<Decoder> make_strip(const JsonObject& component) {
   return std::make_unique<StripDecoder>(std::move(options));
 }
 
-std::unique_ptr<Decoder> make_replace(const JsonObject& component) {
+std::unique_ptr<Decoder> make_replace_decoder(const JsonObject& component) {
   std::string content = component.string("content");
   if (is_regex_pattern(component, "pattern") &&
       content.find('$') != std::string::npos) {
@@ -216,7 +216,7 @@ std::unique_ptr<Decoder> make_replace(const JsonObject& component) {
       read_pattern(component, "pattern"), std::move(content));
 }
 
-std::unique_ptr<Decoder> make_sequence(
+std::unique_ptr<Decoder> make_decoder_sequence(
     const JsonObject& component, const std::string& subject) {
   const Json& list = component.at("decoders");
   if (!list.is_array()) component.refuse("decoders", "must be a list");
@@ -240,11 +240,11 @@ std::unique_ptr<Decoder> make_decoder(
   if (type == "ByteFallback") return std::make_unique<ByteFallback>();
   if (type == "Fuse") return std::make_unique<Fuse>();
   if (type == "Strip") return make_strip(component);
-  if (type == "Replace") return make_replace(component);
+  if (type == "Replace") return make_replace_decoder(component);
   if (type == "Metaspace") {
     return std::make_unique<MetaspaceDecoder>(read_metaspace(component));
   }
-  if (type == "Sequence") return make_sequence(component, subject);
+  if (type == "Sequence") return make_decoder_sequence(component, subject);
   component.refuse("type", fmt::format("'{}' is not supported", type));
 }
 

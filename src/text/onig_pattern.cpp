@@ -5,34 +5,36 @@
 
 #include <cctype>
 #include <cstddef>
-#include <optional>
 #include <vector>
 
 #include "core/error.h"
+#include "text/case_folds.h"
 #include "text/character_sets.h"
+#include "text/onig_class.h"
+#include "text/onig_sets.h"
 #include "text/utf8.h"
 
 namespace fettle::text {
 namespace {
 
-bool is_general_category(std::string_view name) {
-  return !name.empty() && name.size() <= 2 &&
-         std::string_view("LMNPSZC").find(name[0]) != std::string_view::npos;
-}
-
 class Translator {
  public:
   Translator(std::string_view pattern, std::string_view subject)
-      : in_(pattern), subject_(subject) {}
+      : in_(pattern),
+        subject_(subject),
+        refuse_([this](std::string_view what) { refuse(what); }) {}
 
   std::string run() {
+    groups_.push_back({0, 0, {}});
     while (at_ < in_.size()) {
       switch (in_[at_]) {
         case '\\':
-          atom([&] { escape(); });
+          escape();
           break;
         case '[':
-          atom([&] { character_class(); });
+          atom([&] {
+            out_ += read_class(in_, at_, {flags_.ignore_case}, refuse_);
+          });
           break;
         case '(':
           open_group();
@@ -46,19 +48,36 @@ class Translator {
         case '*':
         case '+':
         case '?':
+          out_ += in_[at_++];
+          break;
         case '|':
         case '^':
         case '$':
-          out_ += in_[at_++];
+        case '.':
+          atom([&] { out_ += in_[at_++]; });
           break;
-        default:
-          atom([&] { character(); });
+        default: {
+          const char32_t c = decode_at(in_, at_);
+          at_ += utf8_length(in_[at_]);
+          literal(c);
+        }
       }
     }
-    return std::move(out_);
+    if (groups_.size() > 1) refuse("a '(' without its ')'");
+    return out_ + std::string(groups_[0].isolated, ')');
   }
 
  private:
+  struct Flags {
+    bool ignore_case = false;
+  };
+
+  struct Group {
+    std::size_t begin = 0;     // in out_
+    std::size_t isolated = 0;  // groups that "(?i)" opened in it
+    Flags outside;
+  };
+
   [[noreturn]] void refuse(std::string_view construct) const {
     throw UserError(
         "tokenizer",
@@ -70,16 +89,36 @@ class Translator {
             construct));
   }
 
+  // What is no literal: letters on its two sides are not one run.
   template <typename Emit>
   void atom(Emit emit) {
     atom_ = out_.size();
+    folded_.clear();
     emit();
   }
 
-  void character() {
-    const std::size_t size = utf8_length(in_[at_]);
-    out_ += in_.substr(at_, size);
-    at_ += size;
+  // Case is ignored by naming every variant, since PCRE2 and Oniguruma differ
+  // in what they count as one. Letters that another one folds to ("ss" of "ß")
+  // match it too, which has no translation.
+  void literal(char32_t c) {
+    atom_ = out_.size();
+    if (!flags_.ignore_case) {
+      folded_.clear();
+      out_ += character_text(c);
+      return;
+    }
+    const std::u32string fold = case_fold(c);
+    folded_ += fold;
+    if (fold.size() > 1 || ends_in_long_fold(folded_)) {
+      std::string text;
+      for (const char32_t f : folded_) append_utf8(text, f);
+      refuse(fmt::format(
+          "'{}' under (?i), whose end is one letter in another case", text));
+    }
+    const std::vector<char32_t> variants = case_variants(c);
+    if (variants.size() > 1) out_ += '[';
+    for (const char32_t variant : variants) out_ += character_text(variant);
+    if (variants.size() > 1) out_ += ']';
   }
 
   // "{2}", "{1,3}", "{,3}", "{2,}", else a literal brace. In Ruby's syntax a
@@ -95,7 +134,7 @@ class Translator {
         inside.find_first_not_of("0123456789,") == std::string_view::npos &&
         inside.find(',') == inside.rfind(',');
     if (!repeats) {
-      atom([&] { out_ += "\\{"; });
+      literal('{');
       ++at_;
       return;
     }
@@ -109,151 +148,102 @@ class Translator {
   }
 
   void open_group() {
-    groups_.push_back(out_.size());
     if (in_.substr(at_, 2) == "(*") refuse("a verb '(*'");
-    if (in_.substr(at_, 2) != "(?") {
-      out_ += '(';
-      ++at_;
-      return;
-    }
     if (in_.substr(at_, 3) == "(?#") {
       const std::size_t close = in_.find(')', at_);
       if (close == std::string_view::npos) refuse("an endless comment");
       at_ = close + 1;
-      groups_.pop_back();
       return;
     }
+    if (in_.substr(at_, 2) != "(?") return open("(");
     for (const std::string_view kind :
-         {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?<"}) {
-      if (in_.substr(at_, kind.size()) != kind) continue;
-      out_ += kind;
-      at_ += kind.size();
-      return;
+         {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!"}) {
+      if (in_.substr(at_, kind.size()) == kind) return open(kind);
+    }
+    if (in_.substr(at_, 3) == "(?<") {
+      named_ = true;
+      return open("(?<");
     }
     options();
   }
 
-  // "(?i)" and "(?i:"; Ruby's m is everyone else's s.
+  void open(std::string_view text) {
+    groups_.push_back({out_.size(), 0, flags_});
+    out_ += text;
+    at_ += text.size();
+  }
+
+  // "(?i)" and "(?i:". Ruby's m is everyone else's s. What follows "(?i)" up to
+  // the end of the group around it is a group of its own: "a(?i)b|c" is
+  // "a(?i:b|c)".
   void options() {
     const std::size_t end = in_.find_first_not_of("im-", at_ + 2);
     if (end == std::string_view::npos || (in_[end] != ')' && in_[end] != ':')) {
       refuse(fmt::format("the group '{}'", in_.substr(at_, 4)));
     }
-    for (; at_ <= end; ++at_) out_ += in_[at_] == 'm' ? 's' : in_[at_];
-    if (in_[end] == ')') groups_.pop_back();
+    Flags flags = flags_;
+    std::string dot;
+    bool on = true;
+    for (const char c : in_.substr(at_ + 2, end - at_ - 2)) {
+      if (c == '-') on = false;
+      if (c == 'i') flags.ignore_case = on;
+      if (c == 'm') dot = on ? "s" : "-s";
+    }
+    if (in_[end] == ':') {
+      groups_.push_back({out_.size(), 0, flags_});
+    } else {
+      ++groups_.back().isolated;
+    }
+    out_ += fmt::format("(?{}:", dot);
+    flags_ = flags;
+    at_ = end + 1;
   }
 
   void close_group() {
-    if (groups_.empty()) refuse("a ')' without its '('");
-    atom_ = groups_.back();
+    if (groups_.size() < 2) refuse("a ')' without its '('");
+    const Group group = groups_.back();
     groups_.pop_back();
-    out_ += ')';
+    out_ += std::string(group.isolated + 1, ')');
+    atom_ = group.begin;
+    flags_ = group.outside;
     ++at_;
   }
 
-  // Writes class members, inside of brackets of their own unless in a class.
-  void members(std::string_view inside, bool in_class) {
-    out_ += in_class ? std::string(inside) : fmt::format("[{}]", inside);
-  }
-
-  void escape(bool in_class = false) {
+  void escape() {
     if (at_ + 1 >= in_.size()) refuse("a backslash at its end");
     const char c = in_[at_ + 1];
-    const auto shorthand = [&](std::string_view inside) {
-      members(inside, in_class);
-      at_ += 2;
-    };
-    const auto inverse = [&](std::string_view inside) {
-      if (in_class) refuse(fmt::format("'\\{}' inside brackets", c));
-      out_ += fmt::format("[^{}]", inside);
-      at_ += 2;
-    };
-    switch (c) {
-      case 's':
-        return shorthand(kSpaceMembers);
-      case 'S':
-        if (in_class) return shorthand(kNotSpaceMembers);
-        return inverse(kSpaceMembers);
-      case 'd':
-        return shorthand("\\p{Nd}" + added_members("Nd"));
-      case 'D':
-        return inverse("\\p{Nd}" + added_members("Nd"));
-      case 'w':
-        return shorthand(onig_word_members());
-      case 'W':
-        return inverse(onig_word_members());
-      case 'h':
-        return shorthand(kHexMembers);
-      case 'H':
-        return inverse(kHexMembers);
-      case 'v':
-        return shorthand("\\x{b}");
-      case 'p':
-      case 'P':
-        return property(in_class);
-      case 'u':
-        return code_unit();
-      case 'x':
-        return hex_number();
-      case 'b':
-        if (in_class) return shorthand("\\x{8}");
-        return word_boundary(false);
-      case 'B':
-        return word_boundary(true);
-      default:
-        return plain_escape(c, in_class);
-    }
-  }
-
-  void plain_escape(char c, bool in_class) {
-    const auto byte = static_cast<unsigned char>(c);
-    // What both engines read alike; \A, \z, \Z, \R, \X only outside brackets.
-    const bool letter = std::isalpha(byte) != 0;
-    const std::string_view known = in_class ? "tnrfae" : "tnrfaeAzZRX";
-    if (letter && known.find(c) == std::string_view::npos) {
-      refuse(fmt::format("'\\{}'", c));
-    }
-    if (std::isdigit(byte) != 0 && c != '0' && in_class) {
-      refuse("an octal number inside brackets");
-    }
-    if (byte >= 0x80) {
-      ++at_;
-      character();
+    if (c == 'p' || c == 'P') {
+      atom([&] { out_ += read_property(in_, at_, false, refuse_); });
       return;
     }
-    out_ += in_.substr(at_, 2);
+    if (c == 'b' || c == 'B') return atom([&] { word_boundary(c == 'B'); });
+    const auto byte = static_cast<unsigned char>(c);
+    if (const auto set = shorthand_set(static_cast<char>(std::tolower(byte)))) {
+      atom([&] { out_ += set->pattern(std::isupper(byte) != 0); });
+      at_ += 2;
+      return;
+    }
+    if (const auto read = read_escaped_character(in_, at_, false, refuse_)) {
+      return literal(*read);
+    }
+    if (std::isdigit(byte) != 0) return reference();
+    // What both engines read alike.
+    if (std::string_view("AzZR").find(c) == std::string_view::npos) {
+      refuse(fmt::format("'\\{}'", c));
+    }
+    atom([&] { out_ += in_.substr(at_, 2); });
     at_ += 2;
   }
 
-  // "\\x{e9}" is a code point; "\\xe9" would be a byte.
-  void hex_number() {
-    const bool braces = in_.substr(at_ + 2, 1) == "{";
-    const std::size_t begin = at_ + (braces ? 3 : 2);
-    std::size_t end = begin;
-    while (end < in_.size() && end < begin + (braces ? 8 : 2) &&
-           std::isxdigit(static_cast<unsigned char>(in_[end])) != 0) {
-      ++end;
-    }
-    const std::string_view digits = in_.substr(begin, end - begin);
-    if (digits.empty() || (braces && in_.substr(end, 1) != "}")) {
-      refuse("'\\x' without digits");
-    }
-    if (!braces && digits.size() == 2 && digits[0] > '7') {
-      refuse("a byte above '\\x7f'");
-    }
-    out_ += fmt::format("\\x{{{}}}", digits);
-    at_ = end + (braces ? 1 : 0);
-  }
-
-  void code_unit() {
-    const std::string_view digits = in_.substr(at_ + 2, 4);
-    if (digits.size() != 4 ||
-        digits.find_first_not_of("0123456789abcdefABCDEF") !=
-            std::string_view::npos) {
-      refuse("'\\u' without four digits");
-    }
-    out_ += fmt::format("\\x{{{}}}", digits);
-    at_ += 6;
+  void reference() {
+    const bool one_digit =
+        at_ + 2 >= in_.size() ||
+        std::isdigit(static_cast<unsigned char>(in_[at_ + 2])) == 0;
+    if (in_[at_ + 1] == '0' || !one_digit) refuse("an octal number");
+    if (flags_.ignore_case) refuse("a reference to a group under (?i)");
+    if (named_) refuse("a number of a group beside names");
+    atom([&] { out_ += in_.substr(at_, 2); });
+    at_ += 2;
   }
 
   void word_boundary(bool inverse) {
@@ -266,64 +256,16 @@ class Translator {
     at_ += 2;
   }
 
-  void property(bool in_class) {
-    const std::size_t close = in_.find('}', at_);
-    if (in_.substr(at_ + 2, 1) != "{" || close == std::string_view::npos) {
-      refuse("a property without braces");
-    }
-    std::string_view name = in_.substr(at_ + 3, close - at_ - 3);
-    bool negated = in_[at_ + 1] == 'P';
-    if (name.substr(0, 1) == "^") {
-      negated = !negated;
-      name.remove_prefix(1);
-    }
-    at_ = close + 1;
-    const std::string added =
-        is_general_category(name) ? added_members(name) : std::string();
-    if (added.empty()) {
-      out_ += fmt::format("\\{}{{{}}}", negated ? 'P' : 'p', name);
-    } else if (!negated) {
-      members(fmt::format("\\p{{{}}}{}", name, added), in_class);
-    } else if (!in_class) {
-      out_ += fmt::format("[^\\p{{{}}}{}]", name, added);
-    } else {
-      refuse("a negated category inside brackets");
-    }
-  }
-
-  void character_class() {
-    out_ += in_[at_++];
-    if (at_ < in_.size() && in_[at_] == '^') out_ += in_[at_++];
-    bool first = true;
-    for (; at_ < in_.size(); first = false) {
-      const char c = in_[at_];
-      if (c == ']' && !first) {
-        out_ += c;
-        ++at_;
-        return;
-      }
-      if (c == ']') {
-        out_ += "\\]";
-        ++at_;
-      } else if (c == '[') {
-        refuse("a bracket inside brackets");
-      } else if (in_.substr(at_, 2) == "&&") {
-        refuse("an intersection '&&'");
-      } else if (c == '\\') {
-        escape(true);
-      } else {
-        character();
-      }
-    }
-    refuse("a '[' without its ']'");
-  }
-
   std::string_view in_;
   std::string_view subject_;
+  RefuseConstruct refuse_;
   std::string out_;
   std::size_t at_ = 0;
   std::size_t atom_ = 0;  // where the last repeatable thing starts in out_
-  std::vector<std::size_t> groups_;
+  std::vector<Group> groups_;
+  Flags flags_;
+  bool named_ = false;     // some group has a name
+  std::u32string folded_;  // the letters that end out_ under (?i), folded
 };
 
 }  // namespace

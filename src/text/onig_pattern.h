@@ -10,9 +10,7 @@
 namespace fettle::text {
 
 // Returns a PCRE2 pattern, to be compiled with UTF, UCP and MULTILINE, that
-// matches what `pattern` matches in Oniguruma (Ruby syntax, UTF-8). Known
-// difference: case-insensitive matching compares single characters, so that
-// "ss" under (?i) does not match "ß".
+// matches what `pattern` matches in Oniguruma (Ruby syntax, UTF-8).
 // Throws UserError about `subject` for a construct that has no translation.
 std::string translate_onig(std::string_view pattern, std::string_view subject);
 

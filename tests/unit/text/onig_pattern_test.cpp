@@ -59,6 +59,52 @@ TEST_CASE("categories know the characters of Unicode 16") {
   CHECK(matches("\\P{Han}", "\u6f22A") == List{"A"});
 }
 
+TEST_CASE("scripts are those of the characters, not of where they are used") {
+  // U+30FC is written in both kana and belongs to neither.
+  CHECK(matches("\\p{Hiragana}+", "か\u30fcな") == List{"か", "な"});
+  CHECK(matches("\\p{Han}+", "漢\u3001字") == List{"漢", "字"});
+  CHECK(matches("\\p{han}", "\U00031350") == List{"\U00031350"});
+  CHECK(matches("[^\\p{Arabic}]", "\u0660\u0627") == List{"\u0660"});
+  CHECK(matches("\\p{Uppercase Letter}+", "aAB") == List{"AB"});
+  CHECK(matches("[\\p{C}]", "\U00010d4a\u0378") == List{"\u0378"});
+  CHECK(matches("\\p{Mc}", "\U0001171e") == List{"\U0001171e"});
+  CHECK(matches("\\p{Mn}", "\U0001171e").empty());
+}
+
+TEST_CASE("brackets hold sets, other brackets and intersections") {
+  CHECK(matches("[\\W]", "a- ") == List{"-", " "});
+  CHECK(matches("[^\\W\\d]+", "ab1_-") == List{"ab", "_"});
+  CHECK(matches("[\\P{L}x]+", "ax1") == List{"x1"});
+  CHECK(matches("[[:alpha:][:digit:]]+", "aé1-") == List{"aé1"});
+  CHECK(matches("[[:^alpha:]]", "a1") == List{"1"});
+  CHECK(matches("[[:punct:]]+", "a+-b") == List{"+-"});
+  CHECK(matches("[a-z&&[^aeiou]]+", "hello") == List{"h", "ll"});
+  CHECK(matches("[^a-c&&b-d]+", "abcd") == List{"a", "d"});
+  CHECK(matches("[a&&]", "a").empty());
+  CHECK(matches("[[^a]b]+", "abc") == List{"bc"});
+  CHECK(matches("[a[b]-d]+", "ab-cd") == List{"ab-", "d"});
+  CHECK(matches("[+--]+", "+,-.") == List{"+,-"});
+  CHECK(matches("[a-c-z]+", "ab-dz") == List{"ab-", "z"});
+  CHECK(matches("[\\]\\[^-]+", "[]^-") == List{"[]^-"});
+  // Raised digits count as word characters outside of brackets only.
+  CHECK(matches("\\w", "\u00b2") == List{"\u00b2"});
+  CHECK(matches("[\\w]", "\u00b2").empty());
+}
+
+TEST_CASE("case is ignored as Unicode folds it") {
+  CHECK(matches("(?i)s", "sS\u017f") == List{"s", "S", "\u017f"});
+  CHECK(matches("(?i)[a-kσ]+", "AK\u212aΣς") == List{"AK\u212aΣς"});
+  CHECK(matches("(?i)[^k]", "kK\u212aa") == List{"a"});
+  CHECK(matches("(?i)\\p{Lu}", "aA") == List{"A"});
+  CHECK(matches("(?i)[\\p{Sc}a]", "A$") == List{"A", "$"});
+  CHECK(matches("(?i)\u0264", "\ua7cb") == List{"\ua7cb"});
+  CHECK(matches("(?i:a)b", "Ab aB") == List{"Ab"});
+  CHECK(matches("(?i)a(?-i)b", "AB Ab") == List{"Ab"});
+  // The rest of a group: "a(?i:b|c)".
+  CHECK(matches("a(?i)b|c", "aB C aC") == List{"aB", "aC"});
+  CHECK(matches("(?:a(?i)b|c)d", "aBd aCd aCD") == List{"aBd", "aCd"});
+}
+
 TEST_CASE("Ruby's intervals are translated") {
   CHECK(matches("a{,2}b", "aaab") == List{"aab"});
   CHECK(matches("\\p{N}{1,3}", "12345") == List{"123", "45"});
@@ -96,19 +142,30 @@ TEST_CASE("what has no translation is refused by name") {
   refuses("(*FAIL)", "a verb");
   refuses("(?#x", "an endless comment");
   refuses("a)", "without its '('");
+  refuses("(a", "without its ')'");
   refuses("a\\", "a backslash at its end");
-  refuses("[\\W]", "'\\W' inside brackets");
   refuses("\\G", "'\\G'");
-  refuses("[\\X]", "'\\X'");
+  refuses("\\X", "'\\X'");
   refuses("[\\1]", "an octal number");
+  refuses("\\01", "an octal number");
+  refuses("(?i)(a)\\1", "a reference to a group under (?i)");
+  refuses("(?<n>a)\\1", "a number of a group beside names");
   refuses("\\x{g}", "without digits");
   refuses("\\x{41", "without digits");
   refuses("\\xe9", "a byte above");
+  refuses("\\x{110000}", "a number that is no character");
   refuses("\\u12", "without four digits");
   refuses("\\pL", "a property without braces");
-  refuses("[\\P{L}]", "a negated category inside brackets");
-  refuses("[a[b]]", "a bracket inside brackets");
-  refuses("[a&&b]", "an intersection");
+  refuses("\\p{Klingon}", "the property 'Klingon'");
+  refuses("[\\p{Age=6.0}]", "the property 'Age=6.0'");
+  refuses("[[:nope:]]", "'[:nope:]'");
+  refuses("[a-[b]]", "a range that ends in a bracket");
+  refuses("[a-\\d]", "'\\d' in a range");
+  refuses("[b-a]", "a range that runs backward");
+  refuses("[--a]", "'--' inside brackets");
+  refuses("(?i)ß", "'ss' under (?i)");
+  refuses("(?i)a(?:s)s", "'ass' under (?i)");
+  refuses("(?i)[ß]", "brackets under (?i)");
   refuses("[ab", "without its ']'");
 }
 

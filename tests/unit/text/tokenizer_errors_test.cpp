@@ -112,7 +112,7 @@ TEST_CASE("pre-tokenizers") {
       with(R"({"type":"Sequence","pretokenizers":null})"),
       Contains("must be a list"));
   CHECK_THAT(
-      with(R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})"),
+      with(R"({"type":"Split","pattern":{"Regex":"*"},"behavior":"Isolated"})"),
       Contains("does not compile"));
   CHECK_THAT(
       with(R"({"type":"Split","pattern":{"String":"a"},"behavior":"Odd"})"),
