@@ -31,8 +31,8 @@ class Analyze : public Command {
  public:
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "Model folder");
-    app.add_option(
-        "--data", data_, "JSONL files, with weights as a.jsonl:2,b.jsonl");
+    app.add_option("--data", data_, kDataHelp);
+    add_data_flags(app, data_flags_);
     app.add_option(
         "--merge", merged_, "Instead of a model: folders of scores to add up");
     app.add_option("--out", out_, "Folder for the scores")->required();
@@ -91,7 +91,8 @@ class Analyze : public Command {
     auto reader = std::make_unique<model::ModelReader>(model_);
     sweep::Workload workload = workload_of(*reader);
     io::AtomicDirectory folder(out_, {.resume = options_.resume});
-    const auto data = session.calibration(*reader, {data_, seq_len_, tokens_});
+    const auto data = session.calibration(
+        *reader, {data_, seq_len_, tokens_, data_flags_, workload.backward});
     workload.add(data, options_.chunk_tokens);
     OpenModel opened = session.open(std::move(reader), workload);
     set_options(session, opened);
@@ -199,6 +200,7 @@ class Analyze : public Command {
   }
 
   std::string model_, out_;
+  DataFlags data_flags_;
   std::vector<std::string> data_, merged_;
   std::int64_t tokens_ = 262144;
   std::int64_t seq_len_ = 512;

@@ -61,6 +61,7 @@ int run_command(
   command.check(nullptr);
   Outcome outcome = command.run(session);
   session.add_peaks(outcome.json);
+  session.add_data(outcome.json);
   print(outcome, options.json);
   return kDone;
 }

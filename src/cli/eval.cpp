@@ -12,8 +12,8 @@ class Eval : public Command {
  public:
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "Model folder")->required();
-    app.add_option("--data", data_, "JSONL files; each line is scored alone")
-        ->required();
+    app.add_option("--data", data_, kDataHelp)->required();
+    add_data_flags(app, flags_);
     app.add_option("--seq-len", seq_len_, "Tokens of a window")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
@@ -33,9 +33,11 @@ class Eval : public Command {
   Outcome run(Session& session) override {
     auto reader = std::make_unique<model::ModelReader>(model_);
     const auto tokenizer = text::Tokenizer::load(model_);
-    const auto sets = sweep::load_sets(
+    const auto data = sweep::load_sets(
         data_files(data_),
-        {tokenizer, session.sample_options(*reader), seq_len_});
+        {tokenizer, session.sample_options(*reader, flags_), seq_len_});
+    const auto& sets = data.sets;
+    session.tell_data(data.counts, {.seq_len = seq_len_});
     sweep::Workload workload;
     for (const auto& set : sets) {
       workload.add(set.sequences, eval_.chunk_tokens);
@@ -61,6 +63,7 @@ class Eval : public Command {
  private:
   std::string model_, against_;
   std::vector<std::string> data_;
+  DataFlags flags_;
   std::int64_t seq_len_ = 512;
   sweep::EvalOptions eval_;
 };

@@ -136,7 +136,8 @@ class Quant : public Command {
       quant::QuantOptions options,
       const io::AtomicDirectory& folder) const {
     const auto data = session.calibration(
-        *reader, {flags_.data, flags_.seq_len, flags_.tokens});
+        *reader,
+        {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags});
     const auto memory = quant::quant_memory(*reader, options);
     sweep::Workload workload;
     workload.add(data);

@@ -81,7 +81,10 @@ void add_allocation(CLI::App& app, QuantFlags& flags) {
 
 void add_calibration(CLI::App& app, QuantFlags& flags) {
   app.add_option(
-      "--data", flags.data, "JSONL to calibrate on (needed by gptq)");
+      "--data",
+      flags.data,
+      fmt::format("To calibrate on (needed by gptq). {}", kDataHelp));
+  add_data_flags(app, flags.data_flags);
   app.add_option("--tokens", flags.tokens, "Tokens of it; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/data_flags.h"
 #include "quant/quantize.h"
 
 namespace fettle::cli {
@@ -28,6 +29,7 @@ struct QuantFlags {
   std::string moments = "2GiB";
   std::int64_t group = 128;
   std::int64_t tokens = 131072;
+  DataFlags data_flags;
   std::int64_t seq_len = 512;
   double damping = 0.01;
   int refine = 2;

@@ -109,6 +109,7 @@ class Run : public Command {
         std::chrono::steady_clock::now() - begin;
     made.json["seconds"] = seconds.count();
     session.add_peaks(made.json);
+    session.add_data(made.json);
     if (step.makes_model) add_loss(step.out.string(), session, made.json);
     record.finish(step, made.json);
     return true;

@@ -162,8 +162,9 @@ void Session::require_ram(const model::ModelReader& reader, int copies) const {
 }
 
 text::SampleOptions Session::sample_options(
-    const model::ModelReader& reader) const {
+    const model::ModelReader& reader, const DataFlags& flags) const {
   text::SampleOptions options;
+  options.form = flags.row_form();
   const auto& config = reader.config();
   if (!config.eos_token_ids.empty()) {
     options.eos_id = static_cast<std::int32_t>(config.eos_token_ids.front());
@@ -181,13 +182,33 @@ text::SampleOptions Session::sample_options(
 }
 
 std::vector<model::Sequence> Session::calibration(
-    const model::ModelReader& reader, const CalibrationFiles& source) const {
+    const model::ModelReader& reader, const CalibrationFiles& source) {
   const auto tokenizer = text::Tokenizer::load(reader.folder());
-  return sweep::load_calibration(
+  auto data = sweep::load_calibration(
       data_files(source.data),
-      {tokenizer, sample_options(reader), source.seq_len},
+      {tokenizer,
+       sample_options(reader, source.flags),
+       source.seq_len,
+       source.scored_only},
       source.tokens,
       seed());
+  tell_data(
+      data.counts,
+      {.seq_len = source.seq_len,
+       .wanted = source.tokens,
+       .used = sweep::count_tokens(data.sequences)});
+  return std::move(data.sequences);
+}
+
+void Session::tell_data(
+    const std::vector<text::SourceCounts>& counts, const DataUse& use) {
+  if (counts.empty()) return;
+  reporter_->note(data_text(counts, use));
+  data_ = data_json(counts, use);
+}
+
+void Session::add_data(Json& result) const {
+  if (!data_.is_null()) result["data"] = data_;
 }
 
 void Session::add_peaks(Json& result) const {

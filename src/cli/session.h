@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/data_flags.h"
 #include "core/progress.h"
 #include "kernels/crowd_guard.h"
 #include "model/causal_lm.h"
@@ -43,6 +44,8 @@ struct CalibrationFiles {
   const std::vector<std::string>& data;  // as --data names them
   std::int64_t seq_len = 0;              // of a window
   std::int64_t tokens = 0;               // 0: all
+  DataFlags flags = {};
+  bool scored_only = false;  // windows with a token that counts for the loss
 };
 
 class Session {
@@ -70,11 +73,18 @@ class Session {
   void require_ram(const model::ModelReader& reader, int copies) const;
 
   // How lines of data become samples of a model.
-  text::SampleOptions sample_options(const model::ModelReader& reader) const;
+  text::SampleOptions sample_options(
+      const model::ModelReader& reader, const DataFlags& flags = {}) const;
 
-  // Windows for a model, drawn as load_calibration does.
+  // Windows for a model, drawn as load_calibration does; tells of them.
   std::vector<model::Sequence> calibration(
-      const model::ModelReader& reader, const CalibrationFiles& source) const;
+      const model::ModelReader& reader, const CalibrationFiles& source);
+
+  // Tells what the data came to, before the work; add_data() adds it to a
+  // result.
+  void tell_data(
+      const std::vector<text::SourceCounts>& counts, const DataUse& use);
+  void add_data(Json& result) const;
 
   // Adds peak memory to a result.
   void add_peaks(Json& result) const;
@@ -88,6 +98,7 @@ class Session {
   sweep::Budget budget_;
   std::unique_ptr<Reporter> reporter_;
   std::optional<kernels::CrowdGuard> crowd_guard_;
+  Json data_;  // what was told of it
 };
 
 // Parses the arguments of repeated --data options.

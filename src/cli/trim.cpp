@@ -192,7 +192,8 @@ class Trim : public Command {
     const bool merges = flags_.merge_kind() != trim::Merge::kNone;
     trim::RidgeOptions ridge = flags_.ridge_options();
     const auto data = session.calibration(
-        *reader, {flags_.data, flags_.seq_len, flags_.tokens});
+        *reader,
+        {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags});
     sweep::Workload workload;
     workload.add(data);
     if (merges) {

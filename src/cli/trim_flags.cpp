@@ -120,7 +120,9 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
       kMerges,
       "Unit expert: average the experts that go into those that stay, which "
       "are the plan's (m_smoe) or chosen by clusters of outputs (hc_smoe)");
-  app.add_option("--data", f.data, "JSONL files of the repair or merge");
+  app.add_option(
+      "--data", f.data, fmt::format("Of the repair or merge. {}", kDataHelp));
+  add_data_flags(app, f.data_flags);
   app.add_option("--tokens", f.tokens, "Tokens of these; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/data_flags.h"
 #include "trim/merge_plan.h"
 #include "trim/plan.h"
 #include "trim/repair.h"
@@ -20,6 +21,7 @@ struct TrimFlags {
   std::string score, repair;  // empty: by rule, see default_score and below
   std::vector<std::string> data;
   std::int64_t tokens = 262144;
+  DataFlags data_flags;
   std::int64_t seq_len = 512;
   trim::TrimOptions options;
   trim::RidgeOptions ridge;

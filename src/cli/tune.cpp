@@ -52,9 +52,18 @@ class Tune : public Command {
  public:
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "Model folder")->required();
-    app.add_option("--data", data_, "Training JSONL, with weights as a.jsonl:2")
+    app.add_option("--data", data_, fmt::format("To train on. {}", kDataHelp))
         ->required();
-    app.add_option("--eval-data", eval_data_, "Held-out JSONL files");
+    app.add_option("--eval-data", eval_data_, "Held-out data, as --data");
+    add_data_flags(app, data_flags_);
+    app.add_option(
+           "--append-eos",
+           append_eos_,
+           "yes: documents of text end in the model's end token, so that it "
+           "learns to stop; no: for texts that were cut anywhere. Held-out "
+           "data is left as it is")
+        ->check(CLI::IsMember({"yes", "no"}))
+        ->capture_default_str();
     app.add_option(
         "--teacher",
         teacher_,
@@ -90,8 +99,9 @@ class Tune : public Command {
     auto reader = std::make_unique<model::ModelReader>(model_);
     check_model(reader->config());
     const auto tokenizer = text::Tokenizer::load(model_);
-    const auto sample_options = session.sample_options(*reader);
+    const auto sample_options = session.sample_options(*reader, data_flags_);
     text::Mixture mixture = training_data(tokenizer, sample_options);
+    tell_data(mixture, session);
     const auto held_out = sweep::load_sets(
         data_files(eval_data_), {tokenizer, sample_options, options_.seq_len});
     sweep::Workload workload;
@@ -108,7 +118,7 @@ class Tune : public Command {
     tune::TuneInput input{
         .model = *opened.model,
         .train = mixture,
-        .held_out = held_out,
+        .held_out = held_out.sets,
         .out = out_,
         .micro_batch_tokens = opened.plan.micro_batch_tokens,
         .sweep = opened.plan.sweep_options(nullptr)};
@@ -181,7 +191,8 @@ class Tune : public Command {
 
   text::Mixture training_data(
       const text::Tokenizer& tokenizer,
-      const text::SampleOptions& sample_options) const {
+      text::SampleOptions sample_options) const {
+    sample_options.end_text = append_eos_ == "yes";
     std::vector<text::WeightedSamples> sources;
     for (const auto& file : data_files(data_)) {
       sources.push_back(
@@ -190,6 +201,17 @@ class Tune : public Command {
            text::read_samples(file.path, tokenizer, sample_options)});
     }
     return text::Mixture(std::move(sources), {options_.seed, options_.seq_len});
+  }
+
+  void tell_data(const text::Mixture& mixture, Session& session) const {
+    const std::int64_t sequences =
+        options_.steps * (options_.tokens_per_step / options_.seq_len);
+    session.tell_data(
+        mixture.counts(),
+        {.scored = "trained",
+         .seq_len = options_.seq_len,
+         .used = sequences * options_.seq_len,
+         .draws = true});
   }
 
   Outcome outcome(const tune::TuneResult& result, Session& session) {
@@ -228,6 +250,8 @@ class Tune : public Command {
 
   std::string model_, out_, merged_, peft_, teacher_;
   std::vector<std::string> data_, eval_data_;
+  DataFlags data_flags_;
+  std::string append_eos_ = "yes";
   tune::TuneOptions options_;
   tune::MergeOptions merge_;
 };

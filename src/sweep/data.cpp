@@ -2,23 +2,63 @@
 #include "sweep/data.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
+#include "core/error.h"
 #include "core/rng.h"
 
 namespace fettle::sweep {
 namespace {
 
-std::vector<model::Sequence> file_windows(
-    const std::filesystem::path& file, const DataSource& source) {
+struct FileWindows {
   std::vector<model::Sequence> sequences;
-  text::JsonlReader reader(file, source.tokenizer, source.options);
-  while (const auto sample = reader.next()) {
-    for (auto& window : text::windows(*sample, source.seq_len)) {
-      sequences.push_back(
-          {std::move(window.ids), std::move(window.labels), {}});
+  text::SourceCounts counts;
+};
+
+void add_windows(
+    const text::Sample& sample, const DataSource& source, FileWindows& out) {
+  std::int64_t scored = 0;
+  std::int64_t skipped = 0;
+  auto windows = text::windows(sample, source.seq_len);
+  const bool cut = windows.size() > 1;
+  std::vector<model::Sequence> kept;
+  for (auto& window : windows) {
+    const std::int64_t tokens = text::scored_from(window, 1);
+    scored += tokens;
+    if (tokens == 0 && source.scored_only) {
+      ++skipped;
+    } else {
+      kept.push_back({std::move(window.ids), std::move(window.labels), {}});
     }
   }
-  return sequences;
+  if (kept.empty()) {
+    ++out.counts.skipped;
+    return;
+  }
+  ++out.counts.samples;
+  out.counts.tokens += count_tokens(kept);
+  out.counts.scored += scored;
+  out.counts.cut += cut ? 1 : 0;
+  out.counts.skipped_windows += skipped;
+  std::ranges::move(kept, std::back_inserter(out.sequences));
+}
+
+FileWindows file_windows(
+    const text::WeightedFile& file, const DataSource& source) {
+  FileWindows out;
+  out.counts.name = file.path.string();
+  out.counts.weight = file.weight;
+  text::JsonlReader reader(file.path, source.tokenizer, source.options);
+  while (const auto sample = reader.next()) add_windows(*sample, source, out);
+  if (out.sequences.empty()) {
+    throw UserError(
+        "data",
+        file.path.string(),
+        "no sample has a token that counts for the loss and has a token before "
+        "it");
+  }
+  return out;
 }
 
 }  // namespace
@@ -39,37 +79,40 @@ std::int64_t longest(const std::vector<model::Sequence>& sequences) {
   return most;
 }
 
-std::vector<EvalSet> load_sets(
+EvalData load_sets(
     const std::vector<text::WeightedFile>& files, const DataSource& source) {
-  std::vector<EvalSet> sets;
+  EvalData data;
   for (const auto& file : files) {
-    sets.push_back({file.path.string(), file_windows(file.path, source)});
+    FileWindows windows = file_windows(file, source);
+    data.sets.push_back({file.path.string(), std::move(windows.sequences)});
+    data.counts.push_back(std::move(windows.counts));
   }
-  return sets;
+  return data;
 }
 
-std::vector<model::Sequence> load_calibration(
+CalibrationData load_calibration(
     const std::vector<text::WeightedFile>& files,
     const DataSource& source,
     std::int64_t tokens,
     std::uint64_t seed) {
   double weights = 0;
   for (const auto& file : files) weights += file.weight;
-  std::vector<model::Sequence> drawn;
+  CalibrationData data;
   for (std::size_t f = 0; f < files.size(); ++f) {
-    auto sequences = file_windows(files[f].path, source);
+    FileWindows windows = file_windows(files[f], source);
+    data.counts.push_back(std::move(windows.counts));
     Rng rng(seed, f);
-    rng.shuffle(std::span(sequences));
+    rng.shuffle(std::span(windows.sequences));
     const double share =
         static_cast<double>(tokens) * files[f].weight / weights;
     double taken = 0;
-    for (auto& sequence : sequences) {
+    for (auto& sequence : windows.sequences) {
       if (tokens > 0 && taken >= share) break;
       taken += static_cast<double>(sequence.ids.size());
-      drawn.push_back(std::move(sequence));
+      data.sequences.push_back(std::move(sequence));
     }
   }
-  return drawn;
+  return data;
 }
 
 }  // namespace fettle::sweep

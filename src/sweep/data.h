@@ -9,6 +9,7 @@
 #include "model/packed_tokens.h"
 #include "sweep/evaluate.h"
 #include "text/dataset.h"
+#include "text/source_counts.h"
 
 namespace fettle::sweep {
 
@@ -17,17 +18,29 @@ struct DataSource {
   text::SampleOptions options;
   // Tokens of a window; every line is cut by itself.
   std::int64_t seq_len = 512;
+  // Leave out windows without a token that counts for the loss.
+  bool scored_only = true;
+};
+
+struct EvalData {
+  std::vector<EvalSet> sets;
+  std::vector<text::SourceCounts> counts;  // of each file
 };
 
 // Every window of every line of each file, in order, one set a file. Throws
-// UserError as JsonlReader does.
-std::vector<EvalSet> load_sets(
+// UserError as JsonlReader does, and on a file that leaves nothing.
+EvalData load_sets(
     const std::vector<text::WeightedFile>& files, const DataSource& source);
+
+struct CalibrationData {
+  std::vector<model::Sequence> sequences;
+  std::vector<text::SourceCounts> counts;  // of each file, before drawing
+};
 
 // About `tokens` tokens of windows drawn from the files in proportion to their
 // weights, in an order that depends on `seed` alone; a file that has fewer
 // gives all it has. tokens 0: everything.
-std::vector<model::Sequence> load_calibration(
+CalibrationData load_calibration(
     const std::vector<text::WeightedFile>& files,
     const DataSource& source,
     std::int64_t tokens,

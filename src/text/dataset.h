@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Data files: JSON Lines, one sample a line, in the forms that
-// sample_encoder.h lists.
+// Data files: JSON Lines, one sample a line, or an array of samples, in the
+// forms that sample_encoder.h lists.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "text/row_reader.h"
 #include "text/sample.h"
 #include "text/sample_encoder.h"
 #include "text/tokenizer.h"
@@ -23,12 +23,17 @@ struct WeightedFile {
 };
 
 // Parses "a.jsonl:2,b.jsonl"; a file without a weight has 1. What follows a
-// colon belongs to the name unless it is a number. Throws UsageError on an
-// empty name or a weight that is not positive.
+// colon belongs to the name unless it is a number. The name of an existing file
+// is taken as it is, commas and colons included; elsewhere \, and \: stand for
+// them. A folder stands for all its *.jsonl, *.ndjson and *.json (and those
+// with .gz), a pattern such as data/*.jsonl for what it matches, in sorted
+// order; the files share the weight by their sizes. Throws UsageError on an
+// empty name or a weight that is not positive, UserError on a folder or pattern
+// without files.
 std::vector<WeightedFile> parse_data_option(std::string_view text);
 
-// Reads a file sample by sample; keeps one line in memory. Blank lines are
-// skipped. Errors name file and line, "file.jsonl:17".
+// Reads a file sample by sample; keeps one line in memory, or one array. Errors
+// name file and line, "file.jsonl:17", or "file.json, item 17".
 class JsonlReader {
  public:
   // Throws UserError when the file can't be opened. Keeps a reference to the
@@ -42,14 +47,13 @@ class JsonlReader {
   // that is no sample, and at the end of a file that held none.
   std::optional<Sample> next();
 
-  // The line of the last sample, from 1.
-  std::int64_t line() const { return line_; }
+  // The line of the last sample, or its place in the array, from 1.
+  std::int64_t line() const { return rows_.number(); }
 
  private:
   std::filesystem::path path_;
-  std::ifstream file_;
+  RowReader rows_;
   SampleEncoder encoder_;
-  std::int64_t line_ = 0;
   bool found_any_ = false;
 };
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "core/error.h"
+#include "text/source_counts.h"
 
 namespace fettle::text {
 
@@ -29,6 +30,14 @@ std::vector<Sample> windows(const Sample& sample, std::int64_t seq_len) {
          {sample.labels.begin() + begin, sample.labels.begin() + end}});
   }
   return out;
+}
+
+std::int64_t scored_from(const Sample& sample, std::size_t first) {
+  if (sample.labels.size() <= first) return 0;
+  return std::count_if(
+      sample.labels.begin() + static_cast<std::ptrdiff_t>(first),
+      sample.labels.end(),
+      [](std::int32_t label) { return label != kMasked; });
 }
 
 }  // namespace fettle::text

@@ -15,6 +15,10 @@ struct Sample {
   // (T), not shifted: labels[t] is ids[t] where the prediction of token t
   // counts, kMasked elsewhere. Nothing ever predicts token 0.
   std::vector<std::int32_t> labels;
+  // An answer with what it answers: packing keeps it in one piece. Running text
+  // may be cut anywhere.
+  bool whole = false;
+  bool ended = false;  // the end token was added to running text
 };
 
 // Cuts a sample into consecutive windows of at most `seq_len` >= 2 tokens. A

@@ -31,8 +31,22 @@ SampleEncoder::~SampleEncoder() = default;
 Sample SampleEncoder::encode(
     const Json& json, std::string_view row, const std::string& subject) {
   const JsonObject object(json, "data", subject);
-  any_answer_ = any_answer_ || !object.has("messages");
+  Sample sample;
+  if (options_.form.empty()) {
+    sample = encode_own(object, row);
+  } else {
+    const std::string mapped = mapped_row(row, options_.form, subject);
+    const Json own = parse_json(mapped, "data", subject);
+    sample = encode_own(JsonObject(own, "data", subject), mapped);
+  }
+  check(sample, subject);
+  return sample;
+}
+
+Sample SampleEncoder::encode_own(
+    const JsonObject& object, std::string_view row) {
   const bool completion = object.has("prompt") && object.has("completion");
+  any_answer_ = any_answer_ || !object.has("messages");
   const std::array<bool, 4> forms = {
       object.has("text"),
       completion,
@@ -41,22 +55,33 @@ Sample SampleEncoder::encode(
   if (std::count(forms.begin(), forms.end(), true) != 1) {
     throw UserError(
         "data",
-        subject,
-        "expected the keys of exactly one form: text; messages; prompt and "
-        "completion; input_ids and labels");
+        object.subject(),
+        fmt::format(
+            "expected the keys of exactly one form (text; messages; prompt and "
+            "completion; input_ids and labels), found {}",
+            form_advice(row)));
   }
-  if (forms[0] || forms[1]) check_text_row(object);
-  Sample sample = forms[0]   ? from_text(object)
-                  : forms[1] ? from_completion(object)
-                  : forms[2] ? from_messages(object, row)
-                             : read_id_row(object);
-  check(sample, subject);
-  return sample;
+  if (forms[2]) return from_messages(object, row);
+  if (forms[3]) return from_ids(object);
+  if (completion && !object.at("prompt").is_string()) {
+    const std::string conversation = conversation_row(row, object.subject());
+    const Json own = parse_json(conversation, "data", object.subject());
+    return from_messages(
+        JsonObject(own, "data", object.subject()), conversation);
+  }
+  check_text_row(object);
+  return completion ? from_completion(object) : from_text(object);
 }
 
 Sample SampleEncoder::from_text(const JsonObject& object) const {
   Sample sample;
   sample.ids = tokenizer_.encode(object.string("text"));
+  const auto& end = options_.eos_id;
+  if (options_.end_text && end &&
+      (sample.ids.empty() || sample.ids.back() != *end)) {
+    sample.ids.push_back(*end);
+    sample.ended = true;
+  }
   sample.labels = sample.ids;
   return sample;
 }
@@ -77,12 +102,19 @@ Sample SampleEncoder::from_completion(const JsonObject& object) const {
   }
   append(sample.ids, completion);
   append(sample.labels, completion);
+  sample.whole = true;
   return sample;
 }
 
 Sample SampleEncoder::from_messages(
     const JsonObject& object, std::string_view row) {
   const Json& messages = object.at("messages");
+  if (messages.is_string()) {
+    object.refuse(
+        "messages",
+        "must be a list, found a string; if it holds JSON: jq -c '.messages |= "
+        "fromjson' FILE > data.jsonl");
+  }
   if (!messages.is_array() || messages.empty()) {
     object.refuse("messages", "must be a list, not empty");
   }
@@ -98,8 +130,17 @@ Sample SampleEncoder::from_messages(
     session =
         std::make_unique<ChatSession>(options_.renderer, options_.model_folder);
   }
-  return label_answers(
+  Sample sample = label_answers(
       session->render(row, object.subject()), tokenizer_, options_.end_ids);
+  sample.whole = true;
+  return sample;
+}
+
+// Where a part is masked, the rest answers it.
+Sample SampleEncoder::from_ids(const JsonObject& object) const {
+  Sample sample = read_id_row(object);
+  sample.whole = std::ranges::count(sample.labels, kMasked) > 0;
+  return sample;
 }
 
 void SampleEncoder::check_answers() const {

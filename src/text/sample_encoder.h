@@ -12,6 +12,7 @@
 
 #include "core/json.h"
 #include "text/chat_renderer.h"
+#include "text/row_form.h"
 #include "text/sample.h"
 #include "text/tokenizer.h"
 
@@ -20,6 +21,8 @@ namespace fettle::text {
 struct SampleOptions {
   // Appended to a completion that doesn't end in it.
   std::optional<std::int32_t> eos_id;
+  bool end_text = false;  // appended to a text too
+  RowForm form;           // how rows of other forms are read
   // All tokens after which the model ends its turn. One of them right behind an
   // answer that ends in none counts: the header of the next turn is how some
   // models end theirs.
@@ -44,7 +47,9 @@ class SampleEncoder {
   // by the keys:
   //   {"text"}                  every token counts
   //   {"prompt", "completion"}  the completion counts; the two are encoded
-  //                             apart, so that no token spans their border
+  //                             apart, so that no token spans their border;
+  //                             lists of messages are one conversation, whose
+  //                             completion counts
   //   {"messages"}              what the assistant said counts; the rendered
   //                             conversation is encoded as one text, and a
   //                             token that spans the end of a turn is masked
@@ -60,9 +65,11 @@ class SampleEncoder {
   void check_answers() const;
 
  private:
+  Sample encode_own(const JsonObject& object, std::string_view row);
   Sample from_text(const JsonObject& object) const;
   Sample from_completion(const JsonObject& object) const;
   Sample from_messages(const JsonObject& object, std::string_view row);
+  Sample from_ids(const JsonObject& object) const;
   void check(const Sample& sample, const std::string& subject) const;
 
   const Tokenizer& tokenizer_;

@@ -52,10 +52,13 @@ sweep::TeacherRows TeacherFiles::read(std::int64_t step) const {
   const auto take = [&](const char* name, const ExpectedTensor& expected) {
     return take_tensor(file.tensors, name, expected);
   };
+  // Sequences that nothing fits into any more are shorter.
+  const at::Tensor ids = take("ids", {at::kInt, {-1, top_}});
+  const std::int64_t tokens = ids.size(0);
   return {
-      take("ids", {at::kInt, {tokens_, top_}}).to(at::kLong),
-      take("log_probs", {at::kFloat, {tokens_, top_}}),
-      take("rest", {at::kFloat, {tokens_}})};
+      ids.to(at::kLong),
+      take("log_probs", {at::kFloat, {tokens, top_}}),
+      take("rest", {at::kFloat, {tokens}})};
 }
 
 void TeacherFiles::remove() const { fs::remove_all(folder_); }

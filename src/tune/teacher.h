@@ -24,7 +24,7 @@ struct Teacher {
 
 class TeacherFiles {
  public:
-  // Files lie in FOLDER/teacher. `tokens` of a step, `top` of a token.
+  // Files lie in FOLDER/teacher. At most `tokens` of a step, `top` of a token.
   TeacherFiles(
       const std::filesystem::path& folder,
       std::int64_t tokens,

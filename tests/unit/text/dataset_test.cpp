@@ -94,6 +94,41 @@ TEST_CASE("what a post-processor puts at the end follows the completion") {
   CHECK(samples.at(0).labels == Ids{kNo, kNo, 1, 4});
 }
 
+TEST_CASE("a text ends in the end token where that is asked for") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = make_tokenizer(letters_file());
+  const auto path =
+      folder.write("d.jsonl", "{\"text\": \"abc\"}\n{\"text\": \"a<s>\"}");
+  SampleOptions options = with_limit(12);
+  options.eos_id = 10;
+  CHECK(read_samples(path, tokenizer, options).at(0).ids == Ids{7});
+  options.end_text = true;
+  const auto samples = read_samples(path, tokenizer, options);
+  CHECK(samples.at(0).ids == Ids{7, 10});
+  CHECK(samples.at(0).labels == Ids{7, 10});
+  CHECK(samples.at(1).ids == Ids{0, 10});
+}
+
+TEST_CASE("other forms are read by name, arrays and answers as one piece") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = make_tokenizer(letters_file());
+  SampleOptions options = with_limit(12);
+  options.form = {NamedForm::kOwn, parse_columns("prompt=q,completion=a")};
+  const auto path = folder.write(
+      "d.json",
+      R"([{"q": "ab", "a": "c"}, {"text": "de"},)"
+      R"( {"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [1]}])");
+  const auto samples = read_samples(path, tokenizer, options);
+  REQUIRE(samples.size() == 4);
+  CHECK(samples[0].ids == Ids{6, 2});
+  CHECK(samples[0].labels == Ids{kNo, 2});
+  CHECK(samples[1].ids == Ids{8});
+  CHECK(samples[0].whole);
+  CHECK_FALSE(samples[1].whole);
+  CHECK(samples[2].whole);
+  CHECK_FALSE(samples[3].whole);
+}
+
 TEST_CASE("lines that are no samples are named") {
   CHECK(error_of("{\"text\": \"a\"}\n") == "read");
   CHECK_THAT(
@@ -110,6 +145,10 @@ TEST_CASE("lines that are no samples are named") {
   CHECK_THAT(error_of("\n \n"), Contains("holds no samples"));
   CHECK_THAT(
       error_of("{\"messages\": []}"), Contains("must be a list, not empty"));
+  CHECK_THAT(error_of("{\"messages\": \"[]\"}"), Contains("fromjson"));
+  CHECK_THAT(
+      error_of("{\"question\": \"a\", \"answer\": \"b\"}"),
+      Contains("--columns prompt=question,completion=answer"));
   CHECK_THAT(
       error_of("{\"messages\": [{\"content\": \"a\"}]}"),
       Contains("'role' is missing"));
@@ -162,17 +201,6 @@ TEST_CASE("ids and labels are checked") {
   CHECK_THAT(
       error_of("{\"text\": \"abc\"}", with_limit(7)),
       Contains("token id 7 is outside of the model's vocabulary of 7"));
-}
-
-TEST_CASE("files that can't be read are named") {
-  const TemporaryFolder folder;
-  const Tokenizer tokenizer = make_tokenizer(letters_file());
-  CHECK_THROWS_WITH(
-      JsonlReader(folder.path() / "none", tokenizer, with_limit(12)),
-      Contains("cannot be read"));
-  CHECK_THROWS_WITH(
-      JsonlReader(folder.path(), tokenizer, with_limit(12)),
-      Contains("cannot be read"));
 }
 
 TEST_CASE("data options name files and weights") {

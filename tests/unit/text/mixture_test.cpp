@@ -76,6 +76,70 @@ TEST_CASE("masked labels stay masked") {
   CHECK(mixture.next().labels == Ids{kMasked, kMasked, 3, 4});
 }
 
+TEST_CASE("answers stay with what they answer") {
+  auto chats = documents("chats", 0, 40, 5);
+  auto longer = documents("longer", 50, 40, 9);
+  for (auto* source : {&chats, &longer}) {
+    for (Sample& sample : source->samples) sample.whole = true;
+  }
+  Mixture mixture({chats, longer}, {2, 16});
+  std::map<std::int32_t, int> predicted;
+  std::size_t tokens = 0;
+  constexpr std::size_t kSequences = 200;
+  for (std::size_t i = 0; i < kSequences; ++i) {
+    const PackedSequence s = mixture.next();
+    tokens += s.ids.size();
+    REQUIRE(s.ids.size() <= 16);
+    for (std::size_t d = 0; d < s.document_starts.size(); ++d) {
+      const auto start = static_cast<std::size_t>(s.document_starts[d]);
+      const std::size_t end =
+          d + 1 < s.document_starts.size()
+              ? static_cast<std::size_t>(s.document_starts[d + 1])
+              : s.ids.size();
+      CHECK(s.labels[start] == kMasked);
+      CHECK(s.ids[start] % 50 == 0);
+      CHECK(end - start == (s.ids[start] % 100 == 0 ? 5u : 9u));
+    }
+    for (const std::int32_t label : s.labels) ++predicted[label];
+  }
+  // 9 + 5 and 5 + 5 + 5 leave two places and one empty.
+  CHECK(tokens > kSequences * 13);
+  CHECK(predicted.size() == 1 + 40 * 4 + 40 * 8);
+}
+
+TEST_CASE("running text fills what whole samples leave") {
+  auto chats = documents("chats", 0, 30, 10);
+  for (Sample& sample : chats.samples) sample.whole = true;
+  Mixture mixture({chats, documents("text", 50, 5, 40)}, {2, 16});
+  for (int i = 0; i < 60; ++i) CHECK(mixture.next().ids.size() == 16);
+}
+
+TEST_CASE("what is longer than a sequence loses its end, and is counted") {
+  WeightedSamples source{"a", 1.0, {}};
+  source.samples.push_back(
+      {{1, 2, 3, 4, 5, 6}, {kMasked, 2, 3, 4, 5, 6}, true});
+  source.samples.push_back(
+      {{1, 2, 3, 4, 5}, {kMasked, kMasked, kMasked, kMasked, 5}, true});
+  source.samples.push_back({{1, 2}, {kMasked, kMasked}, true});
+  source.samples.push_back({{7, 8, 9}, {7, kMasked, 9}, true});
+  Mixture mixture({source}, {1, 4});
+  const SourceCounts counts = mixture.counts().at(0);
+  CHECK(counts.samples == 2);
+  CHECK(counts.tokens == 7);
+  CHECK(counts.scored == 4);
+  CHECK(counts.cut == 1);
+  CHECK(counts.lost == 2);
+  CHECK(counts.skipped == 2);
+  CHECK(counts.skipped_long == 1);
+  for (int i = 0; i < 4; ++i) {
+    const PackedSequence s = mixture.next();
+    CHECK((s.ids == Ids{1, 2, 3, 4} || s.ids == Ids{7, 8, 9}));
+  }
+  WeightedSamples late{"late", 1.0, {source.samples[1]}};
+  CHECK_THROWS_WITH(
+      Mixture({late}, {1, 4}), Contains("begins within 4 tokens"));
+}
+
 TEST_CASE("sources are drawn by weight, in a new order each epoch") {
   auto heavy = documents("heavy", 0, 6, 4);
   auto light = documents("light", 50, 6, 4);
@@ -108,8 +172,9 @@ TEST_CASE("the seed decides the order") {
 }
 
 TEST_CASE("a restored position continues the same stream") {
-  const std::vector<WeightedSamples> sources = {
-      documents("a", 0, 5, 7), documents("b", 50, 3, 4)};
+  std::vector<WeightedSamples> sources = {
+      documents("a", 0, 5, 7), documents("b", 50, 30, 4)};
+  for (Sample& sample : sources[1].samples) sample.whole = true;
   for (int taken : {0, 1, 2, 9, 31}) {
     Mixture mixture(sources, {3, 6});
     for (int i = 0; i < taken; ++i) mixture.next();
@@ -140,7 +205,7 @@ TEST_CASE("a position of other data is refused") {
       Mixture({documents("a", 0, 5, 7), documents("b", 0, 1, 2)}, {3, 6}),
       "another number of files");
   Json bad = state;
-  bad["current"]["offset"] = 99;
+  bad["current"][0]["offset"] = 99;
   CHECK_THROWS_WITH(mixture.restore(bad), Contains("'offset' is out of range"));
   bad = state;
   bad["sources"][0]["drawn"] = -1;
