@@ -4,8 +4,10 @@
 # HIP languages: those probe for cards and know only newer compilers.
 
 # Code for 8.0 runs on 8.6 and 8.9 too, and these kernels wait for memory.
-set(FETTLE_CUDA_ARCHS "75;80;90;120" CACHE STRING
-  "Compute capabilities to compile for; the last one also as PTX")
+set(every_cuda_arch "75-real;80-real;90-real;120")
+set(FETTLE_CUDA_ARCHS "all" CACHE STRING
+  "Compute capabilities to compile for, as CMAKE_CUDA_ARCHITECTURES spells them: \
+90-real is code, 90-virtual is PTX, which the driver compiles, 90 is both; or all")
 set(FETTLE_HIP_ARCHS "" CACHE STRING
   "AMD targets to compile for; empty: those that libtorch's wheels know too")
 
@@ -31,12 +33,24 @@ if(FETTLE_GPU STREQUAL "cuda")
   if(FETTLE_WERROR)
     list(APPEND gpu_flags -Werror all-warnings)
   endif()
-  foreach(arch IN LISTS FETTLE_CUDA_ARCHS)
-    list(APPEND gpu_flags "-gencode=arch=compute_${arch},code=sm_${arch}")
+  set(cuda_archs ${FETTLE_CUDA_ARCHS})
+  if(cuda_archs STREQUAL "all")
+    set(cuda_archs ${every_cuda_arch})
+  endif()
+  foreach(arch IN LISTS cuda_archs)
+    if(NOT arch MATCHES "^([0-9]+[af]?)(-real|-virtual)?$")
+      message(FATAL_ERROR "FETTLE_CUDA_ARCHS has '${arch}': expected a compute "
+        "capability such as 90, 90-real or 90-virtual, or all")
+    endif()
+    set(number ${CMAKE_MATCH_1})
+    if(NOT CMAKE_MATCH_2 STREQUAL "-virtual")
+      list(APPEND gpu_flags "-gencode=arch=compute_${number},code=sm_${number}")
+    endif()
+    if(NOT CMAKE_MATCH_2 STREQUAL "-real")
+      list(APPEND gpu_flags
+        "-gencode=arch=compute_${number},code=compute_${number}")
+    endif()
   endforeach()
-  list(GET FETTLE_CUDA_ARCHS -1 newest)
-  list(APPEND gpu_flags
-    "-gencode=arch=compute_${newest},code=compute_${newest}")
   set(backend CUDA)
   set(torch_device torch::cuda)
   # libtorch and the kernels must share one CUDA runtime.

@@ -34,14 +34,52 @@ timed() {
 
 # configure_and_build PRESET [TARGET...]
 configure_and_build() {
-  local folder=$root/build/$1 quiet=()
-  (cd "$root" && cmake --preset "$1" --log-level=WARNING \
-    -DFETTLE_PYTHON="$python_env/bin/python" \
-    ${FETTLE_WERROR:+-DFETTLE_WERROR="$FETTLE_WERROR"} >/dev/null)
+  local folder=$root/build/$1 options=() quiet=()
+  options=(-DFETTLE_PYTHON="$python_env/bin/python")
+  if [ -n "${FETTLE_WERROR:-}" ]; then
+    options+=(-DFETTLE_WERROR="$FETTLE_WERROR")
+  fi
+  if [ "$1" = cuda ]; then options+=(-DFETTLE_CUDA_ARCHS="$(cuda_archs)"); fi
+  if [ "$1" = hip ]; then options+=(-DFETTLE_HIP_ARCHS="$(hip_archs)"); fi
+  # A folder that has tests keeps them: tools/setup doesn't build them.
+  if [ -n "${FETTLE_TESTS:-}" ]; then
+    options+=(-DFETTLE_TESTS="$FETTLE_TESTS")
+  elif [ ! -e "$folder/CMakeCache.txt" ]; then
+    options+=(-DFETTLE_TESTS=OFF)
+  fi
+  (cd "$root" && cmake --preset "$1" --log-level=WARNING "${options[@]}" >/dev/null)
   shift
   # Into a file, ninja would write a line for every step.
   if [ ! -t 2 ]; then quiet=(--quiet); fi
   ninja -C "$folder" ${quiet[@]+"${quiet[@]}"} "$@" >&2
+}
+
+# The compute capabilities that the CUDA plug-in is compiled for: FETTLE_CUDA_ARCHS,
+# or those of this machine's cards. Where no card is seen (a login node, a
+# container being built), PTX, which the driver compiles on first use.
+cuda_archs() {
+  local found
+  if [ -n "${FETTLE_CUDA_ARCHS:-}" ]; then
+    echo "$FETTLE_CUDA_ARCHS"
+    return
+  fi
+  found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
+    tr -d '. ' | grep -E '^[0-9]+$' | sort -un | paste -sd ';' -) || found=
+  echo "${found:-75-virtual;80-virtual}"
+}
+
+# The same for AMD; empty: every target that the compiler and libtorch know.
+hip_archs() {
+  local found=
+  if [ "${FETTLE_HIP_ARCHS:-all}" != all ]; then
+    echo "$FETTLE_HIP_ARCHS"
+    return
+  fi
+  if [ -z "${FETTLE_HIP_ARCHS:-}" ] && command -v rocm_agent_enumerator >/dev/null; then
+    found=$(rocm_agent_enumerator 2>/dev/null | grep -E '^gfx[1-9]' | sort -u |
+      paste -sd ';' -) || found=
+  fi
+  echo "$found"
 }
 
 # The first python3 of version 3.11 or later.

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "core/installed.h"
 
 namespace fettle {
 
@@ -38,9 +39,9 @@ DeviceSpec parse_device(std::string_view text) {
 
 std::filesystem::path gpu_plugin_place() {
   if (const char* place = std::getenv("FETTLE_PLUGIN_PATH")) return place;
-  std::error_code unreadable;  // no /proc: no plug-in is found
-  return std::filesystem::read_symlink("/proc/self/exe", unreadable)
-      .parent_path();
+  const auto program = program_folder();
+  const auto installed = installed_libraries(program);
+  return find_gpu_plugin(installed).empty() ? program : installed;
 }
 
 std::filesystem::path find_gpu_plugin(const std::filesystem::path& place) {

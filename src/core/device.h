@@ -22,7 +22,7 @@ struct DeviceSpec {
 DeviceSpec parse_device(std::string_view text);
 
 // Where the plug-in is looked for: $FETTLE_PLUGIN_PATH, a folder or a file, or
-// else the folder of the running program.
+// else the folder of the running program, or that of its installed libraries.
 std::filesystem::path gpu_plugin_place();
 
 // The plug-in at `place`: the file itself, or libfettle_cuda.so or

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+# What `cmake --install` puts where: bin/fettle, lib/fettle for the plug-in and
+# the small libraries that it was linked with, share/fettle for the helper that
+# renders conversations, share/doc/fettle for README and licence.
+#
+# libtorch is not copied. An installed program looks for it in the Python
+# environment that it was built with; with FETTLE_PORTABLE, as tools/wheel sets
+# it, only beside its own package: site-packages/fettle and site-packages/torch.
+include(GNUInstallDirs)
+option(FETTLE_PORTABLE "Install for another machine: no path of this one" OFF)
+
+set(libtorch_from_bin "${torch_root}/lib")
+set(libtorch_from_lib "${torch_root}/lib")
+if(FETTLE_PORTABLE)
+  set(libtorch_from_bin "$ORIGIN/../../torch/lib")
+  set(libtorch_from_lib "$ORIGIN/../../../torch/lib")
+endif()
+set_target_properties(fettle PROPERTIES
+  INSTALL_RPATH "$ORIGIN/../lib/fettle;${libtorch_from_bin}")
+install(TARGETS fettle RUNTIME DESTINATION bin)
+# Everything else that the program needs is part of the system or of libtorch.
+install(CODE "set(program \"$<TARGET_FILE:fettle>\")")
+install(CODE [[
+  file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${program}"
+    PRE_INCLUDE_REGEXES
+      "^lib(fmt|spdlog|yaml-cpp|pcre2-8|utf8proc|xxhash|hwy|z)\\."
+    PRE_EXCLUDE_REGEXES "."
+    RESOLVED_DEPENDENCIES_VAR needed)
+  foreach(library IN LISTS needed)
+    file(INSTALL "${library}" TYPE SHARED_LIBRARY FOLLOW_SYMLINK_CHAIN
+      DESTINATION "${CMAKE_INSTALL_PREFIX}/lib/fettle")
+  endforeach()
+]])
+
+if(TARGET fettle_${FETTLE_GPU})
+  set_target_properties(fettle_${FETTLE_GPU} PROPERTIES
+    INSTALL_RPATH "${libtorch_from_lib}")
+  install(TARGETS fettle_${FETTLE_GPU} LIBRARY DESTINATION lib/fettle)
+endif()
+install(FILES tools/render_chat.py DESTINATION share/fettle)
+install(FILES README.md LICENSE DESTINATION share/doc/fettle)
