@@ -94,6 +94,7 @@ ScoreMethod wanda_score() {
       .unit = Unit::kNeuron,
       .neuron_sums = 2,
       .help = "norm of the output weights times norm of the activation",
+      .measured_in = "a product of norms, without a unit",
       .make = make_observer<Wanda>,
       .score = wanda};
 }
@@ -106,6 +107,7 @@ ScoreMethod camera_score() {
       .help =
           "squared norm of the output weights times a blend of the "
           "activation's sum of squares and largest square",
+      .measured_in = "a product of squared norms, without a unit",
       .make = make_observer<Camera>,
       .score = camera};
 }

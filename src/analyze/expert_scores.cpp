@@ -107,6 +107,7 @@ ScoreMethod reap_score() {
       .name = "reap",
       .unit = Unit::kExpert,
       .help = "mean of mixing weight times norm of the expert's output",
+      .measured_in = "a norm of hidden states, the mean of its tokens",
       .make = make_observer<Reap>,
       .score = reap};
 }
@@ -116,6 +117,7 @@ ScoreMethod frequency_score() {
       .name = "frequency",
       .unit = Unit::kExpert,
       .help = "number of tokens that chose the expert",
+      .measured_in = "tokens",
       .make = make_observer<Frequency>,
       .score = plain_sum};
 }
@@ -125,6 +127,7 @@ ScoreMethod gate_mass_score() {
       .name = "gate_mass",
       .unit = Unit::kExpert,
       .help = "sum of the expert's mixing weights",
+      .measured_in = "mixing weight, summed over tokens",
       .make = make_observer<GateMass>,
       .score = plain_sum};
 }

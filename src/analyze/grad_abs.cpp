@@ -134,6 +134,7 @@ ScoreMethod grad_abs_score() {
       .needs_gradient_batches = true,
       .neuron_sums = 1,
       .help = "mean absolute gradient of the neuron's weights over batches",
+      .measured_in = "nats per unit of weight, the mean over batches",
       .make = make_observer<GradAbs>,
       .score = mean_gradient,
       .layer_bytes = gradient_bytes};

@@ -57,6 +57,7 @@ ScoreMethod heapr_score() {
       .help =
           "mean square of the weighted activation times the output "
           "weights' norm in the gradients' covariance",
+      .measured_in = "nats, twice the expected loss a token of its own",
       .make = make_observer<Heapr>,
       .score = energy};
 }

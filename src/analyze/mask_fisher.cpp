@@ -81,6 +81,9 @@ ScoreMethod mask_fisher_score() {
       .needs_backward = true,
       .neuron_sums = 1,
       .help = "Fisher information of a 0/1 mask on the neuron",
+      .measured_in =
+          "nats summed over tokens; half is the loss that is expected",
+      .nats_per_score = 0.5,
       .make = make_observer<MaskFisher>,
       .score = plain_sum};
 }
@@ -91,6 +94,8 @@ ScoreMethod expert_fisher_score() {
       .unit = Unit::kExpert,
       .needs_backward = true,
       .help = "Fisher information of a 0/1 mask on the expert's output",
+      .measured_in =
+          "nats summed over tokens; half is the loss that is expected",
       .make = make_observer<ExpertFisher>,
       .score = plain_sum};
 }

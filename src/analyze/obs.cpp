@@ -217,6 +217,8 @@ ScoreMethod obs_score() {
       .help =
           "cost at which the neuron is removed when the others' output "
           "weights are fitted anew; for trims with repair",
+      .measured_in = "the loss that is expected, nats summed over tokens",
+      .nats_per_score = 1.0,
       .make = make_observer<Obs>,
       .score = obs_of,
       .layer_bytes = moment_bytes};

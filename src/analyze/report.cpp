@@ -4,15 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <kainjow/mustache.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "analyze/report_data.h"
-#include "artifact/manifest.h"
+#include "analyze/score_method.h"
 #include "artifact/report_parts.h"
-#include "core/error.h"
 #include "io/file.h"
 
 namespace fettle {
@@ -127,6 +125,23 @@ mustache::data overlap_tables(const Json& overlap) {
   return list;
 }
 
+// What each score measures, and in which units.
+mustache::data definitions(const std::vector<std::string>& names) {
+  mustache::data list{mustache::data::type::list};
+  for (const std::string& name : names) {
+    const auto methods = score_methods();
+    const auto method =
+        std::ranges::find(methods, std::string_view(name), &ScoreMethod::name);
+    if (method == methods.end()) continue;  // of another version
+    mustache::data row;
+    row["score"] = name;
+    row["meaning"] = std::string(method->help);
+    row["measured_in"] = std::string(method->measured_in);
+    list.push_back(row);
+  }
+  return list;
+}
+
 }  // namespace
 
 std::string report_page(
@@ -139,11 +154,8 @@ std::string report_page(
     experts += layer.num_experts();
     neurons += layer.total_width();
   }
-  mustache::mustache page{std::string(report_html)};
-  FETTLE_ASSERT(page.is_valid());
   mustache::data view;
   view["title"] = options.title;
-  view["version"] = std::string(artifact::version());
   view["layers"] = std::to_string(scores.layers.size());
   view["experts"] = std::to_string(experts);
   view["neurons"] = std::to_string(neurons);
@@ -151,12 +163,12 @@ std::string report_page(
   view["overlaps"] = overlap_tables(data["overlap"]);
   view["has_overlaps"] = !data["overlap"]["scores"].empty();
   view["has_neurons"] = !data["kept"].empty();
+  view["has_files"] = data["by_file"]["names"].size() > 1;
+  view["costed"] = !data["cost"].empty();
+  view["definitions"] = definitions(names);
   view["tables"] = tables(scores, names, options.listed);
-  view["data"] = artifact::script_text(data);
-  view["chart_js"] = std::string(chart_js);
-  view["css"] = std::string(report_css);
-  view["charts"] = std::string(report_charts);
-  return page.render(view);
+  return artifact::render_page(
+      {report_html, std::move(view), data, options.making});
 }
 
 void write_report(

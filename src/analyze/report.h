@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 
+#include "artifact/making.h"
 #include "artifact/score_file.h"
 
 namespace fettle::analyze {
@@ -16,6 +17,7 @@ struct ReportOptions {
   std::string title;
   // Experts listed as the most and the least important.
   std::size_t listed = 10;
+  artifact::Making making = {};
 };
 
 // The whole page as text.

@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
+#include "analyze/choices_by_file.h"
 #include "analyze/layer_sums.h"
 #include "analyze/ranking.h"
+#include "analyze/score_method.h"
 
 namespace fettle::analyze {
 namespace {
@@ -156,6 +159,59 @@ Json overlaps(const artifact::ScoreFile& scores) {
   return {{"names", std::move(names)}, {"scores", std::move(list)}};
 }
 
+constexpr std::int64_t kCostSteps = 40;
+
+// The loss that is expected of a cut, nats a token, where the model keeps each
+// of `kCostSteps` shares of its neurons, the best by the score.
+Json expected_cost(
+    const artifact::ScoreFile& scores, const ScoreMethod& method) {
+  const std::string name(method.name);
+  std::vector<at::Tensor> all;
+  for (const artifact::LayerScores& layer : scores.layers) {
+    if (!layer.widths.empty()) all.push_back(layer.neuron.at(name).flatten());
+  }
+  const at::Tensor rising = std::get<0>(at::cat(all).to(at::kDouble).sort());
+  const at::Tensor sums = rising.cumsum(0);
+  const std::int64_t neurons = sums.numel();
+  const auto tokens =
+      static_cast<double>(std::max<std::int64_t>(scores.tokens, 1));
+  Json shares = Json::array();
+  Json costs = Json::array();
+  for (std::int64_t step = 0; step < kCostSteps; ++step) {
+    const std::int64_t cut = neurons * step / kCostSteps;
+    const double sum = cut == 0 ? 0.0 : sums[cut - 1].item<double>();
+    shares.push_back(
+        rounded(100.0 * static_cast<double>(kCostSteps - step) / kCostSteps));
+    costs.push_back(rounded(method.nats_per_score * sum / tokens));
+  }
+  return {{"name", name}, {"kept", shares}, {"nats", costs}};
+}
+
+// Which experts each file's tokens chose: shares of its layer's choices, in
+// percent, by file, layer and expert.
+Json choices_by_file(const artifact::ScoreFile& scores) {
+  Json data = {{"names", Json::array()}, {"shares", Json::array()}};
+  if (!scores.run.contains("by_file")) return data;
+  for (const Json& json : scores.run["by_file"]) {
+    const FileChoices file = FileChoices::from_json(json);
+    Json layers = Json::array();
+    for (const std::vector<std::int64_t>& counts : file.choices) {
+      const auto sum =
+          std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+      Json row = Json::array();
+      for (const std::int64_t count : counts) {
+        row.push_back(rounded(
+            100.0 * static_cast<double>(count) /
+            static_cast<double>(std::max<std::int64_t>(sum, 1))));
+      }
+      layers.push_back(std::move(row));
+    }
+    data["names"].push_back(file.file);
+    data["shares"].push_back(std::move(layers));
+  }
+  return data;
+}
+
 }  // namespace
 
 std::vector<double> importance(
@@ -187,6 +243,15 @@ Json report_data(const artifact::ScoreFile& scores) {
     return std::log(static_cast<double>(layer.num_experts()));
   });
   data["overlap"] = overlaps(scores);
+  data["cost"] = Json::array();
+  for (const ScoreMethod& method : score_methods()) {
+    const auto names = scores.neuron_scores();
+    if (method.nats_per_score > 0 &&
+        std::ranges::find(names, method.name) != names.end()) {
+      data["cost"].push_back(expected_cost(scores, method));
+    }
+  }
+  data["by_file"] = choices_by_file(scores);
   return data;
 }
 

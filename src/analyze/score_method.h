@@ -63,6 +63,10 @@ struct ScoreMethod {
   bool needs_one_chunk = false;         // unless moments are kept
   int neuron_sums = 0;                  // sums of one value a neuron
   std::string_view help = {};
+  std::string_view measured_in = {};  // units
+  // What a score counts for when the loss that a cut adds is predicted by the
+  // sum of the scores of what is cut; 0: it predicts none.
+  double nats_per_score = 0;
   std::unique_ptr<ScoreObserver> (*make)(const ScoreContext&) = nullptr;
   // The scores of a layer's experts of these widths: [S] or [E] fp32.
   at::Tensor (*score)(const Sums&, const Widths&) = nullptr;

@@ -48,6 +48,7 @@ ScoreMethod weight_fisher_score() {
       .needs_backward = true,
       .neuron_sums = 1,
       .help = "Fisher information of the neuron's weights, token by token",
+      .measured_in = "squared nats per unit of weight, summed over tokens",
       .make = make_observer<WeightFisher>,
       .score = plain_sum};
 }

@@ -62,6 +62,7 @@ ScoreMethod magnitude_score() {
       .unit = Unit::kNeuron,
       .neuron_sums = 1,
       .help = "product of the norms of the neuron's three weight vectors",
+      .measured_in = "a product of norms, without a unit",
       .make = make_observer<Magnitude>,
       .score = plain_sum};
 }
@@ -72,6 +73,7 @@ ScoreMethod random_score() {
       .unit = Unit::kNeuron,
       .neuron_sums = 1,
       .help = "seeded random numbers, to compare with",
+      .measured_in = "none",
       .make = make_observer<Random>,
       .score = plain_sum};
 }

@@ -1,14 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "artifact/report_parts.h"
 
+#include <fmt/format.h>
+
+#include "artifact/manifest.h"
+#include "core/error.h"
+
 namespace fettle::artifact {
+namespace {
+
+namespace mustache = kainjow::mustache;
+
+std::string made_section(const Making& making) {
+  if (making.command.empty()) return "";
+  mustache::mustache section{std::string(report_made)};
+  FETTLE_ASSERT(section.is_valid());
+  mustache::data facts{mustache::data::type::list};
+  for (const auto& [what, value] : making.facts) {
+    mustache::data row;
+    row["what"] = what;
+    row["value"] = value;
+    facts.push_back(row);
+  }
+  mustache::data view;
+  view["command"] = making.command;
+  view["facts"] = std::move(facts);
+  return section.render(view);
+}
+
+}  // namespace
 
 std::string script_text(const Json& json) {
-  std::string text = json.dump();
-  for (std::size_t at = 0; (at = text.find("</", at)) != std::string::npos;) {
-    text.replace(at, 2, "<\\/");
+  // A string of JSON may spell "<" as an escape; in a script element "</script"
+  // ends it, and "<!--" changes how the rest is read.
+  std::string text;
+  for (const char c :
+       json.dump(-1, ' ', false, Json::error_handler_t::replace)) {
+    if (c == '<') {
+      text += "\\u003c";
+    } else {
+      text += c;
+    }
   }
   return text;
+}
+
+std::string render_page(ReportPage page) {
+  mustache::mustache whole{std::string(page.html)};
+  FETTLE_ASSERT(whole.is_valid());
+  page.view["version"] = std::string(version());
+  page.view["css"] = std::string(report_css);
+  page.view["made"] = made_section(page.making);
+  page.view["scripts"] = fmt::format(
+      "<script type=\"application/json\" id=\"data\">{}</script>\n"
+      "<script>{}</script>\n<script>{}</script>",
+      script_text(page.data),
+      chart_js,
+      report_charts);
+  return whole.render(page.view);
 }
 
 }  // namespace fettle::artifact

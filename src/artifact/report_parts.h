@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the report pages of all stages share, so that they look alike: embedded
-// texts, which a template puts where it wants them unescaped.
+// What the report pages of all stages share: style, charts that follow the
+// reader's light or dark scheme, a table of numbers behind each chart, and at
+// the end how the result was made. A page is one file that needs no network.
 #pragma once
 
+#include <kainjow/mustache.hpp>
 #include <string>
 #include <string_view>
 
+#include "artifact/making.h"
 #include "core/json.h"
 
 namespace fettle {
@@ -13,8 +16,20 @@ namespace fettle {
 extern const std::string_view chart_js;       // Chart.js
 extern const std::string_view report_css;     // report.css
 extern const std::string_view report_charts;  // report_charts.js
+extern const std::string_view report_made;    // report_made.html
 
 namespace artifact {
+
+struct ReportPage {
+  std::string_view html;         // a Mustache template
+  kainjow::mustache::data view;  // what the template names
+  Json data;                     // what its script reads as #data
+  const Making& making;
+};
+
+// The whole page as text. The template finds, beside its view, {{version}},
+// {{{css}}}, {{{made}}} and {{{scripts}}}.
+std::string render_page(ReportPage page);
 
 // JSON as the text of a script element, which it can't end.
 std::string script_text(const Json& json);

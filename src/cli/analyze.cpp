@@ -5,6 +5,7 @@
 
 #include <chrono>
 
+#include "analyze/choices_by_file.h"
 #include "analyze/merge.h"
 #include "analyze/report.h"
 #include "analyze/score_method.h"
@@ -64,6 +65,11 @@ class Analyze : public Command {
         "Keep what obs is made of (16 bytes a pair of an expert's neurons), so "
         "that it merges, and a run with it resumes by chunks");
     app.add_flag(
+        "--by-file",
+        by_file_,
+        "Count too which experts each file's tokens choose: one forward pass "
+        "more; the report compares the files");
+    app.add_flag(
         "--resume", options_.resume, "Go on where a killed run stopped");
   }
 
@@ -87,7 +93,7 @@ class Analyze : public Command {
   }
 
   Outcome run(Session& session) override {
-    if (!merged_.empty()) return merge();
+    if (!merged_.empty()) return merge(session);
     auto reader = std::make_unique<model::ModelReader>(model_);
     sweep::Workload workload = workload_of(*reader);
     io::AtomicDirectory folder(out_, {.resume = options_.resume});
@@ -98,10 +104,11 @@ class Analyze : public Command {
     set_options(session, opened);
     options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
-    const auto scores = analyze::analyze(*opened.model, data, options_);
+    auto scores = analyze::analyze(*opened.model, data, options_);
+    if (by_file_) count_by_file(session, *opened.model, scores);
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - begin;
-    write(scores, folder);
+    write(scores, folder, session);
     return outcome(scores, seconds.count());
   }
 
@@ -118,6 +125,30 @@ class Analyze : public Command {
     workload.extra_vram_bytes =
         analyze::analyze_layer_bytes(reader.config(), options_.scores);
     return workload;
+  }
+
+  // Each file's share of the tokens, so that no file is read further than the
+  // analysis reads.
+  void count_by_file(
+      Session& session,
+      model::CausalLm& model,
+      artifact::ScoreFile& scores) const {
+    Json counted = Json::array();
+    const auto tokenizer = text::Tokenizer::load(model.reader().folder());
+    const sweep::DataSource source{
+        tokenizer,
+        session.sample_options(model.reader(), data_flags_),
+        seq_len_};
+    const auto files = static_cast<std::int64_t>(data_files(data_).size());
+    for (const auto& file : data_files(data_)) {
+      const auto data = sweep::load_calibration(
+          {file}, source, tokens_ / files, session.seed());
+      counted.push_back(
+          analyze::count_choices(
+              model, file.path.string(), data.sequences, options_)
+              .to_json());
+    }
+    scores.run["by_file"] = std::move(counted);
   }
 
   void set_options(Session& session, const OpenModel& opened) {
@@ -146,24 +177,27 @@ class Analyze : public Command {
   }
 
   static void write(
-      const artifact::ScoreFile& scores, io::AtomicDirectory& folder) {
+      const artifact::ScoreFile& scores,
+      io::AtomicDirectory& folder,
+      const Session& session) {
     scores.save(folder.path());
     analyze::write_report(
         folder.path() / "report.html",
         scores,
-        {.title = scores.run.value("model", std::string("model"))});
+        {.title = scores.run.value("model", std::string("model")),
+         .making = session.making()});
     artifact::remove_states(folder.path());
     folder.commit();
   }
 
-  Outcome merge() {
+  Outcome merge(const Session& session) {
     io::AtomicDirectory folder(out_);
     std::vector<analyze::MergeInput> inputs;
     for (const std::string& name : merged_) {
       inputs.push_back({name, artifact::ScoreFile::load(name)});
     }
     const auto scores = analyze::merge_scores(inputs);
-    write(scores, folder);
+    write(scores, folder, session);
     Outcome result;
     result.json = {
         {"out", out_}, {"merged", merged_}, {"tokens", scores.tokens}};
@@ -202,6 +236,7 @@ class Analyze : public Command {
   std::string model_, out_;
   DataFlags data_flags_;
   std::vector<std::string> data_, merged_;
+  bool by_file_ = false;
   std::int64_t tokens_ = 262144;
   std::int64_t seq_len_ = 512;
   analyze::AnalyzeOptions options_;

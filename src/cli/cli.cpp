@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <fstream>
@@ -13,6 +14,7 @@
 
 #include "artifact/manifest.h"
 #include "cli/command.h"
+#include "cli/command_text.h"
 #include "cli/session.h"
 #include "cli/spelling.h"
 #include "cli/targets.h"
@@ -112,6 +114,8 @@ int run(int argc, char** argv) {
     parsers.back().second->add_options(*parser);
     add_common_options(*parser, options);
   }
+  options.command = command_text(
+      std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
   try {
     app.parse(argc, argv);
     for (auto& [parser, command] : parsers) {

@@ -65,6 +65,7 @@ class Quant : public Command {
   quant::QuantOptions options_of(
       Session& session, const model::ModelReader& reader) const {
     quant::QuantOptions options;
+    options.making = session.making();
     options.gptq = flags_.gptq();
     options.moment_bytes = parse_size(flags_.moments, "--moments");
     options.input_fingerprint = reader.fingerprint();

@@ -7,6 +7,7 @@
 
 #include "cli/chain.h"
 #include "cli/command.h"
+#include "cli/command_text.h"
 #include "cli/inputs.h"
 #include "cli/run_record.h"
 #include "cli/session.h"
@@ -29,6 +30,9 @@ class ParsedCommand {
     }
     FETTLE_ASSERT(command_ != nullptr);
     command_->add_options(app_);
+    std::vector<std::string> words{name};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    text_ = command_text(words);
     std::reverse(arguments.begin(), arguments.end());  // CLI11's order
     try {
       app_.parse(arguments);
@@ -38,11 +42,13 @@ class ParsedCommand {
   }
   Outcome run(Session& session) {
     command_->check(nullptr);
+    session.set_command(text_);
     return command_->run(session);
   }
 
  private:
   CLI::App app_;
+  std::string text_;
   std::unique_ptr<Command> command_;
 };
 

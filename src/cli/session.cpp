@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <future>
@@ -11,7 +12,9 @@
 #include <vector>
 
 #include "cli/argument_checks.h"
+#include "artifact/manifest.h"
 #include "core/error.h"
+#include "core/installed.h"
 #include "core/memory.h"
 #include "core/size_option.h"
 #include "kernels/device_backend.h"
@@ -174,10 +177,14 @@ text::SampleOptions Session::sample_options(
   }
   options.vocab_limit = config.vocab_size;
   options.model_folder = reader.folder();
-  const char* named = std::getenv("FETTLE_PYTHON");
-  options.renderer.python = named != nullptr ? named : FETTLE_BUILD_PYTHON;
+  // An empty name stands for $FETTLE_PYTHON, and then for python3.
+  std::error_code absent;
+  if (std::filesystem::exists(FETTLE_BUILD_PYTHON, absent) &&
+      std::getenv("FETTLE_PYTHON") == nullptr) {
+    options.renderer.python = FETTLE_BUILD_PYTHON;
+  }
   options.renderer.script =
-      std::filesystem::path(FETTLE_SCRIPTS) / "render_chat.py";
+      find_script(program_folder(), FETTLE_SCRIPTS, "render_chat.py");
   return options;
 }
 
@@ -209,6 +216,22 @@ void Session::tell_data(
 
 void Session::add_data(Json& result) const {
   if (!data_.is_null()) result["data"] = data_;
+}
+
+artifact::Making Session::making() const {
+  return {
+      options_.command,
+      {{"Fettle",
+        fmt::format("{}, libtorch {}", artifact::version(), TORCH_VERSION)},
+       {"device",
+        fmt::format(
+            "{}, {} threads, computed in {}",
+            parse_device(options_.device).name(),
+            at::get_num_threads(),
+            options_.compute_dtype == "auto"
+                ? (device_.is_cpu() ? "float32" : "bfloat16")
+                : options_.compute_dtype)},
+       {"seed", std::to_string(options_.seed)}}};
 }
 
 void Session::add_peaks(Json& result) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/data_flags.h"
+#include "artifact/making.h"
 #include "core/progress.h"
 #include "kernels/crowd_guard.h"
 #include "model/causal_lm.h"
@@ -28,6 +29,7 @@ struct CommonOptions {
   std::string scratch;
   std::string json;
   std::uint64_t seed = 1;
+  std::string command = {};  // as typed, for reports
   int threads = 0;
   bool quiet = false;
 };
@@ -85,6 +87,11 @@ class Session {
   void tell_data(
       const std::vector<text::SourceCounts>& counts, const DataUse& use);
   void add_data(Json& result) const;
+
+  // What a report tells of how it was made.
+  artifact::Making making() const;
+  // A recipe's stages have commands of their own.
+  void set_command(std::string command) { options_.command = command; }
 
   // Adds peak memory to a result.
   void add_peaks(Json& result) const;

@@ -105,6 +105,7 @@ class Trim : public Command {
     const trim::TrimRunOptions options{
         .repair = repair,
         .scores = scores_ ? &*scores_ : nullptr,
+        .making = session.making(),
         .reporter = &session.reporter()};
     trim::TrimResult result;
     if (plan_only_) {
@@ -117,7 +118,8 @@ class Trim : public Command {
              .config = reader->config(),
              .plan = plan,
              .result = result,
-             .repair = repair});
+             .repair = repair,
+             .making = session.making()});
       }
     } else if (!flags_.data.empty()) {
       result = trim_with_data(

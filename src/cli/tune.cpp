@@ -121,7 +121,8 @@ class Tune : public Command {
         .held_out = held_out.sets,
         .out = out_,
         .micro_batch_tokens = opened.plan.micro_batch_tokens,
-        .sweep = opened.plan.sweep_options(nullptr)};
+        .sweep = opened.plan.sweep_options(nullptr),
+        .making = session.making()};
     if (!teacher_.empty()) add_teacher(input, workload, opened.plan, session);
     const tune::RunPlan plan = tell_plan(*opened.model, opened.plan, session);
     Outcome made = outcome(train(input, session), session);

@@ -237,7 +237,8 @@ QuantResult Run::run() {
       config_, [&](const WeightId& id) { return written.form(id); });
   io::write_file(
       folder_ / "quant_report.json", result.to_json().dump(2) + "\n");
-  write_report(folder_ / "report.html", reader_.name(), result);
+  write_report(
+      folder_ / "report.html", reader_.name(), result, options_.making);
   artifact::write_manifest(
       reader_.folder(),
       folder_,

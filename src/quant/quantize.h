@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "artifact/making.h"
 #include "artifact/model_writer.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -40,6 +41,7 @@ struct QuantOptions {
   // What the run must not differ in to be resumed: model, data, options.
   Json identity = Json::object();
   std::string input_fingerprint = {};
+  artifact::Making making = {};  // told by the report
   Reporter* reporter = nullptr;  // null: silent
 };
 

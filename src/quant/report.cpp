@@ -4,14 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <kainjow/mustache.hpp>
 #include <string_view>
 #include <utility>
 
-#include "artifact/manifest.h"
 #include "artifact/report_parts.h"
 #include "core/bytes.h"
-#include "core/error.h"
 #include "io/file.h"
 
 namespace fettle {
@@ -126,16 +123,14 @@ Json report_data(const QuantResult& result) {
 void write_report(
     const std::filesystem::path& file,
     const std::string& title,
-    const QuantResult& result) {
-  mustache::mustache page{std::string(quant_report_html)};
-  FETTLE_ASSERT(page.is_valid());
+    const QuantResult& result,
+    const artifact::Making& making) {
   mustache::data rows{mustache::data::type::list};
   for (const auto& [name, role] : totals(result)) {
     rows.push_back(role_row(name, role));
   }
   mustache::data view;
   view["title"] = title;
-  view["version"] = std::string(artifact::version());
   view["before"] = format_bytes(result.before.bytes);
   view["after"] = format_bytes(result.after.bytes);
   view["share"] = fmt::format(
@@ -151,11 +146,10 @@ void write_report(
   view["starved"] = std::ranges::any_of(result.layers, is_starved);
   view["tokens"] = std::to_string(result.tokens);
   view["roles"] = std::move(rows);
-  view["data"] = artifact::script_text(report_data(result));
-  view["chart_js"] = std::string(chart_js);
-  view["css"] = std::string(report_css);
-  view["charts"] = std::string(report_charts);
-  io::write_file(file, page.render(view));
+  io::write_file(
+      file,
+      artifact::render_page(
+          {quant_report_html, std::move(view), report_data(result), making}));
 }
 
 }  // namespace quant

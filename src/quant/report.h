@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "artifact/making.h"
 #include "core/json.h"
 #include "quant/quantize.h"
 
@@ -26,6 +27,7 @@ Json report_data(const QuantResult& result);
 void write_report(
     const std::filesystem::path& file,
     const std::string& title,
-    const QuantResult& result);
+    const QuantResult& result,
+    const artifact::Making& making);
 
 }  // namespace fettle::quant

@@ -5,15 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <kainjow/mustache.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "artifact/manifest.h"
 #include "artifact/report_parts.h"
 #include "core/bytes.h"
-#include "core/error.h"
 #include "io/file.h"
 
 namespace fettle {
@@ -194,15 +191,12 @@ Json report_data(const ReportInput& input) {
 }
 
 std::string report_page(const ReportInput& input) {
-  mustache::mustache page{std::string(trim_report_html)};
-  FETTLE_ASSERT(page.is_valid());
   mustache::data layers{mustache::data::type::list};
   for (std::size_t l = 0; l < input.config.layers.size(); ++l) {
     if (input.config.layers[l].sparse) layers.push_back(layer_row(input, l));
   }
   mustache::data view;
   view["title"] = input.title;
-  view["version"] = std::string(artifact::version());
   view["choices"] = choices(input.plan);
   view["repair"] = std::string(name_of(input.repair));
   view["sizes"] = sizes(input.result);
@@ -214,11 +208,8 @@ std::string report_page(const ReportInput& input) {
     view["scarce"] = std::to_string(repair->scarce);
     view["unhit"] = std::to_string(repair->unhit);
   }
-  view["data"] = artifact::script_text(report_data(input));
-  view["chart_js"] = std::string(chart_js);
-  view["css"] = std::string(report_css);
-  view["charts"] = std::string(report_charts);
-  return page.render(view);
+  return artifact::render_page(
+      {trim_report_html, std::move(view), report_data(input), input.making});
 }
 
 void write_report(const std::filesystem::path& file, const ReportInput& input) {

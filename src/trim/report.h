@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 
+#include "artifact/making.h"
 #include "artifact/trim_plan.h"
 #include "core/json.h"
 #include "model/model_config.h"
@@ -20,6 +21,7 @@ struct ReportInput {
   const artifact::TrimPlan& plan;    // of that model
   const TrimResult& result;
   Repair repair = Repair::kNone;
+  artifact::Making making = {};
 };
 
 // What the page's charts draw: "kept", a row a layer of the share of neurons

@@ -158,7 +158,8 @@ TrimResult trim_model(
        .config = reader.config(),
        .plan = plan,
        .result = result,
-       .repair = options.repair});
+       .repair = options.repair,
+       .making = options.making});
   return result;
 }
 

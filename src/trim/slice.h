@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "artifact/making.h"
 #include "artifact/model_writer.h"
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
@@ -35,6 +36,7 @@ struct TrimRunOptions {
   // Experts that take in those that go, of a plan by plan_merge; with repair
   // none.
   const MergedExperts* merged = nullptr;
+  artifact::Making making = {};  // told by the report
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;
 };

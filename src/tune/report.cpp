@@ -3,14 +3,11 @@
 
 #include <fmt/format.h>
 
-#include <kainjow/mustache.hpp>
 #include <numeric>
 #include <string_view>
 #include <utility>
 
-#include "artifact/manifest.h"
 #include "artifact/report_parts.h"
-#include "core/error.h"
 #include "io/file.h"
 
 namespace fettle {
@@ -146,12 +143,9 @@ mustache::data part_rows(const ReportInput& input) {
 }  // namespace
 
 std::string report_page(const ReportInput& input) {
-  mustache::mustache page{std::string(tune_report_html)};
-  FETTLE_ASSERT(page.is_valid());
   const Json data = report_data(input);
   mustache::data view;
   view["title"] = input.title;
-  view["version"] = std::string(artifact::version());
   view["summary"] = summary(input);
   view["judged"] = !data["held_out"]["steps"].empty();
   view["held_out"] = held_out_rows(input);
@@ -161,11 +155,8 @@ std::string report_page(const ReportInput& input) {
   if (!data["choices"].is_null()) {
     view["choices_step"] = data["choices"]["step"].dump();
   }
-  view["data"] = artifact::script_text(data);
-  view["chart_js"] = std::string(chart_js);
-  view["css"] = std::string(report_css);
-  view["charts"] = std::string(report_charts);
-  return page.render(view);
+  return artifact::render_page(
+      {tune_report_html, std::move(view), data, input.making});
 }
 
 void write_report(const std::filesystem::path& file, const ReportInput& input) {

@@ -32,6 +32,7 @@ struct ReportInput {
   const TuneResult& result;
   std::vector<Json> metrics;  // lines of metrics.jsonl
   std::vector<TrainedPart> trained;
+  artifact::Making making = {};
 };
 
 // What the page's charts draw. Lists run over "steps"; a step's missing figure

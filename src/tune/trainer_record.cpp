@@ -98,7 +98,8 @@ void Trainer::report() const {
        .options = options_,
        .result = result_,
        .metrics = read_metrics(folder / "metrics.jsonl"),
-       .trained = trained_by_layer(parts_, layers)});
+       .trained = trained_by_layer(parts_, layers),
+       .making = input_.making});
 }
 
 }  // namespace fettle::tune

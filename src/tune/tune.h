@@ -11,7 +11,8 @@
 #include <functional>
 #include <vector>
 
-#include "core/json.h"
+#include "artifact/making.h"
+#include "core//json.h"
 #include "core/progress.h"
 #include "model/causal_lm.h"
 #include "sweep/evaluate.h"
@@ -39,6 +40,7 @@ struct TuneInput {
   // Set from elsewhere to end after the step in progress with the state saved;
   // null: never.
   const std::atomic<bool>* stop_requested = nullptr;
+  artifact::Making making = {};  // told by the report
 };
 
 struct TuneResult {

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "../artifact/tiny_model.h"
+#include "core/error.h"
 
 namespace fettle::analyze {
 namespace {
@@ -53,6 +54,47 @@ TEST_CASE("A report holds the scores it draws") {
   REQUIRE(data["entropy"] == Json::parse("[null, 0.75]"));
   REQUIRE_THAT(page, Contains("a &lt;b&gt; &amp; &lt;/script&gt;"));
   REQUIRE_THAT(page, Contains("<td>60.00 %</td>"));
+}
+
+TEST_CASE("A report predicts the loss of a cut by the scores that can") {
+  const Json data = page_data(report_page(sample_scores(), {.title = "x"}));
+  REQUIRE(data["cost"].size() == 1);
+  const Json& cost = data["cost"][0];
+  REQUIRE(cost["name"] == "mask_fisher");
+  REQUIRE(cost["kept"].size() == 40);
+  // Scores 1 to 5 of 12 tokens; a mask's information counts half.
+  REQUIRE(cost["kept"][0] == 100);
+  REQUIRE(cost["nats"][0] == 0);
+  REQUIRE(cost["kept"][8] == 80);
+  REQUIRE(cost["nats"][8] == Approx(0.5 * 1 / 12).epsilon(1e-3));
+  REQUIRE(cost["kept"][24] == 40);
+  REQUIRE(cost["nats"][24] == Approx(0.5 * (1 + 2 + 3) / 12).epsilon(1e-3));
+}
+
+TEST_CASE("A report compares the experts that files choose") {
+  artifact::ScoreFile scores = sample_scores();
+  scores.run["by_file"] = {
+      {{"file", "math"},
+       {"tokens", 4},
+       {"choices", {Json::array(), {3, 1, 0}}}},
+      {{"file", "code"},
+       {"tokens", 4},
+       {"choices", {Json::array(), {0, 2, 2}}}}};
+  const std::string page = report_page(scores, {.title = "x"});
+  const Json data = page_data(page)["by_file"];
+  REQUIRE(data["names"] == Json({"math", "code"}));
+  REQUIRE(
+      data["shares"] == Json::parse("[[[], [75, 25, 0]], [[], [0, 50, 50]]]"));
+  REQUIRE_THAT(page, Contains("Which experts each file uses"));
+  scores.run["by_file"][0]["choices"] = {"none"};
+  REQUIRE_THROWS_AS(report_page(scores, {.title = "x"}), UserError);
+}
+
+TEST_CASE("A report explains the scores it shows") {
+  const std::string page = report_page(sample_scores(), {.title = "x"});
+  REQUIRE_THAT(page, Contains("<dt>mask_fisher</dt>"));
+  REQUIRE_THAT(page, Contains("Unit: nats summed over tokens"));
+  REQUIRE_THAT(page, Contains("<dt>reap</dt>"));
 }
 
 TEST_CASE("A report of merged scores shows what their runs share") {

@@ -65,7 +65,7 @@ TEST_CASE("Charts are of what was quantized, by layer") {
 
 std::string page_of(const QuantResult& result, const std::string& title) {
   const testing::TemporaryFolder folder;
-  write_report(folder.path() / "report.html", title, result);
+  write_report(folder.path() / "report.html", title, result, {});
   std::ifstream file(folder.path() / "report.html");
   return {
       std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
