@@ -143,10 +143,9 @@ class Analyze : public Command {
     for (const auto& file : data_files(data_)) {
       const auto data = sweep::load_calibration(
           {file}, source, tokens_ / files, session.seed());
-      counted.push_back(
-          analyze::count_choices(
-              model, file.path.string(), data.sequences, options_)
-              .to_json());
+      counted.push_back(analyze::count_choices(
+                            model, file.path.string(), data.sequences, options_)
+                            .to_json());
     }
     scores.run["by_file"] = std::move(counted);
   }

@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "cli/argument_checks.h"
 #include "artifact/manifest.h"
+#include "cli/argument_checks.h"
 #include "core/error.h"
 #include "core/installed.h"
 #include "core/memory.h"

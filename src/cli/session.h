@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/data_flags.h"
 #include "artifact/making.h"
+#include "cli/data_flags.h"
 #include "core/progress.h"
 #include "kernels/crowd_guard.h"
 #include "model/causal_lm.h"
