@@ -20,7 +20,7 @@ FileChoices FileChoices::from_json(const Json& json) {
     if (!layer.is_array()) refuse();
     auto& counts = read.choices.emplace_back();
     for (const Json& count : layer) {
-      if (!count.is_number_unsigned()) refuse();
+      if (!count.is_number_integer() || count < 0) refuse();
       counts.push_back(count.get<std::int64_t>());
     }
   }
