@@ -53,6 +53,7 @@ class Evaluator {
   Sums run(const EvalSet& set) {
     Sums sums;
     for (const auto& chunk : chunks_of(set.sequences, options_.chunk_tokens)) {
+      if (options_.stop_requested && *options_.stop_requested) throw Stopped();
       add_chunk(chunk, sums);
     }
     return sums;

@@ -2,7 +2,9 @@
 // Held-out loss of a model, file by file, and how far it is from a teacher.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +28,14 @@ struct EvalOptions {
   // Tokens of one sweep; more read the weights less often.
   std::int64_t chunk_tokens = 65536;
   SweepOptions sweep;
+  // Set from elsewhere to end before the next sweep, by Stopped; null: never.
+  const std::atomic<bool>* stop_requested = nullptr;
+};
+
+// An evaluation that was asked to stop ends so.
+class Stopped : public std::exception {
+ public:
+  const char* what() const noexcept override { return "stopped"; }
 };
 
 struct EvalScore {
@@ -43,7 +53,8 @@ struct EvalResult {
 };
 
 // Throws UserError when a set has no scored token, or when teacher and model
-// have different vocabularies. `teacher` may be null.
+// have different vocabularies, Stopped when asked to stop. `teacher` may be
+// null.
 EvalResult evaluate(
     model::CausalLm& model,
     model::CausalLm* teacher,

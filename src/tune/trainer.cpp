@@ -162,10 +162,7 @@ bool Trainer::stop_requested() const {
   return input_.stop_requested != nullptr && input_.stop_requested->load();
 }
 
-TuneResult Trainer::run() {
-  const std::int64_t first = restore();
-  result_.steps = first;
-  metrics_.emplace(directory_.path() / "metrics.jsonl", first > 0 ? first : -1);
+void Trainer::begin(std::int64_t first) {
   if (first == 0 && !input_.held_out.empty()) {
     result_.held_out_before = evaluate();
     metrics_->append(
@@ -174,6 +171,19 @@ TuneResult Trainer::run() {
          {"seconds", {{"eval", times_.eval}}}});
   }
   ask_teacher(first);
+}
+
+TuneResult Trainer::run() {
+  const std::int64_t first = restore();
+  result_.steps = first;
+  metrics_.emplace(directory_.path() / "metrics.jsonl", first > 0 ? first : -1);
+  try {
+    begin(first);
+  } catch (const sweep::Stopped&) {
+    save(first);
+    result_.stopped = true;
+    return result_;
+  }
   Progress progress(
       &reporter_,
       "tune",

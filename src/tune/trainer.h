@@ -42,6 +42,8 @@ class Trainer {
   std::int64_t restore();
   // Has the teacher's files made for all steps from `first` on.
   void ask_teacher(std::int64_t first);
+  // What comes before the first step to do. Throws Stopped when asked to stop.
+  void begin(std::int64_t first);
   void prepare(std::int64_t step);
   // How a probe passes over some micro-batches.
   using ProbeSweep = decltype(probe_forward);

@@ -54,6 +54,10 @@ void Trainer::ask_teacher(std::int64_t first) {
       static_cast<std::uint64_t>(missing * tokens),
       "tokens");
   for (std::int64_t step = first; step < options_.steps; ++step) {
+    if (stop_requested()) {
+      input_.train.restore(cursor);
+      throw sweep::Stopped();
+    }
     const auto batches = sweep::micro_batches(
         draw(sequences_per_step_), teacher.micro_batch_tokens, vocab);
     if (teacher_files_.has(step)) continue;

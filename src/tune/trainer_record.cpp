@@ -9,6 +9,8 @@
 
 namespace fettle::tune {
 
+// A step is over when it is evaluated: until then only the first evaluation can
+// be stopped.
 std::vector<sweep::EvalScore> Trainer::evaluate() {
   const Stopwatch watch;
   auto scores = sweep::evaluate(
@@ -17,7 +19,9 @@ std::vector<sweep::EvalScore> Trainer::evaluate() {
                     input_.held_out,
                     {.micro_batch_tokens = micro_batch_tokens_,
                      .chunk_tokens = options_.tokens_per_step,
-                     .sweep = input_.sweep},
+                     .sweep = input_.sweep,
+                     .stop_requested =
+                         result_.steps == 0 ? input_.stop_requested : nullptr},
                     reporter_)
                     .sets;
   for (const sweep::EvalScore& score : scores) {

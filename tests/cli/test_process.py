@@ -180,18 +180,39 @@ TUNE = ("tune", MODEL, "--data", TRAIN, "--steps", 100000, "--seq-len", 128,
         "--tokens-per-step", 256, "--eval-every", 0)
 
 
+def stop_tune(program, out, number, lines, *arguments):
+    """Signals tune when its metrics have so many lines; status, stderr."""
+    process = subprocess.Popen(
+        [program, *map(str, (*TUNE, "--quiet", "--out", out, *arguments))],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = out.with_suffix(".partial") / "metrics.jsonl"
+    for _ in range(6000):
+        if metrics.exists() and metrics.read_text().count("\n") >= lines:
+            break
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=120)
+    return process.returncode, told
+
+
 @pytest.mark.parametrize("number, status", [
     (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
-def test_a_stopped_tune_saves_its_state(program, fettle, tmp_path, number,
-                                        status):
-    out = tmp_path / "out"
-    running = Running(program, (*TUNE, "--out", out), "tune ")
-    assert running.stop(number)[0] == status, running.told
-    assert "once more ends at once" in running.told
-    assert not out.exists()
+def test_a_stopped_tune_saves_its_state(program, tmp_path, number, status):
+    found, told = stop_tune(program, tmp_path / "out", number, 1)
+    assert found == status, told
+    assert "once more ends at once" in told
+    assert not (tmp_path / "out").exists()
     states = [p for p in (tmp_path / "out.partial").iterdir()
               if p.name.startswith("state-")]
     assert len(states) == 1
+
+
+def test_the_first_evaluation_can_be_stopped(program, tmp_path):
+    status, told = stop_tune(program, tmp_path / "out", signal.SIGINT, 0,
+                             "--eval-data", *LONG)
+    assert status == 130, told
+    assert (tmp_path / "out.partial" / "metrics.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize("command", [
