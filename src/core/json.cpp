@@ -3,59 +3,13 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
-#include <iterator>
-#include <unordered_set>
+#include <cmath>
 #include <utility>
-#include <vector>
 
 #include "core/error.h"
+#include "core/json_text.h"
 
 namespace fettle {
-
-Json parse_json(
-    std::string_view text, std::string_view stage, std::string_view subject) {
-  std::vector<std::unordered_set<std::string>> keys;
-  const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxJsonDepth) {
-      throw UserError(
-          stage,
-          subject,
-          fmt::format(
-              "JSON nested deeper than {} levels; no such file needs that",
-              kMaxJsonDepth));
-    }
-    if (event == Json::parse_event_t::object_start) {
-      keys.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      keys.pop_back();
-    } else if (event == Json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second) {
-        throw UserError(
-            stage, subject, fmt::format("duplicate JSON key '{}'", key));
-      }
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text, check);
-  } catch (const Json::exception& error) {
-    throw UserError(
-        stage, subject, fmt::format("not valid JSON: {}", error.what()));
-  }
-}
-
-Json read_json(const std::filesystem::path& path, std::string_view stage) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    throw UserError(stage, path.string(), "cannot be opened for reading");
-  }
-  const std::string text{
-      std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) throw UserError(stage, path.string(), "cannot be read");
-  return parse_json(text, stage, path.string());
-}
 
 JsonObject::JsonObject(
     const Json& value, std::string stage, std::string subject)
@@ -101,13 +55,21 @@ std::int64_t JsonObject::integer(std::string_view key) const {
       value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX)) {
     refuse(key, "is larger than any count can be");
   }
+  // Beyond 64 bits the parser reads floating point.
+  if (value.is_number_float() && std::abs(value.get<double>()) >= 0x1p63) {
+    refuse(key, "is larger than any count can be");
+  }
   if (!value.is_number_integer()) wrong_type(*this, key, "an integer");
   return value.get<std::int64_t>();
 }
 
 double JsonObject::number(std::string_view key) const {
   if (!at(key).is_number()) wrong_type(*this, key, "a number");
-  return at(key).get<double>();
+  const double value = at(key).get<double>();
+  if (!std::isfinite(value)) {
+    refuse(key, fmt::format("is {}, expected a finite number", shown(at(key))));
+  }
+  return value;
 }
 
 bool JsonObject::boolean(std::string_view key) const {
@@ -140,6 +102,17 @@ std::string JsonObject::string_or(
 
 JsonObject JsonObject::object(std::string_view key) const {
   return JsonObject(at(key), stage_, fmt::format("{} '{}'", subject_, key));
+}
+
+std::string shown(const Json& value) {
+  constexpr std::size_t kMost = 80;
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    if (std::isnan(value.get<double>())) return "NaN";
+    return value.get<double>() > 0 ? "Infinity" : "-Infinity";
+  }
+  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (text.size() > kMost) text = text.substr(0, kMost - 3) + "...";
+  return text;
 }
 
 }  // namespace fettle
