@@ -3,11 +3,12 @@
 
 #include <fmt/format.h>
 
-#include <set>
+#include <algorithm>
 #include <utility>
 
 #include "core/error.h"
-#include "core/json.h"
+#include "core/json_members.h"
+#include "core/text_file.h"
 
 namespace fettle::io {
 namespace {
@@ -15,33 +16,20 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kStage = "checkpoint";
+constexpr std::string_view kMap = "weight_map";
 constexpr const char* kModel = "model";
 
-// Tensor name to shard file name.
-using WeightMap = std::map<std::string, std::string>;
-
-bool is_plain_file_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-}
-
-WeightMap read_index(const fs::path& path) {
-  const Json json = read_json(path, kStage);
-  const JsonObject map =
-      JsonObject(json, std::string(kStage), path.string()).object("weight_map");
-  WeightMap shards;
-  for (const auto& [tensor, value] : map.json().items()) {
-    const std::string shard = map.string(tensor);
-    if (!is_plain_file_name(shard)) {
-      map.refuse(
-          tensor,
-          fmt::format(
-              "names shard '{}', expected a file name within the folder",
-              shard));
-    }
-    shards.emplace(tensor, shard);
+// Of a file in the folder or in one of its folders, never of one outside.
+bool is_inner_path(const std::string& name) {
+  if (name.empty() ||
+      name.find_first_of(std::string_view("\\\0", 2)) != std::string::npos) {
+    return false;
   }
-  return shards;
+  const fs::path path(name);
+  return path.is_relative() && path.has_filename() &&
+         std::ranges::none_of(path, [](const fs::path& part) {
+           return part.empty() || part == "." || part == "..";
+         });
 }
 
 bool is_there(const fs::path& path) {
@@ -71,8 +59,63 @@ bool holds(const fs::path& folder, std::string_view stem) {
 
 }  // namespace
 
+// Which shard each tensor lies in; shards are numbered by name.
+struct Checkpoint::Index {
+  std::string name = {};  // the file's; empty: one shard without an index
+  std::vector<std::string> shards;
+  std::unordered_map<std::string, std::uint32_t> tensors = {};
+};
+
 std::string index_name(std::string_view stem) {
   return fmt::format("{}.safetensors.index.json", stem);
+}
+
+Checkpoint::Index Checkpoint::read_index(
+    const fs::path& folder, std::string_view stem) {
+  Index index{.name = index_name(stem), .shards = {}};
+  const std::string path = (folder / index.name).string();
+  const std::string text = read_text_file(path, kStage);
+  std::map<std::string, std::uint32_t> numbers;
+  const auto visit = [&](std::string& tensor, const Json& value) {
+    if (!value.is_string()) {
+      throw UserError(
+          kStage,
+          path,
+          fmt::format(
+              "'{}' must be a string, found {}", tensor, value.type_name()));
+    }
+    const std::string& shard = value.get_ref<const std::string&>();
+    auto known = numbers.find(shard);
+    if (known == numbers.end()) {
+      if (!is_inner_path(shard)) {
+        throw UserError(
+            kStage,
+            path,
+            fmt::format(
+                "'{}' names shard '{}', expected a file name within the folder",
+                tensor,
+                shard));
+      }
+      const auto next = static_cast<std::uint32_t>(numbers.size());
+      known = numbers.emplace(shard, next).first;
+    }
+    const auto [said, added] =
+        index.tensors.emplace(std::move(tensor), known->second);
+    if (!added) {
+      throw UserError(
+          kStage, path, fmt::format("duplicate JSON key '{}'", said->first));
+    }
+  };
+  const Json rest = parse_json_members(text, {kStage, path, kMap}, visit);
+  // Throws where there is no such object.
+  (void)JsonObject(rest, std::string(kStage), path).object(kMap);
+  std::vector<std::uint32_t> place(numbers.size());
+  for (const auto& [shard, number] : numbers) {
+    place[number] = static_cast<std::uint32_t>(index.shards.size());
+    index.shards.push_back(shard);
+  }
+  for (auto& [tensor, number] : index.tensors) number = place[number];
+  return index;
 }
 
 Checkpoint Checkpoint::open(const fs::path& folder) {
@@ -91,52 +134,64 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   if (is_there(folder / single_name(stem))) {
     return open(folder, single_name(stem));
   }
-  const fs::path index = folder / index_name(stem);
-  const WeightMap placed = read_index(index);
-  std::set<std::string> names;
-  for (const auto& [tensor, shard] : placed) names.insert(shard);
-  Checkpoint checkpoint(folder, {names.begin(), names.end()});
-  for (const auto& [tensor, shard] : placed) {
-    const auto found = checkpoint.places_.find(tensor);
-    if (found == checkpoint.places_.end() ||
-        checkpoint.shards_[found->second.shard].file_name != shard) {
-      throw UserError(
-          kStage,
-          (folder / shard).string(),
-          fmt::format(
-              "expected tensor '{}', as {} says, but it is not there",
-              tensor,
-              index_name(stem)));
-    }
-  }
-  return checkpoint;
+  return Checkpoint(folder, read_index(folder, stem));
 }
 
 Checkpoint Checkpoint::open(
     const fs::path& folder, const std::string& file_name) {
-  return Checkpoint(folder, {file_name});
+  return Checkpoint(folder, Index{.shards = {file_name}});
 }
 
-Checkpoint::Checkpoint(
-    fs::path folder, const std::vector<std::string>& file_names)
-    : folder_(std::move(folder)) {
-  for (const std::string& file_name : file_names) {
+Checkpoint::Checkpoint(fs::path folder, const Index& index)
+    : folder_(std::move(folder)), index_name_(index.name) {
+  open_shards(index);
+  check_index(index);
+}
+
+// Tensors found, the index's word included; several shards may hold one.
+void Checkpoint::open_shards(const Index& index) {
+  std::size_t count = 0;
+  for (const std::string& file_name : index.shards) {
     shards_.push_back(open_shard(folder_, file_name));
-    const std::size_t shard = shards_.size() - 1;
-    const auto& tensors = shards_.back().header.tensors();
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      const auto [place, added] =
-          places_.emplace(tensors[i].name, Place{shard, i});
-      if (!added) {
+    count += shards_.back().header.tensors().size();
+  }
+  places_.reserve(count);
+  for (std::uint32_t s = 0; s < shards_.size(); ++s) {
+    const auto& tensors = shards_[s].header.tensors();
+    for (std::uint32_t i = 0; i < tensors.size(); ++i) {
+      const auto [place, added] = places_.emplace(tensors[i].name, Place{s, i});
+      if (added) continue;
+      const auto word = index.tensors.find(tensors[i].name);
+      if (word == index.tensors.end()) {
         throw UserError(
             kStage,
             folder_.string(),
             fmt::format(
-                "tensor '{}' lies in both {} and {}, expected one",
+                "tensor '{}' lies in both {} and {}, and {} names neither",
                 tensors[i].name,
                 shards_[place->second.shard].file_name,
-                file_name));
+                shards_[s].file_name,
+                index.name));
       }
+      if (word->second == s) place->second = {s, i};
+    }
+  }
+}
+
+void Checkpoint::check_index(const Index& index) {
+  for (const auto& [tensor, shard] : index.tensors) {
+    const auto found = places_.find(tensor);
+    if (found == places_.end()) {
+      absent_.emplace(tensor, index.shards[shard]);
+    } else if (found->second.shard != shard) {
+      throw UserError(
+          kStage,
+          (folder_ / index.shards[shard]).string(),
+          fmt::format(
+              "expected tensor '{}', as {} says, but it lies in {}",
+              tensor,
+              index.name,
+              shards_[found->second.shard].file_name));
     }
   }
 }
@@ -148,13 +203,45 @@ const TensorInfo* Checkpoint::find(std::string_view name) const {
   return &shards_[place.shard].header.tensors()[place.tensor];
 }
 
+std::string Checkpoint::why_missing(std::string_view name) const {
+  if (const auto said = absent_.find(name); said != absent_.end()) {
+    return fmt::format(
+        "is missing: {} places it in {}, where it is not. Perhaps an "
+        "incomplete download?",
+        index_name_,
+        said->second);
+  }
+  const auto other = [&](std::string_view end) {
+    std::string_view found;
+    for (const auto& [known, unused] : places_) {
+      if (!known.ends_with(end)) continue;
+      if (found.empty() || known < found) found = known;
+    }
+    return found;
+  };
+  // Else one of the same part under another root.
+  std::string_view near = other(name);
+  const std::size_t dot = name.find('.');
+  if (near.empty() && dot != std::string_view::npos) {
+    near = other(name.substr(dot));
+    if (near.empty() && find(name.substr(dot + 1)) != nullptr) {
+      near = name.substr(dot + 1);
+    }
+  }
+  if (near.empty()) return "is missing. Perhaps an incomplete download?";
+  return fmt::format(
+      "is missing, but '{}' is there; save the weights under the names that "
+      "the model's family has",
+      near);
+}
+
 const Checkpoint::Place& Checkpoint::place(std::string_view name) const {
   const auto found = places_.find(name);
   if (found == places_.end()) {
     throw UserError(
         kStage,
         folder_.string(),
-        fmt::format("tensor '{}' is missing from the weights", name));
+        fmt::format("tensor '{}' {}", name, why_missing(name)));
   }
   return found->second;
 }
@@ -164,10 +251,22 @@ const TensorInfo& Checkpoint::require(std::string_view name) const {
   return shards_[found.shard].header.tensors()[found.tensor];
 }
 
+std::vector<const TensorInfo*> Checkpoint::tensors() const {
+  std::vector<const TensorInfo*> result;
+  result.reserve(places_.size());
+  for (const auto& [name, place] : places_) {
+    result.push_back(&shards_[place.shard].header.tensors()[place.tensor]);
+  }
+  std::ranges::sort(result, {}, [](const TensorInfo* info) {
+    return std::string_view(info->name);
+  });
+  return result;
+}
+
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> result;
   result.reserve(places_.size());
-  for (const auto& [name, unused] : places_) result.push_back(name);
+  for (const TensorInfo* info : tensors()) result.push_back(info->name);
   return result;
 }
 
@@ -180,16 +279,17 @@ void Checkpoint::read_range(
     std::string_view name,
     std::uint64_t offset,
     std::span<std::byte> into) const {
-  const Shard& shard = shards_[place(name).shard];
-  const TensorInfo& info = require(name);
+  const Place& found = place(name);
+  const Shard& shard = shards_[found.shard];
+  const TensorInfo& info = shard.header.tensors()[found.tensor];
   FETTLE_ASSERT(offset <= info.bytes() && into.size() <= info.bytes() - offset);
   shard.file->read_at(info.begin + offset, into);
 }
 
 std::uint64_t Checkpoint::total_bytes() const {
   std::uint64_t total = 0;
-  for (const Shard& shard : shards_) {
-    for (const TensorInfo& info : shard.header.tensors()) total += info.bytes();
+  for (const auto& [name, place] : places_) {
+    total += shards_[place.shard].header.tensors()[place.tensor].bytes();
   }
   return total;
 }

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "io/file.h"
@@ -29,7 +30,7 @@ inline constexpr std::string_view kPackedStem = "packed";
 std::string index_name(std::string_view stem);
 
 struct Shard {
-  std::string file_name;  // within the folder
+  std::string file_name;  // within the folder, perhaps in a folder of it
   std::unique_ptr<InputFile> file;
   SafetensorsFile header;
 };
@@ -38,9 +39,11 @@ class Checkpoint {
  public:
   // Opens FOLDER/model.safetensors, else the shards that
   // FOLDER/model.safetensors.index.json names, or the same of the stem
-  // "packed", and checks every header. A missing shard, a shard outside the
-  // folder, a tensor that the index places where it is not, or that two shards
-  // hold, is a UserError.
+  // "packed", and checks every header. Where several shards hold a tensor, the
+  // index says which one counts. A missing shard, a shard outside the folder, a
+  // tensor that lies in another shard than the index says, or in several of
+  // which the index names none, is a UserError; one that lies nowhere is one
+  // only when it is asked for.
   static Checkpoint open(const std::filesystem::path& folder);
   // Opens the one file `file_name` of `folder`, such as an adapter.
   static Checkpoint open(
@@ -49,7 +52,12 @@ class Checkpoint {
   const TensorInfo* find(std::string_view name) const;  // null when absent
   // Throws UserError when there is no tensor of that name.
   const TensorInfo& require(std::string_view name) const;
-  std::vector<std::string> names() const;  // sorted
+  std::size_t size() const { return places_.size(); }
+  std::vector<std::string> names() const;          // sorted
+  std::vector<const TensorInfo*> tensors() const;  // by name
+  // "is missing" and, for a name that find() doesn't know, what may be the
+  // cause: what the index says of it, or another tensor whose name ends in it.
+  std::string why_missing(std::string_view name) const;
 
   // Reads a whole tensor; `into` must have exactly its size (InternalError).
   void read(std::string_view name, std::span<std::byte> into) const;
@@ -60,23 +68,33 @@ class Checkpoint {
       std::uint64_t offset,
       std::span<std::byte> into) const;
 
-  std::uint64_t total_bytes() const;  // of all tensors, headers excluded
+  // Of all tensors that count, headers excluded.
+  std::uint64_t total_bytes() const;
   const std::filesystem::path& folder() const { return folder_; }
   const std::vector<Shard>& shards() const { return shards_; }  // by name
 
  private:
   struct Place {
-    std::size_t shard = 0;
-    std::size_t tensor = 0;  // in the shard's order
+    std::uint32_t shard = 0;
+    std::uint32_t tensor = 0;  // in the shard's order
   };
 
-  Checkpoint(
-      std::filesystem::path folder, const std::vector<std::string>& file_names);
+  struct Index;  // STEM.safetensors.index.json
+
+  Checkpoint(std::filesystem::path folder, const Index& index);
+  static Index read_index(
+      const std::filesystem::path& folder, std::string_view stem);
+  void open_shards(const Index& index);
+  void check_index(const Index& index);
   const Place& place(std::string_view name) const;
 
   std::filesystem::path folder_;
   std::vector<Shard> shards_;
-  std::map<std::string, Place, std::less<>> places_;
+  // By names that lie in the shards' headers.
+  std::unordered_map<std::string_view, Place> places_;
+  // Tensors that the index names and no shard holds, with their shard's file.
+  std::map<std::string, std::string, std::less<>> absent_;
+  std::string index_name_;  // empty: there is none
 };
 
 }  // namespace fettle::io

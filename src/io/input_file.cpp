@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/text_file.h"
 #include "io/descriptor.h"
 #include "io/file.h"
 
@@ -97,8 +98,13 @@ std::unique_ptr<InputFile> open_file(const std::filesystem::path& path) {
   }
   struct stat status {};
   if (::fstat(descriptor.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    std::error_code ignored;
     throw UserError(
-        "file", path.string(), "expected a regular file, found something else");
+        "file",
+        path.string(),
+        fmt::format(
+            "expected a regular file, found {}",
+            kind_of_file(std::filesystem::status(path, ignored).type())));
   }
   // Weights are read in long runs; failure of the hint costs only speed.
   (void)::posix_fadvise(descriptor.get(), 0, 0, POSIX_FADV_SEQUENTIAL);

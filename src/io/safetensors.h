@@ -9,12 +9,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "io/dtype.h"
@@ -40,6 +40,10 @@ inline constexpr std::uint64_t kMaxSafetensorsHeader = 100'000'000;
 
 class SafetensorsFile {
  public:
+  SafetensorsFile() = default;
+  SafetensorsFile(SafetensorsFile&&) = default;
+  SafetensorsFile& operator=(SafetensorsFile&&) = default;
+
   // Reads and checks the header. Throws UserError (stage "safetensors", the
   // file's name) on anything that breaks the format.
   static SafetensorsFile parse(const InputFile& file);
@@ -53,7 +57,8 @@ class SafetensorsFile {
 
  private:
   std::vector<TensorInfo> tensors_;
-  std::map<std::string, std::size_t, std::less<>> index_;
+  // By names that lie in tensors_, so that a copy would need its own.
+  std::unordered_map<std::string_view, std::size_t> index_;
   Metadata metadata_;
   std::uint64_t data_begin_ = 0;
 };

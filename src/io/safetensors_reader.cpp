@@ -9,6 +9,9 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_members.h"
+#include "core/json_text.h"
+#include "core/text_file.h"
 #include "io/safetensors.h"
 #include "io/tensor_size.h"
 
@@ -21,6 +24,16 @@ constexpr std::uint64_t kLengthBytes = 8;
 
 [[noreturn]] void refuse(const InputFile& file, const std::string& why) {
   throw UserError(kStage, file.name(), why);
+}
+
+// Other files take the place of weights: pointers to them, pages that say why
+// they can't be had.
+void refuse_known_content(const InputFile& file) {
+  std::string head(std::min<std::uint64_t>(file.size(), 64), '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(head)));
+  const std::string_view kind = kind_of_content(head);
+  if (kind.empty()) return;
+  refuse(file, fmt::format("expected safetensors, found {}", kind));
 }
 
 // The length field is checked against the file before a byte is allocated.
@@ -41,6 +54,7 @@ std::uint64_t header_length(const InputFile& file) {
     length |= static_cast<std::uint64_t>(field[i]) << (8 * i);
   }
   if (length > kMaxSafetensorsHeader) {
+    refuse_known_content(file);
     refuse(
         file,
         fmt::format(
@@ -68,7 +82,7 @@ std::uint64_t count_of(const JsonObject& entry, const Json& value) {
         kStage,
         entry.subject(),
         "expected non-negative integers in shape and data_offsets, found " +
-            value.dump(-1, ' ', true, Json::error_handler_t::replace));
+            shown(value));
   }
   return value.get<std::uint64_t>();
 }
@@ -82,7 +96,7 @@ const Json& array_at(const JsonObject& entry, std::string_view key) {
 // One entry of the header; offsets become absolute.
 TensorInfo parse_tensor(
     const InputFile& file,
-    const std::string& name,
+    std::string name,
     const Json& json,
     std::uint64_t data_begin) {
   const JsonObject entry(
@@ -99,7 +113,7 @@ TensorInfo parse_tensor(
             "or F32",
             type));
   }
-  TensorInfo info{.name = name, .dtype = *dtype};
+  TensorInfo info{.name = std::move(name), .dtype = *dtype};
   for (const Json& size : array_at(entry, "shape")) {
     info.shape.push_back(static_cast<std::int64_t>(count_of(entry, size)));
   }
@@ -121,7 +135,9 @@ TensorInfo parse_tensor(
   return info;
 }
 
+// Some writers say null for none.
 Metadata parse_metadata(const InputFile& file, const Json& json) {
+  if (json.is_null()) return {};
   const JsonObject object(
       json,
       std::string(kStage),
@@ -179,26 +195,29 @@ SafetensorsFile SafetensorsFile::parse(const InputFile& file) {
   const std::uint64_t length = header_length(file);
   std::string text(length, '\0');
   file.read_at(kLengthBytes, std::as_writable_bytes(std::span(text)));
-  const Json json = parse_json(text, kStage, file.name());
-  if (!json.is_object()) refuse(file, "header is no JSON object");
-
   SafetensorsFile result;
   result.data_begin_ = kLengthBytes + length;
-  for (const auto& [name, value] : json.items()) {
-    if (name == kMetadataKey) {
-      result.metadata_ = parse_metadata(file, value);
-    } else {
-      result.tensors_.push_back(
-          parse_tensor(file, name, value, result.data_begin_));
-    }
-  }
+  const Json rest = parse_json_members(
+      text, {kStage, file.name()}, [&](std::string& name, const Json& value) {
+        if (name == kMetadataKey) {
+          result.metadata_ = parse_metadata(file, value);
+        } else {
+          result.tensors_.push_back(
+              parse_tensor(file, std::move(name), value, result.data_begin_));
+        }
+      });
+  if (!rest.is_object()) refuse(file, "header is no JSON object");
   std::ranges::sort(result.tensors_, {}, [](const TensorInfo& info) {
     return std::tie(info.begin, info.end, info.name);
   });
-  check_cover(file, result.tensors_, result.data_begin_);
+  result.index_.reserve(result.tensors_.size());
   for (std::size_t i = 0; i < result.tensors_.size(); ++i) {
-    result.index_.emplace(result.tensors_[i].name, i);
+    const std::string& name = result.tensors_[i].name;
+    if (!result.index_.emplace(name, i).second) {
+      refuse(file, fmt::format("duplicate JSON key '{}'", name));
+    }
   }
+  check_cover(file, result.tensors_, result.data_begin_);
   return result;
 }
 

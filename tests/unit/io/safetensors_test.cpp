@@ -2,6 +2,7 @@
 #include "io/safetensors.h"
 
 #include <catch2/catch.hpp>
+#include <chrono>
 
 #include "core/error.h"
 #include "fixtures.h"
@@ -186,4 +187,36 @@ TEST_CASE("headers that are not honest JSON are refused") {
       Contains("'n' must be a string"));
   CHECK_THROWS_WITH(
       parse(R"({"__metadata__":"pt"})", 0), Contains("JSON object"));
+}
+
+TEST_CASE("metadata that is null is none") {
+  const SafetensorsFile file = parse(R"({"__metadata__":null})", 0);
+  CHECK(file.metadata().empty());
+  CHECK(file.tensors().empty());
+}
+
+TEST_CASE("other files in the place of weights are named") {
+  CHECK_THROWS_WITH(
+      parse_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+      Contains("found a Git LFS pointer"));
+  CHECK_THROWS_WITH(
+      parse_text("<!DOCTYPE html><html></html>"), Contains("a web page"));
+}
+
+TEST_CASE("a header of very many tensors is read in linear time") {
+  // A square of it would take minutes.
+  constexpr std::size_t kTensors = 60'000;
+  std::string header = "{";
+  for (std::size_t i = 0; i < kTensors; ++i) {
+    header += (i > 0 ? "," : "") + std::string("\"t") + std::to_string(i) +
+              R"(":{"dtype":"U8","shape":[1],"data_offsets":[)" +
+              std::to_string(i) + "," + std::to_string(i + 1) + "]}";
+  }
+  const auto start = std::chrono::steady_clock::now();
+  const SafetensorsFile file = parse(header + "}", kTensors);
+  const std::chrono::duration<double> taken =
+      std::chrono::steady_clock::now() - start;
+  CHECK(file.tensors().size() == kTensors);
+  CHECK(file.find("t59999")->begin == file.data_begin() + 59'999);
+  CHECK(taken.count() < 20.0);
 }
