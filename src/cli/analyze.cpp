@@ -12,6 +12,7 @@
 #include "artifact/run_state.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
+#include "cli/model_option.h"
 #include "cli/session.h"
 #include "cli/targets.h"
 #include "core/error.h"
@@ -31,7 +32,7 @@ std::string scores_help() {
 class Analyze : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder");
+    add_model_option(app, model_);
     app.add_option("--data", data_, kDataHelp);
     add_data_flags(app, data_flags_);
     app.add_option(
@@ -94,7 +95,7 @@ class Analyze : public Command {
 
   Outcome run(Session& session) override {
     if (!merged_.empty()) return merge(session);
-    auto reader = std::make_unique<model::ModelReader>(model_);
+    auto reader = session.read(model_);
     sweep::Workload workload = workload_of(*reader);
     io::AtomicDirectory folder(out_, {.resume = options_.resume});
     const auto data = session.calibration(

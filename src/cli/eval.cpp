@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/eval_text.h"
 #include "cli/inputs.h"
+#include "cli/model_option.h"
 #include "cli/session.h"
 #include "sweep/evaluate.h"
 
@@ -11,7 +12,7 @@ namespace {
 class Eval : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
     app.add_option("--data", data_, kDataHelp)->required();
     add_data_flags(app, flags_);
     app.add_option("--seq-len", seq_len_, "Tokens of a window")
@@ -31,8 +32,8 @@ class Eval : public Command {
   }
 
   Outcome run(Session& session) override {
-    auto reader = std::make_unique<model::ModelReader>(model_);
-    const auto tokenizer = text::Tokenizer::load(model_);
+    auto reader = session.read(model_);
+    const auto tokenizer = session.tokenizer(model_);
     const auto data = sweep::load_sets(
         data_files(data_),
         {tokenizer, session.sample_options(*reader, flags_), seq_len_});

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "export/export.h"
+#include "cli/model_option.h"
 
 #include <fmt/format.h>
 
@@ -22,7 +23,7 @@ const std::map<std::string, at::ScalarType> kTypes{
 class Export : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
     app.add_option("--out", out_, "Folder to write")->required();
     app.add_option(
            "--format",
@@ -75,7 +76,10 @@ class Export : public Command {
   Outcome run(Session& session) override {
     options_.format = exporter::parse_format(format_);
     if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
-    const model::ModelReader reader(model_);
+    const auto opened = session.read(model_);
+    const model::ModelReader& reader = *opened;
+    // A GGUF holds the tokenizer: what it does not heed is told.
+    if (options_.format == exporter::Format::kGguf) session.tokenizer(model_);
     session.require_ram(reader, 3);
     io::AtomicDirectory folder(out_);
     options_.input_fingerprint = reader.fingerprint();

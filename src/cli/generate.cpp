@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sweep/generate.h"
+#include "cli/model_option.h"
 
 #include <fmt/format.h>
 
@@ -52,7 +53,7 @@ class Printer {
 class Generate : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
     app.add_option("--prompt", prompt_, "Text to continue")->required();
     app.add_option(
            "--max-new-tokens", options_.max_new_tokens, "Tokens to add at most")
@@ -73,7 +74,7 @@ class Generate : public Command {
   void check(const Foreseen*) const override {}
 
   Outcome run(Session& session) override {
-    const auto tokenizer = text::Tokenizer::load(model_);
+    const auto tokenizer = session.tokenizer(model_);
     const auto ids = tokenizer.encode(prompt_);
     sweep::Workload workload;
     workload.longest_sequence = static_cast<std::int64_t>(ids.size());

@@ -8,10 +8,12 @@
 #include "artifact/model_writer.h"
 #include "artifact/tensor_file.h"
 #include "cli/command.h"
+#include "cli/model_option.h"
 #include "cli/session.h"
 #include "cli/table.h"
 #include "core/bytes.h"
 #include "model/model_reader.h"
+#include "model/weight_values.h"
 
 namespace fettle::cli {
 namespace {
@@ -99,13 +101,20 @@ std::string widths_text(const model::LayerConfig& layer) {
 class Inspect : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
+    app.add_flag(
+        "--values",
+        values_,
+        "Read every weight too: refuse NaN and infinity, tell which weights "
+        "are 0 throughout");
   }
 
   void check(const Foreseen*) const override {}
 
   Outcome run(Session& session) override {
-    const model::ModelReader reader(model_);
+    const auto opened = session.read(model_);
+    const model::ModelReader& reader = *opened;
+    reader.check_tied_head();
     session.require_ram(reader, 0);
     const auto& config = reader.config();
     const auto parts = parts_of(reader);
@@ -161,11 +170,36 @@ class Inspect : public Command {
         config.active_parameters(),
         table.text(),
         widths.text());
+    if (values_) add_values(reader, session, outcome);
     return outcome;
   }
 
  private:
+  static void add_values(
+      const model::ModelReader& reader, Session& session, Outcome& outcome) {
+    Progress progress(
+        &session.reporter(),
+        "inspect",
+        static_cast<std::uint64_t>(reader.config().parameters()),
+        "parameters");
+    const auto values = model::scan_values(reader, [&](std::int64_t numel) {
+      progress.advance(static_cast<std::uint64_t>(numel));
+    });
+    model::check_values(values, reader);
+    outcome.json["values"] = {
+        {"weights", values.weights}, {"zero", values.zero}};
+    outcome.text += fmt::format(
+        "\nvalues of {} weights: all are finite; {}\n",
+        values.weights,
+        values.zero.empty() ? "none is 0 throughout"
+                            : fmt::format(
+                                  "{} are 0 throughout, {} first",
+                                  values.zero.size(),
+                                  values.zero.front()));
+  }
+
   std::string model_;
+  bool values_ = false;
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/adapter/merge.h"
+#include "cli/model_option.h"
 
 #include "cli/command.h"
 #include "cli/inputs.h"
@@ -13,7 +14,9 @@ namespace {
 class Merge : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Folder of the adapter's base")->required();
+    add_model_option(app, model_)
+        ->required()
+        ->description("Folder of the adapter's base");
     app.add_option("--adapter", adapter_, "Folder that tune wrote")->required();
     app.add_option("--out", out_, "Folder for the merged model")->required();
     app.add_flag(
@@ -29,7 +32,8 @@ class Merge : public Command {
   }
 
   Outcome run(Session& session) override {
-    const model::ModelReader reader(model_);
+    const auto opened = session.read(model_);
+    const model::ModelReader& reader = *opened;
     session.require_ram(reader, 4);
     const auto report = tune::merge_adapter(
         reader, adapter_, options_, out_, session.reporter());

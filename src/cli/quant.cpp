@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cli/model_option.h"
 #include "quant/quantize.h"
 
 #include <fmt/format.h>
@@ -33,7 +34,7 @@ std::string hash_of(const std::vector<model::Sequence>& data) {
 class Quant : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
     app.add_option("--out", out_, "Folder for the quantized model")->required();
     add_quant_flags(app, flags_);
     app.add_flag("--resume", resume_, "Go on where a killed run stopped");
@@ -48,7 +49,7 @@ class Quant : public Command {
   }
 
   Outcome run(Session& session) override {
-    auto reader = std::make_unique<model::ModelReader>(model_);
+    auto reader = session.read(model_);
     if (flags_.data.empty()) session.require_ram(*reader, 7);
     io::AtomicDirectory folder(out_, {.resume = resume_});
     quant::QuantOptions options = options_of(session, *reader);

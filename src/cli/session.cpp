@@ -13,12 +13,15 @@
 
 #include "artifact/manifest.h"
 #include "cli/argument_checks.h"
+#include "cli/model_option.h"
+#include "core/bytes.h"
 #include "core/error.h"
 #include "core/installed.h"
 #include "core/memory.h"
 #include "core/size_option.h"
 #include "kernels/device_backend.h"
 #include "sweep/require_ram.h"
+#include "text/tokenizer_files.h"
 
 namespace fettle::cli {
 namespace {
@@ -132,6 +135,23 @@ sweep::Workload Session::here(sweep::Workload workload) const {
   return workload;
 }
 
+std::unique_ptr<model::ModelReader> Session::read(
+    const std::filesystem::path& folder) {
+  auto reader = std::make_unique<model::ModelReader>(folder);
+  tell_once(left_out_text(*reader));
+  return reader;
+}
+
+text::Tokenizer Session::tokenizer(const std::filesystem::path& folder) {
+  auto tokenizer = text::Tokenizer::load(folder);
+  tell_once(text::unheeded_options(folder, tokenizer));
+  return tokenizer;
+}
+
+void Session::tell_once(const std::string& text) {
+  if (!text.empty() && told_.insert(text).second) reporter_->note(text);
+}
+
 sweep::SweepPlan Session::least_plan(
     const model::ModelReader& reader, sweep::Workload workload) const {
   return sweep::least_plan(reader, here(std::move(workload)));
@@ -139,7 +159,7 @@ sweep::SweepPlan Session::least_plan(
 
 OpenModel Session::open(
     const std::filesystem::path& folder, sweep::Workload workload) {
-  return open(std::make_unique<model::ModelReader>(folder), workload);
+  return open(read(folder), workload);
 }
 
 OpenModel Session::open(
@@ -190,7 +210,7 @@ text::SampleOptions Session::sample_options(
 
 std::vector<model::Sequence> Session::calibration(
     const model::ModelReader& reader, const CalibrationFiles& source) {
-  const auto tokenizer = text::Tokenizer::load(reader.folder());
+  const auto tokenizer = this->tokenizer(reader.folder());
   auto data = sweep::load_calibration(
       data_files(source.data),
       {tokenizer,

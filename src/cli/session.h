@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,11 @@ class Session {
   std::uint64_t seed() const { return options_.seed; }
   const CommonOptions& options() const { return options_; }
 
+  // Opens a model's folder and its tokenizer; tells, once, what lies in the
+  // folder and is not heeded.
+  std::unique_ptr<model::ModelReader> read(const std::filesystem::path& folder);
+  text::Tokenizer tokenizer(const std::filesystem::path& folder);
+
   // The least that open() would plan for.
   sweep::SweepPlan least_plan(
       const model::ModelReader& reader, sweep::Workload workload) const;
@@ -99,6 +105,7 @@ class Session {
  private:
   void bound_vram();
   sweep::Workload here(sweep::Workload workload) const;
+  void tell_once(const std::string& text);
 
   CommonOptions options_;
   at::Device device_ = at::kCPU;
@@ -106,6 +113,7 @@ class Session {
   std::unique_ptr<Reporter> reporter_;
   std::optional<kernels::CrowdGuard> crowd_guard_;
   Json data_;  // what was told of it
+  std::set<std::string> told_;
 };
 
 // Parses the arguments of repeated --data options.

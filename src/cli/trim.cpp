@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cli/model_option.h"
 #include "trim/slice.h"
 
 #include <fmt/format.h>
@@ -63,7 +64,7 @@ std::string repair_text(const trim::RepairReport& report) {
 class Trim : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
     app.add_option("--scores", scores_folder_, "Folder that analyze wrote");
     app.add_option("--out", out_, "Folder for the trimmed model")->required();
     add_trim_flags(app, flags_);
@@ -92,7 +93,7 @@ class Trim : public Command {
   }
 
   Outcome run(Session& session) override {
-    auto reader = std::make_unique<model::ModelReader>(model_);
+    auto reader = session.read(model_);
     if (!scores_folder_.empty()) {
       scores_ = artifact::ScoreFile::load(scores_folder_);
       trim::require_scores_of(*reader, *scores_);

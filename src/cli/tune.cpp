@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/tune.h"
+#include "cli/model_option.h"
 
 #include <fmt/format.h>
 
@@ -51,7 +52,7 @@ std::string choice_text(const tune::TuneResult& result) {
 class Tune : public Command {
  public:
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "Model folder")->required();
+    add_model_option(app, model_)->required();
     app.add_option("--data", data_, fmt::format("To train on. {}", kDataHelp))
         ->required();
     app.add_option("--eval-data", eval_data_, "Held-out data, as --data");
@@ -96,9 +97,9 @@ class Tune : public Command {
 
   Outcome run(Session& session) override {
     options_.seed = session.seed();
-    auto reader = std::make_unique<model::ModelReader>(model_);
+    auto reader = session.read(model_);
     check_model(reader->config());
-    const auto tokenizer = text::Tokenizer::load(model_);
+    const auto tokenizer = session.tokenizer(model_);
     const auto sample_options = session.sample_options(*reader, data_flags_);
     text::Mixture mixture = training_data(tokenizer, sample_options);
     tell_data(mixture, session);

@@ -36,11 +36,9 @@ bool is_packed_by_fettle(const JsonObject& json) {
 // Options of other families and of later training methods. A key that is in no
 // list is one that transformers does not read either for these families.
 void refuse_foreign_options(const JsonObject& json) {
-  const std::array<Option, 20> options = {{
+  const std::array<Option, 18> options = {{
       {"quantization_config", nullptr},
       {"compression_config", nullptr},
-      {"hidden_act", "silu"},
-      {"hidden_activation", "silu"},
       {"mlp_bias", false},
       {"num_nextn_predict_layers", 0},
       {"is_encoder_decoder", false},
@@ -61,6 +59,11 @@ void refuse_foreign_options(const JsonObject& json) {
   for (const auto& [key, harmless] : options) {
     if (key == "quantization_config" && is_packed_by_fettle(json)) continue;
     require_value(json, key, harmless);
+  }
+  for (const std::string_view key : {"hidden_act", "hidden_activation"}) {
+    // Another name of it.
+    if (json.has(key) && is_text(json.at(key), "swish")) continue;
+    require_value(json, key, "silu");
   }
 }
 

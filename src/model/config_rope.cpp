@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "model/config_values.h"
 
 namespace fettle::model {
 namespace {
 
-constexpr std::array<std::string_view, 16> kKnownKeys = {
+constexpr std::array<std::string_view, 19> kKnownKeys = {
     "rope_type",
     "type",
     "rope_theta",
@@ -27,7 +28,12 @@ constexpr std::array<std::string_view, 16> kKnownKeys = {
     "long_factor",
     "low_freq_factor",
     "high_freq_factor",
-    "partial_rotary_factor"};
+    "partial_rotary_factor",
+    // Tell of the model's past, and how images' positions are split: the text's
+    // are the same in every section.
+    "finetuned",
+    "mrope_section",
+    "mrope_interleaved"};
 
 // A number, or nothing when it is absent, null or 0: what transformers' tests
 // for truth make of it.
@@ -42,7 +48,8 @@ std::vector<double> read_factors(
     const JsonObject& rope, std::string_view key, std::int64_t dim) {
   const Json& list = rope.at(key);
   const auto positive = [](const Json& item) {
-    return item.is_number() && item.get<double>() > 0.0;
+    return item.is_number() && item.get<double>() > 0.0 &&
+           std::isfinite(item.get<double>());
   };
   if (!list.is_array() || list.size() != static_cast<std::size_t>(dim / 2) ||
       !std::all_of(list.begin(), list.end(), positive)) {
@@ -163,6 +170,7 @@ RopeConfig parse_rope(const JsonObject& config, const RopeDefaults& defaults) {
   const JsonObject& theta = rope.has("rope_theta") ? rope : config;
   result.theta = read_number(theta, {"rope_theta", defaults.theta});
   result.type = rope.string_or("rope_type", rope.string_or("type", "default"));
+  if (result.type == "mrope") result.type = "default";
   if (result.type != "default") parse_kind(config, rope, result);
   return result;
 }

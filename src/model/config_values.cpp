@@ -6,6 +6,8 @@
 #include <cmath>
 #include <string>
 
+#include "core/json_text.h"
+
 namespace fettle::model {
 namespace {
 
@@ -31,9 +33,9 @@ std::string_view find_spelling(const JsonObject& json, const IntegerKey& key) {
           name,
           fmt::format(
               "is {}, but '{}', which means the same, is {}",
-              json.at(name).dump(),
+              shown(json.at(name)),
               found,
-              json.at(found).dump()));
+              shown(json.at(found))));
     }
     if (found.empty()) found = name;
   }
@@ -89,7 +91,7 @@ std::vector<std::int64_t> read_integers(
           key,
           fmt::format(
               "holds {}; its items must be integers in [0, {}]",
-              item.dump(),
+              shown(item),
               kMaxDimension));
     }
     values.push_back(item.get<std::int64_t>());
@@ -104,8 +106,7 @@ bool is_text(const Json& value, std::string_view text) {
 void require_value(
     const JsonObject& json, std::string_view key, const Json& harmless) {
   if (!json.has(key) || json.at(key) == harmless) return;
-  std::string value = json.at(key).dump();
-  if (value.size() > 80) value = value.substr(0, 77) + "...";
+  const std::string value = shown(json.at(key));
   json.refuse(
       key,
       harmless.is_null()

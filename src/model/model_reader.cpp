@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "io/checksum.h"
+#include "model/model_folder.h"
 #include "model/packed_layer.h"
 #include "model/weight_index.h"
 #include "model/weight_loading.h"
@@ -30,7 +31,7 @@ std::int64_t bytes_as(
 }  // namespace
 
 ModelReader::ModelReader(const std::filesystem::path& folder)
-    : folder_(folder),
+    : folder_(checked_model_folder(folder)),
       config_(read_model_config(folder.string())),
       checkpoint_(
           std::make_unique<io::Checkpoint>(io::Checkpoint::open(folder))),
@@ -44,7 +45,11 @@ at::ScalarType ModelReader::dtype(const WeightId& id) const {
 std::string ModelReader::name() const {
   const std::filesystem::path path =
       std::filesystem::absolute(folder_).lexically_normal();
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
+  return model_name(path.has_filename() ? path : path.parent_path());
+}
+
+const std::vector<std::string>& ModelReader::left_out() const {
+  return index_->left_out();
 }
 
 std::string ModelReader::fingerprint() const {
@@ -216,7 +221,7 @@ void ModelReader::check_tied_head() const {
         "is stored beside packed embeddings, though 'tie_word_embeddings' is "
         "true");
   }
-  const std::string embeddings = weight_name(config_, {Role::kEmbedTokens});
+  const std::string& embeddings = index_->at({Role::kEmbedTokens}).tensor->name;
   const std::uint64_t total = checkpoint_->require(name).bytes();
   bool same = total == checkpoint_->require(embeddings).bytes();
   std::vector<std::byte> head, embedding;

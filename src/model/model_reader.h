@@ -32,14 +32,17 @@ using WeightForms = std::function<WeightForm(const WeightId&)>;
 
 class ModelReader {
  public:
-  // Throws UserError on a missing tensor, a wrong shape, an unsupported dtype
-  // (fp8 is named), or a tensor that the family's table does not know.
+  // Throws UserError on what is no model folder (see model_folder.h), a missing
+  // tensor, a wrong shape, an unsupported dtype (fp8 is named), or a tensor
+  // that the family's table does not know.
   explicit ModelReader(const std::filesystem::path& folder);
 
   const ModelConfig& config() const { return config_; }
   const io::Checkpoint& checkpoint() const { return *checkpoint_; }
   const std::filesystem::path& folder() const { return folder_; }
   std::string name() const;  // of the folder, for people
+  // Tensors beside the weights that change nothing and are not read.
+  const std::vector<std::string>& left_out() const;
   // Of config.json and the weights: see io/checksum.h.
   std::string fingerprint() const;
 
@@ -72,6 +75,10 @@ class ModelReader {
   LayerWeights unread_layer(
       std::int64_t layer, at::TensorOptions options) const;
 
+  // Throws UserError where the embeddings are the head, by config.json, and the
+  // weights hold another head, which transformers would use.
+  void check_tied_head() const;
+
   // Bytes that read_layer's result takes in `type`, and that it takes with all
   // of it unpacked.
   std::int64_t layer_bytes(std::int64_t layer, at::ScalarType type) const;
@@ -79,7 +86,6 @@ class ModelReader {
   std::int64_t global_bytes(at::ScalarType type) const;
 
  private:
-  void check_tied_head() const;
   using KeptPacked = std::map<Role, bool>;  // keeps_packed of a layer's roles
   KeptPacked kept_packed(std::int64_t layer) const;
   LayerWeights unread_layer(

@@ -5,9 +5,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
-#include <set>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "core/error.h"
@@ -16,6 +17,8 @@ namespace fettle::model {
 namespace {
 
 using Shape = std::vector<std::int64_t>;
+
+constexpr std::string_view kPrefix = "model.";
 
 [[noreturn]] void refuse(std::string_view name, std::string_view message) {
   throw UserError("weights", name, message);
@@ -49,61 +52,109 @@ bool may_be_packed(Role role) {
          is_attention_role(role) || is_mlp_role(role);
 }
 
+// What other software leaves beside a model's weights and what no loader of
+// the family reads: value and reward heads, scales of a cache in fp8, tables
+// that follow from config.json.
+bool is_leftover(std::string_view name) {
+  constexpr std::array<std::string_view, 3> kHeads = {
+      "v_head.", "value_head.", "score."};
+  constexpr std::array<std::string_view, 3> kScales = {
+      ".k_scale", ".v_scale", ".kv_scale"};
+  const auto begins = [&](std::string_view head) {
+    return name.starts_with(head);
+  };
+  const auto ends = [&](std::string_view scale) {
+    return name.ends_with(scale);
+  };
+  return std::ranges::any_of(kHeads, begins) ||
+         std::ranges::any_of(kScales, ends) ||
+         name.find(".rotary_emb.") != std::string_view::npos;
+}
+
 // Finds the tensors of one model, remembering which have been claimed.
 class Finder {
  public:
   Finder(const ModelConfig& config, const io::Checkpoint& checkpoint)
-      : config_(config), checkpoint_(checkpoint) {}
+      : config_(config), checkpoint_(checkpoint) {
+    const std::string name = weight_name(config, {Role::kEmbedTokens});
+    bare_ = checkpoint.find(name) == nullptr &&
+            checkpoint.find(bare_name(name)) != nullptr;
+  }
+
+  // The tensor of this name, else null. A bare model, one saved without its
+  // head's class, has no "model." before its names.
+  const io::TensorInfo* lookup(const std::string& name) const {
+    return checkpoint_.find(bare_ ? bare_name(name) : std::string_view(name));
+  }
 
   WeightIndex::Place find(const WeightId& id, const WeightRow& row) {
     const std::string name = expand_name(row.name, id);
-    const io::TensorInfo* tensor = checkpoint_.find(name);
+    const io::TensorInfo* tensor = lookup(name);
     if (!row.alias.empty()) {
-      const auto* other = checkpoint_.find(expand_name(row.alias, id));
+      const auto* other = lookup(expand_name(row.alias, id));
       if (tensor && other) refuse(other->name, "is also stored as " + name);
       if (!tensor) tensor = other;
     }
     if (!row.fused.empty()) {
-      const auto* stack = checkpoint_.find(expand_name(row.fused, id));
+      const auto* stack = lookup(expand_name(row.fused, id));
       if (tensor && stack) refuse(stack->name, "is also stored as " + name);
       if (stack) return slice(*stack, id);
     }
     const std::string packed_name = name + std::string(kPackedSuffix);
-    if (const auto* packed = checkpoint_.find(packed_name)) {
+    if (const auto* packed = lookup(packed_name)) {
       if (tensor) refuse(packed->name, "is also stored as " + tensor->name);
       return find_packed(*packed, id);
     }
-    if (!tensor) {
-      refuse(name, "is missing. Perhaps an incomplete download?");
-    }
+    if (!tensor) refuse_missing(name);
     check_tensor(*tensor, weight_shape(config_, id));
-    claimed_.insert(tensor->name);
+    claimed_.insert(tensor);
     return {tensor, 0};
   }
 
-  // Every tensor must be one of the model's, or known to mean nothing.
-  void check_rest() const {
-    for (const std::string& name : checkpoint_.names()) {
-      if (claimed_.contains(name)) continue;
-      const io::TensorInfo& tensor = checkpoint_.require(name);
-      const bool derived = name.ends_with(".rotary_emb.inv_freq");
-      if (derived || tensor.bytes() == 0) continue;
-      if (is_tied_head(name)) {
-        check_tensor(tensor, weight_shape(config_, {Role::kLmHead}));
-        continue;
+  // Every tensor must be one of the model's, or known to change nothing; what
+  // is left out is given back, by name.
+  std::vector<std::string> check_rest() const {
+    std::vector<std::string> left_out;
+    if (claimed_.size() == checkpoint_.size()) return left_out;
+    for (const io::TensorInfo* tensor : checkpoint_.tensors()) {
+      if (claimed_.contains(tensor) || tensor->bytes() == 0) continue;
+      if (is_tied_head(*tensor)) {
+        check_tensor(*tensor, weight_shape(config_, {Role::kLmHead}));
+      } else if (is_leftover(tensor->name)) {
+        left_out.push_back(tensor->name);
+      } else {
+        refuse(
+            tensor->name,
+            fmt::format(
+                "is no weight of a {} model with this config.json",
+                config_.family));
       }
-      refuse(
-          name,
-          fmt::format(
-              "is no weight of a {} model with this config.json",
-              config_.family));
     }
+    return left_out;
   }
 
  private:
-  bool is_tied_head(std::string_view name) const {
+  static std::string_view bare_name(std::string_view name) {
+    return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+  }
+
+  [[noreturn]] void refuse_missing(const std::string& name) const {
+    const std::string_view wanted =
+        bare_ ? bare_name(name) : std::string_view(name);
+    const bool head = name == weight_name(config_, {Role::kLmHead});
+    if (bare_ && head) {
+      refuse(
+          name,
+          "is missing: the weights were saved without the head; save the whole "
+          "model (AutoModelForCausalLM), or set 'tie_word_embeddings' to true "
+          "in config.json if the embeddings are its head");
+    }
+    refuse(wanted, checkpoint_.why_missing(wanted));
+  }
+
+  bool is_tied_head(const io::TensorInfo& tensor) const {
     return config_.tie_word_embeddings &&
-           name == weight_name(config_, {Role::kLmHead});
+           tensor.name == weight_name(config_, {Role::kLmHead});
   }
 
   WeightIndex::Place find_packed(
@@ -129,7 +180,7 @@ class Finder {
               header.rows,
               header.cols));
     }
-    claimed_.insert(tensor.name);
+    claimed_.insert(&tensor);
     return {&tensor, 0, header};
   }
 
@@ -152,7 +203,7 @@ class Finder {
         stack,
         down ? Shape{layer.num_experts(), hidden, width}
              : Shape{layer.num_experts(), 2 * width, hidden});
-    claimed_.insert(stack.name);
+    claimed_.insert(&stack);
     const std::int64_t part = down                         ? id.expert
                               : id.role == Role::kExpertUp ? 2 * id.expert + 1
                                                            : 2 * id.expert;
@@ -164,7 +215,8 @@ class Finder {
 
   const ModelConfig& config_;
   const io::Checkpoint& checkpoint_;
-  std::set<std::string, std::less<>> claimed_;
+  std::unordered_set<const io::TensorInfo*> claimed_;
+  bool bare_ = false;  // see lookup
 };
 
 }  // namespace
@@ -176,10 +228,12 @@ WeightIndex::WeightIndex(
   for (const WeightRow& row : find_family(config.family).weights) {
     rows.emplace(row.role, row);
   }
-  for (const WeightId& id : model_weights(config)) {
+  const std::vector<WeightId> ids = model_weights(config);
+  places_.reserve(ids.size());
+  for (const WeightId& id : ids) {
     places_.emplace(id, finder.find(id, rows.at(id.role)));
   }
-  finder.check_rest();
+  left_out_ = finder.check_rest();
 }
 
 const WeightIndex::Place& WeightIndex::at(const WeightId& id) const {

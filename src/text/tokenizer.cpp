@@ -14,6 +14,7 @@
 #include "text/normalizer.h"
 #include "text/post_processor.h"
 #include "text/pre_tokenizer.h"
+#include "text/tokenizer_files.h"
 #include "text/utf8.h"
 #include "text/word_cache.h"
 
@@ -110,6 +111,7 @@ JsonObject root_of(const Json& json, const std::string& subject) {
 }  // namespace
 
 Tokenizer Tokenizer::load(const std::filesystem::path& model_folder) {
+  require_tokenizer(model_folder);
   const std::filesystem::path path = model_folder / "tokenizer.json";
   const Json json = read_json(path, "tokenizer");
   return Tokenizer(std::make_unique<const Parts>(root_of(json, path.string())));

@@ -44,6 +44,24 @@ TEST_CASE("rotary options of every kind") {
   CHECK(llama3.high_freq_factor == 4.0);
 }
 
+TEST_CASE("options that change nothing about text are passed over") {
+  const RopeConfig yarn = rope(
+      {{"type", "yarn"},
+       {"factor", 4.0},
+       {"finetuned", true},
+       {"original_max_position_embeddings", 16}});
+  CHECK(yarn.factor == 4.0);
+  const Json sections = {
+      {"type", "mrope"},
+      {"mrope_section", {1, 1, 2}},
+      {"mrope_interleaved", true}};
+  CHECK(rope(sections).type == "default");
+  CHECK(sample("mixtral", {{"hidden_act", "swish"}}).family == "mixtral");
+  CHECK_THROWS_WITH(
+      sample("mixtral", {{"hidden_act", "gelu"}}),
+      Catch::Contains("'hidden_act' is \"gelu\""));
+}
+
 TEST_CASE("lengths that are not said are inferred as transformers does") {
   const RopeConfig yarn = rope(
       {{"rope_type", "yarn"}, {"factor", nullptr}},

@@ -71,6 +71,12 @@ at::Tensor ModelFolder::pack(
   return values;
 }
 
+void ModelFolder::rename(const std::function<std::string(std::string)>& to) {
+  std::map<std::string, at::Tensor> renamed;
+  for (auto& [name, tensor] : tensors_) renamed[to(name)] = tensor;
+  tensors_ = std::move(renamed);
+}
+
 void ModelFolder::fuse(std::int64_t layer, const std::string& prefix) {
   std::vector<at::Tensor> gate_up, down;
   for (std::int64_t e = 0; e < config_.layers[layer].num_experts(); ++e) {

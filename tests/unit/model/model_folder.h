@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -33,6 +34,10 @@ class ModelFolder {
   // Packs a weight, each value to its nearest level, and returns the values
   // that it then has.
   at::Tensor pack(const WeightId& id, const kernels::QuantGrid& grid);
+  void zero() {
+    for (auto& [name, tensor] : tensors_) tensor.zero_();
+  }
+  void rename(const std::function<std::string(std::string)>& to);
   void erase(const std::string& name) { tensors_.erase(name); }
   void add_fp8(const std::string& name) { fp8_name_ = name; }
   Json& json() { return json_; }

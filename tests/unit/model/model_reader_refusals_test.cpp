@@ -34,6 +34,33 @@ TEST_CASE("a missing tensor is named") {
   refused(headless, "lm_head.weight: is missing");
 }
 
+TEST_CASE("a missing tensor's other name is told") {
+  ModelFolder folder(sample("olmoe"));
+  folder["base." + kUp] = folder[kUp];
+  folder.erase(kUp);
+  refused(folder, kUp + ": is missing, but 'base." + kUp + "' is there");
+}
+
+TEST_CASE("a bare model without a head says so") {
+  ModelFolder folder(sample("olmoe"));
+  folder.rename([](std::string name) {
+    return name.starts_with("model.") ? name.substr(6) : name;
+  });
+  CHECK_NOTHROW(ModelReader(folder.write()));
+  folder.erase("lm_head.weight");
+  refused(folder, "lm_head.weight: is missing: the weights were saved without");
+}
+
+TEST_CASE("another head beside tied embeddings is refused by its values") {
+  ModelFolder folder(sample("olmoe", {{"tie_word_embeddings", true}}));
+  folder["lm_head.weight"] = folder["model.embed_tokens.weight"].clone();
+  CHECK_NOTHROW(ModelReader(folder.write()).check_tied_head());
+  folder["lm_head.weight"][3][3] = 77.0;
+  const ModelReader reader(folder.write());
+  CHECK_THROWS_WITH(
+      reader.check_tied_head(), Catch::Contains("differs from the embeddings"));
+}
+
 TEST_CASE("a wrong shape is told with the expected one") {
   ModelFolder folder(sample("olmoe"));
   folder[kUp] = at::zeros({5, 8});
@@ -63,7 +90,18 @@ TEST_CASE("tensors that carry nothing are passed over") {
   folder["model.layers.0.self_attn.rotary_emb.inv_freq"] = at::zeros({2});
   folder["model.layers.0.mlp.shared_experts.up_proj.weight"] =
       at::zeros({0, 8});
-  CHECK_NOTHROW(ModelReader(folder.write()));
+  folder["v_head.summary.weight"] = at::zeros({1, 8});
+  folder["score.weight"] = at::zeros({2, 8});
+  folder["model.layers.1.self_attn.k_proj.k_scale"] = at::ones({1});
+  folder["model.layers.1.self_attn.attn.v_scale"] = at::ones({1});
+  const ModelReader reader(folder.write());
+  CHECK(
+      reader.left_out() == std::vector<std::string>{
+                               "model.layers.0.self_attn.rotary_emb.inv_freq",
+                               "model.layers.1.self_attn.attn.v_scale",
+                               "model.layers.1.self_attn.k_proj.k_scale",
+                               "score.weight",
+                               "v_head.summary.weight"});
 }
 
 TEST_CASE("experts stored twice or misshapen in a stack") {

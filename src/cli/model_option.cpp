@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/model_option.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "core/error.h"
+#include "model/model_folder.h"
+
+namespace fettle::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+void refuse_unfinished(const fs::path& folder) {
+  const fs::path path = folder.has_filename() ? folder : folder.parent_path();
+  std::error_code ignored;
+  if (path.extension() != ".partial" ||
+      !fs::exists(path / ".fettle-lock", ignored)) {
+    return;
+  }
+  throw UserError(
+      "model",
+      path.string(),
+      "is the unfinished output of a run that was stopped or still writes; run "
+      "that command again, with --resume if it has that option");
+}
+
+}  // namespace
+
+CLI::Option* add_model_option(CLI::App& app, std::string& model) {
+  return app.add_option("MODEL", model, "Model folder")
+      ->transform(CLI::Validator(
+          [](std::string& text) {
+            refuse_unfinished(text);
+            text = model::resolved_model_folder(text).string();
+            return std::string();
+          },
+          ""));
+}
+
+std::string left_out_text(const model::ModelReader& reader) {
+  const auto& names = reader.left_out();
+  if (names.empty()) return "";
+  return fmt::format(
+      "left out, since no forward pass of this family reads it: {}{}",
+      names.front(),
+      names.size() == 1
+          ? ""
+          : fmt::format(" and {} more tensors", names.size() - 1));
+}
+
+}  // namespace fettle::cli

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// MODEL, as commands take it, and what there is to tell of a model's folder.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "model/model_reader.h"
+
+namespace fettle::cli {
+
+// Adds MODEL. The Hugging Face cache's folder of a model becomes the snapshot
+// in it. Parsing throws UserError on the unfinished output of a run.
+CLI::Option* add_model_option(CLI::App& app, std::string& model);
+
+// "weights left out, ..." for what lies beside a model's weights and changes
+// nothing; empty where nothing does.
+std::string left_out_text(const model::ModelReader& reader);
+
+}  // namespace fettle::cli
