@@ -179,21 +179,24 @@ void Checkpoint::open_shards(const Index& index) {
 }
 
 void Checkpoint::check_index(const Index& index) {
+  const std::string* misplaced = nullptr;  // the first by name
   for (const auto& [tensor, shard] : index.tensors) {
     const auto found = places_.find(tensor);
     if (found == places_.end()) {
       absent_.emplace(tensor, index.shards[shard]);
     } else if (found->second.shard != shard) {
-      throw UserError(
-          kStage,
-          (folder_ / index.shards[shard]).string(),
-          fmt::format(
-              "expected tensor '{}', as {} says, but it lies in {}",
-              tensor,
-              index.name,
-              shards_[found->second.shard].file_name));
+      if (misplaced == nullptr || tensor < *misplaced) misplaced = &tensor;
     }
   }
+  if (misplaced == nullptr) return;
+  throw UserError(
+      kStage,
+      (folder_ / index.shards[index.tensors.at(*misplaced)]).string(),
+      fmt::format(
+          "expected tensor '{}', as {} says, but it lies in {}",
+          *misplaced,
+          index.name,
+          shards_[places_.at(*misplaced).shard].file_name));
 }
 
 const TensorInfo* Checkpoint::find(std::string_view name) const {
