@@ -114,8 +114,7 @@ TEST_CASE("rotary options that are unknown or impossible are named") {
   refused({{"rope_type", "proportional"}}, "'proportional'");
   refused({{"rope_type", "linear"}}, "'factor' is missing");
   refused({{"rope_type", "linear"}, {"factor", 0}}, "'factor' is 0");
-  refused(
-      {{"rope_type", "default"}, {"mrope_section", {1}}}, "'mrope_section'");
+  refused({{"rope_type", "default"}, {"sections", {1}}}, "'sections'");
   refused({{"full_attention", {{"rope_type", "default"}}}}, "'full_attention'");
   refused({{"partial_rotary_factor", 0.5}}, "'partial_rotary_factor' is 0.5");
   refused(

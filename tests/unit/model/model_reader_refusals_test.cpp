@@ -95,13 +95,13 @@ TEST_CASE("tensors that carry nothing are passed over") {
   folder["model.layers.1.self_attn.k_proj.k_scale"] = at::ones({1});
   folder["model.layers.1.self_attn.attn.v_scale"] = at::ones({1});
   const ModelReader reader(folder.write());
-  CHECK(
-      reader.left_out() == std::vector<std::string>{
-                               "model.layers.0.self_attn.rotary_emb.inv_freq",
-                               "model.layers.1.self_attn.attn.v_scale",
-                               "model.layers.1.self_attn.k_proj.k_scale",
-                               "score.weight",
-                               "v_head.summary.weight"});
+  const std::vector<std::string> left_out = {
+      "model.layers.0.self_attn.rotary_emb.inv_freq",
+      "model.layers.1.self_attn.attn.v_scale",
+      "model.layers.1.self_attn.k_proj.k_scale",
+      "score.weight",
+      "v_head.summary.weight"};
+  CHECK(reader.left_out() == left_out);
 }
 
 TEST_CASE("experts stored twice or misshapen in a stack") {
