@@ -152,13 +152,15 @@ class Analysis {
     if (options_.state_folder.empty()) return;
     artifact::save_state(
         options_.state_folder,
-        {chunks,
-         identity(),
-         {{"tokens", tokens_},
-          {"loss_tokens", loss_tokens_},
-          {"chunk_tokens", cut_.chunk_tokens}},
-         cut_.micro_batch_tokens,
-         scores_.state()});
+        {.step = chunks,
+         .identity = identity(),
+         .cursor =
+             {{"tokens", tokens_},
+              {"loss_tokens", loss_tokens_},
+              {"chunk_tokens", cut_.chunk_tokens}},
+         .micro_batch_tokens = cut_.micro_batch_tokens,
+         .tensors = scores_.state(),
+         .unit = "chunk"});
   }
 
   // Chunks already done.
@@ -178,9 +180,10 @@ class Analysis {
     }
     artifact::check_same_run(state->identity, identity(), "analyze");
     scores_.restore(state->tensors);
-    tokens_ = state->cursor.at("tokens");
-    loss_tokens_ = state->cursor.at("loss_tokens");
-    cut_.chunk_tokens = state->cursor.at("chunk_tokens");
+    const JsonObject cursor(state->cursor, "analyze", "the state's cursor");
+    tokens_ = cursor.integer("tokens");
+    loss_tokens_ = cursor.integer("loss_tokens");
+    cut_.chunk_tokens = cursor.integer("chunk_tokens");
     cut_.micro_batch_tokens = artifact::resumed_micro_batch(
         *state, cut_.micro_batch_tokens, options_.sweep.reporter);
     note(fmt::format("resuming after chunk {}", state->step));

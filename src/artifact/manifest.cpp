@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <array>
-#include <system_error>
 
 #include "core/error.h"
+#include "io/durable.h"
 #include "io/file.h"
 
 namespace fettle::artifact {
@@ -19,12 +19,15 @@ constexpr const char* kFile = "fettle.json";
 bool is_companion(const fs::path& path) {
   constexpr std::array<std::string_view, 7> kExtensions{
       ".json", ".jinja", ".txt", ".md", ".model", ".tiktoken", ".py"};
-  constexpr std::array<std::string_view, 6> kOurs{
+  constexpr std::array<std::string_view, 9> kOurs{
       "config.json",
       kFile,
       "trim_plan.json",
       "quant_plan.json",
       "quant_report.json",
+      "quant_errors.json",
+      "quant_state.json",
+      "timings.json",
       "metrics.jsonl"};
   constexpr std::array<std::string_view, 5> kTexts{
       "LICENSE", "LICENCE", "NOTICE", "README", "COPYING"};
@@ -45,8 +48,10 @@ Json read_manifest(const fs::path& path) {
   if (object.integer("format") != kFormat) {
     object.refuse("format", "expected 1; use the version that wrote it");
   }
-  if (!object.at("stages").is_array()) {
-    object.refuse("stages", "expected a list");
+  const Json& stages = object.at("stages");
+  const auto is_object = [](const Json& stage) { return stage.is_object(); };
+  if (!stages.is_array() || !std::ranges::all_of(stages, is_object)) {
+    object.refuse("stages", "expected a list of objects");
   }
   return json;
 }
@@ -59,15 +64,7 @@ void copy_companions(const fs::path& from, const fs::path& to) {
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     if (!entry.is_regular_file() || !is_companion(entry.path())) continue;
     const fs::path target = to / entry.path().filename();
-    std::error_code error;
-    fs::copy_file(
-        entry.path(), target, fs::copy_options::overwrite_existing, error);
-    if (error) {
-      throw UserError(
-          "manifest",
-          entry.path().string(),
-          "can't be copied to " + target.string() + ": " + error.message());
-    }
+    io::copy_contents(entry.path(), target);
   }
 }
 
@@ -88,7 +85,7 @@ void set_measured(const fs::path& folder, const Json& measured) {
   Json json = read_manifest(folder / kFile);
   FETTLE_ASSERT(!json["stages"].empty());
   json["stages"].back()["measured"] = measured;
-  io::write_file(folder / kFile, json.dump(1) + "\n");
+  io::replace_file(folder / kFile, json.dump(1) + "\n");
 }
 
 }  // namespace fettle::artifact

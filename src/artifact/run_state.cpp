@@ -3,11 +3,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <fstream>
 #include <string>
+#include <vector>
 
+#include "artifact/shard_set.h"
 #include "core/error.h"
-#include "io/atomic_directory.h"
 #include "io/checksum.h"
+#include "io/durable.h"
 #include "io/file.h"
 
 namespace fettle::artifact {
@@ -17,26 +21,46 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kFormat = 1;
-constexpr std::string_view kPrefix = "state-";
 constexpr const char* kTensors = "state.safetensors";
 constexpr const char* kInfo = "state.json";
 
 std::string folder_name(std::int64_t step) {
-  return fmt::format("{}{:08}", kPrefix, step);
+  return fmt::format("{}{:08}", kStatePrefix, step);
 }
 
 bool is_whole(const fs::path& path) {
-  const std::string name = path.filename().string();
-  return name.starts_with(kPrefix) && !name.ends_with(".partial");
+  return path.filename().string().starts_with(kStatePrefix) &&
+         fs::is_regular_file(path / kTensors) &&
+         fs::is_regular_file(path / kInfo);
+}
+
+// Empty where there is none.
+fs::path newest_state(const fs::path& folder) {
+  fs::path newest;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    // Steps are zero-padded: the order of names is the order of steps.
+    if (is_whole(entry.path())) newest = std::max(newest, entry.path());
+  }
+  return newest;
 }
 
 void remove_states_but(const fs::path& folder, const std::string& kept) {
   std::vector<fs::path> old;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(kPrefix) && name != kept) old.push_back(entry.path());
+    if (name.starts_with(kStatePrefix) && name != kept) {
+      old.push_back(entry.path());
+    }
   }
-  for (const fs::path& path : old) fs::remove_all(path);
+  for (const fs::path& path : old) io::remove_tree(path);
+}
+
+[[noreturn]] void refuse_damaged(
+    const fs::path& path, std::string_view stage, const std::string& found) {
+  throw UserError(
+      stage,
+      path.string(),
+      found + "; the state is damaged: begin anew with --restart");
 }
 
 }  // namespace
@@ -44,28 +68,26 @@ void remove_states_but(const fs::path& folder, const std::string& kept) {
 void save_state(const fs::path& folder, const RunState& state) {
   const std::string name = folder_name(state.step);
   // The same step of the same run is the same state.
-  if (fs::exists(folder / name)) return;
-  io::AtomicDirectory directory(folder / name, {.keep_unfinished = false});
-  save_tensors(directory.path() / kTensors, {state.tensors, {}});
-  const Json json{
-      {"format", kFormat},
-      {"step", state.step},
-      {"identity", state.identity},
-      {"cursor", state.cursor},
-      {"micro_batch_tokens", state.micro_batch_tokens},
-      {"checksum", io::hash_file(directory.path() / kTensors)}};
-  io::write_file(directory.path() / kInfo, json.dump(2) + "\n");
-  directory.commit();
+  if (is_whole(folder / name)) return;
+  io::make_folder(folder / name, [&](const fs::path& made) {
+    save_tensors(made / kTensors, {state.tensors, {}});
+    const Json json{
+        {"format", kFormat},
+        {"step", state.step},
+        {"unit", state.unit},
+        {"identity", state.identity},
+        {"cursor", state.cursor},
+        {"found", state.found},
+        {"micro_batch_tokens", state.micro_batch_tokens},
+        {"checksum", io::hash_file(made / kTensors)}};
+    io::write_file(made / kInfo, json.dump(2) + "\n");
+  });
   remove_states_but(folder, name);
 }
 
 std::optional<RunState> load_newest_state(
     const fs::path& folder, std::string_view stage) {
-  fs::path newest;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    // Steps are zero-padded: the order of names is the order of steps.
-    if (is_whole(entry.path())) newest = std::max(newest, entry.path());
-  }
+  const fs::path newest = newest_state(folder);
   if (newest.empty()) return std::nullopt;
   const Json json = read_json(newest / kInfo, stage);
   const JsonObject info(json, std::string(stage), (newest / kInfo).string());
@@ -79,19 +101,53 @@ std::optional<RunState> load_newest_state(
             info.integer("format")));
   }
   if (io::hash_file(newest / kTensors) != info.string("checksum")) {
-    throw UserError(
+    refuse_damaged(
+        newest / kTensors,
         stage,
-        (newest / kTensors).string(),
-        "expected the checksum in state.json, found another; the state is "
-        "damaged: start again without --resume");
+        "expected the checksum in state.json, found another");
   }
-  return RunState{
-      info.integer("step"),
-      info.at("identity"),
-      info.at("cursor"),
-      info.integer("micro_batch_tokens"),
-      load_tensors(newest / kTensors).tensors};
+  RunState state{
+      .step = info.integer("step"),
+      .identity = info.object("identity").json(),
+      .cursor = info.object("cursor").json(),
+      .micro_batch_tokens = info.integer("micro_batch_tokens"),
+      .tensors = load_tensors(newest / kTensors).tensors,
+      .found = Json::object(),
+      .unit = info.string_or("unit", "step")};
+  if (info.has("found")) state.found = info.object("found").json();
+  if (state.step < 0 || state.micro_batch_tokens < 1) {
+    refuse_damaged(newest / kInfo, stage, "expected counts of 0 and 1 or more");
+  }
+  return state;
 }
+
+std::string saved_progress(const fs::path& folder) {
+  const fs::path newest = newest_state(folder);
+  if (!newest.empty()) {
+    // Not read with care: a damaged one is still somebody's work.
+    const Json info = Json::parse(
+        std::ifstream(newest / kInfo), nullptr, /*allow_exceptions=*/false);
+    const bool told = info.is_object() && info.contains("unit") &&
+                      info["unit"].is_string() && info.contains("step") &&
+                      info["step"].is_number_integer();
+    return told ? fmt::format(
+                      "a run stopped after {} {}",
+                      info["unit"].get<std::string>(),
+                      info["step"].get<std::int64_t>())
+                : "a stopped run";
+  }
+  return saved_shards(folder);
+}
+
+io::AtomicDirectoryOptions resumable_output(bool resume, bool restart) {
+  return {
+      .resume = resume,
+      .restart = restart,
+      .left = saved_progress,
+      .advice = "go on with --resume, or throw that away with --restart"};
+}
+
+io::AtomicDirectoryOptions plain_output() { return {.left = saved_progress}; }
 
 std::int64_t resumed_micro_batch(
     const RunState& state, std::int64_t possible, Reporter* reporter) {
@@ -106,8 +162,6 @@ std::int64_t resumed_micro_batch(
   return possible;
 }
 
-void remove_states(const fs::path& folder) { remove_states_but(folder, ""); }
-
 void check_same_run(
     const Json& saved, const Json& now, std::string_view stage) {
   const Json was = saved.flatten();
@@ -120,7 +174,7 @@ void check_same_run(
         key.empty() ? "identity" : key.substr(1),
         fmt::format(
             "expected {}, as when this run began, found {}; resume with the "
-            "same model, data and options, or start again without --resume",
+            "same model, data and options, or begin anew with --restart",
             a.dump(),
             b.dump()));
   };

@@ -7,11 +7,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "artifact/tensor_file.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "io/atomic_directory.h"
 
 namespace fettle::artifact {
 
@@ -23,7 +25,13 @@ struct RunState {
   Json cursor = Json::object();         // position in the data
   std::int64_t micro_batch_tokens = 0;  // they decide how sums are rounded
   TensorMap tensors;
+  // What the run found until now that its result tells.
+  Json found = Json::object();
+  std::string unit = "step";  // of `step`, for people
 };
+
+// States stand in folders whose names begin so.
+inline constexpr std::string_view kStatePrefix = "state-";
 
 // Writes `state` under `folder` and removes older states.
 void save_state(const std::filesystem::path& folder, const RunState& state);
@@ -38,7 +46,14 @@ std::optional<RunState> load_newest_state(
 std::int64_t resumed_micro_batch(
     const RunState& state, std::int64_t possible, Reporter* reporter);
 
-void remove_states(const std::filesystem::path& folder);
+// What a folder holds of a stopped run that can be gone on with, such as "a
+// run stopped after step 7", of any stage; empty: nothing.
+std::string saved_progress(const std::filesystem::path& folder);
+
+// How stages open their output folders, so that none throws away what another
+// saved: one that saves states, and one that has none to go on from.
+io::AtomicDirectoryOptions resumable_output(bool resume, bool restart);
+io::AtomicDirectoryOptions plain_output();
 
 // Throws UserError (of `stage`) naming the first entry in which `now` differs
 // from `saved`.

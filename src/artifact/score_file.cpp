@@ -6,6 +6,7 @@
 
 #include "artifact/score_layout.h"
 #include "artifact/tensor_file.h"
+#include "io/checksum.h"
 #include "io/file.h"
 
 namespace fettle::artifact {
@@ -120,6 +121,7 @@ void ScoreFile::save(const std::filesystem::path& folder) const {
       {"version", version},
       {"model_fingerprint", model_fingerprint},
       {"tokens", tokens},
+      {"checksum", io::hash_file(folder / score_layout::kArrays)},
       {"neuron_scores", neuron_scores()},
       {"expert_scores", expert_scores()},
       {"sums", sums_json(*this)},

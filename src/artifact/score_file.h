@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The scores that analyze writes and trim reads: scores.safetensors (arrays)
-// and scores.json (what was measured, on which model and data). Beside the
+// and scores.json (what was measured, on which model and data, and the arrays'
+// checksum). Beside the
 // scores stand the sums they are made of, so that scores of several runs can be
 // merged without the model.
 //
@@ -82,8 +83,8 @@ struct ScoreFile {
 
   // Writes both files into `folder` (which exists).
   void save(const std::filesystem::path& folder) const;
-  // Throws UserError on a file of another format, a missing array, a wrong
-  // shape or dtype, or a value that is not finite.
+  // Throws UserError on a file of another format, another checksum, a missing
+  // array, a wrong shape or dtype, or a value that is not finite.
   static ScoreFile load(const std::filesystem::path& folder);
 };
 

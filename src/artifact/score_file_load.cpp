@@ -7,6 +7,7 @@
 #include "artifact/score_layout.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
+#include "io/checksum.h"
 
 namespace fettle::artifact {
 namespace {
@@ -161,9 +162,35 @@ void read_arrays(
   layer.tokens = arrays.take(array_name(l, "tokens"), experts, at::kLong);
 }
 
+// Of what was scored and how, what is read later.
+Json read_run(const JsonObject& run) {
+  run.string_or("model", "");
+  for (const char* count : {"sequences", "loss_tokens"}) {
+    run.integer_or(count, 0);
+  }
+  for (const char* list : {"data", "data_checksums"}) {
+    if (run.has(list)) list_at(run, list);
+  }
+  return run.json();
+}
+
+// Files of the format before had no checksum.
+void check_arrays(const JsonObject& json, const std::filesystem::path& arrays) {
+  if (json.integer("format") < score_layout::kFormat) return;
+  if (io::hash_file(arrays) == json.string("checksum")) return;
+  throw UserError(
+      "scores",
+      arrays.string(),
+      "expected the checksum in scores.json, found another; the file is "
+      "damaged: run fettle analyze again");
+}
+
 void check_format(const JsonObject& json) {
   const std::int64_t found = json.integer("format");
-  if (found == score_layout::kFormat) return;
+  if (found == score_layout::kFormat ||
+      found == score_layout::kFormatWithoutChecksum) {
+    return;
+  }
   json.refuse(
       "format",
       fmt::format(
@@ -183,7 +210,7 @@ ScoreFile ScoreFile::load(const std::filesystem::path& folder) {
   file.version = json.string("version");
   file.model_fingerprint = json.string("model_fingerprint");
   file.tokens = json.integer("tokens");
-  file.run = json.at("run");
+  file.run = read_run(json.object("run"));
   Contents contents{
       read_names(json, "neuron_scores"),
       read_names(json, "expert_scores"),
@@ -197,6 +224,7 @@ ScoreFile ScoreFile::load(const std::filesystem::path& folder) {
     file.merged.push_back({row.string("name"), row.integer("tokens"), {}});
     file.merged.back().ranks.resize(layers);
   }
+  check_arrays(json, folder / score_layout::kArrays);
   const ArrayReader arrays(folder / score_layout::kArrays);
   for (std::size_t l = 0; l < layers; ++l) {
     const JsonObject row = entry(json, "layers", l);

@@ -14,7 +14,8 @@
 
 namespace fettle::artifact::score_layout {
 
-inline constexpr std::int64_t kFormat = 2;
+inline constexpr std::int64_t kFormat = 3;
+inline constexpr std::int64_t kFormatWithoutChecksum = 2;
 inline constexpr const char* kArrays = "scores.safetensors";
 inline constexpr const char* kText = "scores.json";
 

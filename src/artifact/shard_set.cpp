@@ -9,6 +9,7 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "io/checkpoint.h"
+#include "io/durable.h"
 #include "io/file.h"
 
 namespace fettle::artifact {
@@ -16,7 +17,27 @@ namespace {
 
 constexpr const char* kNote = "fettle";
 
+bool is_shard(const std::filesystem::path& path) {
+  return path.filename().string().starts_with(
+             std::string(io::kPackedStem) + "-") &&
+         path.extension() == ".safetensors";
+}
+
 }  // namespace
+
+std::string saved_shards(const std::filesystem::path& folder) {
+  std::int64_t shards = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (is_shard(entry.path())) ++shards;
+  }
+  if (shards > 0 && std::filesystem::exists(folder / kShardIdentity)) {
+    return fmt::format(
+        "{} part{} of a quantized model", shards, shards == 1 ? "" : "s");
+  }
+  return std::filesystem::exists(folder / kMeasuredErrors)
+             ? "the measured errors of a quant run"
+             : "";
+}
 
 ShardSet::ShardSet(std::filesystem::path folder, std::int64_t count)
     : folder_(std::move(folder)), count_(count) {}
@@ -45,8 +66,7 @@ void ShardSet::write(
     const std::vector<NamedTensor>& tensors,
     const Json& note) const {
   const std::filesystem::path path = folder_ / file_name(shard);
-  std::filesystem::path unfinished = path;
-  unfinished += ".tmp";
+  const std::filesystem::path unfinished = io::unfinished(path);
   std::vector<io::TensorSpec> specs;
   for (const NamedTensor& named : tensors) specs.push_back(named.spec);
   io::SafetensorsWriter writer(
@@ -60,6 +80,13 @@ void ShardSet::write(
   std::error_code error;
   std::filesystem::rename(unfinished, path, error);
   if (error) throw UserError("write", path.string(), error.message());
+}
+
+bool ShardSet::any() const {
+  for (std::int64_t shard = 0; shard < count_; ++shard) {
+    if (std::filesystem::exists(folder_ / file_name(shard))) return true;
+  }
+  return false;
 }
 
 void ShardSet::write_index() const {

@@ -10,12 +10,22 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/json.h"
 #include "io/safetensors.h"
 
 namespace fettle::artifact {
+
+// Beside the shards of an unfinished run: what it must not differ in to go on.
+inline constexpr std::string_view kShardIdentity = "quant_state.json";
+// Measured before the first shard, and worth as much.
+inline constexpr std::string_view kMeasuredErrors = "quant_errors.json";
+
+// What a folder holds of an unfinished run, such as "3 of 5 parts of a
+// quantized model"; empty: nothing.
+std::string saved_shards(const std::filesystem::path& folder);
 
 struct NamedTensor {
   io::TensorSpec spec;
@@ -34,6 +44,8 @@ class ShardSet {
       std::int64_t shard,
       const std::vector<NamedTensor>& tensors,
       const Json& note) const;
+  // Whether any shard is there.
+  bool any() const;
   // Writes the index over all shards, which are there.
   void write_index() const;
 

@@ -118,7 +118,8 @@ TrimPlan TrimPlan::from_json(const Json& json, const std::string& subject) {
   }
   TrimPlan plan;
   plan.model_fingerprint = object.string("model_fingerprint");
-  plan.options = object.at("options");
+  plan.options = object.object("options").json();
+  object.object("options").string_or("score", "");
   const Json& rows = object.at("layers");
   if (!rows.is_array()) object.refuse("layers", "expected a list");
   for (std::size_t l = 0; l < rows.size(); ++l) {

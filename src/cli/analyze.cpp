@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/model_option.h"
+#include "cli/resume_flags.h"
 #include "cli/session.h"
 #include "cli/targets.h"
 #include "core/error.h"
@@ -70,8 +71,7 @@ class Analyze : public Command {
         by_file_,
         "Count too which experts each file's tokens choose: one forward pass "
         "more; the report compares the files");
-    app.add_flag(
-        "--resume", options_.resume, "Go on where a killed run stopped");
+    add_resume_flags(app, options_.resume, restart_);
   }
 
   void check(const Foreseen* foreseen) const override {
@@ -97,7 +97,8 @@ class Analyze : public Command {
     if (!merged_.empty()) return merge(session);
     auto reader = session.read(model_);
     sweep::Workload workload = workload_of(*reader);
-    io::AtomicDirectory folder(out_, {.resume = options_.resume});
+    io::AtomicDirectory folder(
+        out_, artifact::resumable_output(options_.resume, restart_));
     const auto data = session.calibration(
         *reader, {data_, seq_len_, tokens_, data_flags_, workload.backward});
     workload.add(data, options_.chunk_tokens);
@@ -186,12 +187,13 @@ class Analyze : public Command {
         scores,
         {.title = scores.run.value("model", std::string("model")),
          .making = session.making()});
-    artifact::remove_states(folder.path());
+    folder.leave_out(std::string(artifact::kStatePrefix));
     folder.commit();
   }
 
   Outcome merge(const Session& session) {
-    io::AtomicDirectory folder(out_);
+    io::AtomicDirectory folder(
+        out_, artifact::resumable_output(options_.resume, restart_));
     std::vector<analyze::MergeInput> inputs;
     for (const std::string& name : merged_) {
       inputs.push_back({name, artifact::ScoreFile::load(name)});
@@ -239,6 +241,7 @@ class Analyze : public Command {
   bool by_file_ = false;
   std::int64_t tokens_ = 262144;
   std::int64_t seq_len_ = 512;
+  bool restart_ = false;
   analyze::AnalyzeOptions options_;
 };
 

@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "artifact/run_state.h"
 #include "cli/command.h"
 #include "cli/session.h"
 #include "cli/size_text.h"
@@ -81,7 +82,7 @@ class Export : public Command {
     // A GGUF holds the tokenizer: what it does not heed is told.
     if (options_.format == exporter::Format::kGguf) session.tokenizer(model_);
     session.require_ram(reader, 3);
-    io::AtomicDirectory folder(out_);
+    io::AtomicDirectory folder(out_, artifact::plain_output());
     options_.input_fingerprint = reader.fingerprint();
     options_.check.device = session.device();
     options_.reporter = &session.reporter();

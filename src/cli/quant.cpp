@@ -4,11 +4,15 @@
 
 #include <fmt/format.h>
 
+#include "artifact/manifest.h"
+#include "artifact/run_state.h"
+#include "artifact/shard_set.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/quant_bits.h"
 #include "cli/quant_flags.h"
 #include "cli/quant_text.h"
+#include "cli/resume_flags.h"
 #include "cli/session.h"
 #include "cli/size_text.h"
 #include "cli/targets.h"
@@ -26,6 +30,7 @@ std::string hash_of(const std::vector<model::Sequence>& data) {
   io::Hasher hasher;
   for (const model::Sequence& sequence : data) {
     hasher.update(std::as_bytes(std::span(sequence.ids)));
+    hasher.update(std::as_bytes(std::span(sequence.document_starts)));
     hasher.update("\n");
   }
   return hasher.digest();
@@ -37,7 +42,7 @@ class Quant : public Command {
     add_model_option(app, model_)->required();
     app.add_option("--out", out_, "Folder for the quantized model")->required();
     add_quant_flags(app, flags_);
-    app.add_flag("--resume", resume_, "Go on where a killed run stopped");
+    add_resume_flags(app, resume_, restart_);
   }
 
   void check(const Foreseen* foreseen) const override {
@@ -51,12 +56,14 @@ class Quant : public Command {
   Outcome run(Session& session) override {
     auto reader = session.read(model_);
     if (flags_.data.empty()) session.require_ram(*reader, 7);
-    io::AtomicDirectory folder(out_, {.resume = resume_});
+    io::AtomicDirectory folder(
+        out_, artifact::resumable_output(resume_, restart_));
     quant::QuantOptions options = options_of(session, *reader);
     Outcome outcome =
         flags_.data.empty()
             ? carry_out(session, *reader, options, nullptr, folder)
             : with_data(session, std::move(reader), std::move(options), folder);
+    folder.leave_out(std::string(artifact::kShardIdentity));
     folder.commit();
     outcome.json["out"] = out_;
     return outcome;
@@ -73,6 +80,7 @@ class Quant : public Command {
     options.reporter = &session.reporter();
     options.identity = options.gptq.to_json();
     options.identity["model"] = options.input_fingerprint;
+    options.identity["version"] = std::string(artifact::version());
     return options;
   }
 
@@ -163,7 +171,7 @@ class Quant : public Command {
 
   std::string model_, out_;
   QuantFlags flags_;
-  bool resume_ = false;
+  bool resume_ = false, restart_ = false;
 };
 
 }  // namespace

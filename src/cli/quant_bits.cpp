@@ -8,11 +8,12 @@
 #include <cmath>
 #include <map>
 
+#include "artifact/shard_set.h"
 #include "cli/table.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/size_option.h"
-#include "io/file.h"
+#include "io/durable.h"
 
 namespace fettle::cli {
 namespace {
@@ -57,9 +58,9 @@ quant::BitPlan plan_within_budget(
     const model::ModelReader& reader,
     quant::Calibrated* data,
     const std::filesystem::path& folder) {
-  const std::filesystem::path file = folder / "quant_errors.json";
+  const std::filesystem::path file = folder / artifact::kMeasuredErrors;
   if (!run.flags.errors.empty() && !std::filesystem::exists(file)) {
-    io::write_file(file, read_json(run.flags.errors, "quant").dump() + "\n");
+    io::replace_file(file, read_json(run.flags.errors, "quant").dump() + "\n");
   }
   const quant::QuantErrors errors =
       quant::measure_errors(reader, measure_options(run), data, file);

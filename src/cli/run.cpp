@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/command_text.h"
 #include "cli/inputs.h"
+#include "cli/resume_flags.h"
 #include "cli/run_record.h"
 #include "cli/session.h"
 #include "cli/table.h"
@@ -56,8 +57,7 @@ class Run : public Command {
  public:
   void add_options(CLI::App& app) override {
     app.add_option("RECIPE", recipe_file_, "Recipe in YAML")->required();
-    app.add_flag(
-        "--resume", resume_, "Go on inside a stage that was stopped or killed");
+    add_resume_flags(app, resume_, restart_);
     app.add_flag("--dry-run", dry_run_, "Say what would be done, do nothing");
   }
 
@@ -101,9 +101,13 @@ class Run : public Command {
     session.reporter().note(step.name);
     if (record.is_stale(step)) std::filesystem::remove_all(step.out);
     auto arguments = step.arguments;
-    const bool resumes = step.command == "tune" || step.command == "analyze";
-    if (resumes && resume_ && record.is_begun(step)) {
+    const bool saves = step.command == "tune" || step.command == "analyze" ||
+                       step.command == "quant";
+    if (saves && resume_ && record.is_begun(step)) {
       arguments.emplace_back("--resume");
+    } else if (saves && (restart_ || !record.is_begun(step))) {
+      // What may lie there is of another step, or not wanted.
+      arguments.emplace_back("--restart");
     }
     record.begin(step);
     malloc_trim(0);  // what the last stage freed is not this one's
@@ -204,7 +208,7 @@ class Run : public Command {
   }
 
   std::string recipe_file_;
-  bool resume_ = false, dry_run_ = false;
+  bool resume_ = false, restart_ = false, dry_run_ = false;
   Recipe recipe_;
 };
 

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "core/error.h"
+#include "io/atomic_directory.h"
 
 namespace fettle::cli {
 namespace {
@@ -104,6 +105,7 @@ void check_new_folder(const Target& target) {
   require_short_names(target, path);
   std::error_code ignored;
   if (fs::exists(fs::symlink_status(path, ignored))) {
+    io::AtomicDirectory::remove_remains(path);
     refuse_target(target, "exists already; choose another folder or remove it");
   }
   require_parent(target, path);

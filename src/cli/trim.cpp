@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "artifact/run_state.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/session.h"
@@ -101,7 +102,7 @@ class Trim : public Command {
     if (flags_.data.empty()) session.require_ram(*reader, 3);
     const artifact::TrimPlan plan = make_plan(*reader);
     const std::string table = plan_table(plan, reader->config());
-    io::AtomicDirectory folder(out_);
+    io::AtomicDirectory folder(out_, artifact::plain_output());
     const auto repair = flags_.repair_kind();
     const trim::TrimRunOptions options{
         .repair = repair,

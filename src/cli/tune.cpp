@@ -87,11 +87,12 @@ class Tune : public Command {
     check_teacher();
     check_data("--data", data_);
     check_data("--eval-data", eval_data_);
-    if (foreseen == nullptr) check_new_folder({"--out", out_});
+    const bool old_out = foreseen != nullptr || goes_on_behind_training();
+    if (!old_out) check_new_folder({"--out", out_});
     check_new_folders(
-        {{"--out", foreseen == nullptr ? out_ : ""},
-         {"--merge", merged_},
-         {"--peft", peft_}});
+        {{"--out", old_out ? "" : out_},
+         {"--merge", missing(merged_)},
+         {"--peft", missing(peft_)}});
     if (foreseen != nullptr) check_model(foreseen->config);
   }
 
@@ -99,6 +100,12 @@ class Tune : public Command {
     options_.seed = session.seed();
     auto reader = session.read(model_);
     check_model(reader->config());
+    if (goes_on_behind_training()) {
+      if (const auto done = tune::finished_run(out_, *reader, options_)) {
+        session.reporter().note("the adapter is whole already");
+        return outcome(*done, session);
+      }
+    }
     const auto tokenizer = session.tokenizer(model_);
     const auto sample_options = session.sample_options(*reader, data_flags_);
     text::Mixture mixture = training_data(tokenizer, sample_options);
@@ -235,7 +242,7 @@ class Tune : public Command {
         result.loss,
         choice_text(result),
         held_out_table(result));
-    if (!merged_.empty()) {
+    if (!missing(merged_).empty()) {
       const model::ModelReader base(model_);
       const auto report =
           tune::merge_adapter(base, out_, merge_, merged_, session.reporter());
@@ -243,11 +250,25 @@ class Tune : public Command {
       made.json["merged"] = merged_;
       made.text += "\n" + merge_table(report);
     }
-    if (!peft_.empty()) {
+    if (!missing(peft_).empty()) {
       tune::write_peft_adapter(model::ModelReader(model_), out_, peft_);
       made.json["peft"] = peft_;
     }
     return made;
+  }
+
+  // After a run that was killed while --merge or --peft was written.
+  bool goes_on_behind_training() const {
+    return options_.resume && !(merged_.empty() && peft_.empty()) &&
+           std::filesystem::exists(
+               std::filesystem::path(out_) / "adapter.json");
+  }
+
+  // A folder, unless such a run has written it.
+  std::string missing(const std::string& folder) const {
+    return goes_on_behind_training() && std::filesystem::exists(folder)
+               ? ""
+               : folder;
   }
 
   std::string model_, out_, merged_, peft_, teacher_;

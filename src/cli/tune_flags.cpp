@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cli/resume_flags.h"
 #include "tune/options/option_table.h"
 
 namespace fettle::cli {
@@ -34,7 +35,7 @@ void add_tune_flags(CLI::App& app, tune::TuneOptions& options) {
         if (!allowed.choices.empty())
           flag->check(CLI::IsMember(allowed.choices));
       });
-  app.add_flag("--resume", options.resume, "Go on where a killed run stopped");
+  add_resume_flags(app, options.resume, options.restart);
 }
 
 }  // namespace fettle::cli

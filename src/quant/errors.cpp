@@ -7,7 +7,7 @@
 
 #include "artifact/model_writer.h"
 #include "core/error.h"
-#include "io/file.h"
+#include "io/durable.h"
 #include "model/packed_weight.h"
 #include "quant/layer_passes.h"
 
@@ -59,10 +59,7 @@ void Measurement::load() {
 
 // The old file is there until the new one is whole.
 void Measurement::save() const {
-  std::filesystem::path next = file_;
-  next += ".new";
-  io::write_file(next, errors_.to_json().dump() + "\n");
-  std::filesystem::rename(next, file_);
+  io::replace_file(file_, errors_.to_json().dump() + "\n");
 }
 
 void Measurement::begin_progress() {

@@ -14,6 +14,7 @@
 #include "artifact/shard_set.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
+#include "io/durable.h"
 #include "io/file.h"
 #include "model/packed_layer.h"
 #include "model/weight_view.h"
@@ -27,8 +28,6 @@ namespace {
 
 using artifact::NamedTensor;
 using model::WeightId;
-
-constexpr const char* kStateFile = "quant_state.json";
 
 class Run {
  public:
@@ -70,14 +69,22 @@ class Run {
   std::optional<Progress> progress_;
 };
 
+// Shards are only taken over from a run that says that it was this one.
 void Run::check_identity() const {
-  const std::filesystem::path path = folder_ / kStateFile;
+  const std::filesystem::path path = folder_ / artifact::kShardIdentity;
   if (std::filesystem::exists(path)) {
     artifact::check_same_run(
         read_json(path, "quant"), options_.identity, "quant");
-  } else {
-    io::write_file(path, options_.identity.dump(2) + "\n");
+    return;
   }
+  if (shards_.any()) {
+    throw UserError(
+        "quant",
+        path.string(),
+        "expected what the parts beside it were made from, found no such "
+        "file; begin anew with --restart");
+  }
+  io::replace_file(path, options_.identity.dump(2) + "\n");
 }
 
 std::vector<QuantizedWeight> Run::quantize(
@@ -135,10 +142,7 @@ LayerRecord Run::write(
     role.scarce += found->scarce ? 1 : 0;
     role.unseen += found->scarce && found->tokens == 0 ? 1 : 0;
   }
-  // Times would make the bytes of two runs differ.
-  Json note = record.to_json();
-  note.erase("seconds");
-  shards_.write(shard, tensors, note);
+  shards_.write(shard, tensors, record.to_json());
   return record;
 }
 
@@ -227,7 +231,6 @@ QuantResult Run::run() {
   }
   progress_.reset();
   shards_.write_index();
-  std::filesystem::remove(folder_ / kStateFile);
   artifact::copy_companions(reader_.folder(), folder_);
   artifact::write_config(folder_, config_, /*packed=*/true);
   result.before = artifact::model_size(
@@ -237,6 +240,7 @@ QuantResult Run::run() {
       config_, [&](const WeightId& id) { return written.form(id); });
   io::write_file(
       folder_ / "quant_report.json", result.to_json().dump(2) + "\n");
+  io::write_file(folder_ / "timings.json", result.timings().dump(2) + "\n");
   write_report(
       folder_ / "report.html", reader_.name(), result, options_.making);
   artifact::write_manifest(
@@ -279,7 +283,7 @@ std::int64_t read_count(const JsonObject& role, const char* key) {
 }  // namespace
 
 Json LayerRecord::to_json() const {
-  Json json{{"layer", layer}, {"seconds", seconds}};
+  Json json{{"layer", layer}};
   json["roles"] = Json::object();
   for (const auto& [name, role] : roles) {
     json["roles"][name] = quant::to_json(role);
@@ -289,10 +293,7 @@ Json LayerRecord::to_json() const {
 
 LayerRecord LayerRecord::from_json(const Json& json) {
   const JsonObject object(json, "quant", "a shard's record");
-  LayerRecord record{
-      .layer = object.integer("layer"),
-      .roles = {},
-      .seconds = object.number_or("seconds", 0.0)};
+  LayerRecord record{.layer = object.integer("layer"), .roles = {}};
   const JsonObject roles = object.object("roles");
   for (const auto& [name, value] : roles.json().items()) {
     const JsonObject role = roles.object(name);
@@ -318,9 +319,17 @@ Json QuantResult::to_json() const {
       {"layers", std::move(list)}};
 }
 
+Json QuantResult::timings() const {
+  Json list = Json::array();
+  for (const LayerRecord& layer : layers) {
+    list.push_back({{"layer", layer.layer}, {"seconds", layer.seconds}});
+  }
+  return {{"layers", std::move(list)}};
+}
+
 std::optional<std::int64_t> resumed_micro_batch(
     const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / kStateFile;
+  const std::filesystem::path path = folder / artifact::kShardIdentity;
   if (!std::filesystem::exists(path)) return std::nullopt;
   const Json json = read_json(path, "quant");
   const JsonObject state(json, "quant", path.string());

@@ -59,8 +59,9 @@ struct RoleRecord {
 struct LayerRecord {
   std::int64_t layer = -1;  // -1: embeddings and head
   std::map<std::string, RoleRecord> roles = {};
-  double seconds = 0;
+  double seconds = 0;  // of this process
 
+  // All but the seconds, which differ from run to run.
   Json to_json() const;
   // Throws UserError on what is no record.
   static LayerRecord from_json(const Json& json);
@@ -72,10 +73,11 @@ struct QuantResult {
   std::vector<LayerRecord> layers;
 
   Json to_json() const;
+  Json timings() const;  // seconds by layer
 };
 
-// Writes the quantized model, quant_report.json and report.html (see report.h)
-// into `folder`, which exists;
+// Writes the quantized model, quant_report.json, timings.json and report.html
+// (see report.h) into `folder`, which exists;
 // layers that an earlier run of the same identity left there whole are taken
 // over. `data` may be null under rtn.
 QuantResult quantize_model(

@@ -8,8 +8,8 @@
 #include <span>
 
 #include "core/error.h"
-#include "io/atomic_directory.h"
 #include "io/checksum.h"
+#include "io/durable.h"
 #include "tune/state_tensors.h"
 
 namespace fettle::tune {
@@ -18,7 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPrefix = "best-";
 constexpr const char* kSteps = "evaluation.steps";
 constexpr const char* kScores = "evaluation.scores";
 
@@ -58,7 +57,7 @@ BestEvaluation::BestEvaluation(fs::path folder, const BestOptions& options)
     : folder_(std::move(folder)), options_(options) {}
 
 fs::path BestEvaluation::path(std::int64_t step) const {
-  return folder_ / fmt::format("{}{:08}", kPrefix, step);
+  return folder_ / fmt::format("{}{:08}", kBestPrefix, step);
 }
 
 void BestEvaluation::take(
@@ -73,11 +72,8 @@ void BestEvaluation::take(
     return;
   }
   if (options_.keep) {
-    // A killed run may have left one that no state names.
-    fs::remove_all(path(step));
-    io::AtomicDirectory directory(path(step), {.keep_unfinished = false});
-    write(directory.path());
-    directory.commit();
+    // In the place of one that a killed run left and no state names.
+    io::make_folder(path(step), write);
     remove_but(step, saved_step_);
   }
   step_ = step;
@@ -132,35 +128,27 @@ void BestEvaluation::load_state(
   throw UserError(
       "tune",
       path(step_).string(),
-      "expected the best adapter so far, found none; start again without "
-      "--resume");
+      "expected the best adapter so far, found none; begin anew with "
+      "--restart");
 }
 
 void BestEvaluation::remove_but(std::int64_t one, std::int64_t other) const {
   std::vector<fs::path> old;
   for (const auto& entry : fs::directory_iterator(folder_)) {
     const fs::path& found = entry.path();
-    if (!found.filename().string().starts_with(kPrefix)) continue;
+    if (!found.filename().string().starts_with(kBestPrefix)) continue;
     if (found != path(one) && found != path(other)) old.push_back(found);
   }
-  for (const fs::path& each : old) fs::remove_all(each);
+  for (const fs::path& each : old) io::remove_tree(each);
 }
 
-bool BestEvaluation::take_over() {
-  const bool kept = options_.keep && step_ > 0;
-  if (kept) {
-    std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(path(step_))) {
-      const std::string name = entry.path().filename().string();
-      // A lock that a killed run left is not ours to put over FOLDER's.
-      if (!name.starts_with(".")) files.push_back(entry.path());
-    }
-    for (const fs::path& file : files) {
-      fs::rename(file, folder_ / file.filename());
-    }
+bool BestEvaluation::take_over() const {
+  if (!options_.keep || step_ == 0) return false;
+  for (const auto& entry : fs::directory_iterator(path(step_))) {
+    const fs::path to = folder_ / entry.path().filename();
+    io::link_or_copy(entry.path(), to);
   }
-  remove_but(0, 0);
-  return kept;
+  return true;
 }
 
 }  // namespace fettle::tune

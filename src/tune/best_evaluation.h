@@ -17,6 +17,9 @@
 
 namespace fettle::tune {
 
+// Of the folders' names.
+inline constexpr const char* kBestPrefix = "best-";
+
 // Mean over the sets, whatever their sizes, in nats; NaN of none.
 double mean_nll(const std::vector<sweep::EvalScore>& scores);
 
@@ -58,8 +61,9 @@ class BestEvaluation {
   void load_state(
       const artifact::TensorMap& from, const std::vector<sweep::EvalSet>& sets);
 
-  // Moves the files of the best adapter to FOLDER; false where none is kept.
-  bool take_over();
+  // Puts the files of the best adapter into FOLDER too; false where none is
+  // kept.
+  bool take_over() const;
 
  private:
   std::filesystem::path path(std::int64_t step) const;

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "artifact/tensor_file.h"
-#include "io/file.h"
+#include "io/durable.h"
 #include "tune/state_tensors.h"
 
 namespace fettle::tune {
@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 
 TeacherFiles::TeacherFiles(
     const fs::path& folder, std::int64_t tokens, std::int64_t top)
-    : folder_(folder / "teacher"), tokens_(tokens), top_(top) {}
+    : folder_(folder / kTeacherFolder), tokens_(tokens), top_(top) {}
 
 fs::path TeacherFiles::path(std::int64_t step) const {
   return folder_ / fmt::format("step-{:08}.safetensors", step);
@@ -24,7 +24,7 @@ void TeacherFiles::claim(const Json& identity) const {
   if (fs::exists(file) && read_json(file, "tune") == identity) return;
   remove();
   fs::create_directories(folder_);
-  io::write_file(file, identity.dump(2) + "\n");
+  io::replace_file(file, identity.dump(2) + "\n");
 }
 
 std::int64_t TeacherFiles::bytes_per_step() const {
@@ -42,9 +42,8 @@ void TeacherFiles::write(
   file.tensors["log_probs"] = rows.log_probs.contiguous();
   file.tensors["rest"] = rows.rest.contiguous();
   // A file under its own name is whole.
-  const fs::path unfinished = folder_ / "unfinished";
-  artifact::save_tensors(unfinished, file);
-  fs::rename(unfinished, path(step));
+  artifact::save_tensors(io::unfinished(path(step)), file);
+  fs::rename(io::unfinished(path(step)), path(step));
 }
 
 sweep::TeacherRows TeacherFiles::read(std::int64_t step) const {
@@ -61,6 +60,6 @@ sweep::TeacherRows TeacherFiles::read(std::int64_t step) const {
       take("rest", {at::kFloat, {tokens}})};
 }
 
-void TeacherFiles::remove() const { fs::remove_all(folder_); }
+void TeacherFiles::remove() const { io::remove_tree(folder_); }
 
 }  // namespace fettle::tune

@@ -15,6 +15,9 @@
 
 namespace fettle::tune {
 
+// In the folder of a run.
+inline constexpr const char* kTeacherFolder = "teacher";
+
 // A model ready to be asked, within its own plan of memory.
 struct Teacher {
   std::unique_ptr<model::CausalLm> model;

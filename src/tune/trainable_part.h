@@ -101,8 +101,8 @@ class TrainablePart : public sweep::Observer {
       const std::filesystem::path& /*folder*/) const {
     return std::nullopt;
   }
-  // Removes what the part keeps in the output folder. Called once, at the end.
-  virtual void remove_files() {}
+  // What the part keeps in the output folder that is no part of the result.
+  virtual std::vector<std::string> work_files() const { return {}; }
 };
 
 }  // namespace fettle::tune

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/stopwatch.h"
+#include "io/file.h"
 #include "sweep/micro_batches.h"
 #include "tune/adapter/adapter.h"
 #include "tune/method/method.h"
@@ -48,7 +49,9 @@ Trainer::Trainer(
     : input_(input),
       options_(options),
       reporter_(reporter),
-      directory_(input.out, {.resume = options.resume}),
+      directory_(
+          input.out,
+          artifact::resumable_output(options.resume, options.restart)),
       parts_(make_parts(
           {options,
            input.model.reader(),
@@ -68,6 +71,18 @@ Trainer::Trainer(
       });
 }
 
+// What only an unfinished run needs.
+void Trainer::leave_out() {
+  directory_.leave_out(std::string(artifact::kStatePrefix));
+  directory_.leave_out(std::string(kBestPrefix));
+  directory_.leave_out(std::string(kTeacherFolder));
+  for (const auto& part : parts_) {
+    for (std::string& file : part->work_files()) {
+      directory_.leave_out(std::move(file));
+    }
+  }
+}
+
 Trainer::~Trainer() { input_.model.set_patch({}); }
 
 // Steps already done.
@@ -84,6 +99,7 @@ std::int64_t Trainer::restore() {
     part->patch_globals(input_.model.globals());
   }
   best_.load_state(state->tensors, input_.held_out);
+  restore_found(JsonObject(state->found, "tune", "what the state found"));
   input_.train.restore(state->cursor);
   micro_batch_tokens_ =
       artifact::resumed_micro_batch(*state, micro_batch_tokens_, &reporter_);
@@ -94,7 +110,12 @@ std::int64_t Trainer::restore() {
 void Trainer::save(std::int64_t step) {
   const Stopwatch watch;
   artifact::RunState state{
-      step, identity_, input_.train.state(), micro_batch_tokens_, {}};
+      .step = step,
+      .identity = identity_,
+      .cursor = input_.train.state(),
+      .micro_batch_tokens = micro_batch_tokens_,
+      .tensors = {},
+      .found = found_until_now()};
   for (const auto& part : parts_) part->save_state(state.tensors);
   best_.save_state(state.tensors);
   artifact::save_state(directory_.path(), state);
@@ -218,9 +239,10 @@ void Trainer::write_adapter(const std::filesystem::path& folder) const {
       {options_.method,
        identity_["model"].get<std::string>(),
        tune::to_json(options_),
-       result_.to_json()});
+       result_.found()});
 }
 
+// The saved state stays until the folder is whole.
 void Trainer::finish() {
   result_.trainable_weights = 0;
   const std::int64_t layers = input_.model.config().num_layers();
@@ -233,15 +255,15 @@ void Trainer::finish() {
     result_.held_out_after = best_.scores();
   }
   metrics_.reset();
-  artifact::remove_states(directory_.path());
   if (best_.take_over()) {
-    set_measured(directory_.path(), result_.to_json());
+    set_measured(directory_.path(), result_.found());
   } else {
     write_adapter(directory_.path());
   }
+  io::write_file(
+      directory_.path() / "timings.json", result_.timings().dump(2) + "\n");
   report();
-  for (const auto& part : parts_) part->remove_files();
-  teacher_files_.remove();
+  leave_out();
   directory_.commit();
 }
 

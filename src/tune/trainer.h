@@ -62,6 +62,10 @@ class Trainer {
   void record(
       std::int64_t step, const StepResult& result, const ChoiceCounts* choices);
   void report() const;
+  // What a state keeps of the result, and takes it back.
+  Json found_until_now() const;
+  void restore_found(const JsonObject& found);
+  void leave_out();
   void finish();
 
   const TuneInput& input_;

@@ -2,6 +2,9 @@
 // What is written of a step: its line of metrics, and evaluations.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/stopwatch.h"
 #include "tune/adapter/adapter.h"
 #include "tune/report.h"
@@ -91,6 +94,61 @@ void Trainer::record(
   }
   if (choices != nullptr) line["choices"] = choices->to_json();
   metrics_->append(line);
+}
+
+namespace {
+
+Json score_list(const std::vector<sweep::EvalScore>& scores) {
+  Json list = Json::array();
+  for (const sweep::EvalScore& score : scores) {
+    list.push_back(
+        {{"name", score.name}, {"nll", score.nll}, {"tokens", score.tokens}});
+  }
+  return list;
+}
+
+// Those of the held-out sets as they are now; none where they are others.
+std::vector<sweep::EvalScore> listed_scores(
+    const JsonObject& found,
+    std::string_view key,
+    const std::vector<sweep::EvalSet>& sets) {
+  const Json& list = found.at(key);
+  if (!list.is_array()) found.refuse(key, "expected a list");
+  std::vector<sweep::EvalScore> scores;
+  for (const Json& item : list) {
+    const JsonObject row(item, "tune", found.subject());
+    sweep::EvalScore score;
+    score.name = row.string("name");
+    score.nll = row.number("nll");
+    score.perplexity = std::exp(score.nll);
+    score.tokens = row.integer("tokens");
+    scores.push_back(std::move(score));
+  }
+  const bool same = std::ranges::equal(
+      scores, sets, {}, &sweep::EvalScore::name, &sweep::EvalSet::name);
+  return same ? scores : std::vector<sweep::EvalScore>{};
+}
+
+}  // namespace
+
+Json Trainer::found_until_now() const {
+  return {
+      {"tokens", result_.tokens},
+      {"seconds", result_.seconds},
+      {"loss", result_.loss},
+      {"held_out_before", score_list(result_.held_out_before)},
+      {"held_out_after", score_list(result_.held_out_after)}};
+}
+
+void Trainer::restore_found(const JsonObject& found) {
+  if (found.json().empty()) return;  // saved by an older version
+  result_.tokens = found.integer("tokens");
+  result_.seconds = found.number("seconds");
+  result_.loss = found.number("loss");
+  result_.held_out_before =
+      listed_scores(found, "held_out_before", input_.held_out);
+  result_.held_out_after =
+      listed_scores(found, "held_out_after", input_.held_out);
 }
 
 void Trainer::report() const {

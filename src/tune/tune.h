@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "artifact/making.h"
@@ -50,21 +51,34 @@ struct TuneResult {
   // After which the adapter is; 0: the last, without a choice of the best.
   std::int64_t best_step = 0;
   std::int64_t trainable_weights = 0;
-  std::int64_t tokens = 0;                        // seen by this process
-  double seconds = 0.0;                           // of this process
-  double loss = 0.0;                              // of the last step
-  std::vector<sweep::EvalScore> held_out_before;  // empty when resumed
+  // Seen, and the seconds of their steps: of the whole run, where it was
+  // stopped and resumed too.
+  std::int64_t tokens = 0;
+  double seconds = 0.0;
+  double loss = 0.0;  // of the last step
+  std::vector<sweep::EvalScore> held_out_before;
   // Of the adapter; empty when stopped.
   std::vector<sweep::EvalScore> held_out_after;
 
   Json to_json() const;
+  // What two runs have in common, and what the clock says of one.
+  Json found() const;
+  Json timings() const;
 };
 
 // {"name": {"nll": ..., "tokens": ...}, ...}
 Json to_json(const std::vector<sweep::EvalScore>& scores);
 
-// Writes OUT/adapter.safetensors, OUT/adapter.json, OUT/metrics.jsonl and
-// OUT/report.html.
+// What a whole folder of a run with these options on this model tells of its
+// result, or none where there is no such folder. Throws UserError naming the
+// first option that differs.
+std::optional<TuneResult> finished_run(
+    const std::filesystem::path& out,
+    const model::ModelReader& reader,
+    const TuneOptions& options);
+
+// Writes OUT/adapter.safetensors, OUT/adapter.json, OUT/timings.json,
+// OUT/metrics.jsonl and OUT/report.html.
 // Throws UserError on an impossible option, a model that nothing can be tuned
 // in, a resume with another model, data or option, or a loss that is not finite
 // (the state is saved and step and layer are named).

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "io/checksum.h"
+#include "io/durable.h"
 #include "io/file.h"
 #include "tune/adapter/block_delta.h"
 #include "tune/adapter/condenser_delta.h"
@@ -87,8 +88,9 @@ void save_adapter(
 
 void set_measured(const std::filesystem::path& folder, const Json& measured) {
   Json json = read_json(folder / kInfo, "adapter");
+  JsonObject(json, "adapter", (folder / kInfo).string());
   json["measured"] = measured;
-  io::write_file(folder / kInfo, json.dump(2) + "\n");
+  io::replace_file(folder / kInfo, json.dump(2) + "\n");
 }
 
 Adapter Adapter::load(
@@ -106,8 +108,8 @@ Adapter Adapter::load(
   Adapter adapter;
   adapter.info_.method = info.string("method");
   adapter.info_.model_fingerprint = info.string("model_fingerprint");
-  adapter.info_.options = info.at("options");
-  adapter.info_.measured = info.at("measured");
+  adapter.info_.options = info.object("options").json();
+  adapter.info_.measured = info.object("measured").json();
   if (adapter.info_.model_fingerprint != model_fingerprint(base)) {
     info.refuse(
         "model_fingerprint",

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "artifact/model_writer.h"
-#include "io/atomic_directory.h"
+#include "artifact/run_state.h"
 #include "tune/adapter/adapter.h"
 
 namespace fettle::tune {
@@ -52,7 +52,7 @@ MergeReport merge_adapter(
     const std::filesystem::path& out,
     Reporter& reporter) {
   const Adapter adapter = Adapter::load(adapter_folder, base);
-  io::AtomicDirectory directory(out, {.keep_unfinished = false});
+  io::AtomicDirectory directory(out, artifact::plain_output());
   model::ModelConfig config = base.config();
   adapter.change(config);
   MergeReport report;

@@ -5,9 +5,9 @@
 
 #include <set>
 
+#include "artifact/run_state.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
-#include "io/atomic_directory.h"
 #include "io/file.h"
 #include "model/weight_table.h"
 #include "tune/adapter/adapter.h"
@@ -113,13 +113,14 @@ Json config_json(
     const model::ModelReader& base,
     const AdapterInfo& info,
     const Places& places) {
+  const JsonObject options(info.options, "adapter", "the adapter's options");
   Json json{
       {"peft_type", "LORA"},
       {"task_type", "CAUSAL_LM"},
       {"base_model_name_or_path",
        std::filesystem::absolute(base.folder()).lexically_normal().string()},
-      {"r", info.options.at("rank")},
-      {"lora_alpha", info.options.at("lora_alpha")},
+      {"r", options.integer("rank")},
+      {"lora_alpha", options.number("lora_alpha")},
       {"lora_dropout", 0.0},
       {"bias", "none"},
       {"fan_in_fan_out", false},
@@ -171,7 +172,7 @@ void write_peft_adapter(
       file.tensors[key + ".lora_B.weight"] = sides.b.contiguous();
     }
   }
-  io::AtomicDirectory directory(out, {.keep_unfinished = false});
+  io::AtomicDirectory directory(out, artifact::plain_output());
   artifact::save_tensors(directory.path() / "adapter_model.safetensors", file);
   io::write_file(
       directory.path() / "adapter_config.json",

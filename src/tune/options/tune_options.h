@@ -72,6 +72,8 @@ struct TuneOptions {
   std::uint64_t seed = 1;
   // Continue the run that was stopped or killed in the same output folder.
   bool resume = false;
+  // Throw away what a stopped run left there.
+  bool restart = false;
 };
 
 // The methods that options.method joins: "usaf+condenser" is two.
@@ -89,7 +91,7 @@ void check_options(
 // evaluations between the first step and the last.
 void check_evaluation(const TuneOptions& options, bool has_held_out);
 
-// All options but `resume`.
+// All options but `resume` and `restart`.
 Json to_json(const TuneOptions& options);
 
 }  // namespace fettle::tune

@@ -42,7 +42,9 @@ class StoredWeights : public WholePart {
   void save_adapter(artifact::TensorMap& into) const override;
   std::optional<std::string> save_large(
       const std::filesystem::path& folder) const override;
-  void remove_files() override { store_->remove(); }
+  std::vector<std::string> work_files() const override {
+    return store_->files();
+  }
 
   void begin_layer(
       sweep::Pass pass,

@@ -235,12 +235,8 @@ void WeightStore::write_values(const fs::path& path) const {
   writer.finish();
 }
 
-void WeightStore::remove() {
-  out_.reset();
-  for (const int generation : {0, 1}) {
-    in_[generation].reset();
-    fs::remove(path(generation));
-  }
+std::vector<std::string> WeightStore::files() const {
+  return {path(0).filename().string(), path(1).filename().string()};
 }
 
 }  // namespace fettle::tune

@@ -65,7 +65,8 @@ class WeightStore {
   double io_seconds() const { return io_time_.seconds(); }
   // Copies the values into a safetensors file under the weights' own names.
   void write_values(const std::filesystem::path& path) const;
-  void remove();  // both files
+  // Names of both files.
+  std::vector<std::string> files() const;
 
  private:
   std::filesystem::path path(int generation) const;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <stdexcept>
 
 #include "core/error.h"
@@ -173,6 +174,17 @@ TEST_CASE("A resume without a saved state starts at the beginning") {
   options.resume = true;
   require_equal(whole, run(tiny, data, options), 0);
   REQUIRE_THAT(watch.notes, Contains(message));
+}
+
+TEST_CASE_METHOD(KilledRun, "A position of another kind is refused by name") {
+  const auto file = state.path() / "state-00000003/state.json";
+  const Json sound = read_json(file, "test");
+  const std::string key = GENERATE("tokens", "loss_tokens", "chunk_tokens");
+  Json json = sound;
+  json["cursor"][key] = Json::object();
+  std::ofstream(file) << json;
+  REQUIRE_THROWS_WITH(
+      run(tiny, data, options), Contains("'" + key + "' must be an integer"));
 }
 
 }  // namespace

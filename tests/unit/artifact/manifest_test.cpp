@@ -36,11 +36,18 @@ TEST_CASE("Companions are copied, weights and records are not") {
         "model.safetensors.index.json",
         "pytorch_model.bin",
         "fettle.json",
+        "timings.json",
+        "quant_errors.json",
         "trim_plan.json"}) {
     put(from.path() / name, "{}");
   }
   fs::create_directory(from.path() / "folder.json");
+  fs::permissions(from.path() / "LICENSE", fs::perms::owner_read);
+  // Twice, as when a killed run is resumed.
   copy_companions(from.path(), to.path());
+  copy_companions(from.path(), to.path());
+  const auto mode = fs::status(to.path() / "LICENSE").permissions();
+  REQUIRE((mode & fs::perms::owner_write) != fs::perms::none);
   std::set<std::string> found;
   for (const auto& entry : fs::directory_iterator(to.path())) {
     found.insert(entry.path().filename().string());
@@ -78,7 +85,9 @@ TEST_CASE("A manifest of another format is refused") {
   const testing::TemporaryFolder from, to;
   put(from.path() / "fettle.json",
       GENERATE(
-          R"({"format": 2, "stages": []})", R"({"format": 1, "stages": 5})"));
+          R"({"format": 2, "stages": []})",
+          R"({"format": 1, "stages": 5})",
+          R"({"format": 1, "stages": [5]})"));
   REQUIRE_THROWS_AS(
       write_manifest(from.path(), to.path(), {"trim", "f", {}, {}}), UserError);
 }

@@ -16,11 +16,14 @@ namespace {
 
 RunState state_of(std::int64_t step) {
   return {
-      step,
-      {{"model", "m"}},
-      {{"drawn", 3}},
-      64,
-      {{"a", at::full({2, 2}, step)}, {"none", at::empty({3, 0, 2})}}};
+      .step = step,
+      .identity = {{"model", "m"}},
+      .cursor = {{"drawn", 3}},
+      .micro_batch_tokens = 64,
+      .tensors =
+          {{"a", at::full({2, 2}, step)}, {"none", at::empty({3, 0, 2})}},
+      .found = {{"loss", 0.5}},
+      .unit = "chunk"};
 }
 
 }  // namespace
@@ -32,6 +35,10 @@ TEST_CASE("the newest whole state is found, and older ones go") {
   save_state(folder.path(), state_of(10));
   // What a run killed while saving leaves.
   fs::create_directories(folder.path() / "state-00000011.partial");
+  fs::create_directories(folder.path() / ".fettle-new-state-00000011");
+  // And one killed while it removed a state, as older versions did.
+  fs::create_directories(folder.path() / "state-00000012");
+  std::ofstream(folder.path() / "state-00000012/state.json") << "{}";
   const auto state = load_newest_state(folder.path(), "tune");
   REQUIRE(state.has_value());
   CHECK(state->step == 10);
@@ -42,9 +49,25 @@ TEST_CASE("the newest whole state is found, and older ones go") {
       state->tensors.at("none").sizes().vec() ==
       std::vector<std::int64_t>{3, 0, 2});
   CHECK_FALSE(fs::exists(folder.path() / "state-00000009"));
-  save_state(folder.path(), state_of(10));
-  remove_states(folder.path());
-  CHECK(fs::is_empty(folder.path()));
+  CHECK(state->found == Json{{"loss", 0.5}});
+  CHECK(state->unit == "chunk");
+  CHECK(saved_progress(folder.path()) == "a run stopped after chunk 10");
+  save_state(folder.path(), state_of(12));
+  CHECK(load_newest_state(folder.path(), "tune")->step == 12);
+}
+
+TEST_CASE("what a folder holds of a stopped run is told") {
+  const testing::TemporaryFolder folder;
+  CHECK(saved_progress(folder.path()).empty());
+  std::ofstream(folder.path() / "metrics.jsonl") << "{}";
+  CHECK(saved_progress(folder.path()).empty());
+  std::ofstream(folder.path() / "packed-00001-of-00003.safetensors") << "x";
+  CHECK(saved_progress(folder.path()).empty());
+  std::ofstream(folder.path() / "quant_state.json") << "{}";
+  CHECK(saved_progress(folder.path()) == "1 part of a quantized model");
+  save_state(folder.path(), state_of(3));
+  std::ofstream(folder.path() / "state-00000003/state.json") << "no json";
+  CHECK(saved_progress(folder.path()) == "a stopped run");
 }
 
 TEST_CASE("a damaged state is refused") {
@@ -58,6 +81,28 @@ TEST_CASE("a damaged state is refused") {
     file.seekp(-1, std::ios::end);
     file.put('!');
     file.close();
+    CHECK_THROWS_WITH(
+        load_newest_state(folder.path(), "tune"), Contains("damaged"));
+  }
+  SECTION("a value of another kind") {
+    const Json sound = read_json(state / "state.json", "test");
+    for (const char* key :
+         {"step",
+          "cursor",
+          "identity",
+          "micro_batch_tokens",
+          "found",
+          "checksum",
+          "unit"}) {
+      CAPTURE(key);
+      Json json = sound;
+      json[key] = Json::array({1});
+      std::ofstream(state / "state.json") << json;
+      CHECK_THROWS_AS(load_newest_state(folder.path(), "tune"), UserError);
+    }
+    Json json = sound;
+    json["micro_batch_tokens"] = 0;
+    std::ofstream(state / "state.json") << json;
     CHECK_THROWS_WITH(
         load_newest_state(folder.path(), "tune"), Contains("damaged"));
   }

@@ -101,7 +101,7 @@ TEST_CASE("A score file of another format is refused") {
   save_changed(folder.path(), [&](Json& json) { json["format"] = format; });
   REQUIRE_THROWS_WITH(
       ScoreFile::load(folder.path()),
-      Contains("expected 2, found " + std::to_string(format)));
+      Contains("expected 3, found " + std::to_string(format)));
 }
 
 TEST_CASE("Damaged score files are refused by name") {
@@ -128,10 +128,34 @@ TEST_CASE("Damaged score files are refused by name") {
         "expected one of sum, max, same, none, found mean"},
        {[](Json& j) { j["merged"][0]["scores"] = {"wanda"}; },
         "layers.1.ranks.0.wanda: is missing"},
+       {[](Json& j) { j["run"] = 3; }, "expected a JSON object"},
+       {[](Json& j) { j["run"]["model"] = 3; }, "'model' must be a string"},
+       {[](Json& j) { j["run"]["loss_tokens"] = {3}; }, "'loss_tokens' must"},
+       {[](Json& j) { j["run"]["data"] = "x"; }, "'data' expected a list"},
+       {[](Json& j) { j.erase("checksum"); }, "'checksum' is missing"},
        {[](Json& j) { j["merged"] = "x"; }, "'merged' expected a list"}}));
   const testing::TemporaryFolder folder;
   save_changed(folder.path(), sample.change);
   REQUIRE_THROWS_WITH(ScoreFile::load(folder.path()), Contains(sample.message));
+}
+
+TEST_CASE("A score file with another bit is refused, an older one is read") {
+  const testing::TemporaryFolder folder;
+  sample_scores().save(folder.path());
+  std::fstream file(
+      folder.path() / "scores.safetensors",
+      std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-3, std::ios::end);
+  file.put('\1');
+  file.close();
+  REQUIRE_THROWS_WITH(
+      ScoreFile::load(folder.path()),
+      Contains("expected the checksum in scores.json"));
+  save_changed(folder.path(), [](Json& json) {
+    json["format"] = 2;
+    json.erase("checksum");
+  });
+  REQUIRE_NOTHROW(ScoreFile::load(folder.path()));
 }
 
 TEST_CASE("A NaN in a score file is refused") {

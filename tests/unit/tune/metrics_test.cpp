@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/metrics.h"
 
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <fstream>
 
 #include "core/error.h"
@@ -38,10 +41,36 @@ TEST_CASE("metrics of steps to be made again are dropped") {
 }
 
 TEST_CASE("a disk that refuses metrics is reported") {
-  // Writes to this device always find it full.
-  if (!fs::exists("/dev/full")) return;
+  const testing::TemporaryFolder folder;
+  MetricsFile metrics(folder.path() / "metrics.jsonl", -1);
+  // No file may be longer than this.
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const rlimit little{100, before.rlim_max};
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &little) == 0);
+  CHECK_THROWS_AS(
+      metrics.append({{"step", 0}, {"text", std::string(200, 'x')}}),
+      UserError);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, handler);
+}
+
+TEST_CASE("metrics of another kind are refused") {
   const testing::TemporaryFolder folder;
   const fs::path path = folder.path() / "metrics.jsonl";
-  fs::create_symlink("/dev/full", path);
-  CHECK_THROWS_AS(MetricsFile(path, -1).append({{"step", 0}}), UserError);
+  const std::string line = GENERATE(
+      "no json",
+      "[1]",
+      "{}",
+      R"({"step": "1"})",
+      R"({"step": 1, "eval": 3})",
+      R"({"step": 1, "eval": {"a": 3}})",
+      R"({"step": 1, "eval": {"a": {"nll": "x"}}})",
+      R"({"step": 1, "seconds": 3})",
+      R"({"step": 1, "choices": [["x"]]})");
+  std::ofstream(path) << R"({"step": 0, "eval": {"a": {"nll": 2}}})"
+                      << "\n"
+                      << line << "\n";
+  CHECK_THROWS_AS(read_metrics(path), UserError);
 }

@@ -48,7 +48,7 @@ TEST_CASE_METHOD(
     options.condensers = 1;
     options.condenser_after = 4;
   }
-  run(folder.path() / "whole", options);
+  const TuneResult unbroken = run(folder.path() / "whole", options);
   const auto whole = adapter_of(folder.path() / "whole");
   const auto lines = lines_of(folder.path() / "whole/metrics.jsonl");
   for (const int stop : {1, 3, 6}) {
@@ -62,7 +62,14 @@ TEST_CASE_METHOD(
     options.resume = true;
     const TuneResult second = run(out, options);
     CHECK(second.steps == 7);
+    CHECK(second.found() == unbroken.found());
+    CHECK(second.tokens == 7 * 64);
+    REQUIRE(second.held_out_before.size() == 1);
+    CHECK(second.seconds > first.seconds);
     check_same(adapter_of(out), whole);
+    CHECK(
+        read_json(out / "adapter.json", "test") ==
+        read_json(folder.path() / "whole/adapter.json", "test"));
     const auto resumed = lines_of(out / "metrics.jsonl");
     REQUIRE(resumed.size() == lines.size());
     for (std::size_t i = 1; i < lines.size(); ++i) {
@@ -91,6 +98,60 @@ TEST_CASE_METHOD(WholeRuns, "a killed run resumes from its last saved state") {
   run(out, options);
   check_same(adapter_of(out), adapter_of(folder.path() / "whole"));
   CHECK(lines_of(out / "metrics.jsonl").size() == 8);
+}
+
+TEST_CASE_METHOD(WholeRuns, "a saved state is not thrown away unasked") {
+  const fs::path out = folder.path() / "out";
+  const fs::path state = folder.path() / "out.partial/state-00000003";
+  TuneOptions options = small_options();
+  StopAfter reporter(3);
+  run(out, options, reporter);
+  REQUIRE(fs::exists(state));
+  CHECK_THROWS_WITH(
+      run(out, options),
+      Contains("holds a run stopped after step 3; go on with --resume, or "
+               "throw that away with --restart"));
+  CHECK(fs::exists(state));
+  options.restart = true;
+  CHECK(run(out, options).steps == 7);
+}
+
+TEST_CASE_METHOD(WholeRuns, "what a state found is checked") {
+  const fs::path out = folder.path() / "out";
+  TuneOptions options = small_options();
+  StopAfter reporter(3);
+  run(out, options, reporter);
+  const fs::path file = folder.path() / "out.partial/state-00000003/state.json";
+  const Json sound = read_json(file, "test");
+  options.resume = true;
+  for (const auto& item : sound["found"].items()) {
+    CAPTURE(item.key());
+    Json json = sound;
+    json["found"][item.key()] = Json::array({3});
+    std::ofstream(file) << json;
+    CHECK_THROWS_AS(run(out, options), UserError);
+  }
+  // As of other held-out data: its losses are of no use here.
+  Json json = sound;
+  json["found"]["held_out_before"][0]["name"] = "other";
+  std::ofstream(file) << json;
+  CHECK(run(out, options).held_out_before.empty());
+}
+
+TEST_CASE_METHOD(WholeRuns, "a run that is whole tells its result") {
+  const fs::path out = folder.path() / "out";
+  TuneOptions options = small_options();
+  const auto model = open_model(base);
+  CHECK_FALSE(finished_run(out, model->reader(), options).has_value());
+  const TuneResult result = run(out, options);
+  options.save_every = 5;
+  const auto told = finished_run(out, model->reader(), options);
+  REQUIRE(told.has_value());
+  CHECK(told->found() == result.found());
+  CHECK(told->held_out_after[0].nll == result.held_out_after[0].nll);
+  options.lr *= 2;
+  CHECK_THROWS_WITH(
+      finished_run(out, model->reader(), options), Contains("options/lr"));
 }
 
 TEST_CASE_METHOD(WholeRuns, "a resume with something else is refused by name") {
