@@ -131,6 +131,7 @@ TEST_CASE("other forms are read by name, arrays and answers as one piece") {
 
 TEST_CASE("lines that are no samples are named") {
   CHECK(error_of("{\"text\": \"a\"}\n") == "read");
+  CHECK(error_of("{\"text\": \"a\", \"score\": NaN}\n") == "read");
   CHECK_THAT(
       error_of("{\"text\": \"a\"}\n\nnonsense\n"),
       Contains("d.jsonl:3") && Contains("not valid JSON"));
