@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "analyze/choices_by_file.h"
@@ -15,7 +16,9 @@
 #include "cli/model_option.h"
 #include "cli/resume_flags.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/targets.h"
+#include "cli/unread.h"
 #include "core/error.h"
 #include "io/atomic_directory.h"
 
@@ -33,6 +36,7 @@ std::string scores_help() {
 class Analyze : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     add_model_option(app, model_);
     app.add_option("--data", data_, kDataHelp);
     add_data_flags(app, data_flags_);
@@ -88,6 +92,16 @@ class Analyze : public Command {
           "has no place beside --merge, which needs folders of scores alone");
     }
     for (const std::string& name : options_.scores) analyze::find_score(name);
+    refuse_unread(
+        *parser_,
+        {{"--scores --tokens --seq-len --batch-sequences --chunk-tokens "
+          "--keep-moments --resume",
+          merged_.empty(),
+          "a model; --merge adds up scores as they are"},
+         {"--batch-sequences",
+          std::ranges::find(options_.scores, "grad_abs") !=
+              options_.scores.end(),
+          "--scores grad_abs"}});
     check_data("--data", data_);
     for (const std::string& folder : merged_) check_folder("--merge", folder);
     if (foreseen == nullptr) check_new_folder({"--out", out_});
@@ -204,11 +218,11 @@ class Analyze : public Command {
     result.json = {
         {"out", out_}, {"merged", merged_}, {"tokens", scores.tokens}};
     result.text = fmt::format(
-        "{} runs of {} calibration tokens in all; scores and report.html in "
-        "{}\n",
+        "{} runs of {} calibration tokens in all; scores in {}\n",
         scores.merged.size(),
         scores.tokens,
         out_);
+    result.text += closing("MODEL", {});
     return result;
   }
 
@@ -227,14 +241,27 @@ class Analyze : public Command {
       speed = fmt::format(" ({:.0f} tokens/s)", rate);
     }
     result.text = fmt::format(
-        "{} calibration tokens in {:.1f} s{}; scores and report.html in {}\n",
+        "{} calibration tokens in {:.1f} s{}; scores in {}\n",
         scores.tokens,
         seconds,
         speed,
         out_);
+    result.text += closing(model_, data_);
     return result;
   }
 
+  std::string closing(
+      const std::string& model, const std::vector<std::string>& data) const {
+    std::vector<std::string> next{
+        "fettle", "trim", model, "--scores", out_, "--keep", "0.5"};
+    if (!data.empty()) next.emplace_back("--data");
+    next.insert(next.end(), data.begin(), data.end());
+    next.insert(next.end(), {"--out", "trimmed"});
+    return closing_text(
+        {.report = std::filesystem::path(out_) / "report.html", .next = next});
+  }
+
+  const CLI::App* parser_ = nullptr;
   std::string model_, out_;
   DataFlags data_flags_;
   std::vector<std::string> data_, merged_;

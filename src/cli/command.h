@@ -50,6 +50,7 @@ struct CommandEntry {
   const char* name;
   const char* help;
   std::unique_ptr<Command> (*make)();
+  bool about_program = false;  // opens no model: without the common options
 };
 
 // All commands, in the order of the chain.
@@ -65,5 +66,7 @@ std::unique_ptr<Command> make_tune();
 std::unique_ptr<Command> make_merge();
 std::unique_ptr<Command> make_export();
 std::unique_ptr<Command> make_run();
+std::unique_ptr<Command> make_help();
+std::unique_ptr<Command> make_completion();
 
 }  // namespace fettle::cli

@@ -4,6 +4,7 @@
 #include "cli/inputs.h"
 #include "cli/model_option.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "sweep/evaluate.h"
 
 namespace fettle::cli {
@@ -58,6 +59,12 @@ class Eval : public Command {
     Outcome outcome;
     outcome.json = eval_json(result);
     outcome.text = eval_table(result);
+    if (against_.empty()) {
+      outcome.text += closing_text(
+          {.next = {
+               "Give --against MODEL for the distance to the model that this "
+               "one was made from."}});
+    }
     return outcome;
   }
 

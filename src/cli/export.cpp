@@ -4,13 +4,16 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <map>
 
 #include "artifact/run_state.h"
 #include "cli/command.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/size_text.h"
 #include "cli/targets.h"
+#include "core/error.h"
 #include "io/atomic_directory.h"
 
 namespace fettle::cli {
@@ -99,10 +102,31 @@ class Export : public Command {
             "value\n",
             result.max_error) +
         types_text(result);
+    outcome.text += closing_text({.next = {loader_text()}});
     return outcome;
   }
 
  private:
+  // Who opens the result, and how.
+  std::string loader_text() const {
+    const std::string folder = std::filesystem::absolute(out_).string();
+    switch (options_.format) {
+      case exporter::Format::kRagged:
+        return fmt::format(
+            "fettle generate {} --prompt TEXT", shell_word(out_));
+      case exporter::Format::kGguf:
+        return fmt::format(
+            "llama-cli -m {} (llama.cpp)",
+            shell_word((std::filesystem::path(out_) / "model.gguf").string()));
+      case exporter::Format::kGptq:
+        return fmt::format("GPTQModel.load(\"{}\")", folder);
+      default:
+        return fmt::format(
+            "transformers.AutoModelForCausalLM.from_pretrained(\"{}\")",
+            folder);
+    }
+  }
+
   static std::string types_text(const exporter::ExportResult& result) {
     std::string text;
     for (const auto& [type, numbers] : result.types) {

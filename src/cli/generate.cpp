@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/failure.h"
 #include "cli/session.h"
+#include "cli/unread.h"
 #include "model/end_tokens.h"
 
 namespace fettle::cli {
@@ -53,6 +54,7 @@ class Printer {
 class Generate : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     add_model_option(app, model_)->required();
     app.add_option("--prompt", prompt_, "Text to continue")->required();
     app.add_option(
@@ -71,7 +73,11 @@ class Generate : public Command {
         ->capture_default_str();
   }
 
-  void check(const Foreseen*) const override {}
+  void check(const Foreseen*) const override {
+    refuse_unread(
+        *parser_,
+        {{"--top-p", options_.temperature > 0, "--temperature above 0"}});
+  }
 
   Outcome run(Session& session) override {
     const auto tokenizer = session.tokenizer(model_);
@@ -103,6 +109,7 @@ class Generate : public Command {
   }
 
  private:
+  const CLI::App* parser_ = nullptr;
   std::string model_, prompt_;
   sweep::GenerateOptions options_;
 };

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/model_option.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/table.h"
 #include "core/bytes.h"
 #include "model/model_reader.h"
@@ -171,6 +172,15 @@ class Inspect : public Command {
         table.text(),
         widths.text());
     if (values_) add_values(reader, session, outcome);
+    outcome.text += "\n" + closing_text(
+                               {.next = {
+                                    "fettle",
+                                    "analyze",
+                                    model_,
+                                    "--data",
+                                    "calib.jsonl",
+                                    "--out",
+                                    "scores"}});
     return outcome;
   }
 

@@ -6,6 +6,7 @@
 #include "cli/inputs.h"
 #include "cli/merge_text.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/targets.h"
 
 namespace fettle::cli {
@@ -41,6 +42,15 @@ class Merge : public Command {
     outcome.json = report.to_json();
     outcome.json["out"] = out_;
     outcome.text = merge_table(report);
+    outcome.text += closing_text(
+        {.next = {
+             "fettle",
+             "export",
+             out_,
+             "--format",
+             "hf-padded",
+             "--out",
+             "export"}});
     return outcome;
   }
 

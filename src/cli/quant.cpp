@@ -14,8 +14,10 @@
 #include "cli/quant_text.h"
 #include "cli/resume_flags.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/size_text.h"
 #include "cli/targets.h"
+#include "cli/unread.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/size_option.h"
@@ -39,6 +41,7 @@ std::string hash_of(const std::vector<model::Sequence>& data) {
 class Quant : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     add_model_option(app, model_)->required();
     app.add_option("--out", out_, "Folder for the quantized model")->required();
     add_quant_flags(app, flags_);
@@ -47,6 +50,16 @@ class Quant : public Command {
 
   void check(const Foreseen* foreseen) const override {
     flags_.check();
+    const bool fits = flags_.gptq().method == quant::Method::kGptq;
+    refuse_unread(
+        *parser_,
+        {{"--tokens --seq-len --calibrate --plain-gate --starved --moments",
+          !flags_.data.empty(),
+          "--data"},
+         {"--damping --act-order --refine", fits, "--method gptq"},
+         {"--candidates --allocate",
+          flags_.allocates(),
+          "--budget or a number of --bits"}});
     check_data("--data", flags_.data);
     check_file("--plan", flags_.plan);
     check_file("--errors", flags_.errors);
@@ -66,10 +79,29 @@ class Quant : public Command {
     folder.leave_out(std::string(artifact::kShardIdentity));
     folder.commit();
     outcome.json["out"] = out_;
+    outcome.text += closing();
     return outcome;
   }
 
  private:
+  std::string closing() const {
+    const std::filesystem::path out(out_);
+    if (flags_.plan_only) {
+      return closing_text(
+          {.next = {
+               "fettle",
+               "quant",
+               model_,
+               "--plan",
+               (out / "quant_plan.json").string(),
+               "--out",
+               "small"}});
+    }
+    return closing_text(
+        {.report = out / "report.html",
+         .next = {"fettle", "generate", out_, "--prompt", "TEXT"}});
+  }
+
   quant::QuantOptions options_of(
       Session& session, const model::ModelReader& reader) const {
     quant::QuantOptions options;
@@ -169,6 +201,7 @@ class Quant : public Command {
         session, opened.model->reader(), options, &calibrated, folder);
   }
 
+  const CLI::App* parser_ = nullptr;
   std::string model_, out_;
   QuantFlags flags_;
   bool resume_ = false, restart_ = false;

@@ -5,16 +5,21 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 namespace fettle::cli {
 
 struct RecipeStage {
-  std::string name;  // analyze, trim, tune or export
-  // Options in the recipe's order, as command-line arguments.
+  std::string name;  // analyze, trim, quant, tune, export or eval
+  // Options in the recipe's order, as command-line arguments: "--keep=0.5".
   std::vector<std::string> arguments;
+
+  // What an option such as "--data" is given, or nothing.
+  std::optional<std::string> value(std::string_view option) const;
+  bool has(std::string_view option) const { return value(option).has_value(); }
 };
 
 struct Recipe {
@@ -26,8 +31,9 @@ struct Recipe {
   std::vector<RecipeStage> stages;
 };
 
-// Throws UserError naming file and key on malformed YAML, an unknown key or
-// stage, or a missing one.
+// Throws UserError naming file, line and key on malformed YAML, an unknown key
+// or stage, a key that stands twice, a missing one, a value of another kind,
+// and options that a recipe sets itself or that belong to the whole chain.
 Recipe read_recipe(const std::filesystem::path& file);
 
 }  // namespace fettle::cli

@@ -6,14 +6,15 @@
 #include <chrono>
 
 #include "cli/chain.h"
+#include "cli/chain_check.h"
 #include "cli/command.h"
-#include "cli/command_text.h"
 #include "cli/inputs.h"
+#include "cli/parsed_command.h"
 #include "cli/resume_flags.h"
 #include "cli/run_record.h"
+#include "cli/run_table.h"
 #include "cli/session.h"
-#include "cli/table.h"
-#include "core/bytes.h"
+#include "cli/shell_text.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "io/checkpoint.h"
@@ -21,44 +22,30 @@
 namespace fettle::cli {
 namespace {
 
-// A command with its arguments parsed, as from the command line.
-class ParsedCommand {
- public:
-  ParsedCommand(const std::string& name, std::vector<std::string> arguments)
-      : app_("", name) {
-    for (const auto& entry : commands()) {
-      if (name == entry.name) command_ = entry.make();
-    }
-    FETTLE_ASSERT(command_ != nullptr);
-    command_->add_options(app_);
-    std::vector<std::string> words{name};
-    words.insert(words.end(), arguments.begin(), arguments.end());
-    text_ = command_text(words);
-    std::reverse(arguments.begin(), arguments.end());  // CLI11's order
-    try {
-      app_.parse(arguments);
-    } catch (const CLI::ParseError& error) {
-      throw UserError("recipe", "stage '" + name + "'", error.what());
-    }
-  }
-  Outcome run(Session& session) {
-    command_->check(nullptr);
-    session.set_command(text_);
-    return command_->run(session);
-  }
+std::string compute_type(const Session& session) {
+  const std::string& named = session.options().compute_dtype;
+  if (named != "auto") return named;
+  return session.device().is_cpu() ? "float32" : "bfloat16";
+}
 
- private:
-  CLI::App app_;
-  std::string text_;
-  std::unique_ptr<Command> command_;
-};
+void make_work_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (!error) return;
+  throw UserError("run", folder.string(), "cannot be made: " + error.message());
+}
 
 class Run : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     app.add_option("RECIPE", recipe_file_, "Recipe in YAML")->required();
     add_resume_flags(app, resume_, restart_);
-    app.add_flag("--dry-run", dry_run_, "Say what would be done, do nothing");
+    app.add_flag(
+        "--dry-run",
+        dry_run_,
+        "Check everything that can be checked, say what would be done, and "
+        "write nothing");
   }
 
   void check(const Foreseen*) const override {
@@ -67,42 +54,71 @@ class Run : public Command {
 
   Outcome run(Session& session) override {
     recipe_ = read_recipe(recipe_file_);
+    const CLI::Option* seed = parser_->get_option_no_throw("--seed");
+    if (seed != nullptr && seed->count() > 0) recipe_.seed = session.seed();
+    check_work_folder(recipe_);
     const auto steps = chain_of(recipe_);
-    // Every option is checked before the first stage begins.
-    for (const auto& step : steps) ParsedCommand(step.command, step.arguments);
-    std::filesystem::create_directories(recipe_.out);
+    if (!recipe_.eval.empty()) {
+      loss_key_ = loss_key(recipe_, compute_type(session));
+    }
     RunRecord record(recipe_.out);
-    if (dry_run_) return plan_of(steps, record);
-
+    check_chain(recipe_, steps, record);
+    if (dry_run_) {
+      DryRun would = dry_run(steps, record, loss_key_);
+      return {.json = {{"stages", would.stages}}, .text = would.text};
+    }
+    make_work_folder(recipe_.out);
     CommonOptions common = session.options();
     common.seed = recipe_.seed;
     Session stage_session(common);
-    Outcome outcome;
-    outcome.json["stages"] = Json::array();
-    Table table({"stage", "size", "mean nll", "seconds", "peak RAM", ""});
-    measure_original(steps.front(), stage_session, record, table, outcome.json);
-    for (const auto& step : steps) {
-      const bool skipped = record.is_whole(step);
-      if (!skipped && !perform(step, stage_session, record)) {
-        outcome.stopped = true;
-        outcome.text = fmt::format(
-            "{}stopped in {}: go on with --resume\n", table.text(), step.name);
-        return outcome;
-      }
-      add_row(step, skipped, record, table, outcome.json);
-    }
-    outcome.text = table.text();
-    return outcome;
+    return perform_all(steps, stage_session, record);
   }
 
  private:
+  Outcome perform_all(
+      const std::vector<ChainStep>& steps,
+      Session& session,
+      RunRecord& record) {
+    RunTable table;
+    std::string evaluations;
+    const auto stop_in = [&](const std::string& name) {
+      return Outcome{
+          .json = {{"stages", table.json()}},
+          .text = fmt::format(
+              "{}stopped in {}: go on with --resume\n", table.text(), name),
+          .stopped = true};
+    };
+    const ChainStep original{
+        .name = "00-original",
+        .command = {},
+        .arguments = {},
+        .out = recipe_.model,
+        .makes_model = true,
+        .key = model_key(recipe_.model)};
+    if (!measure(original, session, record)) return stop_in(original.name);
+    add_row(original, false, record, table);
+    for (const auto& step : steps) {
+      const bool skipped = record.is_whole(step);
+      if (!skipped && !perform(step, session, record)) {
+        return stop_in(step.name);
+      }
+      if (step.makes_model && !measure(step, session, record)) {
+        return stop_in(step.name);
+      }
+      add_row(step, skipped, record, table);
+      evaluations += evaluation_text(step, record);
+    }
+    return {
+        .json = {{"stages", table.json()}},
+        .text = table.text() + evaluations + closing(steps)};
+  }
+
   // Whether the step ran to its end.
   bool perform(const ChainStep& step, Session& session, RunRecord& record) {
     session.reporter().note(step.name);
     if (record.is_stale(step)) std::filesystem::remove_all(step.out);
     auto arguments = step.arguments;
-    const bool saves = step.command == "tune" || step.command == "analyze" ||
-                       step.command == "quant";
+    const bool saves = command_knows(step.command, "--restart");
     if (saves && resume_ && record.is_begun(step)) {
       arguments.emplace_back("--resume");
     } else if (saves && (restart_ || !record.is_begun(step))) {
@@ -120,96 +136,76 @@ class Run : public Command {
     made.json["seconds"] = seconds.count();
     session.add_peaks(made.json);
     session.add_data(made.json);
-    if (step.makes_model) add_loss(step.out.string(), session, made.json);
+    if (step.out.empty()) made.json["text"] = made.text;
     record.finish(step, made.json);
     return true;
   }
 
-  // Mean held-out loss and size of a model, where there is data for it.
-  void add_loss(const std::string& model, Session& session, Json& json) {
-    json["bytes"] = io::Checkpoint::open(model).total_bytes();
-    if (recipe_.eval.empty()) return;
-    std::vector<std::string> arguments{model, "--data"};
+  // Size and mean held-out loss of a step's model, where they aren't known yet:
+  // a run may have been killed behind the step itself, or the held-out data may
+  // have changed. False when it was stopped.
+  bool measure(const ChainStep& step, Session& session, RunRecord& record) {
+    Json result = record.result(step);
+    if (!result.contains("bytes")) {
+      result["bytes"] = io::Checkpoint::open(step.out).total_bytes();
+      record.finish(step, result);
+    }
+    if (loss_key_.empty() || !record.loss(step, loss_key_).is_null()) {
+      return true;
+    }
+    std::vector<std::string> arguments{step.out.string(), "--data"};
     for (const auto& file : recipe_.eval) arguments.push_back(file);
     arguments.push_back(fmt::format("--seq-len={}", recipe_.seq_len));
-    json["eval"] = ParsedCommand("eval", arguments).run(session).json;
+    const Outcome made = ParsedCommand("eval", arguments).run(session);
+    if (made.stopped) return false;
+    record.set_loss(step, loss_key_, made.json);
+    return true;
   }
 
-  void measure_original(
-      const ChainStep& first,
-      Session& session,
-      RunRecord& record,
-      Table& table,
-      Json& json) {
-    ChainStep original;
-    original.name = "00-original";
-    original.key = first.key;
-    Json result = record.result(original);
-    if (result.empty()) {
-      add_loss(recipe_.model, session, result);
-      record.finish(original, result);
-    }
-    add_row(original, false, record, table, json);
-  }
-
-  static void add_row(
+  void add_row(
       const ChainStep& step,
       bool skipped,
       const RunRecord& record,
-      Table& table,
-      Json& json) {
-    const Json result = record.result(step);
-    const auto cell = [&](const char* key, auto format) {
-      return result.contains(key) ? format(result[key]) : std::string();
-    };
-    const auto bytes = [](const Json& value) {
-      return format_bytes(value.get<std::int64_t>());
-    };
+      RunTable& table) const {
     table.add(
-        {step.name,
-         cell("bytes", bytes),
-         cell(
-             "eval",
-             [](const Json& eval) {
-               return fmt::format("{:.4f}", eval["mean_nll"].get<double>());
-             }),
-         cell(
-             "seconds",
-             [](const Json& s) {
-               return fmt::format("{:.1f}", s.get<double>());
-             }),
-         cell("peak_ram_bytes", bytes),
-         skipped ? "skipped" : ""});
-    Json row = result;
-    row["stage"] = step.name;
-    row["skipped"] = skipped;
-    json["stages"].push_back(std::move(row));
+        step.name,
+        record.result(step),
+        loss_key_.empty() ? Json(nullptr) : record.loss(step, loss_key_),
+        skipped);
   }
 
-  static Outcome plan_of(
-      const std::vector<ChainStep>& steps, const RunRecord& record) {
-    Outcome outcome;
-    outcome.json["stages"] = Json::array();
-    Table table({"stage", "would", "command"});
+  // Of an eval stage, its own table.
+  static std::string evaluation_text(
+      const ChainStep& step, const RunRecord& record) {
+    if (!step.out.empty()) return {};
+    const Json result = record.result(step);
+    const auto text = result.find("text");
+    if (text == result.end() || !text->is_string()) return {};
+    return fmt::format("\n{}\n{}", step.name, text->get<std::string>());
+  }
+
+  std::string closing(const std::vector<ChainStep>& steps) const {
+    std::string text;
+    std::string last;
     for (const auto& step : steps) {
-      const char* would = record.is_whole(step)   ? "be skipped"
-                          : record.is_begun(step) ? "go on"
-                                                  : "run";
-      table.add(
-          {step.name,
-           would,
-           fmt::format(
-               "fettle {} {}", step.command, fmt::join(step.arguments, " "))});
-      outcome.json["stages"].push_back(
-          {{"stage", step.name}, {"would", would}, {"out", step.out.string()}});
+      if (step.out.empty()) continue;
+      const auto report = step.out / "report.html";
+      if (std::filesystem::exists(report)) {
+        text += closing_text({.report = report});
+      }
+      if (step.makes_model) last = step.out.string();
     }
-    outcome.text = table.text();
-    return outcome;
+    if (last.empty()) return text;
+    return text +
+           closing_text(
+               {.next = {"fettle", "generate", last, "--prompt", "TEXT"}});
   }
 
   std::string recipe_file_;
   bool resume_ = false, restart_ = false, dry_run_ = false;
   Recipe recipe_;
+  std::string loss_key_;  // empty: no held-out data
+  const CLI::App* parser_ = nullptr;
 };
 
 }  // namespace

@@ -11,10 +11,12 @@
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/size_text.h"
 #include "cli/table.h"
 #include "cli/targets.h"
 #include "cli/trim_flags.h"
+#include "cli/unread.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/size_option.h"
@@ -65,6 +67,7 @@ std::string repair_text(const trim::RepairReport& report) {
 class Trim : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     add_model_option(app, model_)->required();
     app.add_option("--scores", scores_folder_, "Folder that analyze wrote");
     app.add_option("--out", out_, "Folder for the trimmed model")->required();
@@ -85,6 +88,17 @@ class Trim : public Command {
           "--report",
           "goes with --plan-only; a trim writes report.html into --out");
     }
+    refuse_unread(
+        *parser_,
+        {{"--score --scope --unit --normalise --widths --round --min-width "
+          "--max-width --condenser-width --exchange-rate",
+          flags_.plan.empty(),
+          "a plan to make; --plan is carried out as it is"},
+         {"--tokens --seq-len", flags_.reads_data(), "--data"},
+         {"--ridge-lambda --repair-inputs",
+          trim::fits_down(flags_.repair_kind()),
+          "repair ridge or joint"},
+         {"--exchange-rate", flags_.unit == "mixed", "--unit mixed"}});
     check_data("--data", flags_.data);
     check_file("--plan", flags_.plan);
     if (!report_.empty()) check_new_file({"--report", report_});
@@ -137,10 +151,39 @@ class Trim : public Command {
     if (plan_only_) outcome.text += table;
     outcome.text += chosen_text(plan);
     if (result.repair) outcome.text += repair_text(*result.repair);
+    outcome.text += closing();
     return outcome;
   }
 
  private:
+  std::string closing() const {
+    const std::filesystem::path out(out_);
+    if (plan_only_) {
+      return closing_text(
+          {.report = report_,
+           .next = {
+               "fettle",
+               "trim",
+               model_,
+               "--plan",
+               (out / "trim_plan.json").string(),
+               "--out",
+               "trimmed"}});
+    }
+    return closing_text(
+        {.report = out / "report.html",
+         .next = {
+             "fettle",
+             "tune",
+             out_,
+             "--data",
+             "train.jsonl",
+             "--out",
+             "tuned",
+             "--merge",
+             "merged"}});
+  }
+
   // Of scores that are yet to be made.
   void check_score(const std::vector<std::string>& scores) const {
     if (!flags_.plan.empty()) return;
@@ -231,6 +274,7 @@ class Trim : public Command {
     return trim::trim_model(opened.model->reader(), plan, options, folder);
   }
 
+  const CLI::App* parser_ = nullptr;
   std::string model_, scores_folder_, out_, report_;
   TrimFlags flags_;
   bool plan_only_ = false;

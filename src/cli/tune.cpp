@@ -10,6 +10,7 @@
 #include "cli/merge_text.h"
 #include "cli/plan_text.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/targets.h"
 #include "cli/tune_flags.h"
 #include "core/error.h"
@@ -223,6 +224,15 @@ class Tune : public Command {
          .draws = true});
   }
 
+  std::string closing() const {
+    const bool is_merged = !merged_.empty();
+    std::vector<std::string> next{"fettle", "merge", model_, "--adapter", out_};
+    if (is_merged) next = {"fettle", "quant", merged_, "--data", "calib.jsonl"};
+    next.insert(next.end(), {"--out", is_merged ? "small" : "merged"});
+    return closing_text(
+        {.report = std::filesystem::path(out_) / "report.html", .next = next});
+  }
+
   Outcome outcome(const tune::TuneResult& result, Session& session) {
     Outcome made;
     made.json = result.to_json();
@@ -254,6 +264,7 @@ class Tune : public Command {
       tune::write_peft_adapter(model::ModelReader(model_), out_, peft_);
       made.json["peft"] = peft_;
     }
+    made.text += closing();
     return made;
   }
 

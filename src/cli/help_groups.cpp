@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/help_groups.h"
+
+#include <array>
+#include <sstream>
+#include <string>
+
+namespace fettle::cli {
+namespace {
+
+struct OptionGroup {
+  std::string_view command;
+  const char* title;
+  const char* options;  // by spaces, without dashes
+};
+
+constexpr std::array<OptionGroup, 25> kGroups{{
+    {"analyze", "Input and output", "data columns form out merge by-file"},
+    {"analyze", "Scores", "scores tokens seq-len batch-sequences"},
+    {"analyze", "Long runs", "chunk-tokens keep-moments resume restart"},
+    {"trim", "Input and output", "scores out plan plan-only report"},
+    {"trim",
+     "What is cut",
+     "keep budget for score scope unit widths round min-width max-width "
+     "normalise condenser-width exchange-rate"},
+    {"trim",
+     "What makes up for it",
+     "repair data columns form tokens seq-len ridge-lambda repair-inputs "
+     "merge"},
+    {"trim", "Quality", "eval-data"},
+    {"quant",
+     "Input and output",
+     "out data columns form tokens seq-len resume restart"},
+    {"quant",
+     "Bits",
+     "bits average-bits budget for down attention shared dense embeddings head "
+     "group zeros entropy-weight"},
+    {"quant",
+     "Bits shared out among weights",
+     "candidates allocate errors plan plan-only"},
+    {"quant",
+     "How weights are rounded",
+     "method refine act-order damping calibrate plain-gate starved moments"},
+    {"quant", "Quality", "eval-data"},
+    {"tune",
+     "Input and output",
+     "data columns form append-eos eval-data teacher out merge keep-dtype "
+     "merge-dtype "
+     "peft"},
+    {"tune",
+     "Run",
+     "method steps epochs tokens-per-step seq-len save-every eval-every "
+     "patience keep-best resume restart"},
+    {"tune",
+     "Learning rate and optimizer",
+     "lr warmup warmup-steps min-lr-ratio weight-decay beta1 beta2 epsilon "
+     "clip-norm"},
+    {"tune", "Routers", "router gumbel-noise router-warmup router-lr"},
+    {"tune", "Teacher", "kd-weight kd-top"},
+    {"tune",
+     "Of usaf and smt",
+     "frac scope unit block score-sequences reselect-every drop-fraction "
+     "drop-by rest-below attention-frac"},
+    {"tune", "Of esft", "esft-share esft-by"},
+    {"tune", "Of lora", "lora-targets rank lora-alpha"},
+    {"tune", "Of full", "match embeddings states"},
+    {"tune",
+     "Of condenser",
+     "condensers condenser-after bias-rate condenser-bias-rate"},
+    {"export", "Input and output", "out format dtype"},
+    {"export",
+     "What a format can't hold",
+     "drop-constants drop-condensers recode nearest"},
+    {"", "Common options", "help"},
+}};
+
+}  // namespace
+
+void group_options(CLI::App& parser, std::string_view command) {
+  for (const OptionGroup& group : kGroups) {
+    if (!group.command.empty() && group.command != command) continue;
+    std::istringstream names(group.options);
+    for (std::string name; names >> name;) {
+      CLI::Option* option = parser.get_option_no_throw("--" + name);
+      if (option != nullptr) option->group(group.title);
+    }
+  }
+}
+
+}  // namespace fettle::cli
