@@ -9,6 +9,7 @@
 
 namespace fettle::cli {
 
+const char* merge_dtype_help();
 std::string merge_table(const tune::MergeReport& report);
 
 }  // namespace fettle::cli

@@ -28,6 +28,9 @@ bool has_codes(Format format) {
   return format == Format::kCompressedTensors || format == Format::kGptq;
 }
 
+// GGUF holds a packed weight's values exactly, or refuses.
+bool is_exact(Format format) { return format == Format::kGguf; }
+
 }  // namespace
 
 ExportedWeights::ExportedWeights(
@@ -48,7 +51,7 @@ model::WeightForm ExportedWeights::form(const model::WeightId& id) const {
 at::ScalarType ExportedWeights::dtype(const model::WeightId& id) const {
   if (options_.dtype && !keeps_type(id.role)) return *options_.dtype;
   const bool unpacked = reader_.packed_header(id) != nullptr;
-  return unpacked && has_codes(options_.format) ? loaded_type()
+  return unpacked && !is_exact(options_.format) ? loaded_type()
                                                 : reader_.dtype(id);
 }
 
@@ -65,9 +68,10 @@ at::Tensor ExportedWeights::meant(const model::WeightId& id) const {
 
 bool ExportedWeights::narrows() const {
   const auto ids = model::model_weights(target_);
-  return options_.dtype && std::ranges::any_of(ids, [&](const auto& id) {
-           return !holds(dtype(id), reader_.dtype(id));
-         });
+  if (has_codes(options_.format) && !options_.dtype) return false;
+  return std::ranges::any_of(ids, [&](const auto& id) {
+    return !stays_packed(id) && !holds(dtype(id), reader_.dtype(id));
+  });
 }
 
 at::ScalarType ExportedWeights::loaded_type() const {

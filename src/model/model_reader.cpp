@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "io/checksum.h"
 #include "model/model_folder.h"
 #include "model/packed_layer.h"
 #include "model/weight_index.h"
@@ -50,10 +49,6 @@ std::string ModelReader::name() const {
 
 const std::vector<std::string>& ModelReader::left_out() const {
   return index_->left_out();
-}
-
-std::string ModelReader::fingerprint() const {
-  return io::fingerprint(*checkpoint_, folder_ / "config.json");
 }
 
 const PackedHeader* ModelReader::packed_header(const WeightId& id) const {

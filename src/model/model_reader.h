@@ -43,7 +43,7 @@ class ModelReader {
   std::string name() const;  // of the folder, for people
   // Tensors beside the weights that change nothing and are not read.
   const std::vector<std::string>& left_out() const;
-  // Of config.json and the weights: see io/checksum.h.
+  // Of the computation and the weights, not of their files: fingerprint.cpp.
   std::string fingerprint() const;
 
   // One tensor in the canonical 2-D shape of its role (a fused expert is cut

@@ -279,7 +279,7 @@ stages:
   - trim: {{keep: 0.5, round: 8, tokens: 512}}
   - tune: {{steps: 2, tokens_per_step: 256, seq_len: 64, score_sequences: 2}}
   - quant: {{bits: int4, tokens: 1024, seq_len: 128}}
-  - export: {{format: hf-padded}}
+  - export: {{format: hf-padded, dtype: float32}}
 """
     recipe.write_text(text)
     plan = fettle("run", recipe, "--dry-run", "--quiet")
@@ -351,7 +351,8 @@ def test_tune_ends_early_with_its_best(fettle, tmp_path):
     assert page.count("<canvas") == 8 and 'src="' not in page
     # What merges is the best step's model.
     merged = tmp_path / "merged"
-    done = fettle("merge", MODEL, "--adapter", out, "--out", merged, "--quiet")
+    done = fettle("merge", MODEL, "--adapter", out, "--out", merged, "--dtype",
+                  "float32", "--quiet")
     assert done.status == 0, done.err
     found = evaluated(fettle, merged)["files"][0]["nll"]
     assert abs(found - min(losses)) < 1e-4

@@ -145,7 +145,7 @@ def _tune(fettle: pathlib.Path, base: pathlib.Path, count: int) -> list[Any]:
         "--data", folder / "train.jsonl",
         "--eval-data", folder / "held.jsonl",
         "--out", folder / "tuned",
-        "--merge", folder / "merged",
+        "--merge", folder / "merged", "--merge-dtype", "float32",
         "--method", "condenser",
         "--steps", STEPS,
         "--tokens-per-step", SEQUENCES * SEQ_LEN,

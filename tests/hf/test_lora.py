@@ -229,7 +229,7 @@ def test_ten_steps_then_merge(
         fettle, base, "tuned", "--steps", STEPS,
         "--warmup-steps", test_tune.WARMUP,
         "--weight-decay", test_tune.WEIGHT_DECAY,
-        "--merge", tmp_path / "merged", *targets,
+        "--merge", tmp_path / "merged", "--merge-dtype", "float32", *targets,
     )  # fmt: skip
     model = tiny_models.load(base)
     pairs = _pairs(model, TARGETS[family])
@@ -270,14 +270,24 @@ def test_peft_loads_the_adapter(
     targets = TARGETS.get(family, "experts,attention,dense")
     _tune(
         fettle, base, "tuned", "--steps", 3, "--lora-targets", targets,
-        "--merge", tmp_path / "merged", "--peft", tmp_path / "peft",
+        "--merge", tmp_path / "merged", "--merge-dtype", "float32",
+        "--peft", tmp_path / "peft",
     )  # fmt: skip
+    # The finished adapter gives the same later.
+    later = tmp_path / "later"
+    test_tune._fettle(
+        fettle, "merge", base, "--adapter", tmp_path / "tuned", "--peft", later
+    )
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (later / name).read_bytes() == (
+            tmp_path / "peft" / name
+        ).read_bytes()
     merged = tiny_models.load(tmp_path / "merged")
     untouched = tiny_models.load(base)
     with torch.no_grad():
         before = untouched(input_ids=held).logits
         expected = merged(input_ids=held).logits
-        model = peft.PeftModel.from_pretrained(untouched, tmp_path / "peft")
+        model = peft.PeftModel.from_pretrained(untouched, later)
         found = model(input_ids=held).logits
     scale = expected.abs().max()
     assert (found - expected).abs().max() <= 1e-4 * scale

@@ -198,7 +198,7 @@ def _tune(
         "--data", folder / "train.jsonl",
         "--eval-data", folder / "held.jsonl",
         "--out", folder / "tuned",
-        "--merge", folder / "merged",
+        "--merge", folder / "merged", "--merge-dtype", "float32",
         "--method", "usaf",
         "--steps", STEPS,
         "--tokens-per-step", SEQUENCES * SEQ_LEN,

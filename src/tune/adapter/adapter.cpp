@@ -94,7 +94,9 @@ void set_measured(const std::filesystem::path& folder, const Json& measured) {
 }
 
 Adapter Adapter::load(
-    const std::filesystem::path& folder, const model::ModelReader& base) {
+    const std::filesystem::path& folder,
+    const model::ModelReader& base,
+    const AdapterLoadOptions& options) {
   const Json json = read_json(folder / kInfo, "adapter");
   const JsonObject info(json, "adapter", (folder / kInfo).string());
   if (info.integer("format") != kFormat) {
@@ -110,12 +112,13 @@ Adapter Adapter::load(
   adapter.info_.model_fingerprint = info.string("model_fingerprint");
   adapter.info_.options = info.object("options").json();
   adapter.info_.measured = info.object("measured").json();
-  if (adapter.info_.model_fingerprint != model_fingerprint(base)) {
+  if (!options.any_base &&
+      adapter.info_.model_fingerprint != model_fingerprint(base)) {
     info.refuse(
         "model_fingerprint",
         fmt::format(
             "expected the model that was tuned, found another in {}; name the "
-            "folder that tune was given",
+            "folder that tune was given, or insist with --any-base",
             base.folder().string()));
   }
   const std::filesystem::path path = folder / kTensors;

@@ -37,12 +37,19 @@ void save_adapter(
 // after the adapter was written.
 void set_measured(const std::filesystem::path& folder, const Json& measured);
 
+struct AdapterLoadOptions {
+  bool any_base = false;  // take `base` whatever its fingerprint is
+};
+
 class Adapter {
  public:
   // Throws UserError when the files are missing, damaged, of another format,
-  // have a part that is not known, or belong to another base than `base`.
+  // have a part that is not known or does not fit, or belong to another base
+  // than `base`.
   static Adapter load(
-      const std::filesystem::path& folder, const model::ModelReader& base);
+      const std::filesystem::path& folder,
+      const model::ModelReader& base,
+      const AdapterLoadOptions& options = {});
 
   const AdapterInfo& info() const { return info_; }
   // Makes the base's configuration that of the tuned model.

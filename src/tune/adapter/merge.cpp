@@ -5,6 +5,8 @@
 
 #include "artifact/model_writer.h"
 #include "artifact/run_state.h"
+#include "core/error.h"
+#include "io/atomic_directory.h"
 #include "tune/adapter/adapter.h"
 
 namespace fettle::tune {
@@ -31,7 +33,114 @@ bool is_new(const model::ModelReader& base, const model::WeightId& id) {
          !base.config().layers[id.layer].router_bias;
 }
 
+// The type that loaders give a model, where config.json names one.
+at::ScalarType loaded_type(const model::ModelReader& base) {
+  const JsonObject json(base.config().json, "merge", "config.json");
+  const std::string name =
+      json.string_or("dtype", json.string_or("torch_dtype", ""));
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  return base.dtype({model::Role::kFinalNorm});
+}
+
+const char* type_name(at::ScalarType type) {
+  if (type == at::kFloat) return "float32";
+  return type == at::kBFloat16 ? "bfloat16" : "float16";
+}
+
+void add_to(DeltaKept& sum, const DeltaKept& part) {
+  sum.delta += part.delta;
+  sum.kept += part.kept;
+  sum.lost += part.lost;
+}
+
+DeltaKept root_of(const DeltaKept& sums) {
+  return {std::sqrt(sums.delta), std::sqrt(sums.kept), std::sqrt(sums.lost)};
+}
+
+// The merged model's tensors, each made when it is asked for.
+class Merging {
+ public:
+  Merging(const model::ModelReader& base, const Adapter& adapter, bool in_float)
+      : base_(base),
+        adapter_(adapter),
+        loaded_(in_float ? at::kFloat : loaded_type(base)),
+        in_float_(in_float),
+        config_(base.config()) {
+    adapter.change(config_);
+    if (!in_float) return;
+    const bool old_key = config_.json.contains("torch_dtype");
+    config_.json[old_key ? "torch_dtype" : "dtype"] = type_name(loaded_);
+  }
+
+  const model::ModelConfig& config() const { return config_; }
+
+  model::WeightForm form(const model::WeightId& id) const {
+    return form(id, in_float_);
+  }
+
+  // Counts what the written type rounds off too.
+  at::Tensor tensor(const model::WeightId& id) {
+    const bool is_added = is_new(base_, id);
+    if (!is_added && !adapter_.changes(id)) return base_.read_stored(id);
+    const at::Tensor stored =
+        is_added ? at::zeros(model::weight_shape(config_, id), at::kFloat)
+                 : base_.read(id);
+    if (!adapter_.changes(id)) return stored;
+    const at::Tensor before = stored.to(at::kFloat);
+    const at::Tensor tuned = adapter_.merge(id, before);
+    at::Tensor written = tuned.to(form(id).dtype);
+    DeltaKept& sums = squares_[std::string(model::role_name(id.role))];
+    add_squares(sums, before, tuned, written.to(at::kFloat));
+    return written;
+  }
+
+  MergeReport report() const {
+    MergeReport report;
+    for (const auto& [role, sums] : squares_) {
+      add_to(report.all, sums);
+      report.roles[role] = root_of(sums);
+    }
+    report.all = root_of(report.all);
+    report.dtype = type_name(loaded_);
+    report.bytes = bytes(in_float_);
+    report.bytes_as_float32 = bytes(true);
+    return report;
+  }
+
+  std::int64_t bytes(bool in_float) const {
+    return artifact::model_size(
+               config_,
+               [&](const model::WeightId& id) { return form(id, in_float); })
+        .bytes;
+  }
+
+ private:
+  model::WeightForm form(const model::WeightId& id, bool in_float) const {
+    if (is_new(base_, id)) return {at::kFloat};
+    if (!adapter_.changes(id)) return base_.form(id);
+    if (in_float) return {at::kFloat};
+    return {base_.form(id).packed() ? loaded_ : base_.dtype(id)};
+  }
+
+  const model::ModelReader& base_;
+  const Adapter& adapter_;
+  at::ScalarType loaded_;
+  bool in_float_;
+  model::ModelConfig config_;
+  std::map<std::string, DeltaKept> squares_;  // by role; see add_squares
+};
+
 }  // namespace
+
+void check_merge_dtype(const std::string& dtype) {
+  if (dtype == "keep" || dtype == "float32") return;
+  throw UserError(
+      "merge",
+      "dtype",
+      "expected keep or float32, found '" + dtype + "'; change this option");
+}
 
 Json MergeReport::to_json() const {
   Json json = Json::object();
@@ -40,7 +149,8 @@ Json MergeReport::to_json() const {
         {"delta", part.delta},
         {"kept", part.kept},
         {"lost", part.lost},
-        {"kept_share", part.kept_share()}};
+        {"kept_share", part.kept_share()},
+        {"lost_share", part.lost_share()}};
   }
   return json;
 }
@@ -51,51 +161,29 @@ MergeReport merge_adapter(
     const MergeOptions& options,
     const std::filesystem::path& out,
     Reporter& reporter) {
-  const Adapter adapter = Adapter::load(adapter_folder, base);
+  check_merge_dtype(options.dtype);
+  const Adapter adapter =
+      Adapter::load(adapter_folder, base, {.any_base = options.any_base});
   io::AtomicDirectory directory(out, artifact::plain_output());
-  model::ModelConfig config = base.config();
-  adapter.change(config);
-  MergeReport report;
-  const auto form = [&](const model::WeightId& id) -> model::WeightForm {
-    if (is_new(base, id)) return {at::kFloat};
-    if (!adapter.changes(id)) return base.form(id);
-    return {options.keep_dtype ? base.dtype(id) : at::kFloat};
-  };
-  const auto tensor = [&](const model::WeightId& id) {
-    if (!is_new(base, id) && !adapter.changes(id)) return base.read_stored(id);
-    const at::Tensor stored =
-        is_new(base, id)
-            ? at::zeros(model::weight_shape(config, id), at::kFloat)
-            : base.read(id);
-    if (!adapter.changes(id)) return stored;
-    const at::Tensor before = stored.to(at::kFloat);
-    const at::Tensor tuned = adapter.merge(id, before);
-    at::Tensor written = tuned.to(form(id).dtype);
-    DeltaKept& sums = report.roles[std::string(model::role_name(id.role))];
-    add_squares(sums, before, tuned, written.to(at::kFloat));
-    return written;
-  };
+  const bool in_float = options.dtype == "float32";
+  Merging merging(base, adapter, in_float);
+  directory.require_space(static_cast<std::uint64_t>(merging.bytes(in_float)));
   const Json tuned_by{
       {"method", adapter.info().method}, {"options", adapter.info().options}};
-  directory.require_space(
-      static_cast<std::uint64_t>(artifact::model_size(config, form).bytes));
   artifact::write_model(
       {.source = base,
-       .config = config,
-       .form = form,
-       .tensor = tensor,
+       .config = merging.config(),
+       .form = [&](const model::WeightId& id) { return merging.form(id); },
+       .tensor = [&](const model::WeightId& id) { return merging.tensor(id); },
        .record =
            {"merge",
             adapter.info().model_fingerprint,
-            {{"adapter", tuned_by},
-             {"dtype", options.keep_dtype ? "keep" : "float32"}},
+            {{"adapter", tuned_by}, {"dtype", options.dtype}},
             adapter.info().measured},
        .label = "merge",
        .reporter = &reporter},
       directory.path());
-  for (auto& [role, sums] : report.roles) {
-    sums = {std::sqrt(sums.delta), std::sqrt(sums.kept), std::sqrt(sums.lost)};
-  }
+  const MergeReport report = merging.report();
   artifact::set_measured(
       directory.path(),
       {{"tune", adapter.info().measured}, {"delta", report.to_json()}});

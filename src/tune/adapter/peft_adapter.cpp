@@ -27,7 +27,7 @@ constexpr std::string_view kPrefix = "base_model.model.";
       "peft",
       fmt::format(
           "expected {}, found {}, for which a PEFT adapter has no place; leave "
-          "--peft out and use --merge",
+          "--peft out and merge instead",
           expected,
           found));
 }
@@ -135,6 +135,15 @@ Json config_json(
   return json;
 }
 
+// What check_peft asks for of the run that left an adapter.
+TuneOptions options_of(const AdapterInfo& info) {
+  const JsonObject json(info.options, "tune", "adapter.json");
+  TuneOptions options;
+  options.method = info.method;
+  options.router = json.string("router");
+  return options;
+}
+
 }  // namespace
 
 void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
@@ -151,11 +160,20 @@ void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
   }
 }
 
+void check_peft_adapter(
+    const model::ModelReader& base,
+    const std::filesystem::path& adapter_folder,
+    const AdapterLoadOptions& options) {
+  const Adapter adapter = Adapter::load(adapter_folder, base, options);
+  check_peft(options_of(adapter.info()), base.config());
+}
+
 void write_peft_adapter(
     const model::ModelReader& base,
     const std::filesystem::path& adapter_folder,
-    const std::filesystem::path& out) {
-  const AdapterInfo info = Adapter::load(adapter_folder, base).info();
+    const std::filesystem::path& out,
+    const AdapterLoadOptions& options) {
+  const AdapterInfo info = Adapter::load(adapter_folder, base, options).info();
   const LowRankDelta delta(
       artifact::load_tensors(adapter_folder / "adapter.safetensors").tensors,
       base.config());

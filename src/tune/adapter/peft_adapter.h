@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "model/model_reader.h"
+#include "tune/adapter/adapter.h"
 #include "tune/options/tune_options.h"
 
 namespace fettle::tune {
@@ -20,12 +21,20 @@ namespace fettle::tune {
 // counts, constants, condensers, or router biases.
 void check_peft(const TuneOptions& options, const model::ModelConfig& config);
 
-// Writes `out`, which appears whole or not at all, from an adapter of a run
-// that check_peft lets pass. Throws UserError when the adapter is unfit
+// The same of a finished adapter. Throws UserError too when it is unfit
+// (Adapter::load).
+void check_peft_adapter(
+    const model::ModelReader& base,
+    const std::filesystem::path& adapter_folder,
+    const AdapterLoadOptions& options = {});
+
+// Writes `out`, which appears whole or not at all, from an adapter that
+// check_peft_adapter lets pass. Throws UserError when the adapter is unfit
 // (Adapter::load) or `out` exists.
 void write_peft_adapter(
     const model::ModelReader& base,
     const std::filesystem::path& adapter_folder,
-    const std::filesystem::path& out);
+    const std::filesystem::path& out,
+    const AdapterLoadOptions& options = {});
 
 }  // namespace fettle::tune

@@ -269,3 +269,32 @@ TEST_CASE(
         7777);
   }
 }
+
+TEST_CASE("a model is told apart by its values, not by how files lie") {
+  const auto fingerprint_of = [](const auto& change) {
+    ModelFolder folder(sample("qwen3_moe"));
+    change(folder);
+    return ModelReader(folder.write()).fingerprint();
+  };
+  const std::string whole = fingerprint_of([](ModelFolder&) {});
+  CHECK(whole.size() == 32);
+  CHECK(fingerprint_of([](ModelFolder& folder) {
+          folder.fuse(1, "model.layers.1.mlp.experts.");
+        }) == whole);
+  CHECK(fingerprint_of([](ModelFolder& folder) {
+          folder.json()["transformers_version"] = "5.0";
+          folder.json()["eos_token_id"] = 3;
+        }) == whole);
+  CHECK(fingerprint_of([](ModelFolder& folder) {
+          folder.json()["norm_topk_prob"] =
+              !folder.json().value("norm_topk_prob", false);
+        }) != whole);
+  CHECK(fingerprint_of([](ModelFolder& folder) {
+          const WeightId id{Role::kExpertUp, 1, 0};
+          folder[id] = folder[id] + 1;
+        }) != whole);
+  CHECK(fingerprint_of([](ModelFolder& folder) {
+          const WeightId id{Role::kExpertUp, 1, 0};
+          folder[id] = folder[id].to(at::kBFloat16);
+        }) != whole);
+}

@@ -48,9 +48,12 @@ struct Fixture {
         reporter);
   }
 
-  MergeReport merge(const fs::path& out, bool keep_dtype = false) {
+  MergeReport merge(const fs::path& out, const MergeOptions& options) {
     const model::ModelReader reader(base);
-    return merge_adapter(reader, tuned, {keep_dtype}, out, reporter);
+    return merge_adapter(reader, tuned, options, out, reporter);
+  }
+  MergeReport merge(const fs::path& out) {
+    return merge(out, {.dtype = "float32"});
   }
 };
 
@@ -79,6 +82,8 @@ TEST_CASE_METHOD(Fixture, "the merged model computes what the tuned one does") {
     CHECK(report.roles.at(role).kept_share() == 1.0);
     CHECK(report.roles.at(role).lost == 0.0);
   }
+  CHECK(report.bytes == report.bytes_as_float32);
+  CHECK(read_json(out / "config.json", "test")["dtype"] == "float32");
   const Json manifest = read_json(out / "fettle.json", "test");
   CHECK(manifest.dump().find("usaf") != std::string::npos);
 }
@@ -104,9 +109,9 @@ TEST_CASE_METHOD(Fixture, "untouched tensors keep their type and bytes") {
   CHECK(changed >= 5);
 }
 
-TEST_CASE_METHOD(Fixture, "keeping a narrow type reports what is lost") {
+TEST_CASE_METHOD(Fixture, "the base's type is kept and what is lost told") {
   const fs::path out = folder.path() / "merged";
-  const MergeReport report = merge(out, true);
+  const MergeReport report = merge(out, {});
   const model::ModelReader before(base);
   const model::ModelReader after(out);
   for (const model::WeightId& id : model::model_weights(before.config())) {
@@ -116,15 +121,41 @@ TEST_CASE_METHOD(Fixture, "keeping a narrow type reports what is lost") {
   const DeltaKept& down = report.roles.at("expert_down");
   CHECK(down.lost > 0.01 * down.delta);
   CHECK(report.roles.at("router").lost == 0.0);  // fp32 in this model
+  CHECK(report.all.lost > down.lost);
+  CHECK(report.all.lost_share() < 1.0);
+  CHECK(report.dtype == "bfloat16");
+  CHECK(report.bytes < report.bytes_as_float32);
+  CHECK_FALSE(read_json(out / "config.json", "test").contains("dtype"));
   CHECK(report.to_json()["expert_down"]["kept_share"] == down.kept_share());
 }
 
-TEST_CASE_METHOD(Fixture, "an adapter of another model is refused") {
+TEST_CASE_METHOD(Fixture, "an adapter of another model takes insisting") {
   fs::remove_all(base);
   write_tiny_model(base, 2);
+  const fs::path out = folder.path() / "merged";
   CHECK_THROWS_WITH(
-      merge(folder.path() / "merged"), Contains("the model that was tuned"));
-  CHECK_FALSE(fs::exists(folder.path() / "merged"));
+      merge(out),
+      Contains("the model that was tuned") && Contains("--any-base"));
+  CHECK_FALSE(fs::exists(out));
+  CHECK_NOTHROW(merge(out, {.any_base = true}));
+}
+
+TEST_CASE_METHOD(
+    Fixture, "a base whose config is written otherwise is the same") {
+  Json json = read_json(base / "config.json", "test");
+  json["transformers_version"] = "5.0";
+  std::ofstream(base / "config.json") << json.dump(4);
+  CHECK_NOTHROW(merge(folder.path() / "merged"));
+  json["num_experts_per_tok"] = 1;
+  json["fettle"]["layers"][1]["top_k"] = 1;
+  std::ofstream(base / "config.json") << json.dump(4);
+  CHECK_THROWS_AS(merge(folder.path() / "other"), UserError);
+}
+
+TEST_CASE_METHOD(Fixture, "a type that is not known is refused") {
+  CHECK_THROWS_WITH(
+      merge(folder.path() / "merged", {.dtype = "int4"}),
+      Contains("keep or float32"));
 }
 
 TEST_CASE_METHOD(Fixture, "an unfit adapter is refused") {
