@@ -49,9 +49,8 @@ class Analyze : public Command {
     app.add_option("--tokens", tokens_, "Calibration tokens; 0: all")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
-    app.add_option("--seq-len", seq_len_, "Tokens of a window")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
+    app.add_option("--seq-len", seq_len_, kWindowHelp)
+        ->check(CLI::PositiveNumber);
     app.add_option(
            "--batch-sequences",
            options_.batch_sequences,
@@ -113,6 +112,7 @@ class Analyze : public Command {
     sweep::Workload workload = workload_of(*reader);
     io::AtomicDirectory folder(
         out_, artifact::resumable_output(options_.resume, restart_));
+    seq_len_ = window_tokens(reader->config(), seq_len_);
     const auto data = session.calibration(
         *reader, {data_, seq_len_, tokens_, data_flags_, workload.backward});
     workload.add(data, options_.chunk_tokens);
@@ -267,7 +267,7 @@ class Analyze : public Command {
   std::vector<std::string> data_, merged_;
   bool by_file_ = false;
   std::int64_t tokens_ = 262144;
-  std::int64_t seq_len_ = 512;
+  std::int64_t seq_len_ = 0;
   bool restart_ = false;
   analyze::AnalyzeOptions options_;
 };

@@ -16,9 +16,8 @@ class Eval : public Command {
     add_model_option(app, model_)->required();
     app.add_option("--data", data_, kDataHelp)->required();
     add_data_flags(app, flags_);
-    app.add_option("--seq-len", seq_len_, "Tokens of a window")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
+    app.add_option("--seq-len", seq_len_, kWindowHelp)
+        ->check(CLI::PositiveNumber);
     app.add_option("--against", against_, "Teacher: adds KL and top-1");
     app.add_option(
            "--tokens-per-sweep",
@@ -34,12 +33,13 @@ class Eval : public Command {
 
   Outcome run(Session& session) override {
     auto reader = session.read(model_);
+    const std::int64_t seq_len = window_tokens(reader->config(), seq_len_);
     const auto tokenizer = session.tokenizer(model_);
     const auto data = sweep::load_sets(
         data_files(data_),
-        {tokenizer, session.sample_options(*reader, flags_), seq_len_});
+        {tokenizer, session.sample_options(*reader, flags_), seq_len});
     const auto& sets = data.sets;
-    session.tell_data(data.counts, {.seq_len = seq_len_});
+    session.tell_data(data.counts, {.seq_len = seq_len});
     sweep::Workload workload;
     for (const auto& set : sets) {
       workload.add(set.sequences, eval_.chunk_tokens);
@@ -72,7 +72,7 @@ class Eval : public Command {
   std::string model_, against_;
   std::vector<std::string> data_;
   DataFlags flags_;
-  std::int64_t seq_len_ = 512;
+  std::int64_t seq_len_ = 0;
   sweep::EvalOptions eval_;
 };
 

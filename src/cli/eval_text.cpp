@@ -7,20 +7,27 @@
 
 namespace fettle::cli {
 
+namespace {
+
+Json score_json(const sweep::EvalScore& set) {
+  Json json{
+      {"tokens", set.tokens}, {"nll", set.nll}, {"perplexity", set.perplexity}};
+  if (set.kl) json["kl"] = *set.kl;
+  if (set.top1) json["top1"] = *set.top1;
+  return json;
+}
+
+}  // namespace
+
 Json eval_json(const sweep::EvalResult& result) {
   Json files = Json::array();
   for (const auto& set : result.sets) {
-    Json file{
-        {"file", set.name},
-        {"tokens", set.tokens},
-        {"nll", set.nll},
-        {"perplexity", set.perplexity}};
-    if (set.kl) file["kl"] = *set.kl;
-    if (set.top1) file["top1"] = *set.top1;
-    files.push_back(std::move(file));
+    files.push_back(score_json(set));
+    files.back()["file"] = set.name;
   }
   return {
       {"files", files},
+      {"all", score_json(sweep::over_all(result.sets))},
       {"mean_nll", mean_nll(result)},
       {"tokens_per_second", result.tokens_per_second}};
 }
@@ -30,7 +37,7 @@ std::string eval_table(const sweep::EvalResult& result) {
   std::vector<std::string> header{"file", "tokens", "nll", "perplexity"};
   if (taught) header.insert(header.end(), {"kl", "top-1"});
   Table table(header);
-  for (const auto& set : result.sets) {
+  const auto add = [&](const sweep::EvalScore& set) {
     std::vector<std::string> row{
         set.name,
         fmt::format("{}", set.tokens),
@@ -41,7 +48,9 @@ std::string eval_table(const sweep::EvalResult& result) {
       row.push_back(fmt::format("{:.1f} %", 100 * *set.top1));
     }
     table.add(std::move(row));
-  }
+  };
+  for (const auto& set : result.sets) add(set);
+  if (result.sets.size() > 1) add(sweep::over_all(result.sets));
   return table.text() +
          fmt::format("{:.0f} tokens/s\n", result.tokens_per_second);
 }

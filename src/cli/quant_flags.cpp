@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "cli/session.h"
 #include "core/error.h"
 #include "core/size_option.h"
 
@@ -88,9 +89,8 @@ void add_calibration(CLI::App& app, QuantFlags& flags) {
   app.add_option("--tokens", flags.tokens, "Tokens of it; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--seq-len", flags.seq_len, "Tokens of a sequence at most")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  app.add_option("--seq-len", flags.seq_len, kWindowHelp)
+      ->check(CLI::PositiveNumber);
   app.add_option(
          "--calibrate",
          flags.calibrate,

@@ -30,7 +30,7 @@ struct QuantFlags {
   std::int64_t group = 128;
   std::int64_t tokens = 131072;
   DataFlags data_flags;
-  std::int64_t seq_len = 512;
+  std::int64_t seq_len = 0;
   double damping = 0.01;
   int refine = 2;
   double entropy_weight = 0.0;

@@ -210,18 +210,19 @@ text::SampleOptions Session::sample_options(
 
 std::vector<model::Sequence> Session::calibration(
     const model::ModelReader& reader, const CalibrationFiles& source) {
+  const std::int64_t seq_len = window_tokens(reader.config(), source.seq_len);
   const auto tokenizer = this->tokenizer(reader.folder());
   auto data = sweep::load_calibration(
       data_files(source.data),
       {tokenizer,
        sample_options(reader, source.flags),
-       source.seq_len,
+       seq_len,
        source.scored_only},
       source.tokens,
       seed());
   tell_data(
       data.counts,
-      {.seq_len = source.seq_len,
+      {.seq_len = seq_len,
        .wanted = source.tokens,
        .used = sweep::count_tokens(data.sequences)});
   return std::move(data.sequences);
@@ -258,6 +259,23 @@ void Session::add_peaks(Json& result) const {
   result["peak_ram_bytes"] = peak_resident_memory();
   result["peak_vram_bytes"] =
       device_.is_cpu() ? 0 : kernels::peak_device_memory(device_);
+}
+
+std::int64_t window_tokens(
+    const model::ModelConfig& config, std::int64_t asked) {
+  constexpr std::int64_t kUsual = 512;
+  const std::int64_t most = config.max_position;
+  if (asked == 0) return most > 0 ? std::min(kUsual, most) : kUsual;
+  if (most > 0 && asked > most) {
+    throw UserError(
+        "cli",
+        "--seq-len",
+        fmt::format(
+            "expected at most the model's {} positions, found {}; give fewer",
+            most,
+            asked));
+  }
+  return asked;
 }
 
 std::vector<text::WeightedFile> data_files(

@@ -116,6 +116,14 @@ class Session {
   std::set<std::string> told_;
 };
 
+// Tokens of a window that --seq-len asks for: 0 is 512, or the positions that
+// the model has where those are fewer. Throws UserError beyond these.
+std::int64_t window_tokens(
+    const model::ModelConfig& config, std::int64_t asked);
+inline constexpr const char* kWindowHelp =
+    "Tokens of a window at most (512, or the model's positions where those are "
+    "fewer)";
+
 // Parses the arguments of repeated --data options.
 std::vector<text::WeightedFile> data_files(
     const std::vector<std::string>& arguments);

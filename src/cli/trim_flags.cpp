@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "cli/session.h"
 #include "core/error.h"
 #include "core/size_option.h"
 
@@ -126,9 +127,8 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
   app.add_option("--tokens", f.tokens, "Tokens of these; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--seq-len", f.seq_len, "Tokens of a window")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  app.add_option("--seq-len", f.seq_len, kWindowHelp)
+      ->check(CLI::PositiveNumber);
   app.add_option(
          "--ridge-lambda",
          f.ridge.lambda,

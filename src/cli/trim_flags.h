@@ -22,7 +22,7 @@ struct TrimFlags {
   std::vector<std::string> data;
   std::int64_t tokens = 262144;
   DataFlags data_flags;
-  std::int64_t seq_len = 512;
+  std::int64_t seq_len = 0;
   trim::TrimOptions options;
   trim::RidgeOptions ridge;
 

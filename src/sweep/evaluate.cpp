@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "core/error.h"
 #include "sweep/head.h"
@@ -36,6 +37,35 @@ std::vector<std::vector<model::Sequence>> chunks_of(
     room -= length;
   }
   return chunks;
+}
+
+// Gives what a set's sweeps report the set's name.
+class NamingReporter : public Reporter {
+ public:
+  NamingReporter(Reporter& reporter, std::string name)
+      : reporter_(reporter), name_(std::move(name)) {}
+
+  std::size_t begin(ProgressTask task) override {
+    task.label = name_;
+    return reporter_.begin(std::move(task));
+  }
+  void advance(std::size_t id, std::uint64_t n) override {
+    reporter_.advance(id, n);
+  }
+  void end(std::size_t id) override { reporter_.end(id); }
+  void note(std::string_view text) override { reporter_.note(text); }
+
+ private:
+  Reporter& reporter_;
+  std::string name_;
+};
+
+// "eval held.jsonl (2 of 5)"
+std::string label_of(const std::vector<EvalSet>& sets, std::size_t i) {
+  const std::string file =
+      std::filesystem::path(sets[i].name).filename().string();
+  if (sets.size() == 1) return "eval " + file;
+  return fmt::format("eval {} ({} of {})", file, i + 1, sets.size());
 }
 
 class Evaluator {
@@ -115,6 +145,29 @@ EvalScore score_of(const EvalSet& set, const Sums& sums, bool taught) {
 
 }  // namespace
 
+EvalScore over_all(const std::vector<EvalScore>& sets) {
+  EvalScore all;
+  all.name = "all";
+  double nll = 0.0;
+  double kl = 0.0;
+  double top1 = 0.0;
+  for (const EvalScore& set : sets) {
+    const auto tokens = static_cast<double>(set.tokens);
+    all.tokens += set.tokens;
+    nll += tokens * set.nll;
+    kl += tokens * set.kl.value_or(0.0);
+    top1 += tokens * set.top1.value_or(0.0);
+  }
+  const auto tokens = static_cast<double>(all.tokens);
+  all.nll = nll / tokens;
+  all.perplexity = std::exp(all.nll);
+  if (!sets.empty() && sets.front().kl) {
+    all.kl = kl / tokens;
+    all.top1 = top1 / tokens;
+  }
+  return all;
+}
+
 EvalResult evaluate(
     model::CausalLm& model,
     model::CausalLm* teacher,
@@ -134,8 +187,10 @@ EvalResult evaluate(
   const auto begin = std::chrono::steady_clock::now();
   EvalResult result;
   std::int64_t tokens = 0;
-  Evaluator evaluator(model, teacher, options, reporter);
-  for (const EvalSet& set : sets) {
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    const EvalSet& set = sets[i];
+    NamingReporter named(reporter, label_of(sets, i));
+    Evaluator evaluator(model, teacher, options, named);
     result.sets.push_back(
         score_of(set, evaluator.run(set), teacher != nullptr));
     tokens += result.sets.back().tokens;
