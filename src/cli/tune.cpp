@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/interrupt.h"
@@ -18,6 +20,7 @@
 #include "tune/adapter/merge.h"
 #include "tune/adapter/peft_adapter.h"
 #include "tune/best_evaluation.h"
+#include "tune/epochs.h"
 #include "tune/method/method.h"
 #include "tune/method/method_lora.h"
 #include "tune/run_plan.h"
@@ -50,6 +53,21 @@ std::string choice_text(const tune::TuneResult& result) {
       worse ? ", yet worse than before training" : "");
 }
 
+std::string skipped_text(const tune::TuneResult& result) {
+  std::string text;
+  if (result.skipped_steps > 0) {
+    text += fmt::format(
+        "{} of the steps were skipped: they had no finite loss or gradient\n",
+        result.skipped_steps);
+  }
+  if (result.masked_sequences > 0) {
+    text += fmt::format(
+        "{} packed sequences without a label to train on were left out\n",
+        result.masked_sequences);
+  }
+  return text;
+}
+
 class Tune : public Command {
  public:
   void add_options(CLI::App& app) override {
@@ -71,16 +89,23 @@ class Tune : public Command {
         teacher_,
         "Model folder whose likeliest tokens are learned, see --kd-weight");
     app.add_option("--out", out_, "Folder for adapter and metrics")->required();
-    app.add_option("--merge", merged_, "Write the tuned model here too");
-    app.add_flag(
-        "--keep-dtype",
-        merge_.keep_dtype,
-        "Round changed tensors of --merge to the base's type");
-    app.add_option(
+    merge_option_ =
+        app.add_option("--merge", merged_, "Write the tuned model here too");
+    dtype_option_ =
+        app.add_option("--merge-dtype", merge_.dtype, merge_dtype_help())
+            ->check(CLI::IsMember({"keep", "float32"}))
+            ->capture_default_str();
+    peft_option_ = app.add_option(
         "--peft",
         peft_,
-        "Write the pairs of lora here too, as PEFT loads them");
+        "Write the pairs of lora here too, as PEFT loads them; merge --peft "
+        "does so later");
     add_tune_flags(app, options_);
+    epochs_option_ = app.add_option(
+        "--epochs",
+        epochs_,
+        "Passes over the training data, in place of --steps");
+    epochs_option_->check(CLI::PositiveNumber)->excludes("--steps");
   }
 
   void check(const Foreseen* foreseen) const override {
@@ -89,7 +114,19 @@ class Tune : public Command {
     check_data("--data", data_);
     check_data("--eval-data", eval_data_);
     const bool old_out = foreseen != nullptr || goes_on_behind_training();
-    if (!old_out) check_new_folder({"--out", out_});
+    if (!old_out) check_out();
+    // An empty name stands for an option that was not given.
+    for (const CLI::Option* option : {merge_option_, peft_option_}) {
+      if (option->count() > 0 && option->results().front().empty()) {
+        check_new_folder({option->get_name(), ""});
+      }
+    }
+    if (dtype_option_->count() > 0 && merged_.empty()) {
+      throw UsageError(
+          "tune",
+          "--merge-dtype",
+          "expected --merge beside it, whose type it is, found none");
+    }
     check_new_folders(
         {{"--out", old_out ? "" : out_},
          {"--merge", missing(merged_)},
@@ -100,6 +137,7 @@ class Tune : public Command {
   Outcome run(Session& session) override {
     options_.seed = session.seed();
     auto reader = session.read(model_);
+    options_ = tune::settled(options_, reader->config());
     check_model(reader->config());
     if (goes_on_behind_training()) {
       if (const auto done = tune::finished_run(out_, *reader, options_)) {
@@ -110,6 +148,9 @@ class Tune : public Command {
     const auto tokenizer = session.tokenizer(model_);
     const auto sample_options = session.sample_options(*reader, data_flags_);
     text::Mixture mixture = training_data(tokenizer, sample_options);
+    if (epochs_option_->count() > 0) {
+      set_steps(mixture, reader->config(), session);
+    }
     tell_data(mixture, session);
     const auto held_out = sweep::load_sets(
         data_files(eval_data_), {tokenizer, sample_options, options_.seq_len});
@@ -150,7 +191,7 @@ class Tune : public Command {
   }
 
   void check_model(const model::ModelConfig& config) const {
-    tune::check_options(options_, config);
+    tune::check_options(tune::settled(options_, config), config);
     if (!peft_.empty()) tune::check_peft(options_, config);
   }
 
@@ -167,6 +208,32 @@ class Tune : public Command {
     }
     session.reporter().note(run_plan_table(plan));
     return plan;
+  }
+
+  void set_steps(
+      text::Mixture& mixture,
+      const model::ModelConfig& config,
+      Session& session) {
+    options_.steps = tune::steps_of_epochs(mixture, epochs_, options_);
+    session.reporter().note(fmt::format(
+        "{:g} epochs of {} samples are {} steps",
+        epochs_,
+        mixture.samples(),
+        options_.steps));
+    tune::check_options(options_, config);
+  }
+
+  void check_out() const {
+    const std::filesystem::path adapter =
+        std::filesystem::path(out_) / "adapter.json";
+    if (out_.empty() || !std::filesystem::exists(adapter)) {
+      return check_new_folder({"--out", out_});
+    }
+    throw UserError(
+        "output",
+        out_,
+        "exists already and holds a finished adapter: fettle merge writes its "
+        "model; or choose another folder");
   }
 
   void check_teacher() const {
@@ -245,11 +312,14 @@ class Tune : public Command {
       return made;
     }
     made.text = fmt::format(
-        "{} steps{}, {} weights trained, loss {:.4f}\n{}{}",
+        "{} steps{}, {} weights trained, peak learning rate {}, loss {:.4f}\n"
+        "{}{}{}",
         result.steps,
         result.stopped_early ? " (stopped early)" : "",
         result.trainable_weights,
+        tune::rates_text(result),
         result.loss,
+        skipped_text(result),
         choice_text(result),
         held_out_table(result));
     if (!missing(merged_).empty()) {
@@ -282,6 +352,11 @@ class Tune : public Command {
                : folder;
   }
 
+  double epochs_ = 1.0;
+  CLI::Option* epochs_option_ = nullptr;
+  CLI::Option* merge_option_ = nullptr;
+  CLI::Option* dtype_option_ = nullptr;
+  CLI::Option* peft_option_ = nullptr;
   std::string model_, out_, merged_, peft_, teacher_;
   std::vector<std::string> data_, eval_data_;
   DataFlags data_flags_;

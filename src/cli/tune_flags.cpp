@@ -12,9 +12,10 @@ namespace fettle::cli {
 
 namespace {
 
-std::string flag_name(std::string name) {
+// Names of an option, the first for its help.
+std::string flag_names(std::string name) {
   std::ranges::replace(name, '_', '-');
-  return "--" + name;
+  return name == "warmup" ? "--warmup,--warmup-steps" : "--" + name;
 }
 
 }  // namespace
@@ -27,7 +28,7 @@ void add_tune_flags(CLI::App& app, tune::TuneOptions& options) {
           const tune::Allowed& allowed) {
         const std::string readers(text.methods);
         auto* flag = app.add_option(
-            flag_name(text.name),
+            flag_names(text.name),
             value,
             readers.empty() ? text.help
                             : fmt::format("{} [{}]", text.help, readers));

@@ -212,6 +212,31 @@ PackedSequence Mixture::next() {
   return out;
 }
 
+std::size_t Mixture::samples() const {
+  std::size_t total = 0;
+  for (const Source& source : sources_) total += source.order.size();
+  return total;
+}
+
+std::uint64_t Mixture::samples_drawn() const {
+  std::uint64_t total = 0;
+  for (const Source& source : sources_) total += source.drawn;
+  return total;
+}
+
+// Before a source has begun and ended an epoch, each has drawn all of its
+// samples twice at most.
+std::size_t Mixture::sequences_at_most() const {
+  const auto room = static_cast<std::size_t>(options_.seq_len - 1);
+  std::size_t pieces = 1;
+  for (const Source& source : sources_) {
+    for (const Sample& sample : source.data.samples) {
+      pieces += sample.ids.size() / room + 1;
+    }
+  }
+  return 2 * (pieces + kDrawnAhead);
+}
+
 Json Mixture::state() const {
   Json sources = Json::array();
   for (const Source& source : sources_) {

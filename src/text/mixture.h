@@ -54,6 +54,13 @@ class Mixture {
   PackedSequence next();
 
   std::vector<SourceCounts> counts() const;
+  // So many sequences in a row hold every sample of one of the sources,
+  // wherever they begin.
+  std::size_t sequences_at_most() const;
+
+  std::size_t samples() const;  // of all sources
+  // Drawn so far, each as often as it was.
+  std::uint64_t samples_drawn() const;
 
   // The position, for restore() on a mixture of the same sources and options.
   Json state() const;

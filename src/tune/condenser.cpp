@@ -151,6 +151,10 @@ void Condenser::update(std::int64_t layer, const UpdateInput& input) {
   take_mass(own);
 }
 
+void Condenser::forget_step() {
+  for (Layer& layer : layers_) layer.used.reset();
+}
+
 double Condenser::learning_rate(std::int64_t) const {
   return has_condensers() ? options_.condensed_rate : options_.rate;
 }

@@ -50,6 +50,7 @@ class Condenser : public TrainablePart {
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t) const override { return 0.0; }
   void update(std::int64_t layer, const UpdateInput& input) override;
+  void forget_step() override;
   double learning_rate(std::int64_t step) const override;
   void save_state(artifact::TensorMap& into) const override;
   void load_state(const artifact::TensorMap& from) override;

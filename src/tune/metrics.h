@@ -12,6 +12,8 @@
 
 namespace fettle::tune {
 
+inline constexpr const char* kMetricsFile = "metrics.jsonl";
+
 // The lines of a file, in order. Throws UserError when one is no JSON object.
 std::vector<Json> read_metrics(const std::filesystem::path& path);
 

@@ -81,6 +81,17 @@ mustache::data summary(const ReportInput& input) {
         row("the adapter",
             fmt::format("of step {}, the best", input.result.best_step)));
   }
+  rows.push_back(row("peak learning rate", rates_text(input.result)));
+  if (input.result.skipped_steps > 0) {
+    rows.push_back(
+        row("steps skipped, without a finite loss or gradient",
+            fmt::format("{}", input.result.skipped_steps)));
+  }
+  if (input.result.masked_sequences > 0) {
+    rows.push_back(
+        row("sequences left out, all labels masked",
+            fmt::format("{}", input.result.masked_sequences)));
+  }
   rows.push_back(row("weights trained", fmt::format("{}", weights)));
   rows.push_back(row("tokens", fmt::format("{:.0f}", tokens)));
   rows.push_back(row("time", duration(seconds)));

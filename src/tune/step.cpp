@@ -130,13 +130,7 @@ StepResult run_step(const StepInput& input) {
   const double loaded = input.model.loading_seconds();
   const double stored = state_io_seconds(input.parts);
   result.loss_tokens = sweep::loss_tokens(input.batches);
-  if (result.loss_tokens == 0) {
-    throw UserError(
-        "tune",
-        fmt::format("step {}", input.step + 1),
-        "expected tokens to train on, found every label masked; check the "
-        "training data");
-  }
+  FETTLE_ASSERT(result.loss_tokens > 0);
   sweep::Sweep sweep(input.model, input.batches, input.sweep_options);
   const std::vector<sweep::Observer*> observers = observers_of(input.parts);
   std::vector<sweep::Observer*> forward_observers = observers;
@@ -161,6 +155,15 @@ StepResult run_step(const StepInput& input) {
   update(input, result);
   result.update_seconds = lap();
   return result;
+}
+
+bool has_finite_loss(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const sweep::SweepOptions& sweep_options) {
+  sweep::Sweep sweep(model, batches, sweep_options);
+  sweep.forward({}, {.keep_boundaries = false});
+  return std::isfinite(sum(sweep.token_nll()));
 }
 
 void probe_forward(

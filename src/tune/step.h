@@ -47,8 +47,14 @@ struct StepResult {
   std::string failure;
 };
 
-// Throws UserError when no token of the step is scored.
+// Some token of the step must be scored.
 StepResult run_step(const StepInput& input);
+
+// Whether a forward sweep over `batches` gives a finite loss.
+bool has_finite_loss(
+    model::CausalLm& model,
+    const std::vector<model::PackedTokens>& batches,
+    const sweep::SweepOptions& sweep_options);
 
 // Shows a forward sweep over `batches` to `observer`.
 void probe_forward(

@@ -66,9 +66,6 @@ class TrainablePart : public sweep::Observer {
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
 
-  // Whether a layer is updated by the time the backward sweep has left it; then
-  // a step that fails midway can only be resumed from the state before it.
-  virtual bool updates_in_sweep() const { return false; }
   // Of all calls: the time that threads have read and written states on disk,
   // together, and beside arithmetic.
   virtual double state_io_seconds() const { return 0.0; }
@@ -76,6 +73,9 @@ class TrainablePart : public sweep::Observer {
   // it trains nothing.
   virtual double gradient_norm_squared(std::int64_t layer) const = 0;
   virtual void update(std::int64_t layer, const UpdateInput& input) = 0;
+  // Called instead of updates after a step without a finite loss or gradient:
+  // nothing that it gathered may reach the next.
+  virtual void forget_step() {}
 
   // The same of what stands outside the layers: embeddings, final norm, head.
   // With embeddings to train the backward sweep goes through all layers.

@@ -8,10 +8,10 @@
 #include "core/error.h"
 #include "core/stopwatch.h"
 #include "io/file.h"
-#include "sweep/micro_batches.h"
 #include "tune/adapter/adapter.h"
 #include "tune/method/method.h"
-#include "tune/method/method_router.h"
+#include "tune/options/default_rates.h"
+#include "tune/resume.h"
 
 namespace fettle::tune {
 
@@ -22,25 +22,8 @@ BestOptions best_options(const TuneInput& input, const TuneOptions& options) {
       options.patience, !input.held_out.empty() && options.keep_best != "no"};
 }
 
-// What a resumed run must share with the run that saved the state.
-Json identity_of(const TuneInput& input, const TuneOptions& options) {
-  Json data = input.train.state();
-  data.erase("current");
-  for (Json& source : data["sources"]) source.erase("drawn");
-  Json same = to_json(options);
-  same.erase("save_every");  // has no part in the numbers
-  Json identity{
-      {"model", model_fingerprint(input.model.reader())},
-      {"teacher", input.teacher_fingerprint},
-      {"data", std::move(data)},
-      {"options", std::move(same)}};
-  // Otherwise held-out data is only looked at.
-  const BestOptions best = best_options(input, options);
-  if (best.keep || best.patience > 0) {
-    identity["held_out"] = held_out_identity(input.held_out);
-  }
-  return identity;
-}
+// Otherwise held-out data is only looked at.
+bool decides(const BestOptions& best) { return best.keep || best.patience > 0; }
 
 }  // namespace
 
@@ -57,7 +40,8 @@ Trainer::Trainer(
            input.model.reader(),
            input.model.options().device,
            directory_.path()})),
-      identity_(identity_of(input, options)),
+      identity_(
+          run_identity(input, options, decides(best_options(input, options)))),
       micro_batch_tokens_(input.micro_batch_tokens),
       sequences_per_step_(options.tokens_per_step / options.seq_len),
       teacher_files_(
@@ -93,7 +77,7 @@ std::int64_t Trainer::restore() {
     reporter_.note("no saved state found; starting from the first step");
     return 0;
   }
-  artifact::check_same_run(state->identity, identity_, "tune");
+  check_resumed_run(state->identity, identity_, state->step, reporter_);
   for (const auto& part : parts_) {
     part->load_state(state->tensors);
     part->patch_globals(input_.model.globals());
@@ -103,6 +87,7 @@ std::int64_t Trainer::restore() {
   input_.train.restore(state->cursor);
   micro_batch_tokens_ =
       artifact::resumed_micro_batch(*state, micro_batch_tokens_, &reporter_);
+  saved_step_ = state->step;
   reporter_.note(fmt::format("resuming after step {}", state->step));
   return state->step;
 }
@@ -120,63 +105,8 @@ void Trainer::save(std::int64_t step) {
   best_.save_state(state.tensors);
   artifact::save_state(directory_.path(), state);
   best_.state_saved();
+  saved_step_ = step;
   times_.save = watch.seconds();
-}
-
-void Trainer::fail(std::int64_t step, const std::string& why) {
-  throw UserError(
-      "tune",
-      fmt::format("step {}", step + 1),
-      fmt::format(
-          "{}; the last saved state is in {}; try a lower lr or a longer "
-          "warmup_steps",
-          why,
-          directory_.path().string()));
-}
-
-void Trainer::make_step(std::int64_t step) {
-  times_ = {};
-  const Stopwatch watch;
-  const Json cursor = input_.train.state();
-  try {
-    prepare(step);
-  } catch (const UserError&) {
-    input_.train.restore(cursor);
-    save(step);
-    throw;
-  }
-  const auto batches = sweep::micro_batches(
-      draw(sequences_per_step_),
-      micro_batch_tokens_,
-      input_.model.config().vocab_size);
-  std::optional<sweep::TeacherRows> rows;
-  if (input_.open_teacher) rows = teacher_files_.read(step);
-  sweep::SweepOptions sweep_options = input_.sweep;
-  sweep_options.router = router_training(options_, step);
-  std::optional<ChoiceCounts> choices;
-  if (evaluates(step)) choices.emplace(input_.model.config().num_layers());
-  const StepResult result = run_step(
-      {.model = input_.model,
-       .parts = parts_,
-       .batches = batches,
-       .sweep_options = sweep_options,
-       .step = step,
-       .clip_norm = options_.clip_norm,
-       .teacher = rows ? &*rows : nullptr,
-       .kd_weight = options_.kd_weight,
-       .watcher = choices ? &*choices : nullptr});
-  if (!result.failure.empty()) {
-    input_.train.restore(cursor);
-    const bool half_done = std::ranges::any_of(
-        parts_, [](const auto& part) { return part->updates_in_sweep(); });
-    if (!half_done) save(step);
-    fail(step, result.failure);
-  }
-  result_.steps = step + 1;
-  result_.loss = result.loss;
-  result_.tokens += sequences_per_step_ * options_.seq_len;
-  result_.seconds += watch.seconds();
-  record(step, result, choices ? &*choices : nullptr);
 }
 
 bool Trainer::stop_requested() const {
@@ -184,6 +114,10 @@ bool Trainer::stop_requested() const {
 }
 
 void Trainer::begin(std::int64_t first) {
+  result_.peak_rates = peak_rates(options_);
+  result_.own_rates = options_.lr == 0.0 && options_.router_lr == 0.0;
+  tell_sizes();
+  check_data();
   if (first == 0 && !input_.held_out.empty()) {
     result_.held_out_before = evaluate();
     metrics_->append(
@@ -197,7 +131,7 @@ void Trainer::begin(std::int64_t first) {
 TuneResult Trainer::run() {
   const std::int64_t first = restore();
   result_.steps = first;
-  metrics_.emplace(directory_.path() / "metrics.jsonl", first > 0 ? first : -1);
+  metrics_.emplace(directory_.path() / kMetricsFile, first > 0 ? first : -1);
   try {
     begin(first);
   } catch (const sweep::Stopped&) {
@@ -215,9 +149,10 @@ TuneResult Trainer::run() {
   for (std::int64_t step = first; step < options_.steps; ++step) {
     if (best_.exhausted()) break;
     if (stop_requested()) {
-      save(step);
+      save_if_sound(step);
       result_.stopped = true;
       result_.held_out_after.clear();  // of a step before this one
+      count_skipped();
       return result_;
     }
     make_step(step);
@@ -226,8 +161,9 @@ TuneResult Trainer::run() {
     const bool due =
         options_.save_every > 0 && (step + 1) % options_.save_every == 0;
     const bool end = step + 1 == options_.steps || best_.exhausted();
-    if (due || end) save(step + 1);
+    if (due || end) save_if_sound(step + 1);
   }
+  count_skipped();
   finish();
   return result_;
 }

@@ -10,9 +10,11 @@
 
 #include "artifact/run_state.h"
 #include "core/json.h"
+#include "core/stopwatch.h"
 #include "io/atomic_directory.h"
 #include "tune/best_evaluation.h"
 #include "tune/metrics.h"
+#include "tune/running_mean.h"
 #include "tune/sparse/choice_counts.h"
 #include "tune/step.h"
 #include "tune/teacher.h"
@@ -40,6 +42,8 @@ class Trainer {
   };
 
   std::int64_t restore();
+  // What a step really takes, where that is not what was asked for.
+  void tell_sizes() const;
   // Has the teacher's files made for all steps from `first` on.
   void ask_teacher(std::int64_t first);
   // What comes before the first step to do. Throws Stopped when asked to stop.
@@ -48,19 +52,38 @@ class Trainer {
   // How a probe passes over some micro-batches.
   using ProbeSweep = decltype(probe_forward);
   Probe probe(const char* label, ProbeSweep& sweep);
+  // Sequences with something to train on; those without are left out.
   std::vector<model::Sequence> draw(std::int64_t sequences);
+  // Throws UserError when there is nothing at all to train on.
+  void check_data();
   std::vector<sweep::EvalScore> evaluate();
   // Takes an evaluation after `steps` steps, and ends the run where due.
   void judge(std::int64_t steps, const std::vector<sweep::EvalScore>& losses);
   void write_adapter(const std::filesystem::path& folder) const;
   void save(std::int64_t step);
+  // The same, but fails where the weights of now give no finite loss: the
+  // state before stays.
+  void save_if_sound(std::int64_t step);
   void make_step(std::int64_t step);
-  [[noreturn]] void fail(std::int64_t step, const std::string& why);
+  StepResult run_step_of(std::int64_t step, ChoiceCounts* choices);
+  // Forgets a step without a finite loss or gradient.
+  void skip(std::int64_t step, const StepResult& result);
+  // Ends the run where too many were skipped in a row.
+  [[noreturn]] void give_up(std::int64_t steps, const std::string& why);
+  std::vector<model::PackedTokens> good_batch() const;
+  // Whether the weights as they are give a finite loss where they did before.
+  bool sound();
+  // After `steps` steps; `why` is known of the last.
+  [[noreturn]] void fail_diverged(std::int64_t steps, const std::string& why);
   bool stop_requested() const;
   // Whether held-out loss is due after a step.
   bool evaluates(std::int64_t step) const;
   void record(
       std::int64_t step, const StepResult& result, const ChoiceCounts* choices);
+  // Tells what training does, seldom enough that a long run stays readable.
+  void tell_step(std::int64_t step, const StepResult& result);
+  // Over all processes that worked on the run.
+  void count_skipped();
   void report() const;
   // What a state keeps of the result, and takes it back.
   Json found_until_now() const;
@@ -81,6 +104,13 @@ class Trainer {
   std::optional<MetricsFile> metrics_;
   Times times_;
   TuneResult result_;
+  RunningMean shown_loss_;
+  Stopwatch since_start_;
+  double told_ = 0.0;           // seconds since the start
+  std::int64_t left_out_ = 0;   // sequences that the last draws left out
+  std::int64_t bad_steps_ = 0;  // skipped in a row
+  std::optional<model::Sequence> good_sequence_;  // of the last finite step
+  std::optional<std::int64_t> saved_step_;        // of the state on disk
 };
 
 }  // namespace fettle::tune

@@ -8,14 +8,29 @@
 #include "core/error.h"
 #include "core/stopwatch.h"
 #include "sweep/micro_batches.h"
+#include "tune/epochs.h"
+#include "tune/resume.h"
 #include "tune/trainer.h"
 
 namespace fettle::tune {
 
 std::vector<model::Sequence> Trainer::draw(std::int64_t sequences) {
   std::vector<model::Sequence> drawn;
-  for (std::int64_t i = 0; i < sequences; ++i) {
+  std::size_t in_row = 0;
+  while (std::ssize(drawn) < sequences) {
     text::PackedSequence next = input_.train.next();
+    if (!has_target(next)) {
+      ++left_out_;
+      if (++in_row <= input_.train.sequences_at_most()) continue;
+      throw UserError(
+          "tune",
+          "data",
+          fmt::format(
+              "expected tokens to train on, found every label masked in "
+              "sequences of {} tokens; give a longer --seq-len, or other data",
+              options_.seq_len));
+    }
+    in_row = 0;
     drawn.push_back(
         {std::move(next.ids),
          std::move(next.labels),
@@ -24,9 +39,35 @@ std::vector<model::Sequence> Trainer::draw(std::int64_t sequences) {
   return drawn;
 }
 
+void Trainer::tell_sizes() const {
+  const std::int64_t warmup = warmup_steps(options_.warmup, options_.steps);
+  if (warmup > options_.steps) {
+    reporter_.note(fmt::format(
+        "the warm-up of {} steps is longer than the run of {}: the peak "
+        "learning rate is not reached",
+        warmup,
+        options_.steps));
+  }
+  const std::int64_t tokens = sequences_per_step_ * options_.seq_len;
+  if (tokens == options_.tokens_per_step) return;
+  reporter_.note(fmt::format(
+      "a step trains on {} tokens, {} whole sequences of {}: {} is not a "
+      "multiple of seq_len",
+      tokens,
+      sequences_per_step_,
+      options_.seq_len,
+      options_.tokens_per_step));
+}
+
+void Trainer::check_data() {
+  const Json cursor = input_.train.state();
+  draw(1);
+  input_.train.restore(cursor);
+}
+
 void Trainer::ask_teacher(std::int64_t first) {
   if (!input_.open_teacher) return;
-  teacher_files_.claim(identity_);
+  teacher_files_.claim(fixed_identity(identity_));
   std::int64_t missing = 0;
   for (std::int64_t step = first; step < options_.steps; ++step) {
     if (!teacher_files_.has(step)) ++missing;

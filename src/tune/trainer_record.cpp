@@ -67,9 +67,7 @@ void Trainer::record(
   }
   Json line{
       {"step", step + 1},
-      {"loss", result.loss},
       {"lr", std::move(rates)},
-      {"grad_norm", result.grad_norm},
       {"tokens", tokens},
       {"loss_tokens", result.loss_tokens},
       {"tokens_per_second", static_cast<double>(tokens) / sweeps},
@@ -84,7 +82,14 @@ void Trainer::record(
       {"io_seconds",
        {{"weights", result.weight_io_seconds},
         {"states", result.state_io_seconds}}}};
-  if (input_.open_teacher) {
+  if (!result.failure.empty()) {
+    line["skipped"] = result.failure;
+  } else {
+    line["loss"] = result.loss;
+    line["grad_norm"] = result.grad_norm;
+  }
+  if (left_out_ > 0) line["masked_sequences"] = left_out_;
+  if (input_.open_teacher && result.failure.empty()) {
     line["nll"] = result.nll;
     line["kl"] = result.kl;
   }
@@ -151,6 +156,30 @@ void Trainer::restore_found(const JsonObject& found) {
       listed_scores(found, "held_out_after", input_.held_out);
 }
 
+void Trainer::tell_step(std::int64_t step, const StepResult& result) {
+  constexpr double kOften = 10.0;  // seconds
+  shown_loss_.add(result.loss);
+  const double now = since_start_.seconds();
+  if (now - told_ < std::max(kOften, now / 100.0)) return;
+  told_ = now;
+  reporter_.note(fmt::format(
+      "step {} of {}: loss {:.4f} (mean of the last), lr {:.2g}, gradient "
+      "norm {:.2g}, {:.0f} tokens/s",
+      step + 1,
+      options_.steps,
+      shown_loss_.value(),
+      parts_.front()->learning_rate(step),
+      result.grad_norm,
+      static_cast<double>(result_.tokens) / result_.seconds));
+}
+
+void Trainer::count_skipped() {
+  for (const Json& line : read_metrics(directory_.path() / kMetricsFile)) {
+    if (line.contains("skipped")) ++result_.skipped_steps;
+    result_.masked_sequences += line.value("masked_sequences", 0);
+  }
+}
+
 void Trainer::report() const {
   const auto layers = input_.model.config().num_layers();
   const std::filesystem::path& folder = directory_.path();
@@ -159,7 +188,7 @@ void Trainer::report() const {
       {.title = input_.model.reader().name(),
        .options = options_,
        .result = result_,
-       .metrics = read_metrics(folder / "metrics.jsonl"),
+       .metrics = read_metrics(folder / kMetricsFile),
        .trained = trained_by_layer(parts_, layers),
        .making = input_.making});
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/tune.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "artifact/run_state.h"
@@ -16,8 +18,12 @@ Json TuneResult::found() const {
       {"stopped_early", stopped_early},
       {"best_step", best_step > 0 ? Json(best_step) : Json()},
       {"trainable_weights", trainable_weights},
+      {"peak_rates", peak_rates},
+      {"own_rates", own_rates},
       {"tokens", tokens},
       {"loss", loss},
+      {"skipped_steps", skipped_steps},
+      {"masked_sequences", masked_sequences},
       {"held_out_before", tune::to_json(held_out_before)},
       {"held_out_after", tune::to_json(held_out_after)}};
 }
@@ -58,6 +64,10 @@ TuneResult read_result(const JsonObject& found) {
   result.best_step = found.integer_or("best_step", 0);
   result.trainable_weights = found.integer("trainable_weights");
   result.tokens = found.integer("tokens");
+  result.peak_rates = found.object("peak_rates").json();
+  result.own_rates = found.boolean("own_rates");
+  result.skipped_steps = found.integer("skipped_steps");
+  result.masked_sequences = found.integer("masked_sequences");
   result.loss = found.number("loss");
   result.held_out_before = read_scores(found.object("held_out_before"));
   result.held_out_after = read_scores(found.object("held_out_after"));
@@ -80,6 +90,21 @@ std::optional<TuneResult> finished_run(
       JsonObject(info.measured, "tune", (out / "adapter.json").string()));
 }
 
+std::string rates_text(const TuneResult& result) {
+  const bool several = result.peak_rates.size() > 1;
+  std::string text;
+  for (const auto& [method, rate] : result.peak_rates.items()) {
+    text += fmt::format(
+        "{}{}{:g}",
+        text.empty() ? "" : ", ",
+        several ? method + " " : "",
+        rate.get<double>());
+  }
+  if (text.empty()) return "none";
+  if (!result.own_rates) return text;
+  return text + (several ? ", the methods' own" : ", the method's own");
+}
+
 Json to_json(const std::vector<sweep::EvalScore>& scores) {
   Json json = Json::object();
   for (const sweep::EvalScore& score : scores) {
@@ -90,9 +115,10 @@ Json to_json(const std::vector<sweep::EvalScore>& scores) {
 
 TuneResult tune(
     const TuneInput& input, const TuneOptions& options, Reporter& reporter) {
-  check_options(options, input.model.config());
-  check_evaluation(options, !input.held_out.empty());
-  Trainer trainer(input, options, reporter);
+  const TuneOptions all = settled(options, input.model.config());
+  check_options(all, input.model.config());
+  check_evaluation(all, !input.held_out.empty());
+  Trainer trainer(input, all, reporter);
   return trainer.run();
 }
 

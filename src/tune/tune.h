@@ -51,11 +51,17 @@ struct TuneResult {
   // After which the adapter is; 0: the last, without a choice of the best.
   std::int64_t best_step = 0;
   std::int64_t trainable_weights = 0;
+  Json peak_rates = Json::object();  // by method
+  bool own_rates = false;            // no option named one
   // Seen, and the seconds of their steps: of the whole run, where it was
   // stopped and resumed too.
   std::int64_t tokens = 0;
   double seconds = 0.0;
-  double loss = 0.0;  // of the last step
+  double loss = 0.0;  // of the last step that had one
+  // Of the whole run: steps without a finite loss or gradient, in which nothing
+  // was learned, and packed sequences left out since all labels were masked.
+  std::int64_t skipped_steps = 0;
+  std::int64_t masked_sequences = 0;
   std::vector<sweep::EvalScore> held_out_before;
   // Of the adapter; empty when stopped.
   std::vector<sweep::EvalScore> held_out_after;
@@ -65,6 +71,9 @@ struct TuneResult {
   Json found() const;
   Json timings() const;
 };
+
+// "0.001, the method's own", with names where there are several.
+std::string rates_text(const TuneResult& result);
 
 // {"name": {"nll": ..., "tokens": ...}, ...}
 Json to_json(const std::vector<sweep::EvalScore>& scores);
@@ -80,8 +89,10 @@ std::optional<TuneResult> finished_run(
 // Writes OUT/adapter.safetensors, OUT/adapter.json, OUT/timings.json,
 // OUT/metrics.jsonl and OUT/report.html.
 // Throws UserError on an impossible option, a model that nothing can be tuned
-// in, a resume with another model, data or option, or a loss that is not finite
-// (the state is saved and step and layer are named).
+// in, data without anything to train on, a resume with another model, data or
+// option (learning rates, their schedule and the number of steps may change),
+// or, with step and layer, too many steps in a row without a finite loss. The
+// state on disk is then one whose weights give a finite loss.
 TuneResult tune(
     const TuneInput& input, const TuneOptions& options, Reporter& reporter);
 

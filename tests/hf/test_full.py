@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ten steps of full equal PyTorch: every weight, tied heads too."""
+"""Ten steps of full equal PyTorch: every weight, tied heads too.
+
+Which of them decay is what transformers' Trainer says.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import test_methods
 import test_tune
 import tiny_models
 import torch
+import transformers
 
 TIED = [
     "qwen3_unnormalized_tied",
@@ -24,11 +28,15 @@ TIED = [
 def _all_weights(model: torch.nn.Module) -> list[list[test_methods.Trained]]:
     """All parameters, as they are clipped when their states are on disk."""
     head, embeddings = [], []
+    decay = transformers.Trainer.get_decay_parameter_names(None, model)
     layers: dict[int, list[test_methods.Trained]] = {}
     for name, parameter in model.named_parameters():
         mask = torch.ones_like(parameter, dtype=torch.bool)
         one = test_methods.Trained(
-            parameter, mask, by_expert="experts." in name
+            parameter,
+            mask,
+            by_expert="experts." in name,
+            decays=name in decay,
         )
         if name.startswith("model.layers."):
             layers.setdefault(int(name.split(".")[2]), []).append(one)
@@ -58,6 +66,7 @@ def test_full(
     case = test_methods.Case(fettle, tmp_path, family)
     found = case.tune("--method", "full", "--states", states)
     groups = _all_weights(case.model)
+    assert {one.decays for group in groups for one in group} == {True, False}
     norms: list[float] = []
     expected = test_methods._train(
         case.model,

@@ -44,6 +44,7 @@ class Trained:
     parameter: torch.nn.Parameter
     mask: torch.Tensor
     by_expert: bool = False  # an expert that no token chose rests
+    decays: bool = True
 
     def __post_init__(self) -> None:
         self.first = torch.zeros_like(self.parameter)
@@ -69,7 +70,8 @@ class Trained:
             (self.second / (1 - BETAS[1] ** age)).sqrt() + EPSILON
         )
         values = self.parameter.data
-        values = values * (1 - rate * WEIGHT_DECAY) - rate * change
+        decay = WEIGHT_DECAY if self.decays else 0.0
+        values = values * (1 - rate * decay) - rate * change
         self.parameter.data = torch.where(moved, values, self.parameter.data)
 
 
@@ -131,7 +133,7 @@ class Case:
             self.fettle, "tune", self.base,
             "--data", self.folder / "train.jsonl",
             "--out", self.folder / "tuned",
-            "--merge", self.folder / "merged",
+            "--merge", self.folder / "merged", "--merge-dtype", "float32",
             "--steps", STEPS,
             "--tokens-per-step", SEQUENCES * SEQ_LEN,
             "--seq-len", SEQ_LEN,

@@ -52,7 +52,7 @@ Parts esft_make(const PartInput& input) {
       input.device,
       WholeOptions{
           .name = "experts",
-          .schedule = schedule_of(input.options),
+          .schedule = schedule_of(input.options, kEsftMethod.name),
           .adamw = adamw_options(input.options)},
       [options = input.options,
        &config = input.reader.config()](const PrepareInput& prepare) {

@@ -76,7 +76,7 @@ Parts full_make(const PartInput& input) {
   WholeOptions whole{
       .name = kPart,
       .weights = matching(options, input.reader.config()),
-      .schedule = schedule_of(options),
+      .schedule = schedule_of(options, kFullMethod.name),
       .adamw = adamw_options(options)};
   Parts parts;
   if (options.states != "disk") {

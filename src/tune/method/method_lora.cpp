@@ -43,8 +43,30 @@ LowRankKinds kinds_of(const TuneOptions& options) {
           options.lora_targets));
 }
 
+// Beyond the smaller side of a matrix a pair holds nothing more.
+void check_rank(const TuneOptions& options, const model::ModelConfig& config) {
+  std::int64_t most = TuneOptions{}.rank;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    for (const auto& target : low_rank_targets(kinds_of(options), config, l)) {
+      for (std::int64_t e = 0; e < target.matrices(); ++e) {
+        most = std::max(most, std::min(target.rows(e), target.columns));
+      }
+    }
+  }
+  if (options.rank <= most) return;
+  throw UserError(
+      "tune",
+      "rank",
+      fmt::format(
+          "expected at most {}, the smaller side of the largest matrix, found "
+          "{}; a higher rank holds nothing more",
+          most,
+          options.rank));
+}
+
 std::vector<model::Role> lora_roles(
-    const TuneOptions& options, const model::ModelConfig&) {
+    const TuneOptions& options, const model::ModelConfig& config) {
+  check_rank(options, config);
   return low_rank_roles(kinds_of(options));
 }
 
@@ -59,7 +81,7 @@ Parts lora_make(const PartInput& input) {
           .rank = options.rank,
           .alpha = options.lora_alpha,
           .seed = options.seed,
-          .schedule = schedule_of(options),
+          .schedule = schedule_of(options, kLoraMethod.name),
           .adamw = adamw_options(options)}));
   return parts;
 }

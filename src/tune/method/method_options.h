@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tune/adamw.h"
+#include "tune/options/default_rates.h"
 #include "tune/options/tune_options.h"
 #include "tune/schedule.h"
 
@@ -12,9 +13,12 @@ inline AdamWOptions adamw_options(const TuneOptions& options) {
   return {options.beta1, options.beta2, options.epsilon, options.weight_decay};
 }
 
-inline Schedule schedule_of(const TuneOptions& options) {
+inline Schedule schedule_of(const TuneOptions& options, const char* method) {
   return {
-      options.lr, options.warmup_steps, options.steps, options.min_lr_ratio};
+      peak_rate(options, method),
+      warmup_steps(options.warmup, options.steps),
+      options.steps,
+      options.min_lr_ratio};
 }
 
 }  // namespace fettle::tune

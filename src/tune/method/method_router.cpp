@@ -19,9 +19,7 @@ std::vector<model::Role> router_roles(
 
 Parts router_make(const PartInput& input) {
   const TuneOptions& options = input.options;
-  // With nothing else to train there is nothing to wait for.
-  const bool alone = is_router(options.method);
-  const std::int64_t frozen = alone ? 0 : options.router_warmup;
+  const std::int64_t frozen = frozen_router_steps(options);
   Parts parts;
   parts.push_back(std::make_unique<WholeWeights>(
       input.reader,
@@ -31,8 +29,11 @@ Parts router_make(const PartInput& input) {
           .weights = router_weights(input.reader.config()),
           .frozen_steps = frozen,
           .schedule =
-              {options.router_lr,
-               options.warmup_steps,
+              {peak_rate(
+                   options,
+                   is_router(options.method) ? options.method.c_str()
+                                             : kRouterMethod.name),
+               warmup_steps(options.warmup, options.steps - frozen),
                options.steps - frozen,
                options.min_lr_ratio},
           .adamw = adamw_options(options)}));
@@ -56,6 +57,13 @@ bool trains_router(const TuneOptions& options) {
   return has_method(options, "usaf") ||
          has_method(options, kRouterMethod.name) ||
          has_method(options, kRouterKdMethod.name);
+}
+
+std::int64_t frozen_router_steps(const TuneOptions& options) {
+  // With nothing else to train there is nothing to wait for.
+  return is_router(options.method)
+             ? 0
+             : warmup_steps(options.router_warmup, options.steps);
 }
 
 model::RouterTraining router_training(

@@ -14,6 +14,9 @@ extern const Method kRouterKdMethod;
 // Whether options.router and the methods chosen have the routers trained.
 bool trains_router(const TuneOptions& options);
 
+// Steps before they are.
+std::int64_t frozen_router_steps(const TuneOptions& options);
+
 // How the routers behave in a step.
 model::RouterTraining router_training(
     const TuneOptions& options, std::int64_t step);

@@ -14,7 +14,7 @@ std::vector<SparseBlocksOptions> smt_parts(const TuneOptions& options) {
       .roles = expert_roles(),
       .block = parse_block(options.block, "block"),
       .score = BlockScore::kSignedSum,
-      .sparse = sparse_options(options)};
+      .sparse = sparse_options(options, kSmtMethod.name)};
   std::vector<SparseBlocksOptions> parts{blocks};
   if (options.attention_frac > 0.0) {
     blocks.name = "attention_blocks";

@@ -17,7 +17,7 @@ namespace {
 SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
   const bool single = options.unit == "element";
   const BlockShape one{1, 1};
-  if (single && (options.scope != "layer" || options.reselect_every > 0)) {
+  if (single && (!by_layer(options) || options.reselect_every > 0)) {
     throw UserError(
         "tune",
         "unit",
@@ -30,7 +30,7 @@ SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
       .roles = expert_roles(),
       .block = single ? one : parse_block(options.block, "block"),
       .score = BlockScore::kSquares,
-      .sparse = sparse_options(options)};
+      .sparse = sparse_options(options, kUsafMethod.name)};
 }
 
 std::vector<model::Role> usaf_roles(
@@ -43,7 +43,9 @@ Parts usaf_make(const PartInput& input) {
   Parts parts;
   if (input.options.unit == "neuron") {
     parts.push_back(std::make_unique<SparseNeurons>(
-        input.reader, input.device, sparse_options(input.options)));
+        input.reader,
+        input.device,
+        sparse_options(input.options, kUsafMethod.name)));
   } else {
     parts.push_back(std::make_unique<SparseBlocks>(
         input.reader, input.device, usaf_blocks(input.options)));
@@ -74,9 +76,8 @@ PartBytes usaf_bytes(
   // its own type.
   const double working = std::min<double>(
       static_cast<double>(widest),
-      options.scope == "layer"
-          ? std::ceil(options.frac * static_cast<double>(widest))
-          : chosen);
+      by_layer(options) ? std::ceil(options.frac * static_cast<double>(widest))
+                        : chosen);
   const double rows = 16.0 * chosen +
                       4.0 * std::min(frozen_share(options) * chosen, left) +
                       (options.reselect_every > 0 ? 24.0 : 2.0) * working;

@@ -13,16 +13,21 @@
 
 namespace fettle::tune {
 
-SparseOptions sparse_options(const TuneOptions& options) {
+bool by_layer(const TuneOptions& options) {
+  return options.scope == "layer" ||
+         (options.scope == "auto" && options.unit == "element");
+}
+
+SparseOptions sparse_options(const TuneOptions& options, const char* method) {
   return {
       .frac = options.frac,
-      .scope = options.scope == "layer" ? Scope::kLayer : Scope::kGlobal,
+      .scope = by_layer(options) ? Scope::kLayer : Scope::kGlobal,
       .score_sequences = options.score_sequences,
       .reselect_every = options.reselect_every,
       .drop_fraction = options.drop_fraction,
       .drop_by = options.drop_by == "moment" ? DropBy::kMoment : DropBy::kDelta,
       .rest_below = options.rest_below,
-      .schedule = schedule_of(options),
+      .schedule = schedule_of(options, method),
       .adamw = adamw_options(options)};
 }
 
@@ -57,7 +62,7 @@ double frozen_share(const TuneOptions& options) {
 }
 
 double ranking_bytes(const TuneOptions& options, double all, double most) {
-  return 8.0 * all + 24.0 * (options.scope == "layer" ? most : all);
+  return 8.0 * all + 24.0 * (by_layer(options) ? most : all);
 }
 
 namespace {

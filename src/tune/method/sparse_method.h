@@ -11,7 +11,10 @@
 
 namespace fettle::tune {
 
-SparseOptions sparse_options(const TuneOptions& options);
+// Whether units are chosen in each layer by itself.
+bool by_layer(const TuneOptions& options);
+
+SparseOptions sparse_options(const TuneOptions& options, const char* method);
 
 // "8x16" as a shape. Throws UserError about `option` on anything else.
 BlockShape parse_block(const std::string& text, const char* option);

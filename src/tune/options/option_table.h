@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "tune/options/default_rates.h"
 #include "tune/options/option_table_methods.h"
 #include "tune/options/option_table_whole.h"
 #include "tune/options/option_text.h"
@@ -26,7 +27,11 @@ void for_each_run_option(Options& o, Visit& visit) {
       o.tokens_per_step,
       at_least(1));
   visit(
-      OptionText{"seq_len", "Tokens of a sequence; documents are packed"},
+      OptionText{
+          "seq_len",
+          "Tokens of a sequence, in which documents are packed; 0: 2048, or "
+          "the "
+          "model's positions or tokens_per_step where those are fewer"},
       o.seq_len,
       at_least(2));
   visit(
@@ -45,6 +50,13 @@ void for_each_run_option(Options& o, Visit& visit) {
       at_least(0));
   visit(
       OptionText{
+          "max_bad_steps",
+          "Steps in a row without a finite loss or gradient that end the run; "
+          "fewer are skipped"},
+      o.max_bad_steps,
+      at_least(1));
+  visit(
+      OptionText{
           "keep_best",
           "Leave the adapter of the best evaluation, not of the last step; "
           "auto: with --eval-data"},
@@ -54,17 +66,23 @@ void for_each_run_option(Options& o, Visit& visit) {
 
 template <typename Options, typename Visit>
 void for_each_optimizer_option(Options& o, Visit& visit) {
-  visit(OptionText{"lr", "Peak learning rate"}, o.lr, positive());
+  static const std::string kRates =
+      "Peak learning rate; 0: the method's own (" + default_rates_text() + ")";
+  visit(OptionText{"lr", kRates.c_str()}, o.lr, at_least(0));
   visit(
-      OptionText{"warmup_steps", "Steps until the peak rate"},
-      o.warmup_steps,
+      OptionText{
+          "warmup",
+          "Until the peak rate: a share of the run below 1, or steps"},
+      o.warmup,
       at_least(0));
   visit(
       OptionText{"min_lr_ratio", "Final rate as a share of the peak"},
       o.min_lr_ratio,
       share());
   visit(
-      OptionText{"weight_decay", "Decoupled weight decay of AdamW"},
+      OptionText{
+          "weight_decay",
+          "Decoupled weight decay of AdamW; norms and biases have none"},
       o.weight_decay,
       at_least(0));
   const Allowed decay{.least = 0.0, .most = 1.0, .below_most = true};
@@ -93,27 +111,16 @@ void for_each_router_option(Options& o, Visit& visit) {
       o.gumbel_noise,
       at_least(0));
   visit(
-      OptionText{"router_warmup", "Steps before the routers train"},
+      OptionText{
+          "router_warmup",
+          "Before the routers train: a share of the run below 1, or steps"},
       o.router_warmup,
       at_least(0));
   visit(
-      OptionText{"router_lr", "Peak learning rate of the routers"},
-      o.router_lr,
-      positive());
-}
-
-template <typename Options, typename Visit>
-void for_each_teacher_option(Options& o, Visit& visit) {
-  visit(
       OptionText{
-          "kd_weight",
-          "With --teacher: share of its loss; the data's has the rest"},
-      o.kd_weight,
-      share());
-  visit(
-      OptionText{"kd_top", "With --teacher: likeliest tokens that it names"},
-      o.kd_top,
-      at_least(1));
+          "router_lr", "Peak learning rate of the routers; 0: their own"},
+      o.router_lr,
+      at_least(0));
 }
 
 template <typename Options, typename Visit>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The options of single methods; a part of option_table.h.
+// The options of single methods and of teachers; a part of option_table.h.
 #pragma once
 
 #include "tune/options/option_text.h"
@@ -13,9 +13,13 @@ void for_each_choice_option(Options& o, Visit& visit) {
       o.frac,
       Allowed{.least = 0.0, .most = 1.0, .above_least = true});
   visit(
-      OptionText{"scope", "Choose over the model or in each layer", "usaf smt"},
+      OptionText{
+          "scope",
+          "Choose over the model or in each layer; auto: in each layer with "
+          "--unit element, else over the model",
+          "usaf smt"},
       o.scope,
-      one_of({"global", "layer"}));
+      one_of({"auto", "global", "layer"}));
   visit(
       OptionText{
           "score_sequences",
@@ -109,6 +113,20 @@ void for_each_condenser_option(Options& o, Visit& visit) {
       OptionText{"condenser_bias_rate", "Likewise from then on", "condenser"},
       o.condenser_bias_rate,
       at_least(0));
+}
+
+template <typename Options, typename Visit>
+void for_each_teacher_option(Options& o, Visit& visit) {
+  visit(
+      OptionText{
+          "kd_weight",
+          "With --teacher: share of its loss; the data's has the rest"},
+      o.kd_weight,
+      share());
+  visit(
+      OptionText{"kd_top", "With --teacher: likeliest tokens that it names"},
+      o.kd_top,
+      at_least(1));
 }
 
 }  // namespace fettle::tune

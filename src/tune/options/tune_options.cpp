@@ -10,11 +10,14 @@
 
 #include "core/error.h"
 #include "tune/method/method.h"
+#include "tune/method/method_router.h"
 #include "tune/options/option_table.h"
 
 namespace fettle::tune {
 
 namespace {
+
+constexpr std::int64_t kUsualSeqLen = 2048;
 
 [[noreturn]] void refuse(
     std::string_view option,
@@ -56,7 +59,39 @@ void check_values(const TuneOptions& options) {
       });
 }
 
+void check_whole_warmup(const char* option, double warmup) {
+  if (warmup < 1.0 || warmup == std::floor(warmup)) return;
+  refuse(option, "a share below 1, or whole steps", fmt::format("{}", warmup));
+}
+
+// Routers that never train would be counted as trained.
+void check_warmups(const TuneOptions& options) {
+  check_whole_warmup("warmup", options.warmup);
+  check_whole_warmup("router_warmup", options.router_warmup);
+  if (!trains_router(options)) return;
+  const std::int64_t frozen = frozen_router_steps(options);
+  if (frozen < options.steps) return;
+  refuse(
+      "router_warmup",
+      fmt::format("fewer than the run's {} steps", options.steps),
+      fmt::format("{}, so that no router would train", frozen));
+}
+
 }  // namespace
+
+TuneOptions settled(TuneOptions options, const model::ModelConfig& config) {
+  if (options.seq_len != 0) return options;
+  options.seq_len = std::min(kUsualSeqLen, options.tokens_per_step);
+  if (config.max_position > 0) {
+    options.seq_len = std::min(options.seq_len, config.max_position);
+  }
+  return options;
+}
+
+std::int64_t warmup_steps(double warmup, std::int64_t steps) {
+  const double of = warmup < 1.0 ? static_cast<double>(steps) : 1.0;
+  return std::llround(warmup * of);
+}
 
 bool Allowed::holds(double value) const {
   return std::isfinite(value) &&
@@ -101,6 +136,7 @@ void check_options(
     const TuneOptions& options, const model::ModelConfig& config) {
   check_methods(options, config);
   check_values(options);
+  check_warmups(options);
   if (options.tokens_per_step < options.seq_len) {
     refuse(
         "tokens_per_step",

@@ -17,14 +17,15 @@ struct TuneOptions {
   std::string method = "usaf";  // see method.h
   std::int64_t steps = 200;
   std::int64_t tokens_per_step = 16384;  // in whole sequences of seq_len
-  std::int64_t seq_len = 2048;
+  std::int64_t seq_len = 0;              // see settled()
   std::int64_t save_every = 50;
   std::int64_t eval_every = 50;
   std::int64_t patience = 0;
+  std::int64_t max_bad_steps = 3;
   std::string keep_best = "auto";
 
-  double lr = 1e-4;
-  std::int64_t warmup_steps = 10;
+  double lr = 0.0;       // 0: see default_rates.h
+  double warmup = 0.05;  // below 1: share of the run, else steps
   double min_lr_ratio = 0.1;
   double weight_decay = 0.0;
   double beta1 = 0.9;
@@ -33,7 +34,7 @@ struct TuneOptions {
   double clip_norm = 1.0;
 
   double frac = 0.05;
-  std::string scope = "global";
+  std::string scope = "auto";
   std::int64_t score_sequences = 32;
   std::int64_t reselect_every = 0;
   double drop_fraction = 0.3;  // of the first new choice; falls by a cosine
@@ -49,9 +50,9 @@ struct TuneOptions {
   double lora_alpha = 32.0;
 
   std::string router = "auto";
-  std::int64_t router_warmup = 20;
-  double router_lr = 1e-5;
-  double gumbel_noise = 1.0;  // falls by a cosine to 0 at the last step
+  double router_warmup = 0.1;  // likewise
+  double router_lr = 0.0;      // likewise
+  double gumbel_noise = 1.0;   // falls by a cosine to 0 at the last step
 
   double esft_share = 0.2;
   std::string esft_by = "token";
@@ -79,6 +80,13 @@ struct TuneOptions {
 // The methods that options.method joins: "usaf+condenser" is two.
 std::vector<std::string> methods_of(const TuneOptions& options);
 bool has_method(const TuneOptions& options, std::string_view name);
+
+// The options with what bends to the model where nothing was said: seq_len.
+TuneOptions settled(TuneOptions options, const model::ModelConfig& config);
+
+// Steps that a warm-up of `warmup` takes in a run of `steps`: a share of them
+// below 1, rounded, else itself.
+std::int64_t warmup_steps(double warmup, std::int64_t steps);
 
 // Throws UserError naming the option when a method is not known or not to be
 // joined with another, a value is impossible, an option was given that no

@@ -50,7 +50,8 @@ void StoredWeights::end_layer(
   if (pass != sweep::Pass::kBackward || !trains(layer)) return;
   WholePart::end_layer(pass, layer, weights);
   norms_squared_[layer] = gradients(layer).norm_squared();
-  // The trainer sees a norm that is not finite and stops.
+  // The trainer sees a norm that is not finite, and counts the step as skipped:
+  // this layer and those below stay, those above have learned.
   if (std::isfinite(norms_squared_[layer])) update_layer(layer);
   gradients(layer).clear();
 }
@@ -89,7 +90,7 @@ void StoredWeights::update_weights(
         record.second.view({1, -1}),
         age(place).clone()};
     at::Tensor values = record.value.view({1, -1});
-    adamw_step(adamw(), learning_rate(step_), slope, values, state);
+    adamw_step(adamw_of(place), learning_rate(step_), slope, values, state);
   };
   store_->update(places, change);
   for (const std::size_t place : places) age(place).add_(1);
@@ -116,7 +117,7 @@ void StoredWeights::update_globals_of(const std::vector<model::Role>& roles) {
     norm_squared += globals().norm_squared(i);
   }
   global_norm_squared_ += norm_squared;
-  if (!std::isfinite(norm_squared)) return;  // the trainer stops
+  if (!std::isfinite(norm_squared)) return;  // the step is skipped
   const double scale = clip_scale(clip_norm_, std::sqrt(norm_squared));
   update_weights(places, scale, [&](std::size_t i, const RowPiece& rows) {
     return globals().rows(i, rows);

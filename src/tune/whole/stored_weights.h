@@ -31,7 +31,6 @@ class StoredWeights : public WholePart {
   // The reader must outlive the part.
   StoredWeights(const model::ModelReader& reader, StoredWeightsOptions options);
 
-  bool updates_in_sweep() const override { return true; }
   double state_io_seconds() const override { return store_->io_seconds(); }
   void prepare(const PrepareInput& input) override;
   double gradient_norm_squared(std::int64_t layer) const override;

@@ -40,6 +40,16 @@ bool WholePart::trains(std::int64_t layer) const {
   return training_ && !gradients(layer).ids().empty();
 }
 
+AdamWOptions WholePart::adamw_of(std::size_t place) const {
+  const model::WeightId& id = ids_[place];
+  AdamWOptions adamw = options_.adamw;
+  const bool vector = model::weight_shape(reader_.config(), id).size() < 2;
+  if (vector || id.role == model::Role::kExpertConstant) {
+    adamw.weight_decay = 0.0;
+  }
+  return adamw;
+}
+
 std::int64_t WholePart::numel(const WeightIds& ids) const {
   std::int64_t total = 0;
   for (const model::WeightId& id : ids) {

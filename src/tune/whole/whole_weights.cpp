@@ -90,7 +90,9 @@ double WholeWeights::global_gradient_norm_squared() const {
 }
 
 void WholeWeights::step(
-    Master& master, const UpdateInput& input, const Gradient& gradient) {
+    std::size_t place, const UpdateInput& input, const Gradient& gradient) {
+  Master& master = masters_[place];
+  const AdamWOptions adamw = adamw_of(place);
   const at::Tensor values = as_rows(master.value);
   for (const auto& [first, count] : row_pieces(values.sizes())) {
     at::Tensor part = values.narrow(0, first, count);
@@ -100,7 +102,7 @@ void WholeWeights::step(
         master.adam.age.narrow(0, first, count)};
     at::Tensor slope = gradient({first, count}).to(device_);
     if (input.gradient_scale != 1.0) slope = slope.mul(input.gradient_scale);
-    adamw_step(adamw(), learning_rate(input.step), slope, part, state);
+    adamw_step(adamw, learning_rate(input.step), slope, part, state);
   }
 }
 
@@ -111,7 +113,7 @@ void WholeWeights::update(std::int64_t layer, const UpdateInput& input) {
     // No token chose the expert: nothing to learn, and no decay either.
     if (!own[i].defined()) continue;
     const at::Tensor whole = as_rows(own[i]);
-    step(masters_[first_of(layer) + i], input, [&](const RowPiece& rows) {
+    step(first_of(layer) + i, input, [&](const RowPiece& rows) {
       return whole.narrow(0, rows.first, rows.count);
     });
   }
@@ -122,7 +124,7 @@ void WholeWeights::update_globals(const UpdateInput& input) {
   if (!training()) return;
   for (std::size_t i = 0; i < globals().ids().size(); ++i) {
     const at::Tensor& value = masters_[i].value;
-    step(masters_[i], input, [&](const RowPiece& rows) {
+    step(i, input, [&](const RowPiece& rows) {
       return value.dim() > 1
                  ? globals().rows(i, rows)
                  : globals().rows(i, {0, value.size(0)}).view({1, -1});

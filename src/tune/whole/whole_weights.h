@@ -54,7 +54,8 @@ class WholeWeights : public WholePart {
   void make_masters();
   Master master_of(const model::WeightId& id) const;
   at::Tensor stored(std::size_t place) const;
-  void step(Master& master, const UpdateInput& input, const Gradient& gradient);
+  void step(
+      std::size_t place, const UpdateInput& input, const Gradient& gradient);
 
   at::Device device_;
   Choose choose_;

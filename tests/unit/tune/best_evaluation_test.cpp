@@ -48,7 +48,7 @@ TuneOptions overshooting() {
   options.reselect_every = 0;
   options.lr = 2.0;
   options.router = "frozen";
-  options.warmup_steps = 2;
+  options.warmup = 2;
   options.patience = 2;
   return options;
 }

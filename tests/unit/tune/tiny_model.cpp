@@ -55,6 +55,15 @@ at::Tensor random_tensor(const std::vector<std::int64_t>& shape, Rng& rng) {
   return shape.size() == 1 ? tensor.mul_(0.1).add_(1.0) : tensor.mul_(0.3);
 }
 
+// The first of a token's hidden values is far above 0, and the head's row for
+// the impossible token is far below there.
+void make_impossible(model::Role role, std::int64_t token, at::Tensor& values) {
+  if (role == model::Role::kEmbedTokens) values.select(1, 0).fill_(10.0);
+  if (role != model::Role::kLmHead) return;
+  values[token].zero_();
+  values[token][0].fill_(-3e38);
+}
+
 }  // namespace
 
 TemporaryFolder::TemporaryFolder() {
@@ -85,6 +94,9 @@ void write_tiny_model(const fs::path& folder, const TinyModel& tiny) {
     tensors.push_back(random_tensor(shape, rng)
                           .mul_(is_router ? 2.0 : 1.0)
                           .to(is_router ? at::kFloat : at::kBFloat16));
+    if (tiny.impossible >= 0) {
+      make_impossible(id.role, tiny.impossible, tensors.back());
+    }
     specs.push_back(
         {model::weight_name(config, id),
          is_router ? io::DType::kF32 : io::DType::kBF16,

@@ -40,6 +40,8 @@ struct TinyModel {
   int seed = 1;
   bool tied = false;  // the head is the embeddings
   std::int64_t vocab = kVocab;
+  // A token that gets no chance at all, so that its loss is infinite.
+  std::int64_t impossible = -1;
 };
 void write_tiny_model(
     const std::filesystem::path& folder, const TinyModel& tiny);

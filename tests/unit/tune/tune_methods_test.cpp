@@ -47,6 +47,7 @@ TEST_CASE_METHOD(WholeRuns, "the data and a teacher share the loss") {
   TuneOptions options = small_options();
   options.kd_weight = 0.25;
   options.steps = 1;
+  options.router_warmup = 0;
   run(folder.path() / "out", options);
   const auto line = lines_of(folder.path() / "out/metrics.jsonl")[1];
   CHECK(

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "tiny_model.h"
 #include "tune/method/method.h"
+#include "tune/options/default_rates.h"
 
 using namespace fettle;
 using namespace fettle::tune;
@@ -57,10 +58,12 @@ TEST_CASE("an impossible option is refused by name") {
        {"seq_len", [](auto& o) { o.seq_len = 1; }},
        {"seq_len", [](auto& o) { o.seq_len = 65; }},
        {"tokens_per_step", [](auto& o) { o.tokens_per_step = 15; }},
-       {"warmup_steps", [](auto& o) { o.warmup_steps = -1; }},
+       {"warmup", [](auto& o) { o.warmup = -1; }},
+       {"warmup", [](auto& o) { o.warmup = 1.5; }},
+       {"max_bad_steps", [](auto& o) { o.max_bad_steps = 0; }},
        {"save_every", [](auto& o) { o.save_every = -1; }},
        {"eval_every", [](auto& o) { o.eval_every = -1; }},
-       {"lr", [](auto& o) { o.lr = 0.0; }},
+       {"lr", [](auto& o) { o.lr = -1e-4; }},
        {"lr", [](auto& o) { o.lr = 1.0 / 0.0; }},
        {"min_lr_ratio", [](auto& o) { o.min_lr_ratio = 1.5; }},
        {"weight_decay", [](auto& o) { o.weight_decay = -1.0; }},
@@ -68,8 +71,26 @@ TEST_CASE("an impossible option is refused by name") {
        {"beta2", [](auto& o) { o.beta2 = -0.1; }},
        {"epsilon", [](auto& o) { o.epsilon = 0.0; }},
        {"clip_norm", [](auto& o) { o.clip_norm = -1.0; }},
-       {"router_lr", [](auto& o) { o.router_lr = 0.0; }},
-       {"router_warmup", [](auto& o) { o.router_warmup = -1; }}});
+       {"router_lr", [](auto& o) { o.router_lr = -1.0; }},
+       {"router_warmup", [](auto& o) { o.router_warmup = -1; }},
+       // Routers that never train are not to be counted as trained.
+       {"router_warmup", [](auto& o) { o.steps = o.router_warmup = 20; }}});
+}
+
+TEST_CASE("a warm-up is a share of the run, or steps") {
+  CHECK(warmup_steps(0.05, 200) == 10);
+  CHECK(warmup_steps(0.05, 20) == 1);
+  CHECK(warmup_steps(0.05, 4) == 0);
+  CHECK(warmup_steps(0.0, 200) == 0);
+  CHECK(warmup_steps(1.0, 200) == 1);
+  CHECK(warmup_steps(20.0, 200) == 20);
+  TuneOptions options = fitting();
+  options.steps = options.router_warmup = 20;
+  options.router = "frozen";
+  CHECK_NOTHROW(check_options(options, tiny_config()));
+  options.router = "auto";
+  options.method = "router";  // there is nothing to wait for
+  CHECK_NOTHROW(check_options(options, tiny_config()));
 }
 
 TEST_CASE("an impossible option of a method is refused by name") {
@@ -84,7 +105,7 @@ TEST_CASE("an impossible option of a method is refused by name") {
        {"block", [](auto& o) { o.unit = "block", o.block = "16x"; }},
        {"block", [](auto& o) { o.unit = "block", o.block = "0x4"; }},
        {"block", [](auto& o) { o.method = "smt", o.block = "4x-4"; }},
-       {"unit", [](auto& o) { o.unit = "element"; }},
+       {"unit", [](auto& o) { o.unit = "element", o.scope = "global"; }},
        {"unit",
         [](auto& o) {
           o.unit = "element", o.scope = "layer", o.reselect_every = 5;
@@ -98,7 +119,53 @@ TEST_CASE("an impossible option of a method is refused by name") {
        {"score_sequences", [](auto& o) { o.score_sequences = 0; }},
        {"reselect_every", [](auto& o) { o.reselect_every = -1; }},
        {"drop_fraction", [](auto& o) { o.drop_fraction = 2.0; }},
-       {"drop_by", [](auto& o) { o.drop_by = "luck"; }}});
+       {"drop_by", [](auto& o) { o.drop_by = "luck"; }},
+       {"rank", [](auto& o) { o.method = "lora", o.rank = 17; }}});
+  TuneOptions options = fitting();
+  options.unit = "element";
+  CHECK_NOTHROW(check_options(options, tiny_config()));
+  options.method = "lora";
+  options.unit = "neuron";
+  options.rank = 16;  // as wide as the model
+  CHECK_NOTHROW(check_options(options, tiny_config()));
+}
+
+TEST_CASE("a method has its own rate unless one is named") {
+  TuneOptions options = fitting();
+  options.method = "usaf+lora";
+  options.lora_targets = "attention";
+  CHECK(peak_rate(options, "usaf") == default_rate("usaf"));
+  CHECK(peak_rate(options, "router") == kRouterRateBeside);
+  CHECK(
+      peak_rates(options) == Json{
+                                 {"usaf", default_rate("usaf")},
+                                 {"lora", default_rate("lora")},
+                                 {"router", kRouterRateBeside}});
+  options.method = "router";
+  CHECK(peak_rate(options, "router") == default_rate("router"));
+  options.method = "usaf+lora";
+  options.lr = 0.5;
+  options.router_lr = 0.25;
+  CHECK(
+      peak_rates(options) ==
+      Json{{"usaf", 0.5}, {"lora", 0.5}, {"router", 0.25}});
+  for (const Method& method : methods()) {
+    INFO(method.name);
+    const bool has = default_rate(method.name) > 0.0;
+    CHECK(has == (std::string(method.name) != "condenser"));
+    CHECK((default_rates_text().find(method.name) != std::string::npos) == has);
+  }
+}
+
+TEST_CASE("the length of sequences bends to the model unless it is named") {
+  model::ModelConfig config = tiny_config();  // 64 positions
+  CHECK(settled(TuneOptions{}, config).seq_len == 64);
+  CHECK(settled(fitting(), config).seq_len == 16);
+  TuneOptions options;
+  options.tokens_per_step = 24;
+  CHECK(settled(options, config).seq_len == 24);
+  config.max_position = 0;
+  CHECK(settled(TuneOptions{}, config).seq_len == 2048);
 }
 
 TEST_CASE("an unknown method is answered with those that exist") {
@@ -148,7 +215,7 @@ TEST_CASE("every option is recorded but whether it is a resume") {
   const Json json = to_json(TuneOptions{});
   CHECK(json.contains("seed"));
   CHECK_FALSE(json.contains("resume"));
-  CHECK(json["lr"] == 1e-4);
+  CHECK(json["lr"] == 0.0);
 }
 
 TEST_CASE("the memory of the parts counts 16 bytes a weight and more") {

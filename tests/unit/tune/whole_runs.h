@@ -23,7 +23,7 @@ inline TuneOptions small_options() {
   options.tokens_per_step = 64;
   options.seq_len = 16;
   options.lr = 0.02;
-  options.warmup_steps = 2;
+  options.warmup = 2;
   options.weight_decay = 0.01;
   options.frac = 0.25;
   options.score_sequences = 6;

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Peak learning rates that methods have where no option names one, from a study
+// on two models (docs/recovery.md).
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "tune/options/tune_options.h"
+
+namespace fettle::tune {
+
+// Of routers that are trained beside other weights.
+inline constexpr double kRouterRateBeside = 1e-4;
+
+// Of a method that is known; 0 where it has no rate.
+double default_rate(std::string_view method);
+// "usaf 1e-3, smt 1e-3": all of them.
+const std::string& default_rates_text();
+
+// The peak rate that a method trains with in a run of `options`.
+double peak_rate(const TuneOptions& options, std::string_view method);
+// By method; routers that are trained beside others are "router".
+Json peak_rates(const TuneOptions& options);
+
+}  // namespace fettle::tune
