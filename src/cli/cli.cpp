@@ -16,6 +16,7 @@
 #include "cli/session.h"
 #include "cli/targets.h"
 #include "core/error.h"
+#include "core/one_line.h"
 
 namespace fettle::cli {
 namespace {
@@ -60,9 +61,14 @@ int report(ExitCode code, const char* message) {
 
 // What was asked for goes to stdout, what is wrong to stderr.
 int usage_error(const CommandLine& line, const CLI::ParseError& error) {
-  const bool asked = line.is_asked_for(error);
-  (asked ? std::cout : std::cerr) << line.text(error);
-  return asked ? kDone : kUsage;
+  std::string text = line.text(error);
+  if (line.is_asked_for(error)) {
+    std::cout << text;
+    return kDone;
+  }
+  text.pop_back();  // the end of its line
+  std::cerr << one_line(text) << "\n";
+  return kUsage;
 }
 
 }  // namespace

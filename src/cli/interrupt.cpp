@@ -9,6 +9,8 @@
 #include <string_view>
 #include <thread>
 
+#include "io/unfinished.h"
+
 namespace fettle::cli {
 namespace {
 
@@ -47,7 +49,9 @@ void watch() {
           "at once\n");
       continue;
     }
-    say("\nfettle: stopped\n");
+    const bool left = io::Unfinished::clear_all();
+    say(left ? "\nfettle: stopped; go on with --resume\n"
+             : "\nfettle: stopped\n");
     ::_exit(128 + received);
   }
 }

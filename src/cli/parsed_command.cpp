@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cli/argument_checks.h"
 #include "cli/command_text.h"
 #include "cli/option_kinds.h"
 #include "cli/session.h"
@@ -20,6 +21,7 @@ std::unique_ptr<Command> make_command(
     if (name != entry.name) continue;
     auto command = entry.make();
     command->add_options(parser);
+    check_numbers(parser);
     mark_paths(parser, name);
     return command;
   }
@@ -34,6 +36,7 @@ ParsedCommand::ParsedCommand(
   std::vector<std::string> words{name};
   words.insert(words.end(), arguments.begin(), arguments.end());
   text_ = command_text(words);
+  for (const std::string& argument : arguments) require_utf8(argument);
   std::reverse(arguments.begin(), arguments.end());  // CLI11's order
   try {
     app_.parse(arguments);

@@ -121,16 +121,24 @@ AtomicDirectory::AtomicDirectory(fs::path out, AtomicDirectoryOptions options)
     }
     take_up();
   });
+  unfinished_.emplace([this] { return clear(); });
 }
 
 AtomicDirectory::~AtomicDirectory() {
-  if (whole_ || !holds_lock()) return;
+  unfinished_.reset();
+  clear();
+}
+
+// Whether something stays that a run can go on from; all else is removed.
+bool AtomicDirectory::clear() const {
+  if (whole_ || !holds_lock()) return false;
   try {
-    if (options_.left && !options_.left(partial_).empty()) return;
+    if (options_.left && !options_.left(partial_).empty()) return true;
     remove_partial(partial_);
   } catch (const std::exception&) {
     // What can't be judged or removed stays.
   }
+  return false;
 }
 
 void AtomicDirectory::check_absent() const {
@@ -278,6 +286,7 @@ void AtomicDirectory::commit() {
     refuse(partial_, "cannot be used: it was removed or moved meanwhile");
   }
   const fs::path whole = partial_ / kWholeName;
+  std::unique_lock<std::mutex> held;
   try {
     in_folder(partial_, [&] { gather(); });
     sync_tree(whole);
@@ -286,6 +295,7 @@ void AtomicDirectory::commit() {
     const std::string text = identity_of(whole);
     [[maybe_unused]] const ssize_t written =
         ::pwrite(lock_.get(), text.data(), text.size(), 0);
+    held = Unfinished::hold();
     const int error = rename_to_absent(whole, out_);
     if (error == EEXIST || error == ENOTEMPTY || error == ENOTDIR) {
       check_absent();

@@ -9,11 +9,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "io/descriptor.h"
+#include "io/unfinished.h"
 
 namespace fettle::io {
 
@@ -69,6 +71,7 @@ class AtomicDirectory {
   void check_absent() const;
   void take_up();
   bool holds_files() const;
+  bool clear() const;
   void gather() const;
   void scatter() const;
 
@@ -78,6 +81,7 @@ class AtomicDirectory {
   std::vector<std::string> left_out_;
   Descriptor lock_;  // of OUT.partial/.fettle-lock
   bool resumed_ = false;
+  std::optional<Unfinished> unfinished_;  // until it is whole
   bool whole_ = false;  // all is written, be it named OUT or not
 };
 
