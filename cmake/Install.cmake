@@ -37,5 +37,6 @@ if(TARGET fettle_${FETTLE_GPU})
     INSTALL_RPATH "${libtorch_from_lib}")
   install(TARGETS fettle_${FETTLE_GPU} LIBRARY DESTINATION lib/fettle)
 endif()
-install(FILES tools/render_chat.py DESTINATION share/fettle)
+install(FILES tools/render_chat.py tools/chat_rows.py tools/chat_turns.py
+  tools/chat_answers.py DESTINATION share/fettle)
 install(FILES README.md LICENSE DESTINATION share/doc/fettle)
