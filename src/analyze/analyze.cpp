@@ -231,6 +231,32 @@ bool needs_one_chunk(const std::vector<std::string>& scores) {
   });
 }
 
+bool reads_data(const std::vector<std::string>& scores) {
+  return std::ranges::any_of(scores, [](const std::string& name) {
+    return find_score(name).reads_data;
+  });
+}
+
+std::vector<model::Sequence> no_data() {
+  model::Sequence one;
+  one.ids = {0};
+  one.labels = {0};
+  return {one};
+}
+
+void without_tokens(artifact::ScoreFile& scores) {
+  scores.tokens = 0;
+  for (artifact::LayerScores& layer : scores.layers) {
+    if (layer.widths.empty()) continue;
+    layer.tokens.zero_();
+    layer.mean_h.zero_();
+    layer.router_entropy = 0;
+    for (auto& [name, sum] : layer.sums) {
+      if (name.starts_with("base.")) sum.values.zero_();
+    }
+  }
+}
+
 std::int64_t analyze_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores) {
   std::int64_t neurons = 0;

@@ -48,6 +48,12 @@ struct AnalyzeOptions {
 // one sweep. Throw UserError on an unknown name.
 bool needs_backward(const std::vector<std::string>& scores);
 bool needs_one_chunk(const std::vector<std::string>& scores);
+// Whether any of them looks at more than the weights.
+bool reads_data(const std::vector<std::string>& scores);
+// What stands for the data of scores that read none: one token, of which a file
+// of scores tells nothing (see without_tokens).
+std::vector<model::Sequence> no_data();
+void without_tokens(artifact::ScoreFile& scores);
 
 // Bytes of RAM that the analysis keeps beside the sweep's own.
 std::int64_t analyze_bytes(

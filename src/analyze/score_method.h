@@ -61,6 +61,7 @@ struct ScoreMethod {
   bool needs_backward = false;
   bool needs_gradient_batches = false;  // of a fixed number of sequences
   bool needs_one_chunk = false;         // unless moments are kept
+  bool reads_data = true;               // not of the weights alone
   int neuron_sums = 0;                  // sums of one value a neuron
   std::string_view help = {};
   std::string_view measured_in = {};  // units

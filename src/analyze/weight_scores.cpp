@@ -60,6 +60,7 @@ ScoreMethod magnitude_score() {
   return {
       .name = "magnitude",
       .unit = Unit::kNeuron,
+      .reads_data = false,
       .neuron_sums = 1,
       .help = "product of the norms of the neuron's three weight vectors",
       .measured_in = "a product of norms, without a unit",
@@ -71,6 +72,7 @@ ScoreMethod random_score() {
   return {
       .name = "random",
       .unit = Unit::kNeuron,
+      .reads_data = false,
       .neuron_sums = 1,
       .help = "seeded random numbers, to compare with",
       .measured_in = "none",

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <system_error>
 
 #include "core/error.h"
 #include "io/durable.h"
@@ -15,6 +16,8 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kFormat = 1;
 constexpr const char* kFile = "fettle.json";
+// Chat templates beside the main one, which transformers names by their files.
+constexpr const char* kMoreTemplates = "additional_chat_templates";
 
 bool is_companion(const fs::path& path) {
   constexpr std::array<std::string_view, 7> kExtensions{
@@ -42,6 +45,27 @@ bool is_companion(const fs::path& path) {
       kTexts, [&](std::string_view text) { return name.starts_with(text); });
 }
 
+// The copy can be written to, whatever the source allows.
+void copy_one(const fs::path& from, const fs::path& to) {
+  io::copy_contents(from, to);
+  std::error_code ignored;
+  fs::permissions(to, fs::perms::owner_write, fs::perm_options::add, ignored);
+}
+
+// The files of `from`, whose folders are not ours.
+void copy_folder(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::create_directories(to, error);
+  if (error) {
+    throw UserError(
+        "manifest", to.string(), "can't be made: " + error.message());
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    if (!entry.is_regular_file()) continue;
+    copy_one(entry.path(), to / entry.path().filename());
+  }
+}
+
 Json read_manifest(const fs::path& path) {
   Json json = read_json(path, "manifest");
   const JsonObject object(json, "manifest", path.string());
@@ -62,9 +86,11 @@ std::string_view version() { return FETTLE_VERSION; }
 
 void copy_companions(const fs::path& from, const fs::path& to) {
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    if (entry.is_directory() && entry.path().filename() == kMoreTemplates) {
+      copy_folder(entry.path(), to / kMoreTemplates);
+    }
     if (!entry.is_regular_file() || !is_companion(entry.path())) continue;
-    const fs::path target = to / entry.path().filename();
-    io::copy_contents(entry.path(), target);
+    copy_one(entry.path(), to / entry.path().filename());
   }
 }
 
@@ -85,6 +111,14 @@ void set_measured(const fs::path& folder, const Json& measured) {
   Json json = read_manifest(folder / kFile);
   FETTLE_ASSERT(!json["stages"].empty());
   json["stages"].back()["measured"] = measured;
+  io::replace_file(folder / kFile, json.dump(1) + "\n");
+}
+
+void add_measured(
+    const fs::path& folder, const std::string& name, const Json& value) {
+  Json json = read_manifest(folder / kFile);
+  FETTLE_ASSERT(!json["stages"].empty());
+  json["stages"].back()["measured"][name] = value;
   io::replace_file(folder / kFile, json.dump(1) + "\n");
 }
 

@@ -39,4 +39,10 @@ void write_manifest(
 // figures known only after the folder was written.
 void set_measured(const std::filesystem::path& folder, const Json& measured);
 
+// Adds one figure to them.
+void add_measured(
+    const std::filesystem::path& folder,
+    const std::string& name,
+    const Json& value);
+
 }  // namespace fettle::artifact

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,13 @@ void check_tensor(const at::Tensor& tensor, const io::TensorSpec& spec) {
       io::name_of(spec.dtype),
       fmt::join(tensor.sizes(), ", "),
       c10::toString(tensor.scalar_type())));
+}
+
+// Other loaders find only what they can run.
+std::string stem_of(const model::ModelConfig& config, bool packed) {
+  if (packed) return std::string(io::kPackedStem);
+  const bool own = model::config_json(config).contains("fettle");
+  return own ? std::string(io::kOwnStem) : io::CheckpointWriterOptions{}.stem;
 }
 
 }  // namespace
@@ -71,7 +79,7 @@ void write_model(
       ids, [&](const auto& id) { return input.form(id).packed(); });
   write_config(folder, input.config, packed);
   io::CheckpointWriterOptions options;
-  if (packed) options.stem = io::kPackedStem;
+  options.stem = stem_of(input.config, packed);
   io::CheckpointWriter writer(folder, specs, options);
   Progress progress(input.reporter, input.label, writer.total_bytes(), "bytes");
   for (std::size_t i = 0; i < ids.size(); ++i) {

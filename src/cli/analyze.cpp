@@ -78,7 +78,9 @@ class Analyze : public Command {
   }
 
   void check(const Foreseen* foreseen) const override {
-    if (merged_.empty() && (model_.empty() || data_.empty())) {
+    const bool reads = analyze::reads_data(options_.scores);
+    const bool data_missing = data_.empty() && reads;
+    if (merged_.empty() && (model_.empty() || data_missing)) {
       throw UsageError(
           "analyze",
           model_.empty() ? "MODEL" : "--data",
@@ -113,14 +115,20 @@ class Analyze : public Command {
     io::AtomicDirectory folder(
         out_, artifact::resumable_output(options_.resume, restart_));
     seq_len_ = window_tokens(reader->config(), seq_len_);
-    const auto data = session.calibration(
-        *reader, {data_, seq_len_, tokens_, data_flags_, workload.backward});
+    const bool weights_alone = data_.empty();
+    const auto data =
+        weights_alone
+            ? analyze::no_data()
+            : session.calibration(
+                  *reader,
+                  {data_, seq_len_, tokens_, data_flags_, workload.backward});
     workload.add(data, options_.chunk_tokens);
     OpenModel opened = session.open(std::move(reader), workload);
     set_options(session, opened);
     options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
     auto scores = analyze::analyze(*opened.model, data, options_);
+    if (weights_alone) analyze::without_tokens(scores);
     if (by_file_) count_by_file(session, *opened.model, scores);
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - begin;

@@ -41,7 +41,8 @@ class Export : public Command {
            "--dtype",
            dtype_,
            "Type of all weights on disk; of those that stay plain, where the "
-           "others are codes")
+           "others are codes. keep: as they are, and unpacked ones in the "
+           "model's own type")
         ->check(CLI::IsMember({"keep", "float32", "bfloat16", "float16"}))
         ->capture_default_str();
     app.add_flag(
@@ -95,13 +96,9 @@ class Export : public Command {
     outcome.json = result.to_json();
     outcome.json["out"] = out_;
     outcome.json["format"] = format_;
-    outcome.text =
-        size_table(result.before, result.after) +
-        fmt::format(
-            "read back and compared: largest difference {:.2g} of the largest "
-            "value\n",
-            result.max_error) +
-        types_text(result);
+    outcome.text = size_table(result.before, result.after) +
+                   padding_text(result) + check_text(result) +
+                   types_text(result);
     outcome.text += closing_text({.next = {loader_text()}});
     return outcome;
   }
@@ -125,6 +122,33 @@ class Export : public Command {
             "transformers.AutoModelForCausalLM.from_pretrained(\"{}\")",
             folder);
     }
+  }
+
+  static std::string padding_text(const exporter::ExportResult& result) {
+    if (result.padded_neurons == 0) return "";
+    return fmt::format(
+        "{} neurons of zeros fill the experts up to {}: the same outputs, "
+        "{:.0f} "
+        "% of what the experts take\n",
+        result.padded_neurons,
+        result.after.max_width,
+        100.0 * static_cast<double>(result.padded_neurons) /
+            static_cast<double>(result.after.neurons));
+  }
+
+  // A token whose experts are chosen otherwise after a rounding differs much,
+  // and says nothing of the whole.
+  static std::string check_text(const exporter::ExportResult& result) {
+    if (!result.narrowed || !result.types.empty()) {
+      return fmt::format(
+          "read back and compared: largest difference {:.2g} of the largest "
+          "value\n",
+          result.max_error);
+    }
+    return fmt::format(
+        "read back and compared: every weight is as meant; rounding to a "
+        "narrower type moves the predictions by KL {:.4f}\n",
+        result.kl);
   }
 
   static std::string types_text(const exporter::ExportResult& result) {

@@ -4,13 +4,17 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "artifact/manifest.h"
 #include "artifact/run_state.h"
 #include "artifact/shard_set.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
+#include "cli/quality.h"
 #include "cli/quant_bits.h"
 #include "cli/quant_flags.h"
+#include "cli/quant_target.h"
 #include "cli/quant_text.h"
 #include "cli/resume_flags.h"
 #include "cli/session.h"
@@ -53,14 +57,18 @@ class Quant : public Command {
     const bool fits = flags_.gptq().method == quant::Method::kGptq;
     refuse_unread(
         *parser_,
-        {{"--tokens --seq-len --calibrate --plain-gate --starved --moments",
+        {{"--tokens --calibrate --plain-gate --starved --moments",
           !flags_.data.empty(),
           "--data"},
+         {"--seq-len",
+          !flags_.data.empty() || !flags_.eval_data.empty(),
+          "--data or --eval-data"},
          {"--damping --act-order --refine", fits, "--method gptq"},
          {"--candidates --allocate",
           flags_.allocates(),
           "--budget or a number of --bits"}});
     check_data("--data", flags_.data);
+    check_data("--eval-data", flags_.eval_data);
     check_file("--plan", flags_.plan);
     check_file("--errors", flags_.errors);
     if (foreseen == nullptr) check_new_folder({"--out", out_});
@@ -69,6 +77,14 @@ class Quant : public Command {
   Outcome run(Session& session) override {
     auto reader = session.read(model_);
     if (flags_.data.empty()) session.require_ram(*reader, 7);
+    settle(flags_, *reader);
+    const auto held = held_out(
+        session,
+        *reader,
+        {flags_.eval_data, flags_.seq_len, flags_.data_flags});
+    if (!flags_.allocates() && flags_.plan.empty()) {
+      tell(session, weigh(flags_, *reader));
+    }
     io::AtomicDirectory folder(
         out_, artifact::resumable_output(resume_, restart_));
     quant::QuantOptions options = options_of(session, *reader);
@@ -76,9 +92,20 @@ class Quant : public Command {
         flags_.data.empty()
             ? carry_out(session, *reader, options, nullptr, folder)
             : with_data(session, std::move(reader), std::move(options), folder);
+    if (!held.empty()) {
+      const Json quality =
+          measure_quality(session, {held, model_, folder.path()});
+      outcome.json["quality"] = quality;
+      outcome.text += quality_table(quality);
+      artifact::add_measured(folder.path(), "quality", quality);
+    }
     folder.leave_out(std::string(artifact::kShardIdentity));
     folder.commit();
     outcome.json["out"] = out_;
+    if (weight_) {
+      outcome.json["target"] = weight_->to_json();
+      outcome.text += target_text(*weight_);
+    }
     outcome.text += closing();
     return outcome;
   }
@@ -100,6 +127,21 @@ class Quant : public Command {
     return closing_text(
         {.report = out / "report.html",
          .next = {"fettle", "generate", out_, "--prompt", "TEXT"}});
+  }
+
+  // Before any pass over data.
+  void tell(Session& session, const TargetWeight& weight) {
+    weight_ = weight;
+    session.reporter().note("quant: the model will weigh " + weight.text());
+  }
+
+  std::string target_text(const TargetWeight& weight) const {
+    if (!exporter::wants_uniform(weight.target)) return "";
+    return fmt::format(
+        "{}, by fettle export {} --format {}\n",
+        weight.text(),
+        out_,
+        exporter::format_name(weight.format));
   }
 
   quant::QuantOptions options_of(
@@ -128,12 +170,16 @@ class Quant : public Command {
     }
   }
 
+  static SchemeOf scheme_of(const artifact::QuantPlan& plan) {
+    return [plan](const model::WeightId& id) {
+      return quant::parse_scheme(plan.scheme(id));
+    };
+  }
+
   // By a plan, which is kept beside the model.
   static void choose(
       quant::QuantOptions& options, const artifact::QuantPlan& plan) {
-    options.scheme = [plan](const model::WeightId& id) {
-      return quant::parse_scheme(plan.scheme(id));
-    };
+    options.scheme = scheme_of(plan);
     io::Hasher hasher;
     hasher.update(plan.to_json().dump());
     options.identity["plan"] = hasher.digest();
@@ -144,7 +190,7 @@ class Quant : public Command {
       const model::ModelReader& reader,
       quant::QuantOptions options,
       quant::Calibrated* data,
-      const io::AtomicDirectory& folder) const {
+      const io::AtomicDirectory& folder) {
     Outcome outcome;
     if (flags_.allocates()) {
       const quant::BitPlan plan = plan_within_budget(
@@ -154,11 +200,13 @@ class Quant : public Command {
           folder.path());
       outcome.json["plan"] = bit_plan_json(plan);
       outcome.text = bit_plan_text(plan);
+      tell(session, weigh(flags_, reader, scheme_of(plan.plan)));
       if (flags_.plan_only) return outcome;
       choose(options, plan.plan);
     } else if (!flags_.plan.empty()) {
       const auto plan = artifact::QuantPlan::load(flags_.plan);
       artifact::require_plan_of(reader, plan);
+      tell(session, weigh(flags_, reader, scheme_of(plan)));
       plan.save(folder.path() / "quant_plan.json");
       choose(options, plan);
     } else {
@@ -176,7 +224,7 @@ class Quant : public Command {
       Session& session,
       std::unique_ptr<model::ModelReader> reader,
       quant::QuantOptions options,
-      const io::AtomicDirectory& folder) const {
+      const io::AtomicDirectory& folder) {
     const auto data = session.calibration(
         *reader,
         {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags});
@@ -205,6 +253,7 @@ class Quant : public Command {
   std::string model_, out_;
   QuantFlags flags_;
   bool resume_ = false, restart_ = false;
+  std::optional<TargetWeight> weight_;
 };
 
 }  // namespace

@@ -23,10 +23,7 @@ quant::MeasureOptions measure_options(const BitsRun& run) {
   options.gptq = run.flags.gptq();
   options.moment_bytes = run.moment_bytes;
   options.reporter = &run.reporter;
-  std::vector<quant::Scheme> candidates;
-  for (const std::string& name : run.flags.candidates) {
-    candidates.push_back(quant::parse_scheme(name));
-  }
+  const auto candidates = run.flags.candidate_schemes();
   const auto parts = run.flags.allocated_parts();
   const quant::Schemes schemes = run.flags.schemes();
   options.candidates = [=](const model::WeightId& id) {
@@ -51,6 +48,24 @@ std::int64_t budget_of(const QuantFlags& flags, const quant::ChoiceSize& size) {
   return size.fixed_bytes + static_cast<std::int64_t>(std::floor(bytes));
 }
 
+// What was measured outlives a refusal.
+quant::BitPlan planned(
+    const model::ModelReader& reader,
+    const quant::QuantErrors& errors,
+    std::int64_t budget) {
+  try {
+    return quant::plan_bits(reader, errors, budget);
+  } catch (const UserError& error) {
+    const std::string text = error.what();  // "[quant] budget: …"
+    throw UserError(
+        "quant",
+        "budget",
+        text.substr(text.find(": ") + 2) +
+            "; what was measured is kept: run again with --resume and another "
+            "budget");
+  }
+}
+
 }  // namespace
 
 quant::BitPlan plan_within_budget(
@@ -66,7 +81,7 @@ quant::BitPlan plan_within_budget(
       quant::measure_errors(reader, measure_options(run), data, file);
   const std::int64_t budget =
       budget_of(run.flags, quant::choice_size(reader, errors));
-  quant::BitPlan plan = quant::plan_bits(reader, errors, budget);
+  quant::BitPlan plan = planned(reader, errors, budget);
   plan.plan.options = errors.identity;
   plan.plan.options["budget"] = budget;
   plan.plan.save(folder / "quant_plan.json");

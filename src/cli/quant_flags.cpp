@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/quant_flags.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdlib>
 
@@ -20,27 +23,54 @@ std::optional<double> number_of(const std::string& text) {
   return value;
 }
 
+// "4" is int4, as people say; averages have a point.
+std::string scheme_text(const std::string& text) {
+  return text == "2" || text == "3" || text == "4" || text == "8" ? "int" + text
+                                                                  : text;
+}
+
 std::string check_bits(const std::string& text) {
+  if (CLI::IsMember(quant::scheme_names())(text).empty()) return {};
   const auto number = number_of(text);
-  if (number && *number > 0 && *number <= 64) return {};
-  return CLI::IsMember(quant::scheme_names())(text).empty()
-             ? ""
-             : "expected a scheme or a number of bits, found " + text;
+  const bool whole = text.find_first_not_of("0123456789") == text.npos;
+  if (number && !whole && *number > 0 && *number <= 64) return {};
+  return fmt::format(
+      "expected a scheme ({}; 2, 3, 4 and 8 for int2 to int8) or an average of "
+      "bits such as 2.5 or 4.0, found {}",
+      fmt::join(quant::scheme_names(), ", "),
+      text);
 }
 
 void add_schemes(CLI::App& app, QuantFlags& flags) {
   const auto scheme =
       [&](const char* name, std::string& into, const char* help) {
         auto* option = app.add_option(name, into, help)
+                           ->transform(scheme_text)
                            ->check(CLI::IsMember(quant::scheme_names()));
         if (!into.empty()) option->capture_default_str();
       };
   app.add_option(
          "--bits",
          flags.bits,
-         "Scheme of the experts (default: int4), or the bits that a weight of "
-         "theirs may take, such as 2.5, shared out among them")
+         "Scheme of the experts (default: int4; 2, 3, 4 and 8 are int2 to "
+         "int8), or the bits that a weight of theirs may take on average, "
+         "written with a point: 2.5, 4.0")
+      ->transform(scheme_text)
       ->check(check_bits);
+  app.add_option(
+         "--average-bits",
+         flags.average_bits,
+         "Bits that a weight of the experts may take on average, scales "
+         "included, shared out so that least is lost; as --bits 4.25")
+      ->check(CLI::Range(0.1, 64.0));
+  app.add_option(
+         "--for",
+         flags.target,
+         "Who will run the model: fettle; gguf (llama.cpp), or hf "
+         "(transformers) or vllm by compressed-tensors. What they can't hold "
+         "is refused before any work; --budget counts in their format")
+      ->check(CLI::IsMember(exporter::target_names()))
+      ->capture_default_str();
   scheme("--down", flags.down, "Of their down projections (default: --bits)");
   scheme("--attention", flags.attention, "Of the attention's projections");
   scheme("--shared", flags.shared, "Of shared experts");
@@ -60,6 +90,7 @@ void add_allocation(CLI::App& app, QuantFlags& flags) {
          flags.candidates,
          "Schemes to choose from where bits are shared out")
       ->delimiter(',')
+      ->transform(scheme_text)
       ->check(CLI::IsMember(quant::scheme_names()))
       ->capture_default_str();
   app.add_option(
@@ -110,6 +141,10 @@ void add_calibration(CLI::App& app, QuantFlags& flags) {
       ->check(CLI::IsMember({"mean", "rtn"}))
       ->capture_default_str();
   app.add_option(
+      "--eval-data",
+      flags.eval_data,
+      "Held-out JSONL files: adds loss, KL and top-1 before and after");
+  app.add_option(
          "--moments",
          flags.moments,
          "Memory for statistics; with less, a layer is passed more often")
@@ -131,9 +166,10 @@ void add_quant_flags(CLI::App& app, QuantFlags& flags) {
   app.add_option(
          "--group",
          flags.group,
-         "Neighbouring weights of a row that share a scale; 0: the whole row")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+         "Neighbouring weights of a row that share a scale; 0: the whole row "
+         "(default: 128; with --for gguf 32, with hf and vllm what divides the "
+         "hidden size)")
+      ->check(CLI::NonNegativeNumber);
   app.add_option(
          "--zeros",
          flags.zeros,
@@ -167,7 +203,21 @@ void add_quant_flags(CLI::App& app, QuantFlags& flags) {
   add_calibration(app, flags);
 }
 
-std::optional<double> QuantFlags::mean_bits() const { return number_of(bits); }
+std::optional<double> QuantFlags::mean_bits() const {
+  return average_bits ? average_bits : number_of(bits);
+}
+
+exporter::Target QuantFlags::target_kind() const {
+  return exporter::parse_target(target);
+}
+
+std::vector<quant::Scheme> QuantFlags::candidate_schemes() const {
+  std::vector<quant::Scheme> schemes;
+  for (const std::string& name : candidates) {
+    schemes.push_back(quant::parse_scheme(name));
+  }
+  return schemes;
+}
 
 void QuantFlags::check() const {
   const auto refuse = [](const char* option, const char* why) {
@@ -176,18 +226,39 @@ void QuantFlags::check() const {
   if (method == "gptq" && data.empty()) {
     refuse("--method gptq", "needs --data to calibrate on, or use rtn");
   }
+  if (average_bits && (!bits.empty() || !budget.empty())) {
+    refuse(
+        "--average-bits",
+        "says how many bits there are; leave --bits and --budget out");
+  }
   if (!budget.empty() && !bits.empty()) {
     refuse("--budget", "says how many bits there are; leave --bits out");
   }
-  if (!plan.empty() && (!budget.empty() || !bits.empty())) {
+  if (mean_bits() && exporter::wants_uniform(target_kind())) {
+    refuse(
+        "--average-bits",
+        "counts in Fettle's own format; with --for another program give "
+        "--budget, which counts in theirs");
+  }
+  if ((plan_only || !errors.empty()) &&
+      exporter::wants_uniform(target_kind())) {
+    refuse(
+        plan_only ? "--plan-only" : "--errors",
+        "has nothing to share out with --for another program, whose experts "
+        "have one scheme; leave it out");
+  }
+  if (plan_only && !eval_data.empty()) {
+    refuse("--eval-data", "needs a model: leave --plan-only out");
+  }
+  if (!plan.empty() && (!budget.empty() || !bits.empty() || average_bits)) {
     refuse(
         "--plan", "says what each weight gets; leave --bits and --budget out");
   }
   if (plan_only && !allocates()) {
-    refuse("--plan-only", "goes with --budget or a number of --bits");
+    refuse("--plan-only", "goes with --budget or --average-bits");
   }
   if (!errors.empty() && !allocates()) {
-    refuse("--errors", "goes with --budget or a number of --bits");
+    refuse("--errors", "goes with --budget or --average-bits");
   }
   parse_size(moments, "--moments");
   if (!budget.empty()) parse_size(budget, "--budget");
@@ -229,8 +300,14 @@ quant::GptqOptions QuantFlags::gptq() const {
   quant::GptqOptions options;
   const bool use_gptq = method.empty() ? !data.empty() : method == "gptq";
   options.method = use_gptq ? quant::Method::kGptq : quant::Method::kRtn;
-  options.grid.group = group;
+  options.grid.group = group.value_or(128);
   if (zeros != "auto") options.grid.symmetric = zeros == "no";
+  // Where experts' codes have no zero points.
+  const exporter::Target runs = target_kind();
+  if (zeros == "auto" &&
+      (runs == exporter::Target::kHf || runs == exporter::Target::kVllm)) {
+    options.grid.symmetric = true;
+  }
   options.grid.entropy_weight = entropy_weight;
   options.damping = damping;
   options.refine = refine;

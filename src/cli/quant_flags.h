@@ -9,13 +9,15 @@
 #include <vector>
 
 #include "cli/data_flags.h"
+#include "export/target.h"
 #include "quant/quantize.h"
 
 namespace fettle::cli {
 
 struct QuantFlags {
   std::vector<std::string> data;
-  std::string bits;  // a scheme, or how many bits; empty: int4
+  // A scheme, or an average of bits, with a point: 2.5, 4.0; empty: int4.
+  std::string bits;
   std::string down;  // empty: as bits
   std::string shared = "int8";
   std::string dense = "int8";
@@ -27,7 +29,7 @@ struct QuantFlags {
   std::string calibrate = "routed";
   std::string starved = "mean";
   std::string moments = "2GiB";
-  std::int64_t group = 128;
+  std::optional<std::int64_t> group = {};  // see settle()
   std::int64_t tokens = 131072;
   DataFlags data_flags;
   std::int64_t seq_len = 0;
@@ -38,19 +40,24 @@ struct QuantFlags {
   bool plain_gate = false;
   // Of bits that are shared out.
   std::string budget;
+  std::optional<double> average_bits = {};
   std::vector<std::string> candidates = {"int2", "int3", "int4", "int8"};
   std::vector<std::string> allocate = {"experts"};
   std::string plan;
   std::string errors;
   bool plan_only = false;
+  std::string target = "fettle";  // --for
+  std::vector<std::string> eval_data;
 
   // Throws UsageError on options that don't go together and on sizes that are
   // none.
   void check() const;
-  // The number of bits where --bits is one.
+  exporter::Target target_kind() const;
+  // The average of bits where one was named.
   std::optional<double> mean_bits() const;
   bool allocates() const { return !budget.empty() || mean_bits(); }
   quant::Schemes schemes() const;
+  std::vector<quant::Scheme> candidate_schemes() const;
   // The parts whose schemes are chosen within the budget.
   std::vector<quant::Part> allocated_parts() const;
   quant::GptqOptions gptq() const;

@@ -7,13 +7,16 @@
 
 #include <algorithm>
 
+#include "artifact/manifest.h"
 #include "artifact/run_state.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
+#include "cli/quality.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
 #include "cli/size_text.h"
 #include "cli/table.h"
+#include "cli/target_weight.h"
 #include "cli/targets.h"
 #include "cli/trim_flags.h"
 #include "cli/unread.h"
@@ -22,6 +25,7 @@
 #include "core/size_option.h"
 #include "io/atomic_directory.h"
 #include "sweep/micro_batches.h"
+#include "trim/kept_check.h"
 #include "trim/plan.h"
 #include "trim/report.h"
 
@@ -94,12 +98,16 @@ class Trim : public Command {
           "--max-width --condenser-width --exchange-rate",
           flags_.plan.empty(),
           "a plan to make; --plan is carried out as it is"},
-         {"--tokens --seq-len", flags_.reads_data(), "--data"},
+         {"--tokens", flags_.reads_data(), "--data"},
+         {"--seq-len",
+          flags_.reads_data() || !flags_.eval_data.empty(),
+          "--data or --eval-data"},
          {"--ridge-lambda --repair-inputs",
           trim::fits_down(flags_.repair_kind()),
           "repair ridge or joint"},
          {"--exchange-rate", flags_.unit == "mixed", "--unit mixed"}});
     check_data("--data", flags_.data);
+    check_data("--eval-data", flags_.eval_data);
     check_file("--plan", flags_.plan);
     if (!report_.empty()) check_new_file({"--report", report_});
     if (foreseen != nullptr) return check_score(foreseen->scores);
@@ -114,10 +122,15 @@ class Trim : public Command {
       trim::require_scores_of(*reader, *scores_);
     }
     if (flags_.data.empty()) session.require_ram(*reader, 3);
-    const artifact::TrimPlan plan = make_plan(*reader);
+    const auto held = held_out(
+        session,
+        *reader,
+        {flags_.eval_data, flags_.seq_len, flags_.data_flags});
+    const artifact::TrimPlan plan = make_plan(session, *reader);
     const std::string table = plan_table(plan, reader->config());
-    io::AtomicDirectory folder(out_, artifact::plain_output());
     const auto repair = flags_.repair_kind();
+    const TargetWeight weight = weighed(session, *reader, plan);
+    io::AtomicDirectory folder(out_, artifact::plain_output());
     const trim::TrimRunOptions options{
         .repair = repair,
         .scores = scores_ ? &*scores_ : nullptr,
@@ -143,14 +156,23 @@ class Trim : public Command {
     } else {
       result = trim::trim_model(*reader, plan, options, folder.path());
     }
-    folder.commit();
     Outcome outcome;
     outcome.json = result.to_json();
+    if (!held.empty()) {
+      const Json quality =
+          measure_quality(session, {held, model_, folder.path()});
+      outcome.json["quality"] = quality;
+      artifact::add_measured(folder.path(), "quality", quality);
+    }
+    folder.commit();
     outcome.json["out"] = out_;
+    outcome.json["target"] = weight.to_json();
     outcome.text = size_table(result.before, result.after);
     if (plan_only_) outcome.text += table;
+    outcome.text += target_text(weight);
     outcome.text += chosen_text(plan);
     if (result.repair) outcome.text += repair_text(*result.repair);
+    if (!held.empty()) outcome.text += quality_table(outcome.json["quality"]);
     outcome.text += closing();
     return outcome;
   }
@@ -200,6 +222,40 @@ class Trim : public Command {
     }
   }
 
+  // What the trimmed model will weigh where it is to run, told before any work.
+  // Refused where it could not be exported to there.
+  TargetWeight weighed(
+      Session& session,
+      const model::ModelReader& reader,
+      const artifact::TrimPlan& plan) const {
+    const bool merges = flags_.merge_kind() != trim::Merge::kNone;
+    const TargetWeight weight = weigh(
+        TrimmedModel{reader, plan, flags_.repair_kind(), merges},
+        flags_.target_kind());
+    session.reporter().note("trim: the model will weigh " + weight.text());
+    const bool bounded = flags_.plan.empty() && !flags_.budget.empty();
+    if (bounded && weight.bytes > parse_size(flags_.budget, "--budget")) {
+      throw UserError(
+          "trim",
+          "budget",
+          fmt::format(
+              "the nearest shape weighs {}, more than {}; use a larger "
+              "--budget or a smaller --round",
+              weight.text(),
+              flags_.budget));
+    }
+    return weight;
+  }
+
+  std::string target_text(const TargetWeight& weight) const {
+    if (!exporter::wants_uniform(weight.target)) return "";
+    return fmt::format(
+        "{}, by fettle export {} --format {}\n",
+        weight.text(),
+        out_,
+        exporter::format_name(weight.format));
+  }
+
   // What was chosen for those who did not say.
   std::string chosen_text(const artifact::TrimPlan& plan) const {
     std::string text = fmt::format(
@@ -213,7 +269,8 @@ class Trim : public Command {
     return text + "\n";
   }
 
-  artifact::TrimPlan make_plan(const model::ModelReader& reader) const {
+  artifact::TrimPlan make_plan(
+      Session& session, const model::ModelReader& reader) const {
     if (!flags_.plan.empty()) {
       auto plan = artifact::TrimPlan::load(flags_.plan);
       trim::require_plan_of(reader, plan);
@@ -222,12 +279,16 @@ class Trim : public Command {
     trim::TrimOptions options = flags_.plan_options();
     options.score =
         flags_.score.empty() ? trim::default_score(*scores_) : flags_.score;
-    options.bytes =
-        trim::model_bytes(reader, {trim::adds_constants(flags_.repair_kind())});
-    if (!flags_.budget.empty())
-      options.budget = parse_size(flags_.budget, "--budget");
+    options.bytes = bytes_for(
+        reader,
+        flags_.target_kind(),
+        {trim::adds_constants(flags_.repair_kind())});
     options.condensers = trim::condensers_of(reader.config());
-    return trim::plan_trim(*scores_, reader.config(), options);
+    const auto plan = trim::plan_trim(*scores_, reader.config(), options);
+    trim::require_neurons(plan, reader.config(), options);
+    const std::string note = trim::share_note(plan, reader.config(), options);
+    if (!note.empty()) session.reporter().note("trim: " + note);
+    return plan;
   }
 
   trim::TrimResult trim_with_data(

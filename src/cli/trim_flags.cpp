@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/trim_flags.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 
@@ -55,6 +57,17 @@ void add_named(
   if (!value.empty()) added->capture_default_str();
 }
 
+void add_target(CLI::App& app, TrimFlags& f) {
+  app.add_option(
+         "--for",
+         f.target,
+         "Who will run the model: fettle; hf (transformers), gguf (llama.cpp) "
+         "or vllm, whose experts have one width. Plans for that, and counts "
+         "--budget in its format")
+      ->check(CLI::IsMember(exporter::target_names()))
+      ->capture_default_str();
+}
+
 void add_plan_flags(CLI::App& app, TrimFlags& f) {
   auto* keep = app.add_option(
       "--keep", f.options.keep, "Share of neurons or experts kept, (0, 1]");
@@ -68,7 +81,14 @@ void add_plan_flags(CLI::App& app, TrimFlags& f) {
       "--score",
       f.score,
       "Score to rank by; by default obs, or the only one that --scores holds");
-  add_named(app, "--scope", f.scope, kScopes, "What competes to be kept");
+  add_target(app, f);
+  add_named(
+      app,
+      "--scope",
+      f.scope,
+      kScopes,
+      "What competes to be kept (default: global; with --for another program "
+      "and --unit expert: layer)");
   add_named(
       app,
       "--unit",
@@ -81,17 +101,25 @@ void add_plan_flags(CLI::App& app, TrimFlags& f) {
       f.normalise,
       kNormalise,
       "How layers' scores are made comparable");
+}
+
+void add_width_flags(CLI::App& app, TrimFlags& f) {
   add_named(
-      app, "--widths", f.widths, kWidths, "Which experts are equally wide");
+      app,
+      "--widths",
+      f.widths,
+      kWidths,
+      "Which experts are equally wide (default: free; with --for another "
+      "program: uniform)");
+  // Bounds are the plan's to check, in words of its own.
   const auto count = [&](const char* name, auto& value, const char* help) {
-    return app.add_option(name, value, help)
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
+    return app.add_option(name, value, help)->capture_default_str();
   };
   app.add_option(
-         "--round", f.options.round, "Kept widths are multiples of this")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      "--round",
+      f.round,
+      "Kept widths are multiples of this (default: 1; with --for what its "
+      "kernels want: 16 hf, 32 gguf, 64 vllm)");
   count("--min-width", f.options.min_width, "Fewest neurons of an expert");
   count("--max-width", f.options.max_width, "Most neurons; 0: no limit");
   count(
@@ -112,8 +140,8 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
       kRepairs,
       "constant: each expert keeps the mean output of what it lost; ridge: its "
       "down_proj is fitted to its old output on --data; joint: those of a "
-      "layer are fitted together to the layer's old output. By default ridge "
-      "with --data, none without");
+      "layer are fitted together to the layer's old output. By default none "
+      "without --data, with it ridge, or joint of --unit expert");
   add_named(
       app,
       "--merge",
@@ -136,6 +164,10 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
          "mean square of a layer's activations")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option(
+      "--eval-data",
+      f.eval_data,
+      "Held-out JSONL files: adds loss, KL and top-1 before and after");
   add_named(
       app,
       "--repair-inputs",
@@ -148,13 +180,19 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
 
 void add_trim_flags(CLI::App& app, TrimFlags& flags) {
   add_plan_flags(app, flags);
+  add_width_flags(app, flags);
   add_repair_flags(app, flags);
 }
 
 trim::Repair TrimFlags::repair_kind() const {
   if (!repair.empty()) return kRepairs.at(repair);
   const bool fits = !data.empty() && merge_kind() == trim::Merge::kNone;
-  return fits ? trim::Repair::kRidge : trim::Repair::kNone;
+  if (!fits) return trim::Repair::kNone;
+  return unit == "expert" ? trim::Repair::kJoint : trim::Repair::kRidge;
+}
+
+exporter::Target TrimFlags::target_kind() const {
+  return exporter::parse_target(target);
 }
 
 bool TrimFlags::reads_data() const {
@@ -165,10 +203,21 @@ trim::Merge TrimFlags::merge_kind() const { return kMerges.at(merge); }
 
 trim::TrimOptions TrimFlags::plan_options() const {
   trim::TrimOptions result = options;
-  result.scope = kScopes.at(scope);
+  const exporter::Target runs = target_kind();
+  const bool alike = exporter::wants_uniform(runs);
+  const bool whole = unit == "expert";
   result.unit = kUnits.at(unit);
   result.normalise = kNormalise.at(normalise);
-  result.widths = kWidths.at(widths);
+  // As many experts in each layer, and of one width each.
+  result.scope = !scope.empty()   ? kScopes.at(scope)
+                 : alike && whole ? trim::Scope::kLayer
+                                  : trim::Scope::kGlobal;
+  const bool joins = alike && !whole && result.scope == trim::Scope::kGlobal;
+  result.widths = !widths.empty() ? kWidths.at(widths)
+                  : joins         ? trim::Widths::kUniform
+                                  : trim::Widths::kFree;
+  result.round = round.value_or(whole ? 1 : exporter::width_unit(runs));
+  if (!budget.empty()) result.budget = parse_size(budget, "--budget");
   return result;
 }
 
@@ -180,12 +229,50 @@ trim::RidgeOptions TrimFlags::ridge_options() const {
   return result;
 }
 
+// A model of another shape than the target runs is no use there.
+void TrimFlags::check_target() const {
+  const exporter::Target runs = target_kind();
+  if (!exporter::wants_uniform(runs)) return;
+  const std::string name = "--for " + target;
+  const bool whole = unit == "expert";
+  if (widths == "free" || widths == "per-layer") {
+    throw UsageError(
+        "trim",
+        name,
+        "wants experts of one width; leave --widths " + widths + " out");
+  }
+  if (whole && scope == "global") {
+    throw UsageError(
+        "trim",
+        name,
+        "wants as many experts in each layer; leave --scope global out");
+  }
+  if (!whole && scope == "layer" && unit == "mixed") {
+    throw UsageError(
+        "trim", name, "wants layers alike; leave --scope layer out");
+  }
+  const bool loads = runs == exporter::Target::kGguf || whole;
+  if (!loads && round && *round > 0 && *round % 8 != 0) {
+    throw UsageError(
+        "trim",
+        name,
+        fmt::format(
+            "runs experts whose width is a multiple of 8, found --round {}; "
+            "use 8, 16, 32 or more",
+            *round));
+  }
+}
+
 void TrimFlags::check(bool scores_given, bool plan_only) const {
   const auto refuse = [](const char* flag, const char* why) {
     throw UsageError("trim", flag, why);
   };
   if (plan.empty() && !options.keep && budget.empty()) {
     refuse("--keep", "give --keep, --budget or --plan");
+  }
+  check_target();
+  if (plan_only && !eval_data.empty()) {
+    refuse("--eval-data", "needs a model: leave --plan-only out");
   }
   if (!scores_given && plan.empty()) {
     refuse("--scores", "a plan is made from scores: name a folder");
@@ -212,9 +299,7 @@ void TrimFlags::check(bool scores_given, bool plan_only) const {
         "only repair ridge and joint and merges read data; leave it out");
   }
   if (plan.empty()) {
-    trim::TrimOptions planned = plan_options();
-    if (!budget.empty()) planned.budget = parse_size(budget, "--budget");
-    trim::check_trim_options(planned);
+    trim::check_trim_options(plan_options());
   }
 }
 

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/data_flags.h"
+#include "export/target.h"
 #include "trim/merge_plan.h"
 #include "trim/plan.h"
 #include "trim/repair.h"
@@ -15,29 +17,38 @@ namespace fettle::cli {
 
 struct TrimFlags {
   // As given; named values as their names.
-  std::string scope = "global", unit = "neuron", normalise = "none";
-  std::string widths = "free", repair_inputs = "original";
+  std::string unit = "neuron", normalise = "none";
+  std::string repair_inputs = "original";
   std::string merge = "none", budget, plan;
-  std::string score, repair;  // empty: by rule, see default_score and below
+  std::string target = "fettle";  // --for
+  // Empty: by rule, see default_score, plan_options and repair_kind.
+  std::string score, repair, scope, widths;
+  std::optional<std::int64_t> round = {};
   std::vector<std::string> data;
+  std::vector<std::string> eval_data;
   std::int64_t tokens = 262144;
   DataFlags data_flags;
   std::int64_t seq_len = 0;
   trim::TrimOptions options;
   trim::RidgeOptions ridge;
 
-  // As given, or else ridge where there is data for it.
+  // As given, or else ridge where there is data for it, and joint where whole
+  // experts go: of those that stay ridge would find nothing cut.
   trim::Repair repair_kind() const;
+  exporter::Target target_kind() const;
   // Whether --data has a reader.
   bool reads_data() const;
   trim::Merge merge_kind() const;
-  // Options with the named values in; score, budget and condensers are left
-  // out.
+  // Options with the named values and the budget in, and the shape that the
+  // target wants; score, bytes and condensers are left out.
   trim::TrimOptions plan_options() const;
   trim::RidgeOptions ridge_options() const;
   // Throws UsageError on flags that contradict each other, and UserError on
   // values that no plan can have.
   void check(bool scores_given, bool plan_only) const;
+
+ private:
+  void check_target() const;
 };
 
 void add_trim_flags(CLI::App& app, TrimFlags& flags);

@@ -89,6 +89,7 @@ ExportResult export_model(
   result.after = artifact::model_size(config, form);
   result.padded_neurons = result.after.neurons - result.before.neurons;
   result.narrowed = weights.narrows();
+  weights.require_finite();
   artifact::write_model(
       {.source = reader,
        .config = config,
@@ -99,7 +100,10 @@ ExportResult export_model(
        .reporter = options.reporter},
       folder);
   check_tensors(folder, weights);
-  result.max_error = forward_error(reader.folder(), folder, options);
+  const auto [largest, kl] =
+      forward_difference(reader.folder(), folder, options);
+  result.max_error = largest;
+  result.kl = kl;
   check_error(result, options);
   artifact::set_measured(folder, result.to_json());
   return result;
@@ -111,7 +115,8 @@ Json ExportResult::to_json() const {
       {"after", after.to_json()},
       {"padded_neurons", padded_neurons},
       {"narrowed", narrowed},
-      {"max_error", max_error}};
+      {"max_error", max_error},
+      {"kl", kl}};
   if (!types.empty()) {
     json["types"] = types;
     json["rounded"] = rounded;

@@ -19,10 +19,12 @@ namespace fettle::exporter {
 
 // hf: the family's stock layout; every layer has the same number of experts of
 // one width. hf_padded: the same, narrower experts filled up with neurons of
-// weight zero, which changes no output: to the widest one's width, or the least
-// above it that the family's config.json can tell. ragged: Fettle's own form.
-// The others are for packed weights, pad in the same way where widths differ or
-// their groups and blocks ask for it, and hold every value exactly.
+// weight zero, which changes no output, to the least width that the widest fits
+// into and loaders can run (kLoaderUnit). hf does so too where the one width
+// can't run in the type that config.json names. Shared experts that a family
+// counts in experts are filled up to a whole number of them. ragged: Fettle's
+// own form. The others are for packed weights, pad in the same way where widths
+// differ or their groups and blocks ask for it, and hold every value exactly.
 enum class Format {
   kHf,
   kHfPadded,
@@ -76,6 +78,9 @@ struct ExportResult {
   // read back and the source, relative to the largest value; of formats for
   // packed weights, of the values of one weight.
   double max_error = 0;
+  // Of the formats that Fettle reads: mean KL between their predictions on the
+  // check's tokens.
+  double kl = 0;
   // Of formats for packed weights: numbers stored by each type, and weights
   // that `nearest` changed.
   std::map<std::string, std::int64_t> types = {};
@@ -92,8 +97,8 @@ model::ModelConfig exported_config(
 // the one meant, and, unless a type was narrowed, a forward pass differs from
 // the source's by at most 1e-5 (not at all under ragged with types kept). Where
 // Fettle does not read the format, every value is unpacked anew and compared.
-// Throws UserError where the layout can't hold the model, and InternalError
-// when the check fails.
+// Throws UserError where the layout can't hold the model or a weight is NaN or
+// infinite, before anything is written, and InternalError when the check fails.
 ExportResult export_model(
     const model::ModelReader& reader,
     const ExportOptions& options,

@@ -1,35 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "export/exported_weights.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <string>
 
+#include "core/error.h"
+#include "core/progress.h"
+#include "export/source_forms.h"
 #include "export/value_check.h"
 
 namespace fettle::exporter {
 namespace {
 
-using model::Role;
-
-// Selection hangs on the last bits of a router's biases, and stock checkpoints
-// keep theirs in fp32; so do Fettle's own constants.
-bool keeps_type(Role role) {
-  return role == Role::kRouterCorrection || role == Role::kRouterBias ||
-         role == Role::kExpertConstant;
-}
-
 bool holds(at::ScalarType wide, at::ScalarType narrow) {
   return wide == narrow || wide == at::kFloat || wide == at::kDouble;
 }
 
-// Whether packed weights become codes of another format, and those that can't
-// plain ones.
-bool has_codes(Format format) {
-  return format == Format::kCompressedTensors || format == Format::kGptq;
+// NaN and infinity show in the extremes.
+bool is_finite(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return true;
+  const auto [least, most] = at::aminmax(tensor);
+  return std::isfinite(least.item<double>()) &&
+         std::isfinite(most.item<double>());
 }
-
-// GGUF holds a packed weight's values exactly, or refuses.
-bool is_exact(Format format) { return format == Format::kGguf; }
 
 }  // namespace
 
@@ -49,10 +45,7 @@ model::WeightForm ExportedWeights::form(const model::WeightId& id) const {
 }
 
 at::ScalarType ExportedWeights::dtype(const model::WeightId& id) const {
-  if (options_.dtype && !keeps_type(id.role)) return *options_.dtype;
-  const bool unpacked = reader_.packed_header(id) != nullptr;
-  return unpacked && !is_exact(options_.format) ? loaded_type()
-                                                : reader_.dtype(id);
+  return exported_dtype(forms_of(reader_), target_, options_, id);
 }
 
 at::Tensor ExportedWeights::tensor(const model::WeightId& id) const {
@@ -68,20 +61,39 @@ at::Tensor ExportedWeights::meant(const model::WeightId& id) const {
 
 bool ExportedWeights::narrows() const {
   const auto ids = model::model_weights(target_);
-  if (has_codes(options_.format) && !options_.dtype) return false;
   return std::ranges::any_of(ids, [&](const auto& id) {
-    return !stays_packed(id) && !holds(dtype(id), reader_.dtype(id));
+    const bool packed = reader_.packed_header(id) != nullptr;
+    const bool codes = packed && options_.format > Format::kRagged;
+    return !codes && !stays_packed(id) && !holds(dtype(id), reader_.dtype(id));
   });
 }
 
+void ExportedWeights::require_finite() const {
+  const auto ids = model::model_weights(target_);
+  Progress progress(options_.reporter, "check", ids.size(), "weights");
+  for (const model::WeightId& id : ids) {
+    progress.advance(1);
+    if (reader_.packed_header(id) != nullptr) {
+      reader_.read_packed(id);  // refuses scales that are not finite
+      if (stays_packed(id) || dtype(id) != at::kHalf) continue;
+    }
+    const at::Tensor stored = reader_.read(id);
+    if (is_finite(stored.to(dtype(id)))) continue;
+    const bool fits = is_finite(stored);
+    throw UserError(
+        "export",
+        model::weight_name(reader_.config(), id),
+        fits ? fmt::format(
+                   "expected values that {} can hold, found larger ones; "
+                   "export with --dtype bfloat16 or float32",
+                   at::toString(dtype(id)))
+             : "expected finite values, found NaN or infinity; nothing was "
+               "written. Perhaps a damaged file, or a tuning that diverged?");
+  }
+}
+
 at::ScalarType ExportedWeights::loaded_type() const {
-  const JsonObject json(target_.json, "export", "config.json");
-  const std::string name =
-      json.string_or("dtype", json.string_or("torch_dtype", ""));
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  if (name == "float16") return at::kHalf;
-  return reader_.dtype({Role::kFinalNorm});
+  return exporter::loaded_type(target_, forms_of(reader_));
 }
 
 }  // namespace fettle::exporter

@@ -26,6 +26,9 @@ class ExportedWeights {
   at::Tensor meant(const model::WeightId& id) const;
   // Whether the conversion loses bits of some weight.
   bool narrows() const;
+  // Reads all that is to be written. Throws UserError naming the first weight
+  // that holds NaN or infinity, or would in the exported type.
+  void require_finite() const;
   // The type that loaders give the exported model.
   at::ScalarType loaded_type() const;
 

@@ -89,37 +89,39 @@ void check_widths(
     refuse(
         l,
         fmt::format(
-            "expert {} has {} neurons where the first has {}; use hf-padded or "
-            "ragged",
+            "expert {} has {} neurons where the first has {}; trim with --for "
+            "hf (or --widths uniform), or use hf-padded or ragged",
             e,
             layer.expert_widths[e],
             width));
   }
 }
 
+// Layout hf: every expert has `width` neurons, and some.
+void check_alike(const model::ModelConfig& config, std::int64_t width) {
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    if (!config.layers[l].sparse) continue;
+    check_widths(l, config.layers[l], width);
+    if (width > 0) continue;
+    refuse(
+        l,
+        "expected experts with neurons, found none in the model; use ragged");
+  }
+}
+
+// Whether loaders multiply by experts of `width` neurons in the type that
+// config.json names.
+bool runs_as_stored(const model::ModelConfig& config, std::int64_t width) {
+  const JsonObject json(config.json, "export", "config.json");
+  const bool wide =
+      json.string_or("dtype", json.string_or("torch_dtype", "")) == "float32";
+  return width % (wide ? kLoaderUnit / 2 : kLoaderUnit) == 0;
+}
+
 void set_widths(model::ModelConfig& config, std::int64_t width) {
   for (model::LayerConfig& layer : config.layers) {
     std::ranges::fill(layer.expert_widths, width);
   }
-}
-
-// Whether the family's own keys tell all of the model.
-bool is_stock(const model::ModelConfig& config) {
-  return !model::config_json(config).contains("fettle");
-}
-
-// The least width from `widest` on that the family's keys can tell: where they
-// count the shared experts in units of it, it must divide their width.
-std::int64_t padded_width(model::ModelConfig config, std::int64_t widest) {
-  std::int64_t limit = widest;
-  for (const model::LayerConfig& layer : config.layers) {
-    limit = std::max(limit, layer.shared_width);
-  }
-  for (std::int64_t width = widest; width <= limit; ++width) {
-    set_widths(config, width);
-    if (is_stock(config)) return width;
-  }
-  return widest;
 }
 
 const model::LayerConfig* first_sparse(const model::ModelConfig& config) {
@@ -197,6 +199,10 @@ Widths widest(const model::ModelConfig& config) {
   return widths;
 }
 
+std::int64_t rounded_up(std::int64_t n, std::int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+
 // A family's keys are told apart by what its shared experts are; dense layers'
 // width has one name in all.
 model::ModelConfig with_widths(
@@ -247,36 +253,18 @@ model::ModelConfig exported_config(
     if (options.dtype) set_dtype(ragged.json, *options.dtype);
     return ragged;
   }
-  model::ModelConfig result = stock_config(config, options);
-  const model::LayerConfig* const first = first_sparse(result);
-  if (first == nullptr) return result;
+  const model::ModelConfig stock = stock_config(config, options);
+  const model::LayerConfig* const first = first_sparse(stock);
+  if (first == nullptr) return stock;
+  Widths widths = widest(stock);
   if (options.format == Format::kHf) {
-    for (std::int64_t l = 0; l < result.num_layers(); ++l) {
-      if (!result.layers[l].sparse) continue;
-      check_widths(l, result.layers[l], first->expert_widths.front());
-    }
-    if (first->expert_widths.front() == 0) {
-      refuse(
-          first - result.layers.data(),
-          "expected experts with neurons, found none in the model; use ragged");
+    check_alike(stock, first->expert_widths.front());
+    if (runs_as_stored(stock, widths.expert)) {
+      return with_widths(stock, widths);
     }
   }
-  std::int64_t width = widest(result).expert;
-  if (options.format != Format::kHf) {
-    width = padded_width(result, width);
-    set_widths(result, width);
-  }
-  if (!is_stock(result)) {
-    refuse(
-        first - result.layers.data(),
-        fmt::format(
-            "config.json of family {} can't tell experts of {} neurons beside "
-            "the shared experts' width; use hf-padded or ragged, or trim to "
-            "another width",
-            config.family,
-            width));
-  }
-  return result;
+  widths.expert = rounded_up(widths.expert, kLoaderUnit);
+  return with_widths(stock, widths);
 }
 
 }  // namespace fettle::exporter

@@ -50,6 +50,22 @@ Outputs run_model(model::CausalLm& model, const ExportOptions& options) {
       all.to(at::kFloat).cpu(), model::logits(model, all).to(at::kFloat).cpu()};
 }
 
+// [N, V] each.
+double mean_kl(const at::Tensor& teacher, const at::Tensor& model) {
+  const at::Tensor from = teacher.to(at::kDouble).log_softmax(-1);
+  const at::Tensor to = model.to(at::kDouble).log_softmax(-1);
+  const double kl = (from.exp() * (from - to)).sum(-1).mean().item<double>();
+  return std::max(kl, 0.0);
+}
+
+// NaN, which no equality holds for, among the rest.
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() != b.scalar_type() || a.sizes() != b.sizes()) {
+    return false;
+  }
+  return a.contiguous().view(at::kByte).equal(b.contiguous().view(at::kByte));
+}
+
 }  // namespace
 
 void check_tensors(
@@ -58,16 +74,14 @@ void check_tensors(
   for (const model::WeightId& id : model::model_weights(reader.config())) {
     const at::Tensor found = reader.read_stored(id);
     const at::Tensor meant = expected.tensor(id);
-    if (found.scalar_type() == meant.scalar_type() && found.equal(meant)) {
-      continue;
-    }
+    if (same_bits(found, meant)) continue;
     throw InternalError(
         (folder / model::weight_name(reader.config(), id)).string() +
         " read back differs from what was written");
   }
 }
 
-double forward_error(
+ForwardDifference forward_difference(
     const std::filesystem::path& source,
     const std::filesystem::path& folder,
     const ExportOptions& options) {
@@ -83,11 +97,20 @@ double forward_error(
     });
     expected = run_model(model, options);
   }
+  if (!expected.logits.isfinite().all().item<bool>()) {
+    throw UserError(
+        "export",
+        source.string(),
+        "expected finite outputs on random tokens, found NaN or infinity; the "
+        "model is damaged, or its tuning diverged");
+  }
   model::CausalLm model(folder, options.check);
   const Outputs found = run_model(model, options);
-  return std::max(
-      relative_error(found.hidden, expected.hidden),
-      relative_error(found.logits, expected.logits));
+  return {
+      std::max(
+          relative_error(found.hidden, expected.hidden),
+          relative_error(found.logits, expected.logits)),
+      mean_kl(expected.logits, found.logits)};
 }
 
 }  // namespace fettle::exporter

@@ -10,6 +10,14 @@
 
 namespace fettle::exporter {
 
+// Experts' widths are filled up to multiples of this. Grouped products, which
+// transformers runs experts by unless told otherwise, want rows of whole 16
+// bytes: 8 numbers of 16 bits.
+inline constexpr std::int64_t kLoaderUnit = 8;
+
+// The least multiple of `unit` from `n` on.
+std::int64_t rounded_up(std::int64_t n, std::int64_t unit);
+
 // `config` in the exported type and without what is to be dropped. Throws
 // UserError naming the layer that has what stock layouts have no place for:
 // constants, condensers, another number of experts or top_k than the others.

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/json_members.h"
 #include "core/text_file.h"
+#include "io/checkpoint_writer.h"
 
 namespace fettle::io {
 namespace {
@@ -17,7 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kStage = "checkpoint";
 constexpr std::string_view kMap = "weight_map";
-constexpr const char* kModel = "model";
+constexpr std::string_view kModel = "model";
 
 // Of a file in the folder or in one of its folders, never of one outside.
 bool is_inner_path(const std::string& name) {
@@ -55,6 +56,28 @@ std::string single_name(std::string_view stem) {
 bool holds(const fs::path& folder, std::string_view stem) {
   return is_there(folder / single_name(stem)) ||
          is_there(folder / index_name(stem));
+}
+
+// Of the weights in `folder`: one of those there are.
+std::string stem_of(const fs::path& folder) {
+  std::vector<std::string_view> found;
+  for (const std::string_view stem : {kModel, kPackedStem, kOwnStem}) {
+    if (holds(folder, stem)) found.push_back(stem);
+  }
+  if (found.size() == 1) return std::string(found.front());
+  throw UserError(
+      kStage,
+      folder.string(),
+      fmt::format(
+          "expected a model folder with {0}.safetensors or "
+          "{0}.safetensors.index.json, found {1}",
+          kModel,
+          found.empty() ? "neither"
+                        : fmt::format(
+                              "weights of two models: {0}.safetensors and "
+                              "{1}.safetensors",
+                              found[0],
+                              found[1])));
 }
 
 }  // namespace
@@ -119,18 +142,7 @@ Checkpoint::Index Checkpoint::read_index(
 }
 
 Checkpoint Checkpoint::open(const fs::path& folder) {
-  const bool packed = holds(folder, kPackedStem);
-  if (holds(folder, kModel) == packed) {
-    throw UserError(
-        kStage,
-        folder.string(),
-        fmt::format(
-            "expected a model folder with {0}.safetensors or "
-            "{0}.safetensors.index.json, found {1}",
-            kModel,
-            packed ? "packed weights beside them" : "neither"));
-  }
-  const std::string stem(packed ? kPackedStem : kModel);
+  const std::string stem = stem_of(folder);
   if (is_there(folder / single_name(stem))) {
     return open(folder, single_name(stem));
   }

@@ -19,6 +19,11 @@
 
 namespace fettle::io {
 
+// Files of a model that only Fettle can run begin with this: experts of their
+// own widths, constants, condensers. Another loader would run it otherwise than
+// it is. Checkpoint::open looks for them too.
+inline constexpr std::string_view kOwnStem = "fettle";
+
 struct CheckpointWriterOptions {
   // Largest number of tensor bytes in a shard; a larger tensor gets its own.
   std::uint64_t max_shard_bytes = 5'000'000'000;

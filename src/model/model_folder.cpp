@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/text_file.h"
 #include "io/checkpoint.h"
+#include "io/checkpoint_writer.h"
 
 namespace fettle::model {
 namespace {
@@ -55,7 +56,7 @@ std::string name_ending(
 
 bool has_weights(const fs::path& folder) {
   for (const std::string_view stem :
-       {std::string_view("model"), io::kPackedStem}) {
+       {std::string_view("model"), io::kPackedStem, io::kOwnStem}) {
     if (holds_file(folder, std::string(stem) + ".safetensors") ||
         holds_file(folder, io::index_name(stem))) {
       return true;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "kernels/packed_matrix.h"
 
 namespace fettle::quant {
 namespace {
@@ -98,6 +99,23 @@ kernels::QuantGrid grid_of(
       .symmetric = options.symmetric.value_or(!ints || scheme.bits > 3),
       .group = options.group == 0 ? row : std::min(options.group, row),
       .entropy_weight = options.entropy_weight};
+}
+
+model::PackedHeader planned_header(
+    const Scheme& scheme,
+    const GridOptions& options,
+    std::int64_t rows,
+    std::int64_t cols) {
+  const kernels::QuantGrid grid = grid_of(scheme, options, cols);
+  return {
+      .kind = grid.kind,
+      .bits = grid.kind == PackedKind::kInt ? grid.bits : 0,
+      .rows = rows,
+      .cols = cols,
+      .group = grid.group,
+      .zeros = grid.kind == PackedKind::kInt && !grid.symmetric,
+      .codes_bytes =
+          rows * kernels::packed_row_bytes(grid.kind, grid.bits, cols)};
 }
 
 }  // namespace fettle::quant

@@ -12,6 +12,7 @@
 #include "core/json.h"
 #include "kernels/gptq.h"
 #include "model/model_config.h"
+#include "model/packed_weight.h"
 #include "model/weight_table.h"
 
 namespace fettle::quant {
@@ -61,5 +62,13 @@ struct GridOptions {
 // The grid of a weight with rows of `cols` weights.
 kernels::QuantGrid grid_of(
     const Scheme& scheme, const GridOptions& options, std::int64_t cols);
+
+// The header that a weight so packed will have; of coded trits, whose bytes are
+// known only afterwards, that of plain ones.
+model::PackedHeader planned_header(
+    const Scheme& scheme,
+    const GridOptions& options,
+    std::int64_t rows,
+    std::int64_t cols);
 
 }  // namespace fettle::quant

@@ -19,7 +19,7 @@ void check_means(
     const model::LayerConfig& layer = config.layers[l];
     if (!layer.sparse) continue;
     const bool present =
-        scores != nullptr && l < scores->layers.size() &&
+        scores != nullptr && scores->tokens > 0 && l < scores->layers.size() &&
         scores->layers[l].widths == layer.expert_widths &&
         scores->layers[l].mean_h.defined() &&
         scores->layers[l].mean_h.numel() == layer.total_width();

@@ -119,6 +119,13 @@ def write_tokenizer(folder: pathlib.Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def weights_file(folder: pathlib.Path) -> pathlib.Path:
+    """The one file of a model's weights: model*, or fettle* where only Fettle
+    runs the model."""
+    (found,) = folder.glob("*.safetensors")
+    return found
+
+
 def random_ids(count: int, length: int, seed: int = 3) -> torch.Tensor:
     """[count, length] token ids."""
     generator = torch.Generator().manual_seed(seed)

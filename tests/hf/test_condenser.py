@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import condenser_reference
+import expert_trace
 import pytest
 import safetensors
 import safetensors.torch
@@ -185,7 +186,9 @@ def test_ten_steps_then_every_stage(
     merged = tmp_path / "merged"
     config = json.loads((merged / "config.json").read_text())
     layers = config["fettle"]["layers"]
-    with safetensors.safe_open(merged / "model.safetensors", "pt") as stored:
+    with safetensors.safe_open(
+        expert_trace.weights_file(merged), "pt"
+    ) as stored:
         for index, gate in enumerate(gates):
             assert layers[index]["condensers"] == gate.condensers
             assert len(gate.condensers) == count

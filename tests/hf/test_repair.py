@@ -80,7 +80,9 @@ def test_repair_is_least_squares(variant, repair, fettle, ids, tmp_path):
     traced = expert_trace.trace(model)
     with torch.no_grad():
         expert_trace.loss_sum(model, ids)
-    weights = safetensors.torch.load_file(trimmed / "model.safetensors")
+    weights = safetensors.torch.load_file(
+        expert_trace.weights_file(trimmed)
+    )
     names = sorted(n for n in weights if "experts" in n)
     compared = 0
     for layer, experts in traced.items():

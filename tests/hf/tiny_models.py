@@ -354,3 +354,10 @@ def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
         experts_implementation="eager",
     )
     return model.eval()
+
+
+def load_default(folder: pathlib.Path) -> transformers.PreTrainedModel:
+    """As a person loads it: the type that config.json names, and whatever
+    transformers takes for attention and experts."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    return model.eval()

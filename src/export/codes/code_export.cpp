@@ -15,6 +15,45 @@
 namespace fettle::exporter {
 namespace {
 
+CodeRules rules(const ExportOptions& options) {
+  return options.format == Format::kGptq ? gptq_rules()
+                                         : compressed_tensors_rules();
+}
+
+std::unique_ptr<CodeLayout> make_layout(
+    const CodePlan& plan,
+    const SourceForms& source,
+    const ExportOptions& options) {
+  if (options.format == Format::kGptq) return gptq_layout(plan);
+  return compressed_tensors_layout(loaded_type(plan.config, source));
+}
+
+std::string stored_name(
+    const CodePlan& plan, const CodeLayout& layout, const model::WeightId& id) {
+  return layout.tensor_name(model::weight_name(plan.config, id));
+}
+
+// The tensors of each planned weight.
+std::vector<std::vector<io::TensorSpec>> specs_of(
+    const CodePlan& plan,
+    const CodeLayout& layout,
+    const SourceForms& source,
+    const ExportOptions& options) {
+  std::vector<std::vector<io::TensorSpec>> all;
+  for (const PlannedWeight& weight : plan.weights) {
+    const auto shape = model::weight_shape(plan.config, weight.id);
+    const std::string stock = stored_name(plan, layout, weight.id);
+    if (weight.form) {
+      all.push_back(layout.specs(module_of(stock), shape, *weight.form));
+      continue;
+    }
+    const at::ScalarType type =
+        exported_dtype(source, plan.config, options, weight.id);
+    all.push_back({{stock, artifact::stored_type(type, stock), shape}});
+  }
+  return all;
+}
+
 class CodeExport {
  public:
   CodeExport(
@@ -24,13 +63,10 @@ class CodeExport {
       : reader_(reader),
         options_(options),
         folder_(std::move(folder)),
-        plan_(plan_codes(reader, options, rules(options))),
+        plan_(plan_codes(forms_of(reader), options, rules(options))),
         weights_(reader, plan_.config, options),
-        layout_(make_layout()) {
-    for (const PlannedWeight& weight : plan_.weights) {
-      specs_.push_back(specs_of(weight));
-    }
-  }
+        layout_(make_layout(plan_, forms_of(reader), options)),
+        specs_(specs_of(plan_, *layout_, forms_of(reader), options)) {}
 
   ExportResult run() {
     std::size_t next = 0;
@@ -40,6 +76,7 @@ class CodeExport {
           return form(next++);
         });
     result_.narrowed = weights_.narrows();
+    weights_.require_finite();
     artifact::copy_companions(reader_.folder(), folder_);
     write_json();
     write_weights();
@@ -64,28 +101,8 @@ class CodeExport {
   }
 
  private:
-  static CodeRules rules(const ExportOptions& options) {
-    return options.format == Format::kGptq ? gptq_rules()
-                                           : compressed_tensors_rules();
-  }
-
-  std::unique_ptr<CodeLayout> make_layout() const {
-    if (options_.format == Format::kGptq) return gptq_layout(plan_);
-    return compressed_tensors_layout(weights_.loaded_type());
-  }
-
   std::string name(const model::WeightId& id) const {
-    return layout_->tensor_name(model::weight_name(plan_.config, id));
-  }
-
-  std::vector<io::TensorSpec> specs_of(const PlannedWeight& weight) const {
-    const auto shape = model::weight_shape(plan_.config, weight.id);
-    const std::string stock = name(weight.id);
-    if (weight.form) {
-      return layout_->specs(module_of(stock), shape, *weight.form);
-    }
-    const at::ScalarType type = weights_.form(weight.id).dtype;
-    return {{stock, artifact::stored_type(type, stock), shape}};
+    return stored_name(plan_, *layout_, id);
   }
 
   // For sizes alone: what all tensors of a weight take.
@@ -187,6 +204,19 @@ at::Tensor read_tensor(
   at::Tensor tensor = at::empty(info.shape, at::TensorOptions(type));
   checkpoint.read(name, artifact::writable_bytes(tensor));
   return tensor;
+}
+
+std::int64_t code_bytes(
+    const SourceForms& source, const ExportOptions& options) {
+  const CodePlan plan = plan_codes(source, options, rules(options));
+  const auto layout = make_layout(plan, source, options);
+  std::int64_t bytes = 0;
+  for (const auto& specs : specs_of(plan, *layout, source, options)) {
+    for (const io::TensorSpec& spec : specs) {
+      bytes += static_cast<std::int64_t>(spec.bytes());
+    }
+  }
+  return bytes;
 }
 
 ExportResult export_codes(

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "export/export.h"
+#include "export/source_forms.h"
 
 namespace fettle::exporter {
 
@@ -16,6 +17,10 @@ ExportResult export_codes(
     const model::ModelReader& reader,
     const ExportOptions& options,
     const std::filesystem::path& folder);
+
+// Bytes of all tensors of the export of such a model. Throws as export_codes.
+std::int64_t code_bytes(
+    const SourceForms& source, const ExportOptions& options);
 
 // Reads all values of `folder` and returns their largest error (see
 // ExportResult). Throws InternalError when one is not the one meant.

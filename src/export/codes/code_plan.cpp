@@ -20,10 +20,6 @@ using model::WeightId;
 // Any number of codes of 2, 3, 4 or 8 bits fills words.
 constexpr std::int64_t kWordUnit = 32;
 
-std::int64_t rounded_up(std::int64_t n, std::int64_t unit) {
-  return (n + unit - 1) / unit * unit;
-}
-
 bool is_ternary(const PackedHeader& h) {
   return h.kind != kernels::PackedKind::kInt;
 }
@@ -46,13 +42,13 @@ std::string form_name(const CodeForm& form) {
 class CodePlanner {
  public:
   CodePlanner(
-      const model::ModelReader& reader,
+      const SourceForms& source,
       const ExportOptions& options,
       const CodeRules& rules)
-      : reader_(reader),
+      : source_(source),
         options_(options),
         rules_(rules),
-        config_(stock_config(reader.config(), options)) {}
+        config_(stock_config(source.config, options)) {}
 
   CodePlan plan() {
     find_forms();
@@ -81,13 +77,13 @@ class CodePlanner {
   }
 
   std::int64_t numel(const WeightId& id) const {
-    return model::weight_numel(reader_.config(), id);
+    return model::weight_numel(source_.config, id);
   }
 
   void find_forms() {
-    for (const WeightId& id : model::model_weights(reader_.config())) {
+    for (const WeightId& id : model::model_weights(source_.config)) {
       if (id.role == Role::kEmbedTokens || id.role == Role::kLmHead) continue;
-      const PackedHeader* const header = reader_.packed_header(id);
+      const PackedHeader* const header = source_.packed(id);
       if (header == nullptr) {
         refuse_dense_expert(id);
       } else {
@@ -97,7 +93,7 @@ class CodePlanner {
     if (found_.empty()) {
       throw UserError(
           "export",
-          reader_.folder().string(),
+          source_.name,
           fmt::format(
               "has no packed weights, which {} is for; run fettle quant first, "
               "or use hf",
@@ -242,7 +238,7 @@ class CodePlanner {
 
   Widths padded_widths() const {
     const std::int64_t least = rules_.whole_words ? kWordUnit : 1;
-    Widths units{least, least, least};
+    Widths units{std::max(least, kLoaderUnit), least, least};
     for (const Found& one : found_) {
       if (one.form.group == 0) continue;
       std::int64_t* unit = nullptr;
@@ -298,7 +294,7 @@ class CodePlanner {
     }
   }
 
-  const model::ModelReader& reader_;
+  const SourceForms& source_;
   const ExportOptions& options_;
   const CodeRules& rules_;
   model::ModelConfig config_;
@@ -309,10 +305,10 @@ class CodePlanner {
 }  // namespace
 
 CodePlan plan_codes(
-    const model::ModelReader& reader,
+    const SourceForms& source,
     const ExportOptions& options,
     const CodeRules& rules) {
-  return CodePlanner(reader, options, rules).plan();
+  return CodePlanner(source, options, rules).plan();
 }
 
 CodeMatrix source_codes(const model::ModelReader& reader, const WeightId& id) {

@@ -14,6 +14,7 @@
 
 #include "export/codes/code_matrix.h"
 #include "export/export.h"
+#include "export/source_forms.h"
 #include "model/model_config.h"
 #include "model/model_reader.h"
 #include "model/weight_table.h"
@@ -54,7 +55,7 @@ struct CodePlan {
 
 // Throws UserError naming a weight that the format can't hold and what to do.
 CodePlan plan_codes(
-    const model::ModelReader& reader,
+    const SourceForms& source,
     const ExportOptions& options,
     const CodeRules& rules);
 

@@ -8,6 +8,7 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "export/codes/code_plan.h"
+#include "export/exported_weights.h"
 #include "export/gguf/gguf_metadata.h"
 #include "export/gguf/gguf_tensors.h"
 #include "export/gguf/gguf_tokenizer.h"
@@ -38,7 +39,7 @@ class GgufExport {
       : reader_(reader),
         options_(options),
         file_(folder / kGgufFile),
-        plan_(plan_gguf(reader, options)),
+        plan_(plan_gguf(forms_of(reader), options)),
         weights_(reader, plan_.config, options) {}
 
   ExportResult run() {
@@ -47,6 +48,7 @@ class GgufExport {
       count(tensor);
     }
     measure();
+    weights_.require_finite();
     write();
     result_.max_error = check();
     return result_;

@@ -17,7 +17,6 @@ namespace fettle::exporter {
 namespace {
 
 using model::ModelConfig;
-using model::ModelReader;
 using model::Role;
 using model::WeightId;
 
@@ -71,21 +70,16 @@ bool is_vector(const WeightId& id, const std::vector<std::int64_t>& shape) {
   return shape.size() == 1 || id.role == Role::kSharedRouter;
 }
 
-std::int64_t filled(std::int64_t n, std::int64_t unit) {
-  return (n + unit - 1) / unit * unit;
-}
-
 class TensorPlanner {
  public:
   TensorPlanner(
-      const ModelReader& reader,
+      const SourceForms& source,
       const ExportOptions& options,
       const ModelConfig& config)
-      : reader_(reader),
+      : source_(source),
         options_(options),
         config_(config),
-        family_(gguf_family(config)),
-        weights_(reader, config, options) {}
+        family_(gguf_family(config)) {}
 
   std::vector<PlannedTensor> plan() const {
     std::vector<PlannedTensor> tensors;
@@ -134,7 +128,7 @@ class TensorPlanner {
   }
 
   bool empty(const WeightId& id) const {
-    return model::weight_numel(reader_.config(), id) == 0;
+    return model::weight_numel(source_.config, id) == 0;
   }
 
   // Sets the exact type, if there is one.
@@ -143,7 +137,7 @@ class TensorPlanner {
     std::int64_t plain = 0;
     for (const WeightId& id : tensor.parts) {
       if (empty(id)) continue;
-      if (const auto* const header = reader_.packed_header(id)) {
+      if (const auto* const header = source_.packed(id)) {
         levels.push_back(levels_of(*header));
       } else {
         ++plain;
@@ -176,10 +170,12 @@ class TensorPlanner {
         first.role == Role::kRouter) {
       return BlockType::kF32;
     }
-    const at::ScalarType type = weights_.form(first).dtype;
-    const bool same = std::ranges::all_of(tensor.parts, [&](const auto& id) {
-      return weights_.form(id).dtype == type;
-    });
+    const auto dtype = [&](const WeightId& id) {
+      return exported_dtype(source_, config_, options_, id);
+    };
+    const at::ScalarType type = dtype(first);
+    const bool same = std::ranges::all_of(
+        tensor.parts, [&](const auto& id) { return dtype(id) == type; });
     return same ? plain_block(type) : BlockType::kF32;
   }
 
@@ -190,7 +186,7 @@ class TensorPlanner {
       if (why.empty()) continue;
       throw UserError(
           "export",
-          model::weight_name(reader_.config(), id),
+          model::weight_name(source_.config, id),
           why + ", or export with --nearest to write the nearest values");
     }
     throw InternalError("no type holds " + tensor.name);
@@ -198,7 +194,7 @@ class TensorPlanner {
 
   std::string reason(const WeightId& id, std::int64_t cols) const {
     if (empty(id)) return "";
-    const auto* const header = reader_.packed_header(id);
+    const auto* const header = source_.packed(id);
     if (header == nullptr) {
       return "is plain where other experts are packed, and a GGUF tensor has "
              "one type for all: quantize all or none";
@@ -232,41 +228,40 @@ class TensorPlanner {
     return "";
   }
 
-  const ModelReader& reader_;
+  const SourceForms& source_;
   const ExportOptions& options_;
   const ModelConfig& config_;
   const GgufFamily& family_;
-  ExportedWeights weights_;
 };
 
-bool packs(const ModelReader& reader, Role role) {
-  const auto ids = model::model_weights(reader.config());
+bool packs(const SourceForms& source, Role role) {
+  const auto ids = model::model_weights(source.config);
   return std::ranges::any_of(ids, [&](const WeightId& id) {
-    return id.role == role && reader.packed_header(id) != nullptr;
+    return id.role == role && source.packed(id) != nullptr;
   });
 }
 
 ModelConfig padded_config(
-    const ModelReader& reader, const ExportOptions& options) {
-  const ModelConfig stock = stock_config(reader.config(), options);
+    const SourceForms& source, const ExportOptions& options) {
+  const ModelConfig stock = stock_config(source.config, options);
   gguf_family(stock);
   Widths widths = widest(stock);
   constexpr std::int64_t kUnit = kExpertUnits.front();
-  if (packs(reader, Role::kSharedDown)) {
-    widths.shared = filled(widths.shared, kUnit);
+  if (packs(source, Role::kSharedDown)) {
+    widths.shared = rounded_up(widths.shared, kUnit);
   }
-  if (packs(reader, Role::kDenseDown)) {
-    widths.dense = filled(widths.dense, kUnit);
+  if (packs(source, Role::kDenseDown)) {
+    widths.dense = rounded_up(widths.dense, kUnit);
   }
-  if (!packs(reader, Role::kExpertDown)) return with_widths(stock, widths);
+  if (!packs(source, Role::kExpertDown)) return with_widths(stock, widths);
   ModelConfig best;
   std::int64_t least = -1;
   for (const std::int64_t unit : kExpertUnits) {
     Widths some = widths;
-    some.expert = filled(widths.expert, unit);
+    some.expert = rounded_up(widths.expert, unit);
     ModelConfig config = with_widths(stock, some);
     const std::int64_t bytes =
-        TensorPlanner(reader, options, config).expert_bytes();
+        TensorPlanner(source, options, config).expert_bytes();
     if (least >= 0 && bytes >= least) continue;
     least = bytes;
     best = std::move(config);
@@ -276,10 +271,10 @@ ModelConfig padded_config(
 
 }  // namespace
 
-GgufPlan plan_gguf(const ModelReader& reader, const ExportOptions& options) {
+GgufPlan plan_gguf(const SourceForms& source, const ExportOptions& options) {
   GgufPlan plan;
-  plan.config = padded_config(reader, options);
-  plan.tensors = TensorPlanner(reader, options, plan.config).plan();
+  plan.config = padded_config(source, options);
+  plan.tensors = TensorPlanner(source, options, plan.config).plan();
   return plan;
 }
 

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "export/export.h"
-#include "export/exported_weights.h"
 #include "export/gguf/gguf_blocks.h"
 #include "export/gguf/gguf_file.h"
-#include "model/model_reader.h"
+#include "export/source_forms.h"
 
 namespace fettle::exporter {
 
@@ -34,8 +33,7 @@ struct GgufPlan {
 // Chooses the exact type of fewest bits for each tensor, and of widths to pad
 // experts to the one of fewest bytes. Throws UserError naming a weight that no
 // type holds, unless the nearest is wanted.
-GgufPlan plan_gguf(
-    const model::ModelReader& reader, const ExportOptions& options);
+GgufPlan plan_gguf(const SourceForms& source, const ExportOptions& options);
 
 // For row i of the file, the row of the weight.
 at::Tensor paired_rows(std::int64_t rows, std::int64_t heads);

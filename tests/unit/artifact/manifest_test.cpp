@@ -55,6 +55,24 @@ TEST_CASE("Companions are copied, weights and records are not") {
   REQUIRE(found == companions);
 }
 
+TEST_CASE("Further chat templates are carried, and copies can be written") {
+  const testing::TemporaryFolder from, to;
+  const fs::path folder = from.path() / "additional_chat_templates";
+  fs::create_directory(folder);
+  put(folder / "tool_use.jinja", "a");
+  put(from.path() / "tokenizer.json", "{}");
+  for (const fs::path& path :
+       {folder / "tool_use.jinja", from.path() / "tokenizer.json"}) {
+    fs::permissions(path, fs::perms::owner_read);
+  }
+  copy_companions(from.path(), to.path());
+  for (const char* name :
+       {"additional_chat_templates/tool_use.jinja", "tokenizer.json"}) {
+    const auto allowed = fs::status(to.path() / name).permissions();
+    REQUIRE((allowed & fs::perms::owner_write) != fs::perms::none);
+  }
+}
+
 TEST_CASE("A companion that can't be copied is named") {
   const testing::TemporaryFolder from;
   put(from.path() / "merges.txt", "a");
@@ -79,6 +97,10 @@ TEST_CASE("Manifests carry the stages before them") {
   const Json changed = read_json(c.path() / "fettle.json", "test");
   REQUIRE(changed["stages"][1]["measured"]["bytes"] == 4);
   REQUIRE(changed["stages"][0] == json["stages"][0]);
+  add_measured(c.path(), "quality", {{"kl", 0.5}});
+  const Json more = read_json(c.path() / "fettle.json", "test");
+  REQUIRE(more["stages"][1]["measured"]["bytes"] == 4);
+  REQUIRE(more["stages"][1]["measured"]["quality"]["kl"] == 0.5);
 }
 
 TEST_CASE("A manifest of another format is refused") {

@@ -65,6 +65,18 @@ TEST_CASE("a named file of a folder is opened") {
       Contains("is missing. Perhaps an incomplete download?"));
 }
 
+TEST_CASE("weights that only Fettle reads have names of their own") {
+  const TemporaryFolder folder;
+  const char* const stem = GENERATE("packed", "fettle");
+  write_text(folder / (std::string(stem) + ".safetensors"), shard("a"));
+  CHECK(Checkpoint::open(folder.path()).find("a") != nullptr);
+  write_text(folder / "model.safetensors", shard("a"));
+  CHECK_THROWS_WITH(
+      Checkpoint::open(folder.path()),
+      Contains("weights of two models: model.safetensors and ") &&
+          Contains(stem));
+}
+
 TEST_CASE("an index and its shards must agree") {
   const TemporaryFolder folder;
   write_text(folder / "1.safetensors", shard("a"));

@@ -21,6 +21,7 @@ inline artifact::ScoreFile neuron_scores(
     const std::string& name = "obs") {
   artifact::ScoreFile file;
   file.model_fingerprint = "abc";
+  file.tokens = 1;
   for (std::size_t l = 0; l < config.layers.size(); ++l) {
     artifact::LayerScores layer;
     layer.widths = config.layers[l].expert_widths;

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "export/source_forms.h"
+
+namespace fettle::exporter {
+namespace {
+
+using model::Role;
+
+// Selection hangs on the last bits of a router's biases, and stock checkpoints
+// keep theirs in fp32; so do Fettle's own constants.
+bool keeps_type(Role role) {
+  return role == Role::kRouterCorrection || role == Role::kRouterBias ||
+         role == Role::kExpertConstant;
+}
+
+}  // namespace
+
+SourceForms forms_of(const model::ModelReader& reader) {
+  return {
+      reader.config(),
+      reader.folder().string(),
+      [&reader](const model::WeightId& id) { return reader.dtype(id); },
+      [&reader](const model::WeightId& id) {
+        return reader.packed_header(id);
+      }};
+}
+
+at::ScalarType loaded_type(
+    const model::ModelConfig& config, const SourceForms& source) {
+  const JsonObject json(config.json, "export", "config.json");
+  const std::string name =
+      json.string_or("dtype", json.string_or("torch_dtype", ""));
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  return source.dtype({Role::kFinalNorm});
+}
+
+at::ScalarType exported_dtype(
+    const SourceForms& source,
+    const model::ModelConfig& target,
+    const ExportOptions& options,
+    const model::WeightId& id) {
+  if (options.dtype && !keeps_type(id.role)) return *options.dtype;
+  // Loaders would make an unpacked weight this type anyway.
+  const bool unpacked = source.packed(id) != nullptr;
+  return unpacked && options.format != Format::kRagged
+             ? loaded_type(target, source)
+             : source.dtype(id);
+}
+
+}  // namespace fettle::exporter

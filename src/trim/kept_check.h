@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether a plan leaves something of every layer.
+#pragma once
+
+#include "artifact/trim_plan.h"
+#include "model/model_config.h"
+#include "trim/plan.h"
+
+namespace fettle::trim {
+
+// Throws UserError, naming the first layer and what to do, where a layer that
+// had neurons keeps none: `keep` and `budget` are above nothing, so that this
+// comes from steps of --round, or from scores that are low in all of a layer.
+void require_neurons(
+    const artifact::TrimPlan& plan,
+    const model::ModelConfig& config,
+    const TrimOptions& options);
+
+// What was kept where that is another share than was asked for, and why: a line
+// for people. Empty where it is the same to within half a per cent.
+std::string share_note(
+    const artifact::TrimPlan& plan,
+    const model::ModelConfig& config,
+    const TrimOptions& options);
+
+}  // namespace fettle::trim
