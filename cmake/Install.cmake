@@ -15,7 +15,10 @@ if(FETTLE_PORTABLE)
   set(libtorch_from_bin "$ORIGIN/../../torch/lib")
   set(libtorch_from_lib "$ORIGIN/../../../torch/lib")
 endif()
+# CMake overwrites the one in place by the other, so the former must not be the
+# shorter: what it adds to make room would stay.
 set_target_properties(fettle PROPERTIES
+  BUILD_RPATH "$ORIGIN/../lib/fettle;${torch_root}/lib"
   INSTALL_RPATH "$ORIGIN/../lib/fettle;${libtorch_from_bin}")
 install(TARGETS fettle RUNTIME DESTINATION bin)
 # Everything else that the program needs is part of the system or of libtorch.

@@ -35,8 +35,10 @@ target_link_libraries(torch::cpu INTERFACE
   "${torch_root}/lib/libtorch_cpu.so" "${torch_root}/lib/libc10.so")
 # libtorch_cpu of a CUDA wheel needs libcudart and libcupti, which the wheel
 # finds beside itself through its own run path; the linker need not.
-target_link_options(torch::cpu INTERFACE
-  "LINKER:-rpath,${torch_root}/lib" "LINKER:--allow-shlib-undefined")
+target_link_options(torch::cpu INTERFACE "LINKER:--allow-shlib-undefined")
+# Of programs in the build folder; cmake/Install.cmake says where installed ones
+# look.
+set(CMAKE_BUILD_RPATH "${torch_root}/lib")
 
 if(EXISTS "${torch_root}/lib/libtorch_cuda.so")
   add_library(torch::cuda INTERFACE IMPORTED)

@@ -169,7 +169,7 @@ class ChainBuilder {
         argument = "--against=" + recipe_.model;
       }
     }
-    if (!eval.has("--seq-len")) {
+    if (recipe_.seq_len > 0 && !eval.has("--seq-len")) {
       eval.arguments.push_back(fmt::format("--seq-len={}", recipe_.seq_len));
     }
     const std::string before = key_;

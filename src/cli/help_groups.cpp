@@ -50,7 +50,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"tune",
      "Run",
      "method steps epochs tokens-per-step seq-len save-every eval-every "
-     "patience keep-best resume restart"},
+     "patience keep-best max-bad-steps resume restart"},
     {"tune",
      "Learning rate and optimizer",
      "lr warmup warmup-steps min-lr-ratio weight-decay beta1 beta2 epsilon "

@@ -27,7 +27,7 @@ struct Recipe {
   std::string out;
   std::vector<std::string> calibration, train, eval;  // data files
   std::uint64_t seed = 1;
-  std::int64_t seq_len = 0;  // of the losses in the table
+  std::int64_t seq_len = 0;  // of the losses in the table; 0: as eval chooses
   std::vector<RecipeStage> stages;
 };
 

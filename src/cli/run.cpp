@@ -155,7 +155,9 @@ class Run : public Command {
     }
     std::vector<std::string> arguments{step.out.string(), "--data"};
     for (const auto& file : recipe_.eval) arguments.push_back(file);
-    arguments.push_back(fmt::format("--seq-len={}", recipe_.seq_len));
+    if (recipe_.seq_len > 0) {
+      arguments.push_back(fmt::format("--seq-len={}", recipe_.seq_len));
+    }
     const Outcome made = ParsedCommand("eval", arguments).run(session);
     if (made.stopped) return false;
     record.set_loss(step, loss_key_, made.json);

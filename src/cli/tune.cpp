@@ -16,6 +16,7 @@
 #include "cli/targets.h"
 #include "cli/tune_flags.h"
 #include "core/error.h"
+#include "io/atomic_directory.h"
 #include "io/disk_speed.h"
 #include "tune/adapter/merge.h"
 #include "tune/adapter/peft_adapter.h"
@@ -229,6 +230,7 @@ class Tune : public Command {
     if (out_.empty() || !std::filesystem::exists(adapter)) {
       return check_new_folder({"--out", out_});
     }
+    io::AtomicDirectory::remove_remains(out_);
     throw UserError(
         "output",
         out_,

@@ -78,7 +78,10 @@ def test_resume_of_something_else_is_refused(fettle, killed, tmp_path):
 def test_a_run_without_resume_starts_again(fettle, whole, killed, tmp_path):
     out = tmp_path / "scores"
     killed(out)
-    done = fettle("analyze", MODEL, "--data", HELD, "--out", out, *CHUNKS)
+    again = ("analyze", MODEL, "--data", HELD, "--out", out, *CHUNKS)
+    refused = fettle(*again)
+    assert refused.status == 1 and "--restart" in refused.err
+    done = fettle(*again, "--restart")
     assert done.status == 0, done.err
     assert (out / ARRAYS).read_bytes() != (whole / ARRAYS).read_bytes()
 

@@ -52,8 +52,9 @@ def test_what_was_saved_is_kept(program, fettle, tmp_path, command, sign, word):
 
 def test_a_resume_of_something_else_keeps_the_state(program, fettle, tmp_path):
     partial = killed(program, TUNE, tmp_path / "out", "state-0*1/state.json")
-    done = fettle(*TUNE, "--lr", 0.5, "--out", tmp_path / "out", "--resume")
-    assert done.status == 1 and "options/lr" in done.err, done.err
+    done = fettle(*TUNE, "--weight-decay", 0.5, "--out", tmp_path / "out",
+                  "--resume")
+    assert done.status == 1 and "options/weight_decay" in done.err, done.err
     assert list(partial.glob("state-*"))
 
 

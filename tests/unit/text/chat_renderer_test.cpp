@@ -175,7 +175,7 @@ TEST_CASE("a file of conversations without any answer is named") {
   CHECK(
       read(
           question + "\n"
-                 R"({"text": "a"})")
+                     R"({"text": "a"})")
           .size() == 2);
 }
 

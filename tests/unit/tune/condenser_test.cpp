@@ -214,7 +214,7 @@ struct TunedFixture : CondenserFixture {
   MergeReport merge(
       const fs::path& from, const fs::path& adapter, const fs::path& to) {
     const model::ModelReader reader(from);
-    return merge_adapter(reader, adapter, {}, to, reporter);
+    return merge_adapter(reader, adapter, {.dtype = "float32"}, to, reporter);
   }
 };
 

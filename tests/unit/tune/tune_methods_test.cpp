@@ -140,7 +140,7 @@ TEST_CASE_METHOD(WholeRuns, "what was tuned outside the layers is merged") {
   const TuneResult result = run(out, options);
   const model::ModelReader reader(base);
   SilentReporter silent;
-  merge_adapter(reader, out, {}, merged, silent);
+  merge_adapter(reader, out, {.dtype = "float32"}, merged, silent);
   const auto tuned = open_model(base);
   const Adapter adapter = Adapter::load(out, reader);
   tuned->set_patch([&](std::int64_t layer, model::LayerWeights& weights) {
