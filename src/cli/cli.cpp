@@ -12,8 +12,8 @@
 #include <new>
 
 #include "cli/command_line.h"
-#include "cli/command_text.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/targets.h"
 #include "core/error.h"
 #include "core/one_line.h"
@@ -79,7 +79,7 @@ int run(int argc, char** argv) {
     std::cout << line.help();
     return kUsage;
   }
-  line.options().command = command_text(
+  line.options().command = command_line(
       std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
   try {
     const auto [parser, command] = line.parse(argc, argv);

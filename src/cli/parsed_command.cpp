@@ -6,9 +6,9 @@
 #include <algorithm>
 
 #include "cli/argument_checks.h"
-#include "cli/command_text.h"
 #include "cli/option_kinds.h"
 #include "cli/session.h"
+#include "cli/shell_text.h"
 #include "cli/usage.h"
 #include "core/error.h"
 
@@ -35,7 +35,7 @@ ParsedCommand::ParsedCommand(
     : app_("", name), name_(name), command_(make_command(name, app_)) {
   std::vector<std::string> words{name};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  text_ = command_text(words);
+  text_ = command_line(words);
   for (const std::string& argument : arguments) require_utf8(argument);
   std::reverse(arguments.begin(), arguments.end());  // CLI11's order
   try {

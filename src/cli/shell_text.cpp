@@ -35,6 +35,14 @@ std::string shell_word(const std::string& word) {
   return quoted + "'";
 }
 
+std::string command_line(const std::vector<std::string>& arguments) {
+  std::string text = "fettle";
+  for (const std::string& argument : arguments) {
+    text += " " + shell_word(argument);
+  }
+  return text;
+}
+
 std::string command_text(
     const std::vector<std::string>& words, std::size_t indent) {
   constexpr std::size_t kBreak = 2;  // " \"

@@ -15,6 +15,9 @@ inline constexpr std::size_t kTextWidth = 100;
 // `word` as a shell reads it back: quoted where it must be.
 std::string shell_word(const std::string& word);
 
+// "fettle" and its arguments on one line, as a shell reads them back.
+std::string command_line(const std::vector<std::string>& arguments);
+
 // The words of a command, joined so that a shell reads them back, broken by
 // backslashes at kTextWidth columns. The first line stands behind `indent`
 // columns that the caller has written, others behind as many and four spaces.

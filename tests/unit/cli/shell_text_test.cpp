@@ -15,6 +15,12 @@ TEST_CASE("words are quoted where a shell would read them otherwise") {
   CHECK(shell_word("$HOME") == "'$HOME'");
 }
 
+TEST_CASE("a command for a report is one line") {
+  CHECK(
+      command_line({"eval", "my model", "--data=a.jsonl:2"}) ==
+      "fettle eval 'my model' --data=a.jsonl:2");
+}
+
 TEST_CASE("a long command is broken at words, within the width") {
   std::vector<std::string> words{"fettle", "analyze"};
   for (int i = 0; i < 20; ++i) words.push_back("data/file.jsonl");
