@@ -20,18 +20,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Options of tune that say how a model is merged, and merge's own names.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 2>
-    kMergeOptions{
-        {{"--keep-dtype", "--keep-dtype"}, {"--merge-dtype", "--dtype"}}};
+// The type of a merged model, which tune takes under a name of its own.
+constexpr std::string_view kMergeDtype = "--merge-dtype=";
 
 // An argument of tune as one of merge, or nothing where it is tune's.
 std::optional<std::string> merge_argument(const std::string& argument) {
-  for (const auto& [name, merge_name] : kMergeOptions) {
-    if (!argument.starts_with(fmt::format("{}=", name))) continue;
-    return std::string(merge_name) + argument.substr(name.size());
-  }
-  return std::nullopt;
+  if (!argument.starts_with(kMergeDtype)) return std::nullopt;
+  return "--dtype=" + argument.substr(kMergeDtype.size());
 }
 
 // Whether a file beside the weights says how the model is to be used; others

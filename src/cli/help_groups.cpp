@@ -44,8 +44,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"quant", "Quality", "eval-data"},
     {"tune",
      "Input and output",
-     "data columns form append-eos eval-data teacher out merge keep-dtype "
-     "merge-dtype "
+     "data columns form append-eos eval-data teacher out merge merge-dtype "
      "peft"},
     {"tune",
      "Run",
