@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <pthread.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -53,6 +54,53 @@ void require_threads(int count) {
   all.set_value();
 }
 
+// Addresses that threads take beside the data: a stack each in the teams of the
+// main thread, of the one that reads ahead, of autograd and of the guard, and
+// glibc's second arena with room for one more.
+std::int64_t addresses_of_threads(int count) {
+  constexpr std::int64_t kArena = 64 << 20;
+  std::size_t stack = 8 << 20;
+  pthread_attr_t defaults;
+  if (::pthread_getattr_default_np(&defaults) == 0) {
+    ::pthread_attr_getstacksize(&defaults, &stack);
+    ::pthread_attr_destroy(&defaults);
+  }
+  return static_cast<std::int64_t>(stack) * (4 * count + 4) + 2 * kArena;
+}
+
+// The budget of RAM, bounded by what limits of this process leave for data.
+// OpenMP ends the program where it can't start a thread, at any time in a run,
+// so that no budget may reach into the room of threads.
+std::optional<std::int64_t> bounded_ram(
+    std::optional<std::int64_t> asked, int threads) {
+  const auto room = room_under_own_limits();
+  if (!room) return asked;
+  const std::int64_t left = *room - addresses_of_threads(threads);
+  if (left <= 0) {
+    throw UserError(
+        "cli",
+        "--threads",
+        fmt::format(
+            "ulimit -v or -d leaves {}, and {} threads need {}; raise the "
+            "limit{}",
+            format_bytes(*room),
+            threads,
+            format_bytes(*room - left),
+            threads > 1 ? ", or give fewer threads" : ""));
+  }
+  if (asked && *asked > left) {
+    throw UserError(
+        "cli",
+        "--ram",
+        fmt::format(
+            "ulimit -v or -d leaves {} for data, found {}; give less, or raise "
+            "the limit",
+            format_bytes(left),
+            format_bytes(*asked)));
+  }
+  return asked ? *asked : std::min(left, available_memory()) / 2;
+}
+
 }  // namespace
 
 void add_common_options(CLI::App& app, CommonOptions& o) {
@@ -92,9 +140,10 @@ Session::Session(const CommonOptions& options) : options_(options) {
         fmt::format(
             "expected 0 to {}, found {}", kMostThreads, options.threads));
   }
-  // And those of the guard.
-  require_threads(
-      2 + (options.threads > 0 ? options.threads : at::get_num_threads()));
+  const int threads =
+      options.threads > 0 ? options.threads : at::get_num_threads();
+  budget_.ram = bounded_ram(budget_.ram, threads);
+  require_threads(2 + threads);  // and those of the guard
   if (options.threads > 0) at::set_num_threads(options.threads);
   crowd_guard_.emplace(at::get_num_threads());
   device_ = kernels::open_device(spec);

@@ -122,6 +122,12 @@ std::int64_t process_room(
   return std::max<std::int64_t>(0, most - *used * 1024);
 }
 
+std::int64_t own_room(const fs::path& root) {
+  return std::min(
+      process_room(root, RLIMIT_AS, "VmSize:"),
+      process_room(root, RLIMIT_DATA, "VmData:"));
+}
+
 }  // namespace
 
 std::int64_t resident_memory() {
@@ -142,8 +148,12 @@ std::int64_t available_memory(const fs::path& root) {
   return std::min(
       {kibibytes(root / "proc/meminfo", "MemAvailable:"),
        group_room(root),
-       process_room(root, RLIMIT_AS, "VmSize:"),
-       process_room(root, RLIMIT_DATA, "VmData:")});
+       own_room(root)});
+}
+
+std::optional<std::int64_t> room_under_own_limits(const fs::path& root) {
+  const std::int64_t room = own_room(root);
+  return room == kNoLimit ? std::nullopt : std::optional(room);
 }
 
 }  // namespace fettle

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 
 namespace fettle {
 
@@ -22,5 +23,10 @@ bool reset_peak_resident_memory();
 // its own limits (ulimit -v and -d). `root` is where /proc and /sys are looked
 // for.
 std::int64_t available_memory(const std::filesystem::path& root = "/");
+
+// The room under this process's own limits (ulimit -v and -d), which count
+// addresses and not pages in use; none where it has no such limit.
+std::optional<std::int64_t> room_under_own_limits(
+    const std::filesystem::path& root = "/");
 
 }  // namespace fettle

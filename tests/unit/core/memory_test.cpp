@@ -2,11 +2,13 @@
 #include "core/memory.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include "core/error.h"
@@ -44,6 +46,9 @@ class FakeRoot {
     std::ofstream(path_ / name) << text;
   }
   std::int64_t available() const { return fettle::available_memory(path_); }
+  std::optional<std::int64_t> room_under_own_limits() const {
+    return fettle::room_under_own_limits(path_);
+  }
 
  private:
   fs::path path_;
@@ -66,6 +71,21 @@ TEST_CASE("the peak follows memory that was used and given back") {
 
 TEST_CASE("this machine has memory left") {
   CHECK(fettle::available_memory() > kMiB);
+}
+
+TEST_CASE("room is told of limits of this process alone") {
+  const FakeRoot root;
+  root.add("proc/self/status", "VmSize:\t 1024 kB\nVmData:\t 512 kB\n");
+  struct rlimit before {};
+  REQUIRE(::getrlimit(RLIMIT_DATA, &before) == 0);
+  if (before.rlim_cur != RLIM_INFINITY) return;
+  struct rlimit bound = before;
+  bound.rlim_cur = static_cast<rlim_t>(1) << 50;
+  REQUIRE(::setrlimit(RLIMIT_DATA, &bound) == 0);
+  const auto room = root.room_under_own_limits();
+  REQUIRE(::setrlimit(RLIMIT_DATA, &before) == 0);
+  CHECK(room == (std::int64_t{1} << 50) - 512 * 1024);
+  CHECK(!root.room_under_own_limits());
 }
 
 TEST_CASE("without control groups, what the kernel calls available counts") {
