@@ -26,7 +26,7 @@ install(CODE "set(program \"$<TARGET_FILE:fettle>\")")
 install(CODE [[
   file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${program}"
     PRE_INCLUDE_REGEXES
-      "^lib(fmt|spdlog|yaml-cpp|pcre2-8|utf8proc|xxhash|hwy|z)\\."
+      "^lib(fmt|yaml-cpp|pcre2-8|utf8proc|xxhash|hwy|z)\\."
     PRE_EXCLUDE_REGEXES "."
     RESOLVED_DEPENDENCIES_VAR needed)
   foreach(library IN LISTS needed)

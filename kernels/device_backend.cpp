@@ -106,11 +106,12 @@ int compute_capability(at::Device device) {
 // From ATen/cuda/CublasHandlePool.cpp, what the largest cards have for cuBLAS,
 // and from c10/cuda/CUDACachingAllocator.h: tensors below 1 MiB share segments
 // of 2 MiB, others of 20 MiB.
-// Each of the two streams has its own ends, and each thread that multiplies its
-// own workspace: the host's and, on the way back, autograd's.
-std::int64_t library_bytes(at::Device device, bool way_back) {
+// Each of the two streams has unused tails of its own, and each thread that
+// multiplies has its own workspace: the host's and, in a backward pass,
+// autograd's.
+std::int64_t library_bytes(at::Device device, LibraryUse use) {
   if (device.is_cpu()) return 0;
-  const std::int64_t workspaces = way_back ? 2 : 1;
+  const std::int64_t workspaces = use.backward ? 2 : 1;
   return (workspaces * 32 + 2 * (2 + 20)) << 20;
 }
 

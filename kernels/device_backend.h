@@ -26,8 +26,11 @@ at::Device open_device(
 int compute_capability(at::Device device);
 
 // What libtorch reserves of a card beside what tensors need: the workspace of
-// its matrix products, and ends of its allocator's segments that none fills.
-std::int64_t library_bytes(at::Device device, bool way_back);
+// its matrix products, and unused tails of its allocator's segments.
+struct LibraryUse {
+  bool backward = false;  // whether backward passes run too
+};
+std::int64_t library_bytes(at::Device device, LibraryUse use);
 
 // Bytes of a card that nobody has, and the most that this process has reserved
 // there so far: what is in use, and what lies idle between uses.

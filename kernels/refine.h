@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Betters codes that GPTQ chose: scales are fitted to the codes by least
+// Improves the codes that GPTQ chose: scales are fitted to the codes by least
 // squares, and each code goes where the error is least while all others stay
 // (coordinate descent, as in CDQuant, Nair and Suggala 2024, arXiv 2406.17542).
 // GPTQ looks at a column once, and only forward; this looks back.

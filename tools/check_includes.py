@@ -2,7 +2,8 @@
 """Checks that each module includes only the layers it stands on.
 
 A module may include itself and every module on which its own layers stand;
-stages never include each other. Vendor headers are named in one place, and the
+stages never include each other. The folders of a module have an order of their
+own. Vendor headers are named in one place, and the
 kernels of a device know no torch. Prints file:line: what is wrong and what is
 allowed; exits 1 if it printed anything.
 """
@@ -27,6 +28,23 @@ DIRECT = {
     **{stage: ("sweep", "artifact") for stage in STAGES},
     "cli": STAGES,
 }
+# Folders of a module by the folders of the same module that they include; the
+# module's own folder stands above them.
+FOLDERS = {
+    "model/family": (),
+    "model/weights": ("model/family",),
+    "model/layers": ("model/weights",),
+    "model": ("model/layers",),
+    "tune/options": (),
+    "tune/part": (),
+    "tune/whole": ("tune/part",),
+    "tune/low_rank": ("tune/whole",),
+    "tune/sparse": ("tune/whole",),
+    "tune/condenser": ("tune/part",),
+    "tune/adapter": ("tune/options", "tune/low_rank", "tune/sparse", "tune/condenser"),
+    "tune/method": ("tune/options", "tune/low_rank", "tune/sparse", "tune/condenser"),
+    "tune": ("tune/adapter", "tune/method"),
+}
 # The loops of a device are reached through the contracts above them.
 KERNEL_PARTS = ("kernels/cpu/", "kernels/gpu/", "kernels/no_gpu/")
 TORCH = re.compile(r"(ATen|torch|c10|caffe2)/")
@@ -34,15 +52,16 @@ VENDOR = re.compile(r"(^|/)(cuda|hip|cublas|cudnn|curand|rocblas|nv)", re.ASCII)
 VENDOR_HOME = "kernels/gpu/runtime.h"
 
 
-def reachable(module: str) -> set[str]:
-    """`module` and every module it may include, in any number of steps."""
-    found = {module}
-    for lower in DIRECT[module]:
-        found |= reachable(lower)
+def reachable(name: str, direct: dict[str, tuple[str, ...]]) -> set[str]:
+    """`name` and all that it may include, in any number of steps."""
+    found = {name}
+    for lower in direct[name]:
+        found |= reachable(lower, direct)
     return found
 
 
-ALLOWED = {module: reachable(module) for module in DIRECT}
+ALLOWED = {module: reachable(module, DIRECT) for module in DIRECT}
+ALLOWED_FOLDERS = {folder: reachable(folder, FOLDERS) for folder in FOLDERS}
 
 
 def module_of(path: str) -> str | None:
@@ -58,8 +77,26 @@ def target_module(include: str) -> str | None:
     return first if "/" in include and first in DIRECT else None
 
 
-def in_order(modules: set[str]) -> str:
-    return ", ".join(name for name in DIRECT if name in modules)
+def folder_of(path: str) -> str | None:
+    """The longest folder of FOLDERS that holds `path`, a path below src/."""
+    parents = [str(parent) for parent in pathlib.PurePosixPath(path).parents]
+    return next((parent for parent in parents if parent in FOLDERS), None)
+
+
+def in_order(names: set[str], table: dict[str, tuple[str, ...]] = DIRECT) -> str:
+    return ", ".join(name for name in table if name in names)
+
+
+def folder_complaint(path: str, include: str) -> str | None:
+    """What is wrong between two folders of one module; None if nothing is."""
+    folder = folder_of(path.removeprefix("src/"))
+    target = folder_of(include)
+    if folder is None or target is None or folder.split("/")[0] != target.split("/")[0]:
+        return None
+    allowed = ALLOWED_FOLDERS[folder]
+    if target in allowed:
+        return None
+    return f"{folder} may not include {target}: allowed are {in_order(allowed, FOLDERS)}"
 
 
 def complaint(path: str, quoted: bool, include: str) -> str | None:
@@ -82,7 +119,7 @@ def complaint(path: str, quoted: bool, include: str) -> str | None:
         return f"{module} may not include {target}: allowed are {in_order(ALLOWED[module])}"
     if module != "kernels" and include.startswith(KERNEL_PARTS):
         return f"{include} is internal to kernels: include the op's contract, kernels/<op>.h"
-    return None
+    return folder_complaint(path, include)
 
 
 def check(root: pathlib.Path) -> list[Finding]:

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "analyze/score_method.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 
 namespace fettle::analyze {
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "analyze/score_method.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::analyze {
 

@@ -16,7 +16,7 @@
 
 #include "analyze/elimination.h"
 #include "analyze/sum_observer.h"
-#include "model/expert_loop.h"
+#include "model/layers/expert_runs.h"
 
 namespace fettle::analyze {
 namespace {

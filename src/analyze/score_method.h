@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "artifact/score_file.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "sweep/observer.h"
 
 namespace fettle::analyze {

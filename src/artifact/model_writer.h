@@ -14,9 +14,9 @@
 #include "artifact/manifest.h"
 #include "core/progress.h"
 #include "io/safetensors.h"
-#include "model/model_config.h"
-#include "model/model_reader.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::artifact {
 

@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "core/error.h"
@@ -18,25 +17,15 @@ using model::Role;
 
 constexpr std::int64_t kQuantPlanFormat = 1;
 
-constexpr std::array kGlobalRoles{Role::kEmbedTokens, Role::kLmHead};
-constexpr std::array kLayerRoles{
-    Role::kQProj,
-    Role::kKProj,
-    Role::kVProj,
-    Role::kOProj,
-    Role::kQAProj,
-    Role::kQBProj,
-    Role::kKvAProj,
-    Role::kKvBProj,
-    Role::kExpertGate,
-    Role::kExpertUp,
-    Role::kExpertDown,
-    Role::kSharedGate,
-    Role::kSharedUp,
-    Role::kSharedDown,
-    Role::kDenseGate,
-    Role::kDenseUp,
-    Role::kDenseDown};
+// The roles that a plan has a scheme for, of the model or of a layer.
+std::vector<Role> roles_of(bool model) {
+  std::vector<Role> roles;
+  for (const model::RoleInfo& info : model::role_infos()) {
+    const bool global = info.scope == model::Scope::kModel;
+    if (global == model && info.is_packable()) roles.push_back(info.role);
+  }
+  return roles;
+}
 
 std::string text_of(const JsonObject& object, Role role, const Json& value) {
   if (!value.is_string()) {
@@ -45,12 +34,11 @@ std::string text_of(const JsonObject& object, Role role, const Json& value) {
   return value.get<std::string>();
 }
 
-template <std::size_t N>
 SchemeNames read_schemes(
-    const JsonObject& object, const std::array<Role, N>& roles) {
+    const JsonObject& object, const std::vector<Role>& roles) {
   SchemeNames schemes;
   for (const auto& [name, value] : object.json().items()) {
-    const auto* role = std::ranges::find(roles, name, model::role_name);
+    const auto role = std::ranges::find(roles, name, model::role_name);
     if (role == roles.end()) {
       std::vector<std::string_view> known;
       for (const Role one : roles) known.push_back(model::role_name(one));
@@ -139,8 +127,7 @@ std::vector<model::WeightId> global_weights(const model::ModelConfig& config) {
 }  // namespace
 
 bool QuantPlan::covers(Role role) {
-  return std::ranges::find(kGlobalRoles, role) != kGlobalRoles.end() ||
-         std::ranges::find(kLayerRoles, role) != kLayerRoles.end();
+  return model::role_info(role).is_packable();
 }
 
 QuantPlan QuantPlan::of(
@@ -188,13 +175,14 @@ QuantPlan QuantPlan::from_json(const Json& json, const std::string& subject) {
   plan.options = object.object("options").json();
   plan.globals = read_schemes(
       JsonObject(object.at("globals"), "quant", subject + ": globals"),
-      kGlobalRoles);
+      roles_of(/*model=*/true));
+  const std::vector<Role> layer_roles = roles_of(/*model=*/false);
   const Json& rows = object.at("layers");
   if (!rows.is_array()) object.refuse("layers", "expected a list");
   for (std::size_t l = 0; l < rows.size(); ++l) {
     plan.layers.push_back(read_schemes(
         JsonObject(rows[l], "quant", fmt::format("{}: layer {}", subject, l)),
-        kLayerRoles));
+        layer_roles));
   }
   return plan;
 }

@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "core/json.h"
-#include "model/model_config.h"
-#include "model/model_reader.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::artifact {
 

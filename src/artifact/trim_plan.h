@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::artifact {
 

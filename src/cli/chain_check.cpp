@@ -9,7 +9,7 @@
 #include "cli/parsed_command.h"
 #include "cli/targets.h"
 #include "core/error.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::cli {
 namespace {

@@ -10,7 +10,7 @@
 #include "cli/failure.h"
 #include "cli/session.h"
 #include "cli/unread.h"
-#include "model/end_tokens.h"
+#include "model/family/end_tokens.h"
 
 namespace fettle::cli {
 namespace {

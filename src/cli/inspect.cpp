@@ -13,8 +13,8 @@
 #include "cli/shell_text.h"
 #include "cli/table.h"
 #include "core/bytes.h"
-#include "model/model_reader.h"
-#include "model/weight_values.h"
+#include "model/weights/model_reader.h"
+#include "model/weights/weight_values.h"
 
 namespace fettle::cli {
 namespace {

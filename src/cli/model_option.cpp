@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "model/model_folder.h"
+#include "model/weights/model_folder.h"
 
 namespace fettle::cli {
 namespace {

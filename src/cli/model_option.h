@@ -5,7 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::cli {
 

@@ -93,7 +93,7 @@ std::string bit_plan_text(const quant::BitPlan& plan) {
       "{} in the plan; {}\n",
       format_bytes(plan.bytes),
       plan.allocation.gap == 0
-          ? std::string("no other of its size loses less")
+          ? std::string("optimal for this size")
           : fmt::format(
                 "another may lose {:.2g} % less",
                 100 * plan.allocation.gap / plan.allocation.error));

@@ -24,6 +24,7 @@
 #include "tune/epochs.h"
 #include "tune/method/method.h"
 #include "tune/method/method_lora.h"
+#include "tune/method/option_checks.h"
 #include "tune/run_plan.h"
 
 namespace fettle::cli {

@@ -13,7 +13,7 @@
 #include "artifact/model_writer.h"
 #include "core/progress.h"
 #include "model/causal_lm.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::exporter {
 

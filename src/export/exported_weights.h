@@ -6,7 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "export/export.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::exporter {
 

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "export/export.h"
 #include "export/stock_layout.h"
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
 
 namespace fettle::exporter {
 namespace {

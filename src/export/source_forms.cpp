@@ -6,11 +6,11 @@ namespace {
 
 using model::Role;
 
-// Selection hangs on the last bits of a router's biases, and stock checkpoints
-// keep theirs in fp32; so do Fettle's own constants.
+// Selection hangs on the last bits of what is added to a router's scores, and
+// stock checkpoints keep it in fp32; so are Fettle's own constants.
 bool keeps_type(Role role) {
-  return role == Role::kRouterCorrection || role == Role::kRouterBias ||
-         role == Role::kExpertConstant;
+  return model::role_info(role).scope == model::Scope::kRows &&
+         role != Role::kRouter;
 }
 
 }  // namespace

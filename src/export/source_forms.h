@@ -8,7 +8,7 @@
 #include <string>
 
 #include "export/export.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::exporter {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "export/export.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::exporter {
 

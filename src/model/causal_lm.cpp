@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/causal_lm.h"
 
-#include "model/device_transfer.h"
-#include "model/differentiable.h"
-#include "model/packed_layer.h"
+#include "model/layers/differentiable.h"
+#include "model/weights/device_transfer.h"
+#include "model/weights/packed_layer.h"
 
 namespace fettle::model {
 

@@ -8,8 +8,8 @@
 #include <functional>
 #include <memory>
 
-#include "model/layer_weights.h"
-#include "model/model_reader.h"
+#include "model/weights/layer_weights.h"
+#include "model/weights/model_reader.h"
 #include "store/layer_cache.h"
 
 namespace fettle::model {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "artifact/quant_plan.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "quant/allocation.h"
 #include "quant/errors.h"
 

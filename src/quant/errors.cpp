@@ -8,7 +8,7 @@
 #include "artifact/model_writer.h"
 #include "core/error.h"
 #include "io/durable.h"
-#include "model/packed_weight.h"
+#include "model/weights/packed_weight.h"
 #include "quant/layer_passes.h"
 
 namespace fettle::quant {

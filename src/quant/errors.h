@@ -13,7 +13,7 @@
 
 #include "core/json.h"
 #include "core/progress.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "quant/quantize.h"
 
 namespace fettle::quant {

@@ -1,45 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quant/hessians.h"
 
-#include <array>
-
 #include "kernels/swiglu.h"
-#include "model/expert_loop.h"
+#include "model/weights/side_by_side.h"
 
 namespace fettle::quant {
 
 using model::Role;
 
-Role site_of(Role role) {
-  switch (role) {
-    case Role::kKProj:
-    case Role::kVProj:
-      return Role::kQProj;
-    case Role::kExpertUp:
-      return Role::kExpertGate;
-    case Role::kSharedUp:
-      return Role::kSharedGate;
-    case Role::kDenseUp:
-      return Role::kDenseGate;
-    default:
-      return role;
-  }
-}
+Role site_of(Role role) { return model::role_info(role).site; }
 
 namespace {
 
-// Matrices that every token passes, each with an input of its own.
-constexpr std::array kOtherSites{
-    Role::kQProj,
-    Role::kOProj,
-    Role::kQAProj,
-    Role::kQBProj,
-    Role::kKvAProj,
-    Role::kKvBProj,
-    Role::kSharedGate,
-    Role::kSharedDown,
-    Role::kDenseGate,
-    Role::kDenseDown};
+// Whether a weight of the role is multiplied by every token, and its input is
+// kept under its own name.
+bool is_other_site(const model::RoleInfo& info) {
+  return info.scope == model::Scope::kLayer && info.is_packable() &&
+         info.site == info.role;
+}
 
 }  // namespace
 
@@ -54,7 +32,9 @@ HessianTap::HessianTap(
     sums_[{Role::kExpertDown, e}];
   }
   if (!range.others) return;
-  for (const Role role : kOtherSites) sums_[{role, -1}];
+  for (const model::RoleInfo& info : model::role_infos()) {
+    if (is_other_site(info)) sums_[{info.role, -1}];
+  }
 }
 
 bool HessianTap::wants_experts() const {

@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "model/layer_weights.h"
-#include "model/model_config.h"
-#include "model/moe_tap.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/layers/layer_tap.h"
+#include "model/weights/layer_weights.h"
 
 namespace fettle::quant {
 
@@ -39,7 +39,7 @@ model::Role site_of(model::Role role);
 
 // Watches a layer pass; holds the moments of the experts [first, last) and,
 // where asked for, of the matrices that every token passes.
-class HessianTap : public model::MoeTap {
+class HessianTap : public model::LayerTap {
  public:
   struct Range {
     std::int64_t first_expert = 0;

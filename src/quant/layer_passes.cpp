@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "model/expert_loop.h"
+#include "model/weights/side_by_side.h"
 #include "quant/hessians.h"
 
 namespace fettle::quant {

@@ -15,8 +15,8 @@
 
 namespace fettle::quant {
 
-// Weights with one input, as they are quantized together. A weight may come
-// several times, with other schemes.
+// Weights with one input, as they are quantized together. A weight may
+// appear several times, each with a different scheme.
 struct Site {
   model::Role role;
   std::int64_t expert = -1;

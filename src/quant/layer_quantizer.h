@@ -10,8 +10,8 @@
 
 #include "core/json.h"
 #include "kernels/packed_matrix.h"
-#include "model/model_reader.h"
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
+#include "model/weights/model_reader.h"
 #include "quant/hessians.h"
 #include "quant/scheme.h"
 

@@ -18,7 +18,7 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "model/causal_lm.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 #include "quant/layer_quantizer.h"
 #include "store/activation_store.h"
 #include "sweep/plan.h"

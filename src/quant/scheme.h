@@ -11,9 +11,9 @@
 
 #include "core/json.h"
 #include "kernels/gptq.h"
-#include "model/model_config.h"
-#include "model/packed_weight.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/packed_weight.h"
 
 namespace fettle::quant {
 

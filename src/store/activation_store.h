@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layer-boundary activations of a sweep: on the device that made them up to a
-// budget, then in RAM up to another, and beyond both in a scratch file that is
+// Layer-boundary activations of a sweep: up to a budget on the device that
+// computed them, up to another in RAM, and the rest in a scratch file that is
 // unlinked as soon as it is open, so that no crash leaves it behind.
 #pragma once
 

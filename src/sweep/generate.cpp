@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
-#include "model/decoder_layer.h"
+#include "model/layers/decoder_layer.h"
 
 namespace fettle::sweep {
 namespace {

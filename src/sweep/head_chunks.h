@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The head over some rows at a time, and its way back.
+// The head over some rows at a time, forward and backward.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/decoder_layer.h"
-#include "model/packed_tokens.h"
+#include "model/layers/decoder_layer.h"
+#include "model/layers/packed_tokens.h"
 #include "store/activation_store.h"
 
 namespace fettle::sweep {
@@ -32,7 +32,7 @@ class LayerStream {
     const model::ModelConfig& config;
     std::int64_t layer;
     const model::LayerWeights& weights;
-    model::MoeTap* tap = nullptr;
+    model::LayerTap* tap = nullptr;
   };
 
   // Computes the layer for the tap alone: its inputs stay. `seen`, if any, is

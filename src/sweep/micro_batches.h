@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 
 namespace fettle::sweep {
 

@@ -11,22 +11,22 @@
 
 #include <cstdint>
 
-#include "model/layer_weights.h"
-#include "model/moe_tap.h"
+#include "model/layers/layer_tap.h"
+#include "model/weights/layer_weights.h"
 
 namespace fettle::sweep {
 
 enum class Pass { kForward, kBackward };
 
-// Some scored rows in the head on the way back: the head's gradient is the sum
-// of d_logitsᵀ normed over all of them.
+// Some scored rows in the head, in the backward pass: the head's gradient is
+// the sum of d_logitsᵀ normed over all of them.
 struct HeadGradView {
   const at::Tensor& normed;        // [n, H], after the final norm
   const at::Tensor& d_logits;      // [n, V] fp32
   const at::Tensor& d_final_norm;  // [H] fp32: gradient of the norm's weight
 };
 
-class Observer : public model::MoeTap {
+class Observer : public model::LayerTap {
  public:
   // May set requires_grad on weights in the backward pass (with keep_graphs: in
   // the forward pass); their .grad() then holds the sum over micro-batches at

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/device_backend.h"
-#include "model/device_transfer.h"
+#include "model/weights/device_transfer.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
 #include "sweep/require_ram.h"
@@ -276,7 +276,7 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
   plan.workload = workload;
   plan.runtime_bytes = kRuntimeBytes;
   plan.library_bytes =
-      kernels::library_bytes(workload.device, workload.backward);
+      kernels::library_bytes(workload.device, {.backward = workload.backward});
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
   plan.staging_bytes = sizes.staging;

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/model_reader.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
+#include "model/weights/model_reader.h"
 #include "sweep/sweep.h"
 
 namespace fettle::sweep {
@@ -71,7 +71,8 @@ struct SweepPlan {
   std::int64_t card_activation_bytes = 0;  // boundary activations on a card
   std::int64_t activation_bytes = 0;       // boundary activations in RAM
   std::int64_t spilled_bytes = 0;          // boundary activations on disk
-  std::int64_t graph_bytes = 0;  // graphs kept for the way back; 0: recompute
+  std::int64_t graph_bytes =
+      0;  // autograd graphs kept for backward; 0: recomputed
 
   std::int64_t ram_bytes() const;
   std::int64_t vram_bytes() const;

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/error.h"
-#include "model/decoder_layer.h"
-#include "model/weight_visit.h"
+#include "model/layers/decoder_layer.h"
+#include "model/weights/weight_visit.h"
 #include "sweep/head.h"
 
 namespace fettle::sweep {
@@ -178,7 +178,7 @@ TeacherRows Sweep::teacher_rows(std::int64_t k) const {
   return {at::cat(ids), at::cat(log_probs), at::cat(rest)};
 }
 
-std::shared_ptr<model::LayerWeights> Sweep::weights_on_the_way_back(
+std::shared_ptr<model::LayerWeights> Sweep::weights_for_backward(
     std::int64_t layer, std::int64_t first_layer) {
   // A graph belongs to the weights it was made with.
   if (!graphs_.empty()) return weights_[layer];
@@ -194,7 +194,7 @@ void Sweep::backward(
       options_.reporter, "backward", (layers - first_layer) * tokens_);
   tap_.begin(Pass::kBackward, observers);
   for (std::int64_t l = layers - 1; l >= first_layer; --l) {
-    const auto weights = weights_on_the_way_back(l, first_layer);
+    const auto weights = weights_for_backward(l, first_layer);
     for (Observer* o : observers) o->begin_layer(Pass::kBackward, l, *weights);
     for (std::int64_t m = 0; m < count; ++m) {
       backward_through(l, m, *weights);

@@ -14,8 +14,8 @@
 
 #include "core/progress.h"
 #include "model/causal_lm.h"
-#include "model/decoder_layer.h"
-#include "model/packed_tokens.h"
+#include "model/layers/decoder_layer.h"
+#include "model/layers/packed_tokens.h"
 #include "store/activation_store.h"
 #include "sweep/head.h"
 #include "sweep/observer.h"
@@ -27,9 +27,9 @@ struct SweepOptions {
   store::ActivationStoreOptions activations;
   // Told of every layer passed; null: silent.
   Reporter* reporter = nullptr;
-  // Keep what autograd saved on the way forward instead of recomputing it on
-  // the way back. Needs the memory of all micro-batches in all layers, and all
-  // layers at once; for a set of tokens that is small beside the budget. An
+  // Keep what autograd saved in the forward pass instead of recomputing it in
+  // the backward pass. Needs the memory of all micro-batches in all layers, and
+  // all layers at once; for a set of tokens that is small beside the budget. An
   // observer may then set requires_grad on weights in the forward pass only.
   bool keep_graphs = false;
   model::RouterTraining router = {};
@@ -102,7 +102,7 @@ class Sweep {
       std::int64_t micro_batch,
       const model::LayerWeights& weights);
   void show_embeddings(std::span<Observer* const> observers);
-  std::shared_ptr<model::LayerWeights> weights_on_the_way_back(
+  std::shared_ptr<model::LayerWeights> weights_for_backward(
       std::int64_t layer, std::int64_t first_layer);
 
   struct Graph {
@@ -112,7 +112,7 @@ class Sweep {
   model::CausalLm& model_;
   std::vector<MicroBatch> batches_;
   SweepOptions options_;
-  // Key (l, m): the input of layer l; on the way back, its gradient.
+  // Key (l, m): the input of layer l; in the backward pass, its gradient.
   store::ActivationStore activations_;
   TapFanout tap_;
   // With keep_graphs: by layer, then micro-batch.

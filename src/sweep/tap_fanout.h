@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shows the inside of layers to the observers of the pass in progress, and to
-// each pass only what belongs to it: a forward recomputed on the way back is
-// not shown again.
+// each pass only what belongs to it: a layer's forward that the backward pass
+// recomputes is not shown again.
 #pragma once
 
 #include <span>
@@ -10,7 +10,7 @@
 
 namespace fettle::sweep {
 
-class TapFanout : public model::MoeTap {
+class TapFanout : public model::LayerTap {
  public:
   // Whom to show what comes next.
   void begin(Pass pass, std::span<Observer* const> observers);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "artifact/trim_plan.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::trim {
 

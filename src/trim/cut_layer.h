@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "artifact/trim_plan.h"
-#include "model/layer_weights.h"
+#include "model/weights/layer_weights.h"
 
 namespace fettle::trim {
 

@@ -7,12 +7,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/moe_tap.h"
+#include "model/layers/layer_tap.h"
 #include "trim/ridge.h"
 
 namespace fettle::trim {
 
-class ExpertMoments : public model::MoeTap {
+class ExpertMoments : public model::LayerTap {
  public:
   // Of experts of these widths [E]. The sums are fp32 on `device`.
   ExpertMoments(std::vector<std::int64_t> widths, at::Device device);

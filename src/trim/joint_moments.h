@@ -9,11 +9,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/moe_tap.h"
+#include "model/layers/layer_tap.h"
 
 namespace fettle::trim {
 
-class JointMoments : public model::MoeTap {
+class JointMoments : public model::LayerTap {
  public:
   // Of experts of these widths, S neurons in all, on `device`.
   JointMoments(

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "artifact/trim_plan.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "trim/plan.h"
 
 namespace fettle::trim {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "model/experts.h"
+#include "model/layers/experts.h"
 #include "trim/cut_layer.h"
 
 namespace fettle::trim {

@@ -8,7 +8,7 @@
 
 #include "artifact/trim_plan.h"
 #include "model/causal_lm.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 #include "sweep/sweep.h"
 #include "trim/expert_groups.h"
 

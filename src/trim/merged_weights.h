@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "trim/merge_plan.h"
 #include "trim/merged_expert.h"
 

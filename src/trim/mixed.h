@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "trim/piles.h"
 #include "trim/plan.h"
 

@@ -10,8 +10,7 @@ namespace {
 using model::Role;
 
 bool is_per_expert(Role role) {
-  return role == Role::kRouter || role == Role::kRouterCorrection ||
-         role == Role::kRouterBias || role == Role::kExpertConstant;
+  return model::role_info(role).scope == model::Scope::kRows;
 }
 
 struct PackedCost {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernels/packed_matrix.h"
-#include "model/packed_weight.h"
+#include "model/weights/packed_weight.h"
 
 namespace fettle::trim {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "artifact/score_file.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "trim/plan.h"
 #include "trim/ranking.h"
 

@@ -10,8 +10,8 @@
 
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
-#include "model/model_config.h"
-#include "model/model_reader.h"
+#include "model/family/model_config.h"
+#include "model/weights/model_reader.h"
 #include "trim/condensers.h"
 
 namespace fettle::trim {

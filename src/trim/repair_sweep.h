@@ -12,7 +12,7 @@
 #include "artifact/trim_plan.h"
 #include "core/json.h"
 #include "model/causal_lm.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 #include "sweep/layer_stream.h"
 #include "sweep/plan.h"
 #include "trim/expert_moments.h"

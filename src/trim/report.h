@@ -10,7 +10,7 @@
 #include "artifact/making.h"
 #include "artifact/trim_plan.h"
 #include "core/json.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "trim/slice.h"
 
 namespace fettle::trim {

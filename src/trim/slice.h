@@ -13,7 +13,7 @@
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
 #include "core/progress.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "trim/merge_plan.h"
 #include "trim/repair.h"
 #include "trim/repair_sweep.h"

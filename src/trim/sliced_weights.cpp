@@ -30,26 +30,15 @@ model::WeightId SlicedWeights::source(const model::WeightId& id) const {
 }
 
 bool SlicedWeights::stays(const model::WeightId& id) const {
-  switch (id.role) {
-    case Role::kRouter:
-    case Role::kRouterCorrection:
-    case Role::kRouterBias:
-    case Role::kExpertConstant:
-      return false;
-    case Role::kExpertDown:
-      if (repairs_.sweep != nullptr) return false;
-      [[fallthrough]];
-    case Role::kExpertGate:
-    case Role::kExpertUp: {
-      const artifact::ExpertPlan& expert =
-          plan_.layers[id.layer].experts[id.expert];
-      return repairs_.merged == nullptr &&
-             expert.width() ==
-                 reader_.config().layers[id.layer].expert_widths[expert.expert];
-    }
-    default:
-      return true;
-  }
+  const model::Scope scope = model::role_info(id.role).scope;
+  if (scope != model::Scope::kExpert) return scope != model::Scope::kRows;
+  const bool refitted =
+      id.role == Role::kExpertDown && repairs_.sweep != nullptr;
+  const artifact::ExpertPlan& expert =
+      plan_.layers[id.layer].experts[id.expert];
+  return !refitted && repairs_.merged == nullptr &&
+         expert.width() ==
+             reader_.config().layers[id.layer].expert_widths[expert.expert];
 }
 
 model::WeightForm SlicedWeights::form(const model::WeightId& id) const {
@@ -90,21 +79,10 @@ at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
       repairs_.merged != nullptr &&
       (model::is_expert_role(id.role) || id.role == Role::kExpertConstant);
   if (merged) return repairs_.merged->tensor(id);
-  switch (id.role) {
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-    case Role::kExpertDown:
-      return expert_rows(id);
-    case Role::kRouter:
-    case Role::kRouterCorrection:
-    case Role::kRouterBias:
-      return reader_.read(id).index_select(
-          0, index_tensor(plan_.layers[id.layer].kept_experts()));
-    case Role::kExpertConstant:
-      return constants(id.layer);
-    default:
-      return reader_.read(id);
-  }
+  if (model::is_expert_role(id.role)) return expert_rows(id);
+  if (id.role == Role::kExpertConstant) return constants(id.layer);
+  return reader_.read(id).index_select(
+      0, index_tensor(plan_.layers[id.layer].kept_experts()));
 }
 
 at::Tensor SlicedWeights::expert_rows(const model::WeightId& id) const {

@@ -7,7 +7,7 @@
 
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "trim/merged_weights.h"
 #include "trim/repair_sweep.h"
 

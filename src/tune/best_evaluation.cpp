@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "io/checksum.h"
 #include "io/durable.h"
-#include "tune/state_tensors.h"
+#include "tune/part/state_tensors.h"
 
 namespace fettle::tune {
 

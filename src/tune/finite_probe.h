@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 #include "sweep/observer.h"
 #include "sweep/sweep.h"
 

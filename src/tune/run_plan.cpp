@@ -62,7 +62,8 @@ std::vector<PlanRow> sweep_rows(const sweep::SweepPlan& plan) {
        plan.activation_bytes,
        plan.card_activation_bytes,
        plan.spilled_bytes});
-  rows.push_back({"graphs kept for the way back", plan.graph_bytes, 0, 0});
+  rows.push_back(
+      {"autograd graphs kept for the backward pass", plan.graph_bytes, 0, 0});
   return rows;
 }
 

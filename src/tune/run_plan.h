@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "sweep/plan.h"
 #include "tune/options/tune_options.h"
 

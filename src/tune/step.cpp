@@ -11,8 +11,8 @@
 #include "core/error.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
-#include "tune/clipping.h"
 #include "tune/finite_probe.h"
+#include "tune/part/clipping.h"
 
 namespace fettle::tune {
 

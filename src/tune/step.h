@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
 #include "sweep/sweep.h"
 #include "tune/method/method.h"
-#include "tune/trainable_part.h"
+#include "tune/part/trainable_part.h"
 
 namespace fettle::tune {
 

@@ -5,7 +5,7 @@
 
 #include "artifact/tensor_file.h"
 #include "io/durable.h"
-#include "tune/state_tensors.h"
+#include "tune/part/state_tensors.h"
 
 namespace fettle::tune {
 

@@ -7,6 +7,7 @@
 
 #include "artifact/run_state.h"
 #include "tune/adapter/adapter.h"
+#include "tune/method/option_checks.h"
 #include "tune/trainer.h"
 
 namespace fettle::tune {

@@ -34,8 +34,8 @@ struct TuneInput {
   std::filesystem::path out;
   std::int64_t micro_batch_tokens = 0;
   sweep::SweepOptions sweep;
-  // Opens the model that teaches; empty: none does. Called when the tuned
-  // model's weights take up no more than its embeddings yet.
+  // Opens the teacher (empty: none). Called before any layer of the tuned model
+  // is loaded.
   std::function<Teacher()> open_teacher = {};
   std::string teacher_fingerprint = {};
   // Set from elsewhere to end after the step in progress with the state saved;

@@ -23,7 +23,7 @@
 #include "core/memory.h"
 #include "kernels/device_backend.h"
 #include "model/causal_lm.h"
-#include "model/weight_visit.h"
+#include "model/weights/weight_visit.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads packed weights by what src/model/packed_weight.h says of their bytes."""
+"""Reads packed weights by what src/model/weights/packed_weight.h says of their bytes."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@
 #include "core/json.h"
 #include "kernels/device_backend.h"
 #include "model/causal_lm.h"
-#include "model/decoder_layer.h"
-#include "model/packed_tokens.h"
-#include "model/weight_view.h"
-#include "model/weight_visit.h"
+#include "model/layers/decoder_layer.h"
+#include "model/layers/packed_tokens.h"
+#include "model/weights/weight_view.h"
+#include "model/weights/weight_visit.h"
 
 namespace {
 

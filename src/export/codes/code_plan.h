@@ -15,9 +15,9 @@
 #include "export/codes/code_matrix.h"
 #include "export/export.h"
 #include "export/source_forms.h"
-#include "model/model_config.h"
-#include "model/model_reader.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::exporter {
 

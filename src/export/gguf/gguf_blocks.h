@@ -27,7 +27,7 @@
 #include <string_view>
 
 #include "export/codes/code_matrix.h"
-#include "model/packed_weight.h"
+#include "model/weights/packed_weight.h"
 
 namespace fettle::exporter {
 

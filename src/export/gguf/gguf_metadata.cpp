@@ -10,7 +10,7 @@
 
 #include "core/error.h"
 #include "export/stock_layout.h"
-#include "model/decoder_layer.h"
+#include "model/layers/rotary.h"
 
 namespace fettle::exporter {
 namespace {

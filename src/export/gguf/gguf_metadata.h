@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "export/gguf/gguf_file.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::exporter {
 

@@ -6,7 +6,7 @@
 
 #include "export/export.h"
 #include "export/gguf/gguf_file.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::exporter {
 

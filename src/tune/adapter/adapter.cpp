@@ -7,12 +7,12 @@
 #include "io/checksum.h"
 #include "io/durable.h"
 #include "io/file.h"
-#include "tune/adapter/block_delta.h"
-#include "tune/adapter/condenser_delta.h"
-#include "tune/adapter/low_rank_delta.h"
-#include "tune/adapter/neuron_delta.h"
-#include "tune/adapter/stored_delta.h"
-#include "tune/adapter/weight_delta.h"
+#include "tune/condenser/condenser_delta.h"
+#include "tune/low_rank/low_rank_delta.h"
+#include "tune/sparse/block_delta.h"
+#include "tune/sparse/neuron_delta.h"
+#include "tune/whole/stored_delta.h"
+#include "tune/whole/weight_delta.h"
 
 namespace fettle::tune {
 

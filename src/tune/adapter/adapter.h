@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "core/json.h"
-#include "model/model_reader.h"
-#include "tune/adapter/adapter_part.h"
-#include "tune/trainable_part.h"
+#include "model/weights/model_reader.h"
+#include "tune/part/adapter_part.h"
+#include "tune/part/trainable_part.h"
 
 namespace fettle::tune {
 

@@ -11,7 +11,7 @@
 
 #include "core/json.h"
 #include "core/progress.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 namespace fettle::tune {
 

@@ -9,10 +9,10 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "io/file.h"
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
 #include "tune/adapter/adapter.h"
-#include "tune/adapter/low_rank_delta.h"
-#include "tune/method/method_router.h"
+#include "tune/low_rank/low_rank_delta.h"
+#include "tune/options/router_options.h"
 
 namespace fettle::tune {
 

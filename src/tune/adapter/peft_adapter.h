@@ -10,7 +10,7 @@
 
 #include <filesystem>
 
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "tune/adapter/adapter.h"
 #include "tune/options/tune_options.h"
 

@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "tune/clipping.h"
-#include "tune/method/role_kinds.h"
+#include "model/layers/layer_tap.h"
+#include "tune/part/clipping.h"
 
 namespace fettle::tune {
 
@@ -40,7 +40,7 @@ LowRank::LowRank(
     Layer& layer = layers_.emplace_back();
     std::vector<model::WeightId> matrices;
     for (auto& target : low_rank_targets(options.kinds, reader.config(), l)) {
-      if (!is_tapped(target.role)) matrices.push_back({target.role, l});
+      if (!model::is_tapped(target.role)) matrices.push_back({target.role, l});
       const std::int64_t count = target.matrices();
       auto pairs =
           LowRankPairs::start(std::move(target), options.rank, options.seed);

@@ -17,11 +17,11 @@
 #include <string_view>
 #include <vector>
 
-#include "model/model_reader.h"
-#include "tune/adamw.h"
+#include "model/weights/model_reader.h"
 #include "tune/low_rank/low_rank_pairs.h"
-#include "tune/schedule.h"
-#include "tune/trainable_part.h"
+#include "tune/part/adamw.h"
+#include "tune/part/schedule.h"
+#include "tune/part/trainable_part.h"
 #include "tune/whole/weight_gradients.h"
 
 namespace fettle::tune {

@@ -9,8 +9,8 @@
 
 #include "core/error.h"
 #include "core/rng.h"
-#include "model/weight_view.h"
-#include "tune/row_pieces.h"
+#include "model/weights/weight_view.h"
+#include "tune/part/row_pieces.h"
 
 namespace fettle::tune {
 

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "model/moe_tap.h"
+#include "model/layers/layer_tap.h"
 #include "tune/low_rank/low_rank_target.h"
 
 namespace fettle::tune {

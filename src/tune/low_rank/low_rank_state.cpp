@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run with low-rank pairs leaves on disk.
-#include "tune/adapter/low_rank_delta.h"
 #include "tune/low_rank/low_rank.h"
-#include "tune/state_tensors.h"
+#include "tune/low_rank/low_rank_delta.h"
+#include "tune/part/state_tensors.h"
 
 namespace fettle::tune {
 

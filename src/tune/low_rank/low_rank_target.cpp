@@ -3,8 +3,7 @@
 
 #include <algorithm>
 
-#include "model/weight_slot.h"
-#include "tune/method/role_kinds.h"
+#include "model/weights/weight_slot.h"
 #include "tune/whole/weight_gradients.h"
 
 namespace fettle::tune {
@@ -12,10 +11,6 @@ namespace fettle::tune {
 namespace {
 
 using model::Role;
-
-constexpr Role kShared[] = {
-    Role::kSharedGate, Role::kSharedUp, Role::kSharedDown};
-constexpr Role kDense[] = {Role::kDenseGate, Role::kDenseUp, Role::kDenseDown};
 
 LowRankTarget expert_target(
     const model::ModelConfig& config, std::int64_t layer, Role role) {
@@ -31,13 +26,13 @@ LowRankTarget expert_target(
 
 std::vector<Role> low_rank_roles(const LowRankKinds& kinds) {
   std::vector<Role> roles;
-  if (kinds.experts) roles = expert_roles();
-  const auto add = [&](bool wanted, const auto& more) {
-    if (wanted) roles.insert(roles.end(), std::begin(more), std::end(more));
+  const auto add = [&](bool wanted, const std::vector<Role>& more) {
+    if (wanted) roles.insert(roles.end(), more.begin(), more.end());
   };
-  add(kinds.attention, attention_roles());
-  add(kinds.shared, kShared);
-  add(kinds.dense, kDense);
+  add(kinds.experts, model::kExpertRoles.all());
+  add(kinds.attention, model::attention_roles());
+  add(kinds.shared, model::kSharedRoles.all());
+  add(kinds.dense, model::kDenseRoles.all());
   return roles;
 }
 

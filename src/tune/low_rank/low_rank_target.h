@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "model/layer_weights.h"
-#include "model/model_config.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/layer_weights.h"
 
 namespace fettle::tune {
 

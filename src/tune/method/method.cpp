@@ -15,6 +15,7 @@
 #include "tune/method/method_router.h"
 #include "tune/method/method_smt.h"
 #include "tune/method/method_usaf.h"
+#include "tune/options/router_options.h"
 
 namespace fettle::tune {
 

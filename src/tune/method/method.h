@@ -8,9 +8,9 @@
 #include <span>
 #include <vector>
 
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "tune/options/tune_options.h"
-#include "tune/trainable_part.h"
+#include "tune/part/trainable_part.h"
 
 namespace fettle::tune {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/method/method_condenser.h"
 
-#include "tune/condenser.h"
+#include "tune/condenser/condenser.h"
 
 namespace fettle::tune {
 

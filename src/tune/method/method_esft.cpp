@@ -3,9 +3,9 @@
 
 #include <fmt/format.h>
 
+#include "tune/method/expert_shares.h"
 #include "tune/method/method_options.h"
 #include "tune/method/sparse_method.h"
-#include "tune/sparse/expert_shares.h"
 #include "tune/whole/whole_weights.h"
 
 namespace fettle::tune {
@@ -14,7 +14,7 @@ namespace {
 
 std::vector<model::Role> esft_roles(
     const TuneOptions&, const model::ModelConfig&) {
-  return expert_roles();
+  return model::kExpertRoles.all();
 }
 
 // All weights of the fewest experts of each layer that hold the share.
@@ -32,7 +32,7 @@ WeightIds choose(
     for (const auto expert : fewest_experts(shares[l], options.esft_share)) {
       ++experts;
       if (config.layers[l].expert_widths[expert] == 0) continue;
-      for (const model::Role role : expert_roles()) {
+      for (const model::Role role : model::kExpertRoles.all()) {
         ids.push_back({role, static_cast<std::int64_t>(l), expert});
       }
     }

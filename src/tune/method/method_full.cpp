@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "text/regex.h"
 #include "tune/method/method_options.h"
-#include "tune/row_pieces.h"
+#include "tune/part/row_pieces.h"
 #include "tune/whole/stored_weights.h"
 #include "tune/whole/whole_weights.h"
 

@@ -7,9 +7,9 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "model/layers/layer_tap.h"
 #include "tune/low_rank/low_rank.h"
 #include "tune/method/method_options.h"
-#include "tune/method/role_kinds.h"
 
 namespace fettle::tune {
 
@@ -108,7 +108,7 @@ LayerSizes sizes_of(
     sizes.pairs += rank * rows + right_rows * columns;
     sizes.rows += rows + right_rows;
     sizes.targets += rows * columns;
-    if (!is_tapped(target.role)) sizes.matrices += rows * columns;
+    if (!model::is_tapped(target.role)) sizes.matrices += rows * columns;
   }
   return sizes;
 }

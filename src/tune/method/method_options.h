@@ -2,10 +2,10 @@
 // What all methods take from the options in the same way.
 #pragma once
 
-#include "tune/adamw.h"
 #include "tune/options/default_rates.h"
 #include "tune/options/tune_options.h"
-#include "tune/schedule.h"
+#include "tune/part/adamw.h"
+#include "tune/part/schedule.h"
 
 namespace fettle::tune {
 

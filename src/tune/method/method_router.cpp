@@ -2,15 +2,12 @@
 #include "tune/method/method_router.h"
 
 #include "tune/method/method_options.h"
+#include "tune/options/router_options.h"
 #include "tune/whole/whole_weights.h"
 
 namespace fettle::tune {
 
 namespace {
-
-bool is_router(const std::string& method) {
-  return method == kRouterMethod.name || method == kRouterKdMethod.name;
-}
 
 std::vector<model::Role> router_roles(
     const TuneOptions&, const model::ModelConfig&) {
@@ -31,8 +28,8 @@ Parts router_make(const PartInput& input) {
           .schedule =
               {peak_rate(
                    options,
-                   is_router(options.method) ? options.method.c_str()
-                                             : kRouterMethod.name),
+                   is_router_method(options.method) ? options.method.c_str()
+                                                    : kRouter),
                warmup_steps(options.warmup, options.steps - frozen),
                options.steps - frozen,
                options.min_lr_ratio},
@@ -52,20 +49,6 @@ PartBytes router_bytes(
 
 }  // namespace
 
-bool trains_router(const TuneOptions& options) {
-  if (options.router != "auto") return options.router != "frozen";
-  return has_method(options, "usaf") ||
-         has_method(options, kRouterMethod.name) ||
-         has_method(options, kRouterKdMethod.name);
-}
-
-std::int64_t frozen_router_steps(const TuneOptions& options) {
-  // With nothing else to train there is nothing to wait for.
-  return is_router(options.method)
-             ? 0
-             : warmup_steps(options.router_warmup, options.steps);
-}
-
 model::RouterTraining router_training(
     const TuneOptions& options, std::int64_t step) {
   model::RouterTraining training;
@@ -80,14 +63,14 @@ model::RouterTraining router_training(
 }
 
 const Method kRouterMethod{
-    "router",
+    kRouter,
     "the routers and nothing else",
     router_roles,
     router_make,
     router_bytes};
 
 const Method kRouterKdMethod{
-    "router_kd",
+    kRouterKd,
     "the routers, so that the model speaks like --teacher",
     router_roles,
     router_make,

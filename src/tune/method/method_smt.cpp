@@ -11,14 +11,14 @@ namespace {
 std::vector<SparseBlocksOptions> smt_parts(const TuneOptions& options) {
   SparseBlocksOptions blocks{
       .name = "blocks",
-      .roles = expert_roles(),
+      .roles = model::kExpertRoles.all(),
       .block = parse_block(options.block, "block"),
       .score = BlockScore::kSignedSum,
       .sparse = sparse_options(options, kSmtMethod.name)};
   std::vector<SparseBlocksOptions> parts{blocks};
   if (options.attention_frac > 0.0) {
     blocks.name = "attention_blocks";
-    blocks.roles = attention_roles();
+    blocks.roles = model::attention_roles();
     blocks.sparse.frac = options.attention_frac;
     parts.push_back(blocks);
   }

@@ -27,7 +27,7 @@ SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
   }
   return {
       .name = "blocks",
-      .roles = expert_roles(),
+      .roles = model::kExpertRoles.all(),
       .block = single ? one : parse_block(options.block, "block"),
       .score = BlockScore::kSquares,
       .sparse = sparse_options(options, kUsafMethod.name)};
@@ -36,7 +36,7 @@ SparseBlocksOptions usaf_blocks(const TuneOptions& options) {
 std::vector<model::Role> usaf_roles(
     const TuneOptions& options, const model::ModelConfig&) {
   if (options.unit != "neuron") usaf_blocks(options);  // refuses early
-  return expert_roles();
+  return model::kExpertRoles.all();
 }
 
 Parts usaf_make(const PartInput& input) {

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/layers/layer_tap.h"
 #include "tune/method/method_options.h"
 
 namespace fettle::tune {
@@ -88,7 +89,7 @@ Sizes sizes_of(
           static_cast<double>(matrix.grid.rows * matrix.grid.cols);
       if (model::is_expert_role(matrix.id.role)) {
         sizes.largest = std::max(sizes.largest, size);
-      } else if (!is_tapped(matrix.id.role)) {
+      } else if (!model::is_tapped(matrix.id.role)) {
         beside += size;
       }
     }

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "tune/method/method.h"
-#include "tune/method/role_kinds.h"
 #include "tune/options/tune_options.h"
 #include "tune/sparse/sparse_blocks.h"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 
-#include "tune/method/method_router.h"
+#include "tune/options/router_options.h"
 
 namespace fettle::tune {
 
@@ -46,8 +46,7 @@ const std::string& default_rates_text() {
 }
 
 double peak_rate(const TuneOptions& options, std::string_view method) {
-  const bool of_router =
-      method == kRouterMethod.name || method == kRouterKdMethod.name;
+  const bool of_router = is_router_method(method);
   const double asked = of_router ? options.router_lr : options.lr;
   if (asked > 0.0) return asked;
   const bool beside = of_router && options.method != method;
@@ -60,8 +59,8 @@ Json peak_rates(const TuneOptions& options) {
     const double rate = peak_rate(options, method);
     if (rate > 0.0) rates[method] = rate;
   }
-  if (trains_router(options) && !rates.contains(kRouterKdMethod.name)) {
-    rates[kRouterMethod.name] = peak_rate(options, kRouterMethod.name);
+  if (trains_router(options) && !rates.contains(kRouterKd)) {
+    rates[kRouter] = peak_rate(options, kRouter);
   }
   return rates;
 }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::tune {
 
@@ -87,17 +87,6 @@ TuneOptions settled(TuneOptions options, const model::ModelConfig& config);
 // Steps that a warm-up of `warmup` takes in a run of `steps`: a share of them
 // below 1, rounded, else itself.
 std::int64_t warmup_steps(double warmup, std::int64_t steps);
-
-// Throws UserError naming the option when a method is not known or not to be
-// joined with another, a value is impossible, an option was given that no
-// chosen method reads, or the model has no expert to tune or is too short for
-// seq_len.
-void check_options(
-    const TuneOptions& options, const model::ModelConfig& config);
-
-// Throws UserError when an option needs held-out data and there is none, or
-// evaluations between the first step and the last.
-void check_evaluation(const TuneOptions& options, bool has_held_out);
 
 // All options but `resume` and `restart`.
 Json to_json(const TuneOptions& options);

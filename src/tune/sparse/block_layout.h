@@ -6,7 +6,7 @@
 #include <functional>
 #include <vector>
 
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
 #include "tune/sparse/blocks.h"
 
 namespace fettle::tune {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <functional>
 
-#include "model/weight_view.h"
+#include "model/weights/weight_view.h"
 #include "tune/sparse/unit_rows.h"
 
 namespace fettle::tune {

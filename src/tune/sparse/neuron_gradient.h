@@ -8,7 +8,7 @@
 
 #include <ATen/ATen.h>
 
-#include "model/moe_tap.h"
+#include "model/layers/layer_tap.h"
 
 namespace fettle::tune {
 

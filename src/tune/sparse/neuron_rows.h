@@ -10,9 +10,9 @@
 #include <span>
 #include <vector>
 
-#include "model/layer_weights.h"
-#include "model/model_config.h"
-#include "model/model_reader.h"
+#include "model/family/model_config.h"
+#include "model/weights/layer_weights.h"
+#include "model/weights/model_reader.h"
 #include "tune/sparse/unit_rows.h"
 
 namespace fettle::tune {

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "sweep/observer.h"
 #include "tune/sparse/selection.h"
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/sparse/sparse_blocks.h"
 
-#include "model/weight_view.h"
-#include "tune/adapter/block_delta.h"
-#include "tune/method/role_kinds.h"
+#include "model/layers/layer_tap.h"
+#include "model/weights/weight_view.h"
+#include "tune/sparse/block_delta.h"
 
 namespace fettle::tune {
 
@@ -48,7 +48,7 @@ void SparseBlocks::on_active_changed(
   std::vector<model::WeightId> beside;
   for (std::size_t m = 0; m + 1 < places.ranges.size(); ++m) {
     const model::WeightId& id = layouts_[layer].matrices()[m].id;
-    if (places.ranges[m] < places.ranges[m + 1] && !is_tapped(id.role)) {
+    if (places.ranges[m] < places.ranges[m + 1] && !model::is_tapped(id.role)) {
       beside.push_back(id);
     }
   }

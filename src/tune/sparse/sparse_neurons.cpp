@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/sparse/sparse_neurons.h"
 
-#include "tune/adapter/neuron_delta.h"
+#include "tune/sparse/neuron_delta.h"
 #include "tune/sparse/neuron_gradient.h"
 #include "tune/sparse/neuron_rows.h"
 #include "tune/sparse/neuron_scorer.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/sparse/sparse_units.h"
 
-#include "tune/clipping.h"
+#include "tune/part/clipping.h"
 
 namespace fettle::tune {
 

@@ -9,12 +9,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/model_reader.h"
-#include "tune/adamw.h"
-#include "tune/schedule.h"
+#include "model/weights/model_reader.h"
+#include "tune/part/adamw.h"
+#include "tune/part/schedule.h"
+#include "tune/part/trainable_part.h"
 #include "tune/sparse/selection.h"
 #include "tune/sparse/unit_rows.h"
-#include "tune/trainable_part.h"
 
 namespace fettle::tune {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the part is kept between runs.
+#include "tune/part/state_tensors.h"
 #include "tune/sparse/sparse_units.h"
-#include "tune/state_tensors.h"
 
 namespace fettle::tune {
 

@@ -11,10 +11,10 @@
 #include <map>
 #include <vector>
 
-#include "model/model_config.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
 #include "sweep/observer.h"
-#include "tune/row_pieces.h"
+#include "tune/part/row_pieces.h"
 
 namespace fettle::tune {
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tune/clipping.h"
-#include "tune/state_tensors.h"
+#include "tune/part/clipping.h"
+#include "tune/part/state_tensors.h"
 
 namespace fettle::tune {
 

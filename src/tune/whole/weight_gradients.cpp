@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/weight_gradients.h"
 
-#include "model/weight_slot.h"
-#include "model/weight_view.h"
-#include "tune/clipping.h"
+#include "model/weights/weight_slot.h"
+#include "model/weights/weight_view.h"
+#include "tune/part/clipping.h"
 
 namespace fettle::tune {
 

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/layer_weights.h"
-#include "model/moe_tap.h"
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
+#include "model/layers/layer_tap.h"
+#include "model/weights/layer_weights.h"
 #include "sweep/observer.h"
 
 namespace fettle::tune {

@@ -6,8 +6,8 @@
 #include "artifact/tensor_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
-#include "model/expert_loop.h"
-#include "tune/adapter/weight_delta.h"
+#include "model/weights/side_by_side.h"
+#include "tune/whole/weight_delta.h"
 
 namespace fettle::tune {
 

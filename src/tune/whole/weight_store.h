@@ -17,8 +17,8 @@
 #include "core/stopwatch.h"
 #include "io/file.h"
 #include "io/safetensors.h"
-#include "model/model_reader.h"
-#include "tune/row_pieces.h"
+#include "model/weights/model_reader.h"
+#include "tune/part/row_pieces.h"
 
 namespace fettle::tune {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_part.h"
 
-#include "model/expert_loop.h"
-#include "model/weight_view.h"
+#include "model/weights/side_by_side.h"
+#include "model/weights/weight_view.h"
 
 namespace fettle::tune {
 

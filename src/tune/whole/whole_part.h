@@ -8,10 +8,10 @@
 #include <string_view>
 #include <vector>
 
-#include "model/model_reader.h"
-#include "tune/adamw.h"
-#include "tune/schedule.h"
-#include "tune/trainable_part.h"
+#include "model/weights/model_reader.h"
+#include "tune/part/adamw.h"
+#include "tune/part/schedule.h"
+#include "tune/part/trainable_part.h"
 #include "tune/whole/global_gradients.h"
 #include "tune/whole/weight_gradients.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_weights.h"
 
-#include "tune/adapter/weight_delta.h"
-#include "tune/state_tensors.h"
+#include "tune/part/state_tensors.h"
+#include "tune/whole/weight_delta.h"
 
 namespace fettle::tune {
 

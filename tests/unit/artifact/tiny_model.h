@@ -16,9 +16,9 @@
 
 #include "../model/sample_config.h"
 #include "artifact/tensor_file.h"
-#include "model/model_config.h"
-#include "model/packed_tokens.h"
-#include "model/weight_table.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/layers/packed_tokens.h"
 
 namespace fettle::testing {
 

@@ -10,7 +10,7 @@
 #include "../artifact/tiny_model.h"
 #include "artifact/tensor_file.h"
 #include "kernels/gptq.h"
-#include "model/packed_weight.h"
+#include "model/weights/packed_weight.h"
 
 namespace fettle::testing {
 

@@ -6,7 +6,7 @@
 #include <catch2/catch.hpp>
 
 #include "card.h"
-#include "model/experts.h"
+#include "model/layers/experts.h"
 
 namespace fettle::model {
 namespace {
@@ -16,7 +16,7 @@ using testing::card;
 constexpr std::int64_t kHidden = 32, kTokens = 40;
 
 // Sums what it sees of each expert.
-struct Sums : MoeTap {
+struct Sums : LayerTap {
   explicit Sums(std::int64_t experts)
       : forward(experts, 0.0), backward(experts, 0.0) {}
   bool wants_experts() const override { return true; }

@@ -6,8 +6,8 @@
 
 #include "card.h"
 #include "model/causal_lm.h"
-#include "model/packed_layer.h"
-#include "model/weight_view.h"
+#include "model/weights/packed_layer.h"
+#include "model/weights/weight_view.h"
 #include "model_folder.h"
 #include "sample_config.h"
 #include "store/activation_store.h"

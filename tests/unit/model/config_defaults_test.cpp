@@ -3,7 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/error.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 #include "sample_config.h"
 
 using namespace fettle;

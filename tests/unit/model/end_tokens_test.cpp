@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/end_tokens.h"
+#include "model/family/end_tokens.h"
 
 #include <stdlib.h>
 

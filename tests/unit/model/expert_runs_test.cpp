@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/expert_runs.h"
+#include "model/layers/expert_runs.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/fused_attention.h"
+#include "model/layers/fused_attention.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -37,7 +37,7 @@ TEST_CASE("fused attention has the gradients of what it stands for") {
   CHECK(at::allclose(found.value.grad(), known.value.grad(), 1e-5, 1e-6));
 }
 
-TEST_CASE("only the way back of fused attention is told of an order") {
+TEST_CASE("only the backward pass of fused attention has a fixed order") {
   Inputs inputs(8);
   bool told = true;
   inputs.query.register_hook([&](const at::Tensor&) {

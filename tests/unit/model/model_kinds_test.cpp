@@ -7,8 +7,8 @@
 #include <fstream>
 
 #include "core/error.h"
-#include "model/model_folder.h"
-#include "model/model_reader.h"
+#include "model/weights/model_folder.h"
+#include "model/weights/model_reader.h"
 #include "model_folder.h"
 #include "sample_config.h"
 

@@ -3,7 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/error.h"
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 #include "model_folder.h"
 #include "sample_config.h"
 

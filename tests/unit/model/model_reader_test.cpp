@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/model_reader.h"
+#include "model/weights/model_reader.h"
 
 #include <catch2/catch.hpp>
 
 #include <limits>
 
 #include "core/error.h"
-#include "model/weight_view.h"
+#include "model/weights/weight_view.h"
 #include "model_folder.h"
 #include "sample_config.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/packed_weight.h"
+#include "model/weights/packed_weight.h"
 
 #include <catch2/catch.hpp>
 #include <vector>

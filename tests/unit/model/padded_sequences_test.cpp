@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/padded_sequences.h"
+#include "model/layers/padded_sequences.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 

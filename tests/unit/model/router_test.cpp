@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Routing with a bias and with condensers, by hand: the router's matrix is the
 // identity, so that x holds the logits.
-#include "model/router.h"
+#include "model/layers/router.h"
 
 #include <torch/csrc/autograd/autograd.h>
 

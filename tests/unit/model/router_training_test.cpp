@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/router_training.h"
+#include "model/layers/router_training.h"
 
 #include <torch/csrc/autograd/autograd.h>
 
 #include <catch2/catch.hpp>
 
-#include "model/dense_mixture.h"
-#include "model/experts.h"
+#include "model/layers/dense_mixture.h"
+#include "model/layers/experts.h"
 
 using namespace fettle::model;
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "core/json.h"
-#include "model/model_config.h"
+#include "model/family/model_config.h"
 
 namespace fettle::model::testing {
 

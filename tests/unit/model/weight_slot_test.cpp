@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slots against the list of a layer's tensors, which knows nothing of roles.
-#include "model/weight_slot.h"
+// Slots against the members of a layer.
+#include "model/weights/weight_slot.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <utility>
 #include <vector>
 
-#include "model/weight_visit.h"
+#include "model/weights/weight_visit.h"
 
 using namespace fettle::model;
 
@@ -41,6 +41,16 @@ TEST_CASE("every tensor of a layer is the slot of some role") {
             return tensor.is_same(slot);
           }) == 1);
   }
+}
+
+TEST_CASE("no tensor of the attention lacks a slot") {
+  const auto of_attention = std::ranges::count_if(
+      weight_slots(), [weights = LayerWeights()](const auto& slot) mutable {
+        const auto* begin = reinterpret_cast<std::byte*>(&weights.attention);
+        const auto* at = reinterpret_cast<std::byte*>(&slot.tensor(weights));
+        return at >= begin && at < begin + sizeof(AttentionWeights);
+      });
+  CHECK(of_attention == sizeof(AttentionWeights) / sizeof(at::Tensor));
 }
 
 TEST_CASE("a slot is the layer's own tensor of the role") {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names, order, shapes and counts; the released models' sizes are known.
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/weight_values.h"
+#include "model/weights/weight_values.h"
 
 #include <catch2/catch.hpp>
 #include <limits>

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "model/model_reader.h"
-#include "model/packed_tokens.h"
+#include "model/layers/packed_tokens.h"
+#include "model/weights/model_reader.h"
 #include "quant/hessians.h"
 
 namespace fettle::quant::testing {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/adamw.h"
+#include "tune/part/adamw.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

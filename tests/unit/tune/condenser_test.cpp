@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/condenser.h"
+#include "tune/condenser/condenser.h"
 
 #include <catch2/catch.hpp>
 
@@ -7,8 +7,8 @@
 #include "io/file.h"
 #include "tiny_model.h"
 #include "tune/adapter/adapter.h"
-#include "tune/adapter/condenser_delta.h"
 #include "tune/adapter/merge.h"
+#include "tune/condenser/condenser_delta.h"
 #include "tune/tune.h"
 
 using namespace fettle;

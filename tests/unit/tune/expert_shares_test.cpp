@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/sparse/expert_shares.h"
+#include "tune/method/expert_shares.h"
 
 #include <catch2/catch.hpp>
 

@@ -6,8 +6,8 @@
 #include <catch2/catch.hpp>
 
 #include "full_gradients.h"
-#include "model/decoder_layer.h"
-#include "model/weight_view.h"
+#include "model/layers/decoder_layer.h"
+#include "model/weights/weight_view.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
 

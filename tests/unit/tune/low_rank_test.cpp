@@ -6,10 +6,10 @@
 
 #include "core/error.h"
 #include "full_gradients.h"
-#include "model/weight_view.h"
+#include "model/weights/weight_view.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/adapter/low_rank_delta.h"
+#include "tune/low_rank/low_rank_delta.h"
 
 using namespace fettle;
 using namespace fettle::tune;

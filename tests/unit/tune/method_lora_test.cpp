@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "tiny_model.h"
+#include "tune/method/option_checks.h"
 
 using namespace fettle;
 using namespace fettle::tune;

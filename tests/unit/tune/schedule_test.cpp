@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/schedule.h"
+#include "tune/part/schedule.h"
 
 #include <catch2/catch.hpp>
 

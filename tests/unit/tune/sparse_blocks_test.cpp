@@ -6,9 +6,9 @@
 #include "full_gradients.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/adapter/block_delta.h"
 #include "tune/method/sparse_method.h"
-#include "tune/state_tensors.h"
+#include "tune/part/state_tensors.h"
+#include "tune/sparse/block_delta.h"
 
 using namespace fettle;
 using namespace fettle::tune;
@@ -64,11 +64,11 @@ struct BlocksFixture {
 }  // namespace
 
 TEST_CASE_METHOD(BlocksFixture, "chosen blocks' gradients are autograd's") {
-  SparseBlocks part = this->part(expert_roles());
+  SparseBlocks part = this->part(model::kExpertRoles.all());
   // Layer 1 has experts of widths 6, 0, 4, 6: gate and up are [I, 16] in 2, 1
   // or 2 rows of 4 blocks; down is [16, I] in 4 rows of 2 or 1.
   const model::ModelConfig& config = model->config();
-  const BlockLayout layout(config, 1, expert_roles(), {4, 5});
+  const BlockLayout layout(config, 1, model::kExpertRoles.all(), {4, 5});
   CHECK(layout.count() == 2 * (8 + 4 + 8) + 8 + 4 + 8);
   const at::Tensor some = at::arange(0, layout.count(), 3, at::kLong);
   part.set_active(1, some);
@@ -158,7 +158,8 @@ TEST_CASE_METHOD(BlocksFixture, "the choice is by the mean of signed sums") {
   for (const Scope scope : {Scope::kGlobal, Scope::kLayer}) {
     probes = 0;
     SparseBlocks part = this->part(
-        expert_roles(), {.frac = 0.1, .scope = scope, .score_sequences = 5});
+        model::kExpertRoles.all(),
+        {.frac = 0.1, .scope = scope, .score_sequences = 5});
     part.prepare({0, probe, probe, reporter});
     FullGradients full;
     run_backward(*model, batches, {&full});
@@ -167,7 +168,8 @@ TEST_CASE_METHOD(BlocksFixture, "the choice is by the mean of signed sums") {
       model::LayerWeights gradients = model->reader().read_layer(l, at::kFloat);
       gradients.experts.gate_up = full.gate_up[l].abs();
       gradients.experts.down = full.down[l].abs();
-      const BlockLayout layout(model->config(), l, expert_roles(), {4, 5});
+      const BlockLayout layout(
+          model->config(), l, model::kExpertRoles.all(), {4, 5});
       for (const BlockMatrix& m : layout.matrices()) {
         const at::Tensor view = packed_view(gradients, m.id);
         const at::Tensor sums = block_sums(
@@ -189,7 +191,7 @@ TEST_CASE_METHOD(BlocksFixture, "single weights are kept in 12 bytes each") {
       model->reader(),
       at::kCPU,
       {.name = "blocks",
-       .roles = expert_roles(),
+       .roles = model::kExpertRoles.all(),
        .block = {1, 1},
        .score = BlockScore::kSquares,
        .sparse = {
@@ -209,7 +211,8 @@ TEST_CASE_METHOD(BlocksFixture, "single weights are kept in 12 bytes each") {
     REQUIRE(weights == index.size(0));
     CHECK(weights > 100);
     // Numbers, none that are frozen, and an age: of all, or of each matrix.
-    const BlockLayout layout(model->config(), l, expert_roles(), {1, 1});
+    const BlockLayout layout(
+        model->config(), l, model::kExpertRoles.all(), {1, 1});
     const auto matrices = static_cast<std::int64_t>(layout.matrices().size());
     const std::int64_t numbers =
         CompactIndex(index).bytes() + CompactIndex().bytes();
@@ -238,7 +241,8 @@ TEST_CASE_METHOD(
   // All scores, and of each layer the numbers of the best alone.
   std::vector<BlockLayout> layouts;
   for (const std::int64_t l : {0, 1, 2}) {
-    layouts.emplace_back(model->config(), l, expert_roles(), BlockShape{1, 1});
+    layouts.emplace_back(
+        model->config(), l, model::kExpertRoles.all(), BlockShape{1, 1});
   }
   BlockScorer all(layouts, BlockScore::kSquares);
   BlockScorer best(layouts, BlockScore::kSquares, 0.1);
@@ -257,8 +261,8 @@ TEST_CASE_METHOD(BlocksFixture, "the state of blocks comes back bit for bit") {
       .reselect_every = 2,
       .drop_fraction = 0.9,
       .schedule = {0.1, 0, 10, 0.0}};
-  SparseBlocks part = this->part(expert_roles(), sparse);
-  SparseBlocks other = this->part(expert_roles(), sparse);
+  SparseBlocks part = this->part(model::kExpertRoles.all(), sparse);
+  SparseBlocks other = this->part(model::kExpertRoles.all(), sparse);
   SilentReporter reporter;
   const Probe probe = this->probe();
   const auto step = [&](SparseBlocks& which, std::int64_t s) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/state_tensors.h"
+#include "tune/part/state_tensors.h"
 
 #include <catch2/catch.hpp>
 

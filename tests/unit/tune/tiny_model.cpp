@@ -9,7 +9,7 @@
 #include "core/rng.h"
 #include "io/checkpoint_writer.h"
 #include "io/file.h"
-#include "model/weight_table.h"
+#include "model/family/weight_table.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
 

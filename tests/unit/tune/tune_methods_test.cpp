@@ -178,7 +178,7 @@ TEST_CASE_METHOD(WholeRuns, "embeddings and head may stay as they are") {
   CHECK(frozen.contains("weights.final_norm"));
   CHECK_FALSE(frozen.contains("weights.embed_tokens"));
   CHECK_FALSE(frozen.contains("weights.lm_head"));
-  // The head alone needs no way back through the layers.
+  // The head alone needs no backward pass through the layers.
   options.embeddings = "train";
   options.match = "lm_head";
   const TuneResult result = run(folder.path() / "head", options);

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "tiny_model.h"
 #include "tune/method/method.h"
+#include "tune/method/option_checks.h"
 #include "tune/options/default_rates.h"
 
 using namespace fettle;

@@ -6,7 +6,7 @@
 #include "full_gradients.h"
 #include "sweep/micro_batches.h"
 #include "tiny_model.h"
-#include "tune/adapter/weight_delta.h"
+#include "tune/whole/weight_delta.h"
 
 using namespace fettle;
 using namespace fettle::tune;

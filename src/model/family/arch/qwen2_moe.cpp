@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Qwen2-MoE: GQA with biases, softmax routing, and a shared expert behind a
+// sigmoid gate. Source: transformers 5.17, models/qwen2_moe.
+#include "model/family/arch/families.h"
+#include "model/family/config_common.h"
+
+namespace fettle::model {
+namespace {
+
+ExpertKeys expert_keys() {
+  return {
+      {"num_experts", "num_local_experts"},
+      60,
+      "moe_intermediate_size",
+      1408,
+      4};
+}
+
+// `layer_types` says which layers have a window; where it is absent,
+// transformers gives one to every layer of even index below
+// `max_window_layers`.
+void parse_windows(const JsonObject& json, ModelConfig& config) {
+  const bool use = json.boolean_or("use_sliding_window", false);
+  const std::int64_t window = use ? parse_window(json, 4096) : 0;
+  const std::int64_t last = read_integer(json, {{"max_window_layers"}, 28, 0});
+  const bool listed = json.has("layer_types");
+  const Json types = listed ? json.at("layer_types") : Json::array();
+  for (std::size_t l = 0; l < config.layers.size(); ++l) {
+    const bool windowed =
+        listed ? l < types.size() && is_text(types[l], "sliding_attention")
+               : l % 2 == 0 && static_cast<std::int64_t>(l) < last;
+    if (windowed) config.layers[l].sliding_window = window;
+  }
+  check_layer_types(json, config);
+}
+
+ModelConfig parse(const JsonObject& json) {
+  ModelConfig config = parse_common(
+      json,
+      {.vocab_size = 151936,
+       .hidden_size = 2048,
+       .layers = 24,
+       .heads = 16,
+       .kv_heads = 16,
+       .max_position = 32768});
+  parse_gqa(json, 10000.0, config);
+  config.attention.qkv_bias = json.boolean_or("qkv_bias", true);
+  config.router.renormalize = json.boolean_or("norm_topk_prob", false);
+  place_experts_by_step(json, parse_experts(json, expert_keys()), 5632, config);
+  config.shared_expert = SharedExpert::kSigmoidGated;
+  const std::int64_t shared =
+      read_integer(json, {{"shared_expert_intermediate_size"}, 5632});
+  for (LayerConfig& layer : config.layers) {
+    if (layer.sparse) layer.shared_width = shared;
+  }
+  parse_windows(json, config);
+  return config;
+}
+
+void write_uniform(
+    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
+  write_experts(json, expert_keys(), {experts, width, top_k});
+}
+
+constexpr WeightRow kWeights[] = {
+    {Role::kEmbedTokens, "model.embed_tokens.weight"},
+    {Role::kInputNorm, "model.layers.{l}.input_layernorm.weight"},
+    {Role::kQProj, "model.layers.{l}.self_attn.q_proj.weight"},
+    {Role::kQBias, "model.layers.{l}.self_attn.q_proj.bias"},
+    {Role::kKProj, "model.layers.{l}.self_attn.k_proj.weight"},
+    {Role::kKBias, "model.layers.{l}.self_attn.k_proj.bias"},
+    {Role::kVProj, "model.layers.{l}.self_attn.v_proj.weight"},
+    {Role::kVBias, "model.layers.{l}.self_attn.v_proj.bias"},
+    {Role::kOProj, "model.layers.{l}.self_attn.o_proj.weight"},
+    {Role::kPostAttentionNorm,
+     "model.layers.{l}.post_attention_layernorm.weight"},
+    {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
+    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
+    {Role::kExpertGate,
+     "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
+     "model.layers.{l}.mlp.experts.gate_up_proj"},
+    {Role::kExpertUp,
+     "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
+     "model.layers.{l}.mlp.experts.gate_up_proj"},
+    {Role::kExpertDown,
+     "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
+     "model.layers.{l}.mlp.experts.down_proj"},
+    {Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"},
+    {Role::kSharedGate, "model.layers.{l}.mlp.shared_expert.gate_proj.weight"},
+    {Role::kSharedUp, "model.layers.{l}.mlp.shared_expert.up_proj.weight"},
+    {Role::kSharedDown, "model.layers.{l}.mlp.shared_expert.down_proj.weight"},
+    {Role::kSharedRouter, "model.layers.{l}.mlp.shared_expert_gate.weight"},
+    {Role::kDenseGate, "model.layers.{l}.mlp.gate_proj.weight"},
+    {Role::kDenseUp, "model.layers.{l}.mlp.up_proj.weight"},
+    {Role::kDenseDown, "model.layers.{l}.mlp.down_proj.weight"},
+    {Role::kFinalNorm, "model.norm.weight"},
+    {Role::kLmHead, "lm_head.weight"},
+};
+
+}  // namespace
+
+Family qwen2_moe_family() {
+  return {"qwen2_moe", parse, write_uniform, kWeights};
+}
+
+}  // namespace fettle::model

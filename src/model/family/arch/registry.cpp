@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
+
+#include "core/error.h"
+#include "model/family/arch/families.h"
+#include "model/family/weight_table.h"
+
+namespace fettle::model {
+
+std::span<const Family> families() {
+  static const std::array<Family, 5> all = {
+      deepseek_v2_family(),
+      mixtral_family(),
+      olmoe_family(),
+      qwen2_moe_family(),
+      qwen3_moe_family()};
+  return all;
+}
+
+const Family& find_family(std::string_view model_type) {
+  std::vector<std::string_view> known;
+  for (const Family& family : families()) {
+    if (family.model_type == model_type) return family;
+    known.push_back(family.model_type);
+  }
+  throw UserError(
+      "model",
+      fmt::format("model_type '{}'", model_type),
+      fmt::format(
+          "no family that Fettle knows; it knows {}", fmt::join(known, ", ")));
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the families' config.json files have in common. A family passes its own
+// defaults: a key that is absent means what the family's configuration class
+// in transformers says.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "core/json.h"
+#include "model/family/config_values.h"
+#include "model/family/model_config.h"
+
+namespace fettle::model {
+
+struct CommonDefaults {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;
+  std::optional<std::int64_t> kv_heads = {};  // none: as many as heads
+  std::int64_t max_position = 0;
+  double norm_eps = 1e-6;
+  std::vector<std::int64_t> eos_token_ids = {};
+};
+
+// Sizes, norms, tying, end tokens, head counts, and as many layers, still
+// empty. Refuses options of other families that Fettle does not know and that
+// change the forward pass.
+ModelConfig parse_common(
+    const JsonObject& json, const CommonDefaults& defaults);
+
+// Adds the width of GQA's heads and the rotary options.
+void parse_gqa(
+    const JsonObject& json, double default_theta, ModelConfig& config);
+
+// The keys under which a family says how its experts look.
+struct ExpertKeys {
+  std::vector<std::string_view> count;  // spellings
+  std::optional<std::int64_t> default_count;
+  std::string_view width;
+  std::int64_t default_width = 0;
+  std::optional<std::int64_t> default_top_k;  // none: required
+};
+
+// A sparse layer as all of the family's are; dense where there are 0 experts.
+LayerConfig parse_experts(const JsonObject& json, const ExpertKeys& keys);
+
+// Which layers are sparse, by `decoder_sparse_step` and `mlp_only_layers`; the
+// others get a dense MLP of `intermediate_size`.
+void place_experts_by_step(
+    const JsonObject& json,
+    const LayerConfig& sparse,
+    std::int64_t default_dense_width,
+    ModelConfig& config);
+
+// The window that `sliding_window` gives; 0 where it is null. Absent:
+// `fallback`.
+std::int64_t parse_window(const JsonObject& json, std::int64_t fallback);
+
+// Refuses `layer_types` that disagree with the windows in `config`.
+void check_layer_types(const JsonObject& json, const ModelConfig& config);
+
+// Writes count, width and top-k under `keys` (see Family::write_uniform).
+void write_experts(
+    Json& json,
+    const ExpertKeys& keys,
+    const std::vector<std::int64_t>& count_width_top_k);
+
+}  // namespace fettle::model

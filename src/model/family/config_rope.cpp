@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/family/config_rope.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "model/family/config_values.h"
+
+namespace fettle::model {
+namespace {
+
+constexpr std::array<std::string_view, 19> kKnownKeys = {
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "short_factor",
+    "long_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "partial_rotary_factor",
+    // Tell of the model's past, and how images' positions are split: the text's
+    // are the same in every section.
+    "finetuned",
+    "mrope_section",
+    "mrope_interleaved"};
+
+// A number, or nothing when it is absent, null or 0: what transformers' tests
+// for truth make of it.
+std::optional<double> read_nonzero(
+    const JsonObject& rope, std::string_view key) {
+  const double value = rope.number_or(key, 0.0);
+  if (value == 0.0) return std::nullopt;
+  return value;
+}
+
+std::vector<double> read_factors(
+    const JsonObject& rope, std::string_view key, std::int64_t dim) {
+  const Json& list = rope.at(key);
+  const auto positive = [](const Json& item) {
+    return item.is_number() && item.get<double>() > 0.0 &&
+           std::isfinite(item.get<double>());
+  };
+  if (!list.is_array() || list.size() != static_cast<std::size_t>(dim / 2) ||
+      !std::all_of(list.begin(), list.end(), positive)) {
+    rope.refuse(
+        key,
+        fmt::format(
+            "must be a list of {} positive numbers, one for each pair of "
+            "rotated dimensions",
+            dim / 2));
+  }
+  return list.get<std::vector<double>>();
+}
+
+void check_keys(const JsonObject& rope) {
+  for (const auto& [key, value] : rope.json().items()) {
+    if (value.is_object()) {
+      rope.refuse(
+          key,
+          "is an object; one rotary embedding for all layers is "
+          "all that Fettle knows");
+    }
+    if (std::find(kKnownKeys.begin(), kKnownKeys.end(), key) ==
+        kKnownKeys.end()) {
+      rope.refuse(key, "is no rotary option that Fettle knows");
+    }
+  }
+  require_value(rope, "partial_rotary_factor", 1.0);
+}
+
+// The length that the model was first trained for.
+std::int64_t original_length(
+    const JsonObject& config, const JsonObject& rope, std::int64_t length) {
+  const IntegerKey key{{"original_max_position_embeddings"}, length, 2};
+  // transformers lets the key outside the rotary options win.
+  return config.has("original_max_position_embeddings")
+             ? read_integer(config, key)
+             : read_integer(rope, key);
+}
+
+void parse_yarn(const JsonObject& rope, RopeConfig& result) {
+  result.beta_fast = read_nonzero(rope, "beta_fast").value_or(32.0);
+  result.beta_slow = read_nonzero(rope, "beta_slow").value_or(1.0);
+  result.truncate = rope.boolean_or("truncate", true);
+  if (result.theta == 1.0) {
+    rope.refuse("rope_theta", "is 1, for which yarn is not defined");
+  }
+}
+
+void parse_llama3(const JsonObject& rope, RopeConfig& result) {
+  result.low_freq_factor = read_number(rope, {"low_freq_factor", {}});
+  result.high_freq_factor = read_number(rope, {"high_freq_factor", {}});
+  if (result.high_freq_factor <= result.low_freq_factor) {
+    rope.refuse(
+        "high_freq_factor",
+        fmt::format(
+            "is {}; it must be larger than 'low_freq_factor', {}",
+            result.high_freq_factor,
+            result.low_freq_factor));
+  }
+}
+
+void parse_kind(
+    const JsonObject& config, const JsonObject& rope, RopeConfig& result) {
+  const bool lengthens = result.type == "yarn" || result.type == "longrope" ||
+                         result.type == "llama3";
+  if (!lengthens && result.type != "linear" && result.type != "dynamic") {
+    rope.refuse(
+        rope.has("rope_type") ? "rope_type" : "type",
+        fmt::format(
+            "is '{}'; Fettle knows default, linear, dynamic, yarn, longrope "
+            "and llama3",
+            result.type));
+  }
+  std::optional<double> implied;
+  if (lengthens) {
+    result.original_max_position =
+        original_length(config, rope, result.max_position);
+    if (result.type != "llama3") {
+      implied = static_cast<double>(result.max_position) /
+                static_cast<double>(result.original_max_position);
+    }
+  }
+  result.factor = read_number(rope, {"factor", implied});
+  result.mscale = read_nonzero(rope, "mscale");
+  result.mscale_all_dim = read_nonzero(rope, "mscale_all_dim");
+  if (result.type == "yarn") parse_yarn(rope, result);
+  if (result.type == "llama3") parse_llama3(rope, result);
+  if (result.type == "longrope") {
+    result.short_factor = read_factors(rope, "short_factor", result.dim);
+    result.long_factor = read_factors(rope, "long_factor", result.dim);
+  }
+  if (result.type == "dynamic" && result.dim <= 2) {
+    rope.refuse("rope_type", "is 'dynamic', which needs heads wider than 2");
+  }
+  if ((result.type == "yarn" || result.type == "longrope") &&
+      rope.has("attention_factor")) {
+    result.attention_factor = read_number(rope, {"attention_factor", {}});
+  }
+}
+
+}  // namespace
+
+RopeConfig parse_rope(const JsonObject& config, const RopeDefaults& defaults) {
+  const auto filled = [&config](std::string_view key) {
+    return config.has(key) && !config.at(key).empty();
+  };
+  const Json nothing = Json::object();
+  const JsonObject rope = filled("rope_scaling") ? config.object("rope_scaling")
+                          : filled("rope_parameters")
+                              ? config.object("rope_parameters")
+                              : JsonObject(nothing, "model", config.subject());
+  check_keys(rope);
+  require_value(config, "partial_rotary_factor", 1.0);
+  RopeConfig result;
+  result.dim = defaults.dim;
+  result.max_position = defaults.max_position;
+  result.original_max_position = defaults.max_position;
+  const JsonObject& theta = rope.has("rope_theta") ? rope : config;
+  result.theta = read_number(theta, {"rope_theta", defaults.theta});
+  result.type = rope.string_or("rope_type", rope.string_or("type", "default"));
+  if (result.type == "mrope") result.type = "default";
+  if (result.type != "default") parse_kind(config, rope, result);
+  return result;
+}
+
+}  // namespace fettle::model

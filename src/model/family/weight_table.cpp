@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/family/weight_table.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace fettle::model {
+namespace {
+
+const WeightRow& find_row(const ModelConfig& config, Role role) {
+  const auto rows = find_family(config.family).weights;
+  const auto row = std::find_if(
+      rows.begin(), rows.end(), [&](const auto& r) { return r.role == role; });
+  FETTLE_ASSERT(row != rows.end());
+  return *row;
+}
+
+void append_layer(
+    const ModelConfig& config, std::int64_t l, std::vector<WeightId>& weights) {
+  const LayerConfig& layer = config.layers.at(static_cast<std::size_t>(l));
+  for (const WeightRow& row : find_family(config.family).weights) {
+    const RoleInfo& role = role_info(row.role);
+    if (role.scope == Scope::kModel || !role.exists(config, layer)) continue;
+    if (role.scope != Scope::kExpert) {
+      weights.push_back({row.role, l, -1});
+      continue;
+    }
+    for (std::int64_t e = 0; e < layer.num_experts(); ++e) {
+      weights.push_back({row.role, l, e});
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<WeightId> layer_weights(
+    const ModelConfig& config, std::int64_t layer) {
+  std::vector<WeightId> weights;
+  append_layer(config, layer, weights);
+  return weights;
+}
+
+std::vector<WeightId> model_weights(const ModelConfig& config) {
+  std::vector<WeightId> weights = {{Role::kEmbedTokens}};
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    append_layer(config, l, weights);
+  }
+  weights.push_back({Role::kFinalNorm});
+  if (!config.tie_word_embeddings) weights.push_back({Role::kLmHead});
+  return weights;
+}
+
+std::vector<std::int64_t> weight_shape(
+    const ModelConfig& config, const WeightId& id) {
+  static const LayerConfig kNoLayer;
+  const RoleInfo& role = role_info(id.role);
+  if (role.scope == Scope::kModel) return role.shape(config, kNoLayer, 0);
+  const LayerConfig& layer =
+      config.layers.at(static_cast<std::size_t>(id.layer));
+  const std::int64_t width =
+      role.scope == Scope::kExpert
+          ? layer.expert_widths.at(static_cast<std::size_t>(id.expert))
+          : 0;
+  return role.shape(config, layer, width);
+}
+
+std::int64_t weight_numel(const ModelConfig& config, const WeightId& id) {
+  std::int64_t numel = 1;
+  for (const std::int64_t side : weight_shape(config, id)) numel *= side;
+  return numel;
+}
+
+std::string expand_name(std::string_view pattern, const WeightId& id) {
+  std::string name(pattern);
+  if (const auto at = name.find("{l}"); at != std::string::npos) {
+    name.replace(at, 3, std::to_string(id.layer));
+  }
+  if (const auto at = name.find("{e}"); at != std::string::npos) {
+    name.replace(at, 3, std::to_string(id.expert));
+  }
+  return name;
+}
+
+std::string weight_name(const ModelConfig& config, const WeightId& id) {
+  return expand_name(find_row(config, id.role).name, id);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every weight of a family: its role, Hugging Face name and how it is stored.
+// Loader, exporter, trimmer and quantizer all work from this one table, and a
+// family adds rows, never code.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/family/model_config.h"
+#include "model/family/weight_roles.h"
+
+namespace fettle::model {
+
+// One row of a family's table. `name` holds {l} for the layer and {e} for the
+// expert. `fused` names the stacked form of an expert role where the family has
+// one: gate and up share a [E, 2I, H] tensor (gate rows first), down is
+// [E, H, I]. `alias` is a second name under which the tensor is also read.
+struct WeightRow {
+  Role role;
+  std::string_view name;
+  std::string_view fused = {};
+  std::string_view alias = {};
+};
+
+struct Family {
+  std::string_view model_type;
+  // Fills everything but the layers' "fettle" overrides.
+  ModelConfig (*parse)(const JsonObject& config);
+  // Writes uniform expert count, width and top-k back under the family's keys,
+  // in whichever spelling is there. What other keys say must stay true.
+  void (*write_uniform)(
+      Json& config,
+      std::int64_t experts,
+      std::int64_t width,
+      std::int64_t top_k);
+  std::span<const WeightRow> weights;
+};
+
+// All families. Throws UserError naming the known ones on an unknown type.
+const Family& find_family(std::string_view model_type);
+std::span<const Family> families();
+
+// One tensor that a model of `config` has. Layer and expert are -1 where the
+// role has none.
+struct WeightId {
+  Role role;
+  std::int64_t layer = -1;
+  std::int64_t expert = -1;
+  bool operator==(const WeightId&) const = default;
+};
+
+// Every tensor of the model in canonical order: embeddings, layers ascending
+// (within a layer in table order, experts ascending), final norm, head.
+std::vector<WeightId> model_weights(const ModelConfig& config);
+std::vector<WeightId> layer_weights(
+    const ModelConfig& config, std::int64_t layer);
+
+std::vector<std::int64_t> weight_shape(
+    const ModelConfig& config, const WeightId& id);
+std::int64_t weight_numel(const ModelConfig& config, const WeightId& id);
+std::string weight_name(const ModelConfig& config, const WeightId& id);
+
+// `pattern` with {l} and {e} replaced by the layer and the expert of `id`.
+std::string expand_name(std::string_view pattern, const WeightId& id);
+
+}  // namespace fettle::model

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/error.h"
+#include "kernels/device_backend.h"
+#include "model/layers/differentiable.h"
+#include "model/layers/fused_attention.h"
+#include "model/layers/packed_products.h"
+#include "model/layers/padded_sequences.h"
+
+namespace fettle::model {
+namespace {
+
+struct Heads {
+  at::Tensor query;  // [N, heads, D]
+  at::Tensor key;    // [N, kv_heads, D]
+  at::Tensor value;  // [N, kv_heads, Dv]
+};
+
+const at::Tensor kNoBias;
+
+// x W^T + b of a layer. Shows the tap what it wants to see of the backward
+// pass.
+struct Projection {
+  const LayerContext& context;
+  const LayerWeights& weights;
+
+  at::Tensor operator()(
+      Role role,
+      const at::Tensor& x,
+      const at::Tensor& weight,
+      const at::Tensor& bias = kNoBias) const;
+};
+
+at::Tensor Projection::operator()(
+    Role role,
+    const at::Tensor& x,
+    const at::Tensor& weight,
+    const at::Tensor& bias) const {
+  if (context.tap != nullptr)
+    context.tap->on_projection(context.layer, role, x);
+  if (!weight.defined()) {
+    const at::Tensor y = packed_linear(weights.packed->at(role), x);
+    return bias.defined() ? y + bias : y;
+  }
+  at::Tensor y =
+      bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+  if (context.tap != nullptr && context.tap->wants_projection_gradients() &&
+      y.requires_grad()) {
+    y.register_hook(
+        [tap = context.tap, layer = context.layer, role, seen = x.detach()](
+            const at::Tensor& dy) {
+          tap->on_projection_gradient(layer, role, seen, dy);
+        });
+  }
+  return y;
+}
+
+Heads gqa_heads(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const AttentionConfig& a = context.config.attention;
+  const AttentionWeights& w = weights.attention;
+  const Projection project{context, weights};
+  at::Tensor q = project(Role::kQProj, x, w.q_proj, w.q_bias);
+  at::Tensor k = project(Role::kKProj, x, w.k_proj, w.k_bias);
+  at::Tensor v = project(Role::kVProj, x, w.v_proj, w.v_bias);
+  if (a.qk_norm == QkNorm::kFull) {
+    q = rms_norm(q, w.q_norm, context.config.norm_eps);
+    k = rms_norm(k, w.k_norm, context.config.norm_eps);
+  }
+  if (a.clip_qkv) {
+    q = q.clamp(-*a.clip_qkv, *a.clip_qkv);
+    k = k.clamp(-*a.clip_qkv, *a.clip_qkv);
+    v = v.clamp(-*a.clip_qkv, *a.clip_qkv);
+  }
+  q = q.view({x.size(0), a.heads, a.head_dim});
+  k = k.view({x.size(0), a.kv_heads, a.head_dim});
+  v = v.view({x.size(0), a.kv_heads, a.v_head_dim});
+  if (a.qk_norm == QkNorm::kHead) {
+    q = rms_norm(q, w.q_norm, context.config.norm_eps);
+    k = rms_norm(k, w.k_norm, context.config.norm_eps);
+  }
+  const RopePairing pairing = context.config.rope.pairing;
+  return {
+      apply_rotary(q, context.rotary, pairing),
+      apply_rotary(k, context.rotary, pairing),
+      v};
+}
+
+// DeepSeek-V2 (section 2.1): keys and values come from one compressed latent;
+// the rotary part of the key is shared by all heads.
+Heads mla_heads(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const AttentionConfig& a = context.config.attention;
+  const AttentionWeights& w = weights.attention;
+  const Projection project{context, weights};
+  const double eps = context.config.latent_norm_eps;
+  const RopePairing pairing = context.config.rope.pairing;
+  const std::int64_t tokens = x.size(0);
+  at::Tensor q;
+  if (a.q_lora_rank == 0) {
+    q = project(Role::kQProj, x, w.q_proj);
+  } else {
+    const at::Tensor narrow = project(Role::kQAProj, x, w.q_a_proj, w.q_a_bias);
+    q = project(Role::kQBProj, rms_norm(narrow, w.q_a_norm, eps), w.q_b_proj);
+  }
+  q = apply_rotary(
+      q.view({tokens, a.heads, a.head_dim}), context.rotary, pairing);
+
+  const at::Tensor compressed =
+      project(Role::kKvAProj, x, w.kv_a_proj, w.kv_a_bias);
+  const at::Tensor latent = rms_norm(
+      compressed.narrow(1, 0, a.kv_lora_rank).contiguous(), w.kv_a_norm, eps);
+  const at::Tensor key_rope = apply_rotary(
+      compressed.narrow(1, a.kv_lora_rank, context.config.rope.dim)
+          .contiguous()
+          .unsqueeze(1),
+      context.rotary,
+      pairing);
+  const at::Tensor expanded =
+      project(Role::kKvBProj, latent, w.kv_b_proj)
+          .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});
+  const at::Tensor key = at::cat(
+      {expanded.narrow(2, 0, a.qk_nope_head_dim),
+       key_rope.expand({tokens, a.heads, context.config.rope.dim})},
+      2);
+  return {q, key, expanded.narrow(2, a.qk_nope_head_dim, a.v_head_dim)};
+}
+
+// Additive mask [T, T] that hides the future and what lies `window` or more
+// tokens back.
+at::Tensor sliding_mask(
+    std::int64_t length, std::int64_t window, const at::Tensor& like) {
+  const at::Tensor index = at::arange(length, like.device());
+  const at::Tensor distance = index.unsqueeze(1) - index.unsqueeze(0);
+  const at::Tensor visible = distance.ge(0).logical_and(distance.lt(window));
+  return at::zeros({length, length}, like.options())
+      .masked_fill_(
+          visible.logical_not(), -std::numeric_limits<double>::infinity());
+}
+
+// Whether fused attention takes fewer kv heads than heads as they are;
+// libtorch's others would do without fusion.
+bool takes_groups(const at::Tensor& query, bool masked) {
+  return query.scalar_type() != at::kFloat && !masked && query.size(3) <= 192 &&
+         kernels::compute_capability(query.device()) >= 80;
+}
+
+// Each of the kv heads of [B, kv_heads, S, D] repeated for its group.
+at::Tensor repeated(const at::Tensor& x, std::int64_t groups) {
+  if (groups == 1) return x;
+  return x.unsqueeze(2)
+      .expand({x.size(0), x.size(1), groups, x.size(2), x.size(3)})
+      .reshape({x.size(0), x.size(1) * groups, x.size(2), x.size(3)});
+}
+
+// query [B, heads, T, D], key [B, kv_heads, S, D], value [B, kv_heads, S, Dv].
+at::Tensor attend(
+    const AttentionConfig& a,
+    const at::Tensor& query,
+    const at::Tensor& key,
+    const at::Tensor& value,
+    std::int64_t window) {
+  const std::int64_t length = query.size(2);
+  std::optional<at::Tensor> mask;
+  const bool several = length > 1;
+  if (several && window > 0 && length > window) {
+    mask = sliding_mask(length, window, query);
+  }
+  // Fused attention wants values as wide as keys: zeros more change nothing.
+  const std::int64_t pad = key.size(3) - value.size(3);
+  const at::Tensor padded =
+      pad > 0 ? at::constant_pad_nd(value, {0, pad}) : value;
+  const std::int64_t groups = query.size(1) / key.size(1);
+  const bool grouped = groups > 1 && takes_groups(query, mask.has_value());
+  const at::Tensor out = fused_attention(
+      query,
+      grouped ? key : repeated(key, groups),
+      grouped ? padded : repeated(padded, groups),
+      {.mask = mask,
+       .causal = several && !mask.has_value(),
+       .scale = a.softmax_scale,
+       .grouped = grouped});
+  return pad > 0 ? out.narrow(3, 0, value.size(3)) : out;
+}
+
+// [B T, heads, D] → [B, heads, T, D].
+at::Tensor batched(const at::Tensor& x, std::int64_t batch) {
+  return x.view({batch, x.size(0) / batch, x.size(1), x.size(2)})
+      .transpose(1, 2);
+}
+
+at::Tensor attend_packed(
+    const LayerContext& context, const Heads& heads, std::int64_t batch) {
+  const AttentionConfig& a = context.config.attention;
+  const at::Tensor out = attend(
+      a,
+      batched(heads.query, batch),
+      batched(heads.key, batch),
+      batched(heads.value, batch),
+      context.config.layers[context.layer].sliding_window);
+  return out.transpose(1, 2).reshape(
+      {heads.query.size(0), a.heads * a.v_head_dim});
+}
+
+bool equal_lengths(const std::vector<std::int64_t>& starts) {
+  for (std::size_t i = 2; i < starts.size(); ++i) {
+    if (starts[i] - starts[i - 1] != starts[1]) return false;
+  }
+  return true;
+}
+
+Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
+  const auto part = [&](const at::Tensor& x) {
+    return x.narrow(0, begin, rows);
+  };
+  return {part(heads.query), part(heads.key), part(heads.value)};
+}
+
+// Sequences of unequal lengths, many at once: one by one they would be launches
+// and little else.
+at::Tensor attend_padded(const LayerContext& context, const Heads& heads) {
+  const PaddedSequences padded(context.tokens.starts, heads.query.device());
+  const Heads rows{
+      padded.pad(heads.query), padded.pad(heads.key), padded.pad(heads.value)};
+  std::vector<at::Tensor> outs;
+  for (const auto& [row, sequences, length] : padded.rectangles()) {
+    outs.push_back(attend_packed(
+        context, slice(rows, row, sequences * length), sequences));
+  }
+  return padded.unpad(outs.size() == 1 ? outs[0] : at::cat(outs, 0));
+}
+
+// [N, heads Dv]. ATen's fused attention serves devices; on the CPU it computes
+// what causality hides and is slow at narrow heads.
+at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
+  const auto& starts = context.tokens.starts;
+  if (heads.query.is_cpu() && heads.query.scalar_type() == at::kFloat) {
+    const at::Tensor out = causal_attention(
+        heads.query,
+        heads.key,
+        heads.value.contiguous(),
+        {starts,
+         context.config.layers[context.layer].sliding_window,
+         context.config.attention.softmax_scale});
+    return out.reshape({out.size(0), out.size(1) * out.size(2)});
+  }
+  if (equal_lengths(starts)) {
+    return attend_packed(context, heads, context.tokens.sequences());
+  }
+  return attend_padded(context, heads);
+}
+
+// Decoding: one sequence, all of it at first, then a token at a time.
+at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
+  const std::int64_t window =
+      context.config.layers[context.layer].sliding_window;
+  KvCache& cache = *context.cache;
+  const std::int64_t past = cache.length;
+  cache.append(heads.key, heads.value);
+  if (past == 0) return attend_sequences(context, heads);
+  FETTLE_ASSERT(heads.query.size(0) == 1);
+  const std::int64_t seen =
+      window > 0 ? std::min(window, cache.length) : cache.length;
+  const std::int64_t begin = cache.length - seen;
+  const AttentionConfig& a = context.config.attention;
+  const at::Tensor out = attend(
+      a,
+      batched(heads.query, 1),
+      batched(cache.key.narrow(0, begin, seen), 1),
+      batched(cache.value.narrow(0, begin, seen), 1),
+      0);
+  return out.transpose(1, 2).reshape({1, a.heads * a.v_head_dim});
+}
+
+}  // namespace
+
+at::Tensor attention(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const Heads heads = context.config.attention.kind == AttentionKind::kMla
+                          ? mla_heads(context, weights, x)
+                          : gqa_heads(context, weights, x);
+  const at::Tensor mixed = context.cache != nullptr
+                               ? attend_cached(context, heads)
+                               : attend_sequences(context, heads);
+  const AttentionWeights& w = weights.attention;
+  return Projection{context, weights}(Role::kOProj, mixed, w.o_proj, w.o_bias);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/differentiable.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels/attention.h"
+#include "kernels/expert_rows.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/swiglu.h"
+
+namespace fettle::model {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Kernels want the values of a row side by side; a gradient comes in whatever
+// strides the operation behind it has left.
+at::Tensor in_rows(const at::Tensor& gradient) {
+  return gradient.stride(-1) == 1 ? gradient : gradient.contiguous();
+}
+
+struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& weight,
+      double eps) {
+    auto result = kernels::rms_norm(x, weight, eps);
+    ctx->save_for_backward({x, weight, result.rstd});
+    return result.y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    kernels::RmsNormBackwardOptions options;
+    options.weight_gradient = ctx->needs_input_grad(1);
+    const auto result = kernels::rms_norm_backward(
+        in_rows(grads[0]), saved[0], saved[1], saved[2], options);
+    at::Tensor dw = result.dw;
+    if (dw.defined()) dw = dw.to(saved[1].scalar_type());
+    return {result.dx, dw, at::Tensor()};
+  }
+};
+
+struct MovedRowsFunction : torch::autograd::Function<MovedRowsFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& from,
+      const at::Tensor& back) {
+    ctx->save_for_backward({back});
+    return kernels::gather_rows(x, from);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const at::Tensor back = ctx->get_saved_variables()[0].unsqueeze(1);
+    return {
+        kernels::gather_rows_backward(grads[0].contiguous(), back),
+        at::Tensor(),
+        at::Tensor()};
+  }
+};
+
+kernels::RopeOptions rope_options(bool interleaved, std::int64_t start) {
+  kernels::RopeOptions options;
+  options.pairing = interleaved ? kernels::RopePairing::kInterleaved
+                                : kernels::RopePairing::kHalf;
+  options.start = start;
+  return options;
+}
+
+struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& cos,
+      const at::Tensor& sin,
+      bool interleaved,
+      std::int64_t start) {
+    ctx->save_for_backward({cos, sin});
+    ctx->saved_data["interleaved"] = interleaved;
+    ctx->saved_data["start"] = start;
+    return kernels::rope(x, cos, sin, rope_options(interleaved, start));
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto options = rope_options(
+        ctx->saved_data["interleaved"].toBool(),
+        ctx->saved_data["start"].toInt());
+    const at::Tensor dx =
+        kernels::rope_backward(in_rows(grads[0]), saved[0], saved[1], options);
+    return {dx, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& q,
+      const at::Tensor& k,
+      const at::Tensor& v,
+      const std::vector<std::int64_t>& starts,
+      std::int64_t window,
+      double scale) {
+    const auto result = kernels::attention(q, k, v, {starts, window, scale});
+    ctx->save_for_backward({q, k, v, result.out, result.lse});
+    ctx->saved_data["starts"] = starts;
+    ctx->saved_data["window"] = window;
+    ctx->saved_data["scale"] = scale;
+    return result.out;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto d = kernels::attention_backward(
+        grads[0].contiguous(),
+        {saved[3], saved[4]},
+        saved[0],
+        saved[1],
+        saved[2],
+        {ctx->saved_data["starts"].toIntVector(),
+         ctx->saved_data["window"].toInt(),
+         ctx->saved_data["scale"].toDouble()});
+    return {d.dq, d.dk, d.dv, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+    ctx->save_for_backward({gate_up});
+    return kernels::swiglu(gate_up);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {kernels::swiglu_backward(grads[0].contiguous(), saved[0])};
+  }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return RmsNormFunction::apply(x, weight, eps);
+}
+
+at::Tensor apply_rotary(
+    const at::Tensor& x, const RotaryTables& tables, RopePairing pairing) {
+  const std::int64_t start = x.size(2) - 2 * tables.cos.size(1);
+  return RotaryFunction::apply(
+      x, tables.cos, tables.sin, pairing == RopePairing::kInterleaved, start);
+}
+
+at::Tensor causal_attention(
+    const at::Tensor& q,
+    const at::Tensor& k,
+    const at::Tensor& v,
+    const kernels::AttentionOptions& options) {
+  return AttentionFunction::apply(
+      q, k, v, options.starts, options.window, options.scale);
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  return SwigluFunction::apply(gate_up);
+}
+
+at::Tensor moved_rows(
+    const at::Tensor& x, const at::Tensor& from, const at::Tensor& back) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape[0] = from.size(0);
+  return MovedRowsFunction::apply(
+             x.contiguous().view({x.size(0), -1}), from, back)
+      .view(shape);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels as autograd functions. Each saves only what its backward needs.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "kernels/attention.h"
+#include "model/layers/rotary.h"
+
+namespace fettle::model {
+
+// y = x / rms(x) * weight over the last dimension. x: [.., H], weight: [H].
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+// Turns the last R dimensions of each head by its token's angles; the leading
+// ones pass through. x: [N, heads, D], D >= R = 2 * tables.cos.size(1).
+at::Tensor apply_rotary(
+    const at::Tensor& x, const RotaryTables& tables, RopePairing pairing);
+
+// Causal attention of packed sequences on the CPU in float32; see
+// kernels/attention.h for shapes.
+at::Tensor causal_attention(
+    const at::Tensor& q,
+    const at::Tensor& k,
+    const at::Tensor& v,
+    const kernels::AttentionOptions& options);
+
+// silu(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
+at::Tensor swiglu(const at::Tensor& gate_up);
+
+// y[p] = x[from[p]] for x [N, ..] and from [P] int64. back [N]: the row of y
+// whose gradient is that of a row of x, -1 for none; gradients of other rows of
+// y are left aside.
+at::Tensor moved_rows(
+    const at::Tensor& x, const at::Tensor& from, const at::Tensor& back);
+
+}  // namespace fettle::model

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/experts.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <memory>
+
+#include "kernels/expert_rows.h"
+#include "kernels/swiglu.h"
+#include "model/layers/dense_mixture.h"
+#include "model/layers/dispatch.h"
+#include "model/layers/expert_runs.h"
+
+namespace fettle::model {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// What forward leaves for backward beside the saved tensors.
+struct Plan : torch::CustomClassHolder {
+  Dispatch dispatch;
+  std::vector<std::int64_t> offsets;
+  std::vector<ExpertRun> runs;
+  std::vector<at::Tensor> gate_up;  // per run [n, 2I]
+  std::vector<at::Tensor> h;        // per run [n, I]
+  LayerTap* tap = nullptr;
+  std::int64_t layer = 0;
+  bool differentiated = false;  // whether backward will need gate_up and h
+
+  std::int64_t width(std::int64_t e) const {
+    return offsets[e + 1] - offsets[e];
+  }
+  at::Tensor gate_up_of(const at::Tensor& bank, std::int64_t e) const {
+    return bank.narrow(0, 2 * offsets[e], 2 * width(e));
+  }
+  at::Tensor down_of(const at::Tensor& bank, std::int64_t e) const {
+    return bank.narrow(0, offsets[e], width(e));
+  }
+  // [M, H], or nothing where the products of the only run are all of it.
+  at::Tensor rows_like(const at::Tensor& x) const {
+    if (runs.size() == 1 && width(runs[0].first) > 0) return {};
+    return at::empty({dispatch.token.size(0), x.size(1)}, x.options());
+  }
+  // Of all experts of a run: [experts, 2I, H] and [experts, I, H].
+  at::Tensor gate_up_of(const at::Tensor& bank, const ExpertRun& run) const {
+    const std::int64_t rows = 2 * width(run.first);
+    return bank.narrow(0, 2 * offsets[run.first], run.experts() * rows)
+        .view({run.experts(), rows, bank.size(1)});
+  }
+  at::Tensor down_of(const at::Tensor& bank, const ExpertRun& run) const {
+    const std::int64_t rows = width(run.first);
+    return bank.narrow(0, offsets[run.first], run.experts() * rows)
+        .view({run.experts(), rows, bank.size(1)});
+  }
+};
+
+void forward_run(
+    Plan& plan,
+    std::size_t i,
+    const at::Tensor& x,
+    const at::Tensor& weights,
+    const variable_list& bank,
+    at::Tensor& ys) {
+  const ExpertRun& run = plan.runs[i];
+  const at::Tensor tokens = rows_of(run, plan.dispatch.token);
+  if (plan.width(run.first) == 0) {
+    rows_of(run, ys).zero_();
+  } else {
+    at::Tensor xs = kernels::gather_rows(x, tokens);
+    at::Tensor gate_up = run_products(
+        run, plan.dispatch, xs, plan.gate_up_of(bank[0], run).transpose(1, 2));
+    const at::Tensor h = kernels::swiglu(gate_up);
+    const bool tapped = plan.tap != nullptr && plan.tap->wants_experts();
+    if (plan.differentiated) plan.gate_up[i] = gate_up;
+    if (!tapped) xs.reset(), gate_up.reset();
+    run_products_into(ys, run, plan.dispatch, h, plan.down_of(bank[1], run));
+    if (tapped) {
+      const at::Tensor y = rows_of(run, ys);
+      const at::Tensor mix = weights.view({-1}).index_select(
+          0, rows_of(run, plan.dispatch.choice));
+      for_each_expert_of(
+          run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+            plan.tap->on_expert(
+                plan.layer,
+                {e,
+                 rows(tokens),
+                 rows(xs),
+                 rows(gate_up),
+                 rows(h),
+                 rows(y),
+                 rows(mix)});
+          });
+    }
+    if (plan.differentiated) plan.h[i] = h;
+  }
+  if (bank[2].defined()) {
+    for_each_expert_of(
+        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+          rows(rows_of(run, ys)).add_(bank[2][e]);
+        });
+  }
+}
+
+struct Gradients {
+  at::Tensor d_rows;     // [M, H], of the gathered inputs
+  at::Tensor d_weights;  // [N K], of the mixing weights
+  at::Tensor d_gate_up;  // of the bank, or undefined
+  at::Tensor d_down;
+  at::Tensor d_constant;
+};
+
+// What is known of a run once the gradient has come to its neurons, of its
+// rows.
+struct RunGradients {
+  at::Tensor mix;  // [n] mixing weights
+  at::Tensor dy;   // [n, H] of the weighted output; no longer needed
+  at::Tensor dh;   // [n, I]
+  at::Tensor dgu;  // [n, 2I]
+};
+
+// Gradients of the weights, and what a tap sees of each expert.
+void backward_weights(
+    const Plan& plan,
+    std::size_t i,
+    const at::Tensor& x,
+    const RunGradients& run_gradients,
+    Gradients& out) {
+  const ExpertRun& run = plan.runs[i];
+  const auto& [mix, dy, dh, dgu] = run_gradients;
+  const bool tapped = plan.tap != nullptr && plan.tap->wants_expert_gradients();
+  if (!tapped && !out.d_gate_up.defined() && !out.d_down.defined()) return;
+  const at::Tensor weighted = dy.mul_(mix.unsqueeze(1));
+  const at::Tensor xs =
+      kernels::gather_rows(x, rows_of(run, plan.dispatch.token));
+  if (out.d_gate_up.defined() || out.d_down.defined()) {
+    for_each_expert_of(
+        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+          if (out.d_gate_up.defined()) {
+            at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
+            at::mm_out(d_gate_up, rows(dgu).t(), rows(xs));
+          }
+          if (out.d_down.defined()) {
+            at::Tensor d_down = plan.down_of(out.d_down, e);
+            at::mm_out(d_down, rows(plan.h[i]).t(), rows(weighted));
+          }
+        });
+  }
+  if (tapped) {
+    plan.tap->on_run_gradient(
+        plan.layer,
+        {run, plan.dispatch, xs, plan.h[i], dh, dgu, weighted, mix});
+  }
+}
+
+// Multiplies dL/dh of the weighted output, dh [n, I], by the mixing weights [n]
+// that it lacks, and returns the weights' own gradient [n]: the expert's output
+// is not needed again.
+at::Tensor weigh_(at::Tensor& dh, const at::Tensor& h, const at::Tensor& mix) {
+  if (dh.is_cpu()) {
+    const at::Tensor d_weights = (dh * h).sum(1, false, at::kFloat);
+    dh.mul_(mix.unsqueeze(1));
+    return d_weights;
+  }
+  // In one pass, each row being the choice of a token of its own.
+  const at::Tensor row =
+      at::arange(dh.size(0), mix.options().dtype(at::kLong)).unsqueeze(1);
+  auto found =
+      kernels::combine_backward(dh, h, row, mix.to(at::kFloat).unsqueeze(1));
+  dh = std::move(found.d_rows);
+  return found.d_weights.squeeze(1);
+}
+
+void backward_run(
+    const Plan& plan,
+    std::size_t i,
+    const at::Tensor& dy,
+    const variable_list& saved,
+    Gradients& out) {
+  const ExpertRun& run = plan.runs[i];
+  const at::Tensor choice = rows_of(run, plan.dispatch.choice);
+  const at::Tensor mix =
+      saved[1].view({-1}).index_select(0, choice).to(dy.scalar_type());
+  const at::Tensor dys =
+      kernels::gather_rows(dy, rows_of(run, plan.dispatch.token));
+  at::Tensor d_mix = at::zeros({run.rows}, saved[1].options());
+  if (saved[4].defined()) {
+    for_each_expert_of(
+        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+          rows(d_mix).add_(at::mv(rows(dys), saved[4][e]));
+          if (!out.d_constant.defined()) return;
+          out.d_constant[e].copy_(at::mv(rows(dys).t(), rows(mix)));
+        });
+  }
+  if (plan.width(run.first) == 0) {
+    rows_of(run, out.d_rows).zero_();
+  } else {
+    // dL/dh = w (dy downᵀ), and dL/dw = ⟨dy downᵀ, h⟩.
+    at::Tensor dh = run_products(
+        run, plan.dispatch, dys, plan.down_of(saved[3], run).transpose(1, 2));
+    d_mix.add_(weigh_(dh, plan.h[i], mix));
+    const at::Tensor dgu = kernels::swiglu_backward(dh, plan.gate_up[i]);
+    run_products_into(
+        out.d_rows, run, plan.dispatch, dgu, plan.gate_up_of(saved[2], run));
+    backward_weights(plan, i, saved[0], {mix, dys, dh, dgu}, out);
+  }
+  out.d_weights.index_copy_(0, choice, d_mix);
+}
+
+struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& weights,
+      const at::Tensor& gate_up,
+      const at::Tensor& down,
+      const std::optional<at::Tensor>& constant,
+      const std::optional<at::Tensor>& others,
+      const c10::intrusive_ptr<Plan>& plan) {
+    const variable_list bank{gate_up, down, constant.value_or(at::Tensor())};
+    plan->gate_up.resize(plan->runs.size());
+    plan->h.resize(plan->runs.size());
+    at::Tensor ys = plan->rows_like(x);
+    for_each_run(plan->runs, x.is_cpu(), [&](std::size_t i) {
+      forward_run(*plan, i, x, weights, bank, ys);
+    });
+    ctx->save_for_backward({x, weights, gate_up, down, bank[2]});
+    ctx->saved_data["others"] = others.has_value();
+    ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
+    return kernels::combine(ys, plan->dispatch.position, weights);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto holder = ctx->saved_data["plan"].toCapsule();
+    const Plan* plan = static_cast<const Plan*>(holder.get());
+    const at::Tensor dy = grads[0].contiguous();
+    Gradients out;
+    out.d_rows = plan->rows_like(dy);
+    out.d_weights = at::zeros({saved[1].numel()}, saved[1].options());
+    // Written expert by expert; those that no token chose are filled here.
+    if (ctx->needs_input_grad(2)) out.d_gate_up = at::empty_like(saved[2]);
+    if (ctx->needs_input_grad(3)) out.d_down = at::empty_like(saved[3]);
+    for (std::int64_t e = 0; e + 1 < std::ssize(plan->offsets); ++e) {
+      if (plan->dispatch.count(e) > 0) continue;
+      if (out.d_gate_up.defined()) plan->gate_up_of(out.d_gate_up, e).zero_();
+      if (out.d_down.defined()) plan->down_of(out.d_down, e).zero_();
+    }
+    if (saved[4].defined() && ctx->needs_input_grad(4)) {
+      out.d_constant = at::zeros_like(saved[4]);
+    }
+    if (plan->tap != nullptr && plan->tap->wants_expert_gradients()) {
+      plan->tap->on_output_gradient(plan->layer, dy);
+    }
+    for_each_run(plan->runs, dy.is_cpu(), [&](std::size_t i) {
+      backward_run(*plan, i, dy, saved, out);
+    });
+    at::Tensor d_others;
+    if (ctx->saved_data["others"].toBool()) {
+      d_others = output_products(
+          {plan->offsets, saved[2], saved[3], saved[4]}, saved[0], dy);
+    }
+    const at::Tensor dx =
+        kernels::gather_rows_backward(out.d_rows, plan->dispatch.position);
+    return {
+        dx,
+        out.d_weights.view_as(saved[1]),
+        out.d_gate_up,
+        out.d_down,
+        out.d_constant,
+        d_others,
+        at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor experts_forward(
+    const ExpertPass& pass, const at::Tensor& x, const Mixture& mixture) {
+  const at::Tensor& weights = mixture.weights;
+  auto plan = c10::make_intrusive<Plan>();
+  plan->dispatch = dispatch(mixture.selected, pass.bank.size());
+  plan->offsets = pass.bank.offsets;
+  plan->runs = expert_runs(plan->dispatch, plan->offsets, !x.is_cpu());
+  plan->tap = pass.tap;
+  plan->layer = pass.layer;
+  plan->differentiated =
+      at::GradMode::is_enabled() &&
+      (x.requires_grad() || weights.requires_grad() ||
+       pass.bank.gate_up.requires_grad() || pass.bank.down.requires_grad());
+  const auto given = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::optional(tensor) : std::nullopt;
+  };
+  return ExpertsFunction::apply(
+      x,
+      weights,
+      pass.bank.gate_up,
+      pass.bank.down,
+      given(pass.bank.constant),
+      given(mixture.others),
+      plan);
+}
+
+}  // namespace fettle::model

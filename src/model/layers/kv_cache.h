@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys and values of earlier tokens, for decoding one sequence.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+
+namespace fettle::model {
+
+struct KvCache {
+  at::Tensor key;           // [capacity, kv_heads, D]; under MLA expanded, so
+                            // that kv_heads = heads
+  at::Tensor value;         // [capacity, kv_heads, Dv]
+  std::int64_t length = 0;  // tokens held
+
+  // Adds n tokens' keys [n, kv_heads, D] and values [n, kv_heads, Dv].
+  void append(const at::Tensor& new_key, const at::Tensor& new_value);
+};
+
+}  // namespace fettle::model

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/layer_tap.h"
+
+namespace fettle::model {
+
+bool is_tapped(Role role) {
+  return is_expert_role(role) || is_attention_role(role);
+}
+
+void LayerTap::on_run_gradient(std::int64_t layer, const RunGradView& view) {
+  for_each_expert_of(
+      view.run, view.dispatch, [&](std::int64_t e, const auto& rows) {
+        on_expert_gradient(
+            layer,
+            {e,
+             rows(view.x),
+             rows(view.h),
+             rows(view.dh),
+             rows(view.d_gate_up),
+             rows(view.dy),
+             rows(view.weight)});
+      });
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/packed_products.h"
+
+#include <vector>
+
+#include "kernels/expert_rows.h"
+#include "kernels/swiglu.h"
+#include "model/layers/dispatch.h"
+
+namespace fettle::model {
+namespace {
+
+// More rows of x than this are cheaper to multiply by the unpacked matrix.
+constexpr std::int64_t kFewRows = 8;
+
+// Products that need not wait for each other: those of packed matrices with
+// few rows go through the kernel together.
+class Products {
+ public:
+  // y [n, rows] = x [n, cols] Wᵀ. Matrices must stay until run().
+  void add(
+      const StoredMatrix& matrix, const at::Tensor& x, const at::Tensor& y) {
+    if (matrix.packed.defined() && x.size(0) <= kFewRows) {
+      packed_.push_back({&matrix.packed, x, y});
+    } else {
+      at::Tensor into = y;
+      into.copy_(at::mm(x, matrix.unpacked(x.scalar_type()).t()));
+    }
+  }
+  void run() {
+    if (!packed_.empty()) kernels::packed_products(packed_);
+    packed_.clear();
+  }
+
+ private:
+  std::vector<kernels::PackedProduct> packed_;
+};
+
+void add_gate_up(
+    Products& products,
+    const PackedLayer& layer,
+    const MlpRoles& roles,
+    std::int64_t expert,
+    const at::Tensor& x,
+    const at::Tensor& gate_up) {
+  const std::int64_t width = gate_up.size(1) / 2;
+  products.add(layer.at(roles.gate, expert), x, gate_up.narrow(1, 0, width));
+  products.add(layer.at(roles.up, expert), x, gate_up.narrow(1, width, width));
+}
+
+}  // namespace
+
+at::Tensor packed_linear(const StoredMatrix& matrix, const at::Tensor& x) {
+  at::Tensor y = at::empty({x.size(0), matrix.rows()}, x.options());
+  Products products;
+  products.add(matrix, x.contiguous(), y);
+  products.run();
+  return y;
+}
+
+at::Tensor packed_mlp(
+    const PackedLayer& layer, const MlpRoles& roles, const at::Tensor& x) {
+  const std::int64_t width = layer.at(roles.up).rows();
+  const at::Tensor gate_up = at::empty({x.size(0), 2 * width}, x.options());
+  Products products;
+  add_gate_up(products, layer, roles, -1, x, gate_up);
+  products.run();
+  return packed_linear(layer.at(roles.down), kernels::swiglu(gate_up));
+}
+
+at::Tensor packed_experts_forward(
+    const LayerWeights& weights, const at::Tensor& x, const Mixture& mixture) {
+  const ExpertBank& bank = weights.experts;
+  const PackedLayer& layer = *weights.packed;
+  const Dispatch all = dispatch(mixture.selected, bank.size());
+  const at::Tensor rows = kernels::gather_rows(x, all.token);
+  const at::Tensor ys = at::empty_like(rows);
+  const auto rows_of = [&](const at::Tensor& whole, std::int64_t e) {
+    return whole.narrow(0, all.starts[e], all.count(e));
+  };
+  std::vector<std::int64_t> chosen;
+  std::vector<at::Tensor> gate_up(bank.size());
+  Products products;
+  for (std::int64_t e = 0; e < bank.size(); ++e) {
+    if (all.count(e) == 0) continue;
+    if (bank.width(e) == 0) {
+      rows_of(ys, e).zero_();
+      continue;
+    }
+    chosen.push_back(e);
+    gate_up[e] = at::empty({all.count(e), 2 * bank.width(e)}, x.options());
+    add_gate_up(products, layer, kExpertRoles, e, rows_of(rows, e), gate_up[e]);
+  }
+  products.run();
+  for (const std::int64_t e : chosen) {
+    products.add(
+        layer.at(kExpertRoles.down, e),
+        kernels::swiglu(gate_up[e]),
+        rows_of(ys, e));
+  }
+  products.run();
+  if (bank.constant.defined()) {
+    for (std::int64_t e = 0; e < bank.size(); ++e) {
+      if (all.count(e) > 0) rows_of(ys, e).add_(bank.constant[e]);
+    }
+  }
+  return kernels::combine(ys, all.position, mixture.weights);
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products with matrices as the checkpoint packs them.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "model/family/weight_table.h"
+#include "model/layers/experts.h"
+#include "model/weights/layer_weights.h"
+#include "model/weights/packed_layer.h"
+
+namespace fettle::model {
+
+// y [n, rows] = x [n, cols] Wᵀ; no gradient.
+at::Tensor packed_linear(const StoredMatrix& matrix, const at::Tensor& x);
+
+// mlp() of differentiable.h; no gradient.
+at::Tensor packed_mlp(
+    const PackedLayer& layer, const MlpRoles& roles, const at::Tensor& x);
+
+// experts_forward() of a layer whose experts are packed; no gradient, no tap.
+at::Tensor packed_experts_forward(
+    const LayerWeights& weights, const at::Tensor& x, const Mixture& mixture);
+
+}  // namespace fettle::model

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/router.h"
+
+#include <limits>
+#include <vector>
+
+namespace fettle::model {
+namespace {
+
+// Scores [N, E] with 0 for every expert outside its token's best groups.
+at::Tensor keep_best_groups(
+    const RouterConfig& config, const at::Tensor& scores) {
+  const std::int64_t tokens = scores.size(0);
+  const std::int64_t experts = scores.size(1);
+  const at::Tensor grouped = scores.view({tokens, config.groups, -1});
+  const at::Tensor group_scores =
+      config.group_score == GroupScore::kMax
+          ? grouped.amax(-1)
+          : std::get<0>(grouped.topk(2, -1)).sum(-1);
+  const at::Tensor best =
+      std::get<1>(group_scores.topk(config.topk_groups, -1));
+  const at::Tensor kept =
+      at::zeros_like(group_scores)
+          .scatter_(1, best, 1.0)
+          .unsqueeze(-1)
+          .expand({tokens, config.groups, experts / config.groups})
+          .reshape({tokens, experts});
+  return scores.masked_fill(kept.eq(0), 0.0);
+}
+
+at::Tensor choose(
+    const RouterConfig& config,
+    std::int64_t top_k,
+    const at::Tensor& scores,
+    const RouterTensors& router) {
+  const at::NoGradGuard no_grad;
+  at::Tensor ranked =
+      router.correction.defined() ? scores + router.correction : scores;
+  const auto set_aside = [&](double score) {
+    for (const std::int64_t e : router.condensers) {
+      ranked.select(1, e).fill_(score);
+    }
+  };
+  std::vector<at::Tensor> columns;
+  for (const std::int64_t e : router.condensers) {
+    columns.push_back(
+        at::full({scores.size(0), 1}, e, scores.options().dtype(at::kLong)));
+  }
+  if (!columns.empty()) ranked = ranked.clone();
+  if (config.groups > 1) {
+    set_aside(0.0);  // as experts outside a token's groups
+    ranked = keep_best_groups(config, ranked);
+  }
+  set_aside(-std::numeric_limits<double>::infinity());
+  const auto left = top_k - static_cast<std::int64_t>(columns.size());
+  const at::Tensor chosen = std::get<1>(ranked.topk(left, -1));
+  if (columns.empty()) return chosen;
+  columns.push_back(chosen);
+  return at::cat(columns, 1);
+}
+
+}  // namespace
+
+Routing route(
+    const RouterConfig& config,
+    std::int64_t top_k,
+    const at::Tensor& x,
+    const RouterTensors& router) {
+  Routing routing;
+  routing.logits = at::mm(x.to(at::kFloat), router.weight.t());
+  if (router.bias.defined()) routing.logits = routing.logits + router.bias;
+  if (router.noise.defined()) routing.logits = routing.logits + router.noise;
+  routing.probs = config.score == RouterScore::kSigmoid
+                      ? routing.logits.sigmoid()
+                      : routing.logits.softmax(-1);
+  routing.selected = choose(config, top_k, routing.probs, router);
+  if (config.score == RouterScore::kTopkThenSoftmax) {
+    routing.weights = routing.logits.gather(1, routing.selected).softmax(-1);
+  } else {
+    routing.weights = routing.probs.gather(1, routing.selected);
+    if (config.renormalize) {
+      routing.weights = routing.weights / routing.weights.sum(-1, true);
+    }
+  }
+  if (config.scale != 1.0) routing.weights = routing.weights * config.scale;
+  return routing;
+}
+
+}  // namespace fettle::model

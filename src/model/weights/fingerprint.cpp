@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// What tells models apart: what config.json says of the computation, and of
+// each weight its type, shape, and the first and last 64 KiB of its values.
+// How files are laid out, names of shards and stacks, and keys of config.json
+// that the computation does not ask for have no part in it.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "io/checksum.h"
+#include "model/weights/model_reader.h"
+#include "model/weights/weight_index.h"
+
+namespace fettle::model {
+
+namespace {
+
+constexpr std::uint64_t kSample = 64 << 10;
+
+Json attention_json(const AttentionConfig& a) {
+  return {
+      static_cast<int>(a.kind),
+      a.heads,
+      a.kv_heads,
+      a.head_dim,
+      a.v_head_dim,
+      a.qkv_bias,
+      a.o_bias,
+      static_cast<int>(a.qk_norm),
+      a.clip_qkv.value_or(0.0),
+      a.softmax_scale,
+      a.q_lora_rank,
+      a.kv_lora_rank,
+      a.qk_nope_head_dim};
+}
+
+Json rope_json(const RopeConfig& r) {
+  return {
+      r.type,
+      r.theta,
+      r.factor,
+      r.dim,
+      r.max_position,
+      r.original_max_position,
+      r.attention_factor.value_or(0.0),
+      r.beta_fast,
+      r.beta_slow,
+      r.mscale.value_or(0.0),
+      r.mscale_all_dim.value_or(0.0),
+      r.truncate,
+      r.low_freq_factor,
+      r.high_freq_factor,
+      r.short_factor,
+      r.long_factor,
+      static_cast<int>(r.pairing)};
+}
+
+Json router_json(const RouterConfig& r) {
+  return {
+      static_cast<int>(r.score),
+      r.renormalize,
+      r.groups,
+      r.topk_groups,
+      static_cast<int>(r.group_score),
+      r.scale,
+      r.correction_bias};
+}
+
+Json layer_json(const LayerConfig& l) {
+  return {
+      l.sparse,
+      l.dense_width,
+      l.top_k,
+      l.expert_widths,
+      l.has_constants,
+      l.shared_width,
+      l.condensers,
+      l.router_bias,
+      l.sliding_window};
+}
+
+Json computation_of(const ModelConfig& c) {
+  Json layers = Json::array();
+  for (const LayerConfig& layer : c.layers) layers.push_back(layer_json(layer));
+  return {
+      c.family,
+      c.vocab_size,
+      c.hidden_size,
+      c.norm_eps,
+      c.latent_norm_eps,
+      c.tie_word_embeddings,
+      static_cast<int>(c.shared_expert),
+      attention_json(c.attention),
+      rope_json(c.rope),
+      router_json(c.router),
+      std::move(layers)};
+}
+
+}  // namespace
+
+std::string ModelReader::fingerprint() const {
+  io::Hasher hasher;
+  hasher.update(computation_of(config_).dump());
+  std::vector<std::byte> bytes;
+  const auto add = [&](const WeightIndex::Place& place,
+                       std::uint64_t begin,
+                       std::uint64_t end) {
+    bytes.resize(end - begin);
+    checkpoint_->read_range(place.tensor->name, place.offset + begin, bytes);
+    hasher.update(bytes);
+  };
+  for (const WeightId& id : model_weights(config_)) {
+    const WeightIndex::Place& place = index_->at(id);
+    const auto shape = weight_shape(config_, id);
+    const std::uint64_t size =
+        place.packed ? static_cast<std::uint64_t>(place.packed->bytes())
+                     : static_cast<std::uint64_t>(weight_numel(config_, id)) *
+                           io::size_of(place.tensor->dtype);
+    hasher.update(fmt::format(
+        "{} {} [{}] {};",
+        weight_name(config_, id),
+        io::name_of(place.tensor->dtype),
+        fmt::join(shape, ","),
+        size));
+    const std::uint64_t head = std::min(size, kSample);
+    add(place, 0, head);
+    add(place, std::max(head, size - std::min(size, kSample)), size);
+  }
+  return hasher.digest();
+}
+
+}  // namespace fettle::model

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weights/model_reader.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+#include "model/weights/model_folder.h"
+#include "model/weights/packed_layer.h"
+#include "model/weights/weight_index.h"
+#include "model/weights/weight_loading.h"
+#include "model/weights/weight_view.h"
+
+namespace fettle::model {
+namespace {
+
+// A view with two dimensions: a vector is one row.
+at::Tensor as_matrix(const at::Tensor& tensor) {
+  return tensor.dim() == 1 ? tensor.unsqueeze(0) : tensor;
+}
+
+std::int64_t bytes_as(
+    const ModelConfig& config, const WeightId& id, at::ScalarType type) {
+  return weight_numel(config, id) * static_cast<std::int64_t>(c10::elementSize(
+                                        loaded_type(id.role, type)));
+}
+
+}  // namespace
+
+ModelReader::ModelReader(const std::filesystem::path& folder)
+    : folder_(checked_model_folder(folder)),
+      config_(read_model_config(folder.string())),
+      checkpoint_(
+          std::make_unique<io::Checkpoint>(io::Checkpoint::open(folder))),
+      index_(std::make_shared<WeightIndex>(config_, *checkpoint_)) {}
+
+at::ScalarType ModelReader::dtype(const WeightId& id) const {
+  const WeightIndex::Place& place = index_->at(id);
+  return place.packed ? at::kFloat : scalar_type(place.tensor->dtype);
+}
+
+std::string ModelReader::name() const {
+  const std::filesystem::path path =
+      std::filesystem::absolute(folder_).lexically_normal();
+  return model_name(path.has_filename() ? path : path.parent_path());
+}
+
+const std::vector<std::string>& ModelReader::left_out() const {
+  return index_->left_out();
+}
+
+const PackedHeader* ModelReader::packed_header(const WeightId& id) const {
+  const auto& packed = index_->at(id).packed;
+  return packed ? &*packed : nullptr;
+}
+
+WeightForm ModelReader::form(const WeightId& id) const {
+  const PackedHeader* header = packed_header(id);
+  return {dtype(id), header != nullptr ? header->bytes() : 0};
+}
+
+at::Tensor ModelReader::read_stored(const WeightId& id) const {
+  const WeightIndex::Place& place = index_->at(id);
+  at::Tensor result =
+      place.packed
+          ? at::empty({place.packed->bytes()}, at::kByte)
+          : at::empty(weight_shape(config_, id), at::TensorOptions(dtype(id)));
+  checkpoint_->read_range(
+      place.tensor->name,
+      place.offset,
+      {static_cast<std::byte*>(result.data_ptr()), result.nbytes()});
+  return result;
+}
+
+kernels::PackedMatrix ModelReader::read_packed(const WeightId& id) const {
+  return from_stored(read_stored(id), index_->at(id).tensor->name);
+}
+
+at::Tensor ModelReader::read(const WeightId& id) const {
+  if (packed_header(id) == nullptr) return read_stored(id);
+  at::Tensor values = at::empty(weight_shape(config_, id), at::kFloat);
+  kernels::unpack_rows(read_packed(id), 0, values);
+  return values;
+}
+
+void ModelReader::read_rows(
+    const WeightId& id, std::int64_t rows, const Rows& visit) const {
+  const WeightIndex::Place& place = index_->at(id);
+  std::vector<std::int64_t> shape = weight_shape(config_, id);
+  const std::int64_t all = shape[0];
+  std::optional<kernels::PackedMatrix> packed;
+  if (place.packed) packed = read_packed(id);
+  for (std::int64_t first = 0; first < all; first += rows) {
+    shape[0] = std::min(rows, all - first);
+    at::Tensor piece =
+        at::empty(shape, at::TensorOptions(packed ? at::kFloat : dtype(id)));
+    if (packed) {
+      kernels::unpack_rows(*packed, first, piece);
+    } else {
+      const std::uint64_t row_bytes =
+          piece.nbytes() / static_cast<std::uint64_t>(shape[0]);
+      checkpoint_->read_range(
+          place.tensor->name,
+          place.offset + static_cast<std::uint64_t>(first) * row_bytes,
+          {static_cast<std::byte*>(piece.data_ptr()), piece.nbytes()});
+    }
+    visit(first, piece.to(at::kFloat));
+  }
+}
+
+bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
+  const auto any_packed = [&](Role one) {
+    const LayerConfig& shape = config_.layers[layer];
+    const std::int64_t experts = is_expert_role(one) ? shape.num_experts() : 0;
+    if (experts == 0) return index_->at({one, layer}).packed.has_value();
+    for (std::int64_t e = 0; e < experts; ++e) {
+      if (index_->at({one, layer, e}).packed) return true;
+    }
+    return false;
+  };
+  for (const MlpRoles& mlp : {kExpertRoles, kSharedRoles, kDenseRoles}) {
+    if (mlp.has(role)) {
+      return any_packed(mlp.gate) || any_packed(mlp.up) || any_packed(mlp.down);
+    }
+  }
+  return is_attention_role(role) && any_packed(role);
+}
+
+ModelReader::KeptPacked ModelReader::kept_packed(std::int64_t layer) const {
+  KeptPacked kept;
+  for (const WeightId& id : layer_weights(config_, layer)) {
+    if (!kept.contains(id.role)) kept[id.role] = keeps_packed(layer, id.role);
+  }
+  return kept;
+}
+
+LayerWeights ModelReader::unread_layer(
+    std::int64_t layer, at::TensorOptions options) const {
+  return unread_layer(layer, options, kept_packed(layer));
+}
+
+LayerWeights ModelReader::unread_layer(
+    std::int64_t layer,
+    at::TensorOptions options,
+    const KeptPacked& kept) const {
+  return empty_layer(config_, layer, options, [&](Role role) {
+    const auto found = kept.find(role);
+    return found != kept.end() && !found->second;
+  });
+}
+
+LayerWeights ModelReader::read_layer(
+    std::int64_t layer, at::TensorOptions options) const {
+  const std::vector<WeightId> ids = layer_weights(config_, layer);
+  const KeptPacked kept = kept_packed(layer);
+  LayerWeights weights = unread_layer(layer, options, kept);
+  std::vector<WeightCopy> copies;
+  PackedLayer packed;
+  for (const WeightId& id : ids) {
+    if (kept.at(id.role)) {
+      StoredMatrix matrix;
+      if (packed_header(id) != nullptr) {
+        matrix.packed = read_packed(id);
+      } else {
+        matrix.dense =
+            at::empty(weight_shape(config_, id), options.pinned_memory(false));
+        copies.push_back({index_->at(id), matrix.dense});
+      }
+      packed.put(id, std::move(matrix));
+      continue;
+    }
+    const at::Tensor view = weight_view(weights, id);
+    const bool transposed = is_down_role(id.role);
+    copies.push_back(
+        {index_->at(id), transposed ? view.t() : as_matrix(view), transposed});
+  }
+  load_weights(*checkpoint_, copies);
+  if (!packed.matrices().empty()) {
+    weights.packed = std::make_shared<PackedLayer>(std::move(packed));
+  }
+  return weights;
+}
+
+GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
+  GlobalWeights weights;
+  std::vector<WeightCopy> copies;
+  const auto load = [&](Role role) {
+    at::Tensor whole = at::empty(weight_shape(config_, {role}), type);
+    if (packed_header({role}) != nullptr) {
+      kernels::unpack_rows(read_packed({role}), 0, whole);
+    } else {
+      copies.push_back({index_->at({role}), as_matrix(whole)});
+    }
+    return whole;
+  };
+  weights.embed_tokens = load(Role::kEmbedTokens);
+  weights.final_norm = load(Role::kFinalNorm);
+  weights.lm_head =
+      config_.tie_word_embeddings ? weights.embed_tokens : load(Role::kLmHead);
+  load_weights(*checkpoint_, copies);
+  check_tied_head();
+  return weights;
+}
+
+// transformers unties a head that the checkpoint holds with other values than
+// the embeddings, whatever config.json says.
+void ModelReader::check_tied_head() const {
+  const std::string name = weight_name(config_, {Role::kLmHead});
+  if (!config_.tie_word_embeddings || !checkpoint_->find(name)) return;
+  if (packed_header({Role::kEmbedTokens}) != nullptr) {
+    throw UserError(
+        "weights",
+        name,
+        "is stored beside packed embeddings, though 'tie_word_embeddings' is "
+        "true");
+  }
+  const std::string& embeddings = index_->at({Role::kEmbedTokens}).tensor->name;
+  const std::uint64_t total = checkpoint_->require(name).bytes();
+  bool same = total == checkpoint_->require(embeddings).bytes();
+  std::vector<std::byte> head, embedding;
+  for (std::uint64_t at = 0; same && at < total; at += head.size()) {
+    head.resize(std::min<std::uint64_t>(total - at, 1 << 20));
+    embedding.resize(head.size());
+    checkpoint_->read_range(name, at, head);
+    checkpoint_->read_range(embeddings, at, embedding);
+    same = head == embedding;
+  }
+  if (!same) {
+    throw UserError(
+        "weights",
+        name,
+        "differs from the embeddings, though 'tie_word_embeddings' is true; "
+        "set it to false in config.json to use the stored head");
+  }
+}
+
+std::int64_t ModelReader::layer_bytes(
+    std::int64_t layer, at::ScalarType type) const {
+  std::int64_t total = 0;
+  for (const WeightId& id : layer_weights(config_, layer)) {
+    const PackedHeader* header = packed_header(id);
+    total +=
+        header != nullptr ? memory_bytes(*header) : bytes_as(config_, id, type);
+  }
+  return total;
+}
+
+std::int64_t ModelReader::unpacked_bytes(
+    std::int64_t layer, at::ScalarType type) const {
+  std::int64_t total = 0;
+  for (const WeightId& id : layer_weights(config_, layer)) {
+    total += bytes_as(config_, id, type);
+  }
+  return total;
+}
+
+std::int64_t ModelReader::global_bytes(at::ScalarType type) const {
+  std::int64_t total = bytes_as(config_, {Role::kEmbedTokens}, type) +
+                       bytes_as(config_, {Role::kFinalNorm}, type);
+  if (!config_.tie_word_embeddings) {
+    total += bytes_as(config_, {Role::kLmHead}, type);
+  }
+  return total;
+}
+
+}  // namespace fettle::model

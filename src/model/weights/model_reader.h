@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads a Hugging Face model folder layer by layer. Opening it checks every
+// header, name, shape and dtype; no weight is read before it is asked for.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/layer_weights.h"
+#include "model/weights/packed_weight.h"
+
+namespace fettle::model {
+
+class WeightIndex;
+
+// How a weight lies in a checkpoint.
+struct WeightForm {
+  at::ScalarType dtype = at::kFloat;  // of a plain one
+  std::int64_t packed_bytes = 0;      // of a packed one, else 0
+  bool packed() const { return packed_bytes > 0; }
+};
+using WeightForms = std::function<WeightForm(const WeightId&)>;
+
+class ModelReader {
+ public:
+  // Throws UserError on what is no model folder (see model_folder.h), a missing
+  // tensor, a wrong shape, an unsupported dtype (fp8 is named), or a tensor
+  // that the family's table does not know.
+  explicit ModelReader(const std::filesystem::path& folder);
+
+  const ModelConfig& config() const { return config_; }
+  const io::Checkpoint& checkpoint() const { return *checkpoint_; }
+  const std::filesystem::path& folder() const { return folder_; }
+  std::string name() const;  // of the folder, for people
+  // Tensors beside the weights that change nothing and are not read.
+  const std::vector<std::string>& left_out() const;
+  // Of the computation and the weights, not of their files: fingerprint.cpp.
+  std::string fingerprint() const;
+
+  // One tensor in the canonical 2-D shape of its role (a fused expert is cut
+  // out of its stack) and the type it is stored in; a packed weight's values,
+  // exactly, in fp32. Thread-safe.
+  at::Tensor read(const WeightId& id) const;
+  // The same in fp32, `rows` rows (of a vector: values) at a time, so that no
+  // more than those are held, and a packed weight's bytes.
+  using Rows = std::function<void(std::int64_t first, const at::Tensor& rows)>;
+  void read_rows(
+      const WeightId& id, std::int64_t rows, const Rows& visit) const;
+  at::ScalarType dtype(const WeightId& id) const;
+
+  // How it is stored, and what is stored: as read(), or of a packed weight the
+  // bytes, U8.
+  WeightForm form(const WeightId& id) const;
+  at::Tensor read_stored(const WeightId& id) const;
+  kernels::PackedMatrix read_packed(const WeightId& id) const;
+  // The header of a packed weight; null for a plain one.
+  const PackedHeader* packed_header(const WeightId& id) const;
+
+  // A layer in the forward pass's form, in the type and memory of `options`, on
+  // the CPU; the router and its biases in fp32; packed weights stay packed.
+  // Throws UserError when a weight is NaN or infinite, or packed and damaged.
+  // Thread-safe.
+  LayerWeights read_layer(std::int64_t layer, at::TensorOptions options) const;
+  GlobalWeights read_globals(at::ScalarType type) const;
+  // What read_layer fills, not filled, and without what stays packed.
+  LayerWeights unread_layer(
+      std::int64_t layer, at::TensorOptions options) const;
+
+  // Throws UserError where the embeddings are the head, by config.json, and the
+  // weights hold another head, which transformers would use.
+  void check_tied_head() const;
+
+  // Bytes that read_layer's result takes in `type`, and that it takes with all
+  // of it unpacked.
+  std::int64_t layer_bytes(std::int64_t layer, at::ScalarType type) const;
+  std::int64_t unpacked_bytes(std::int64_t layer, at::ScalarType type) const;
+  std::int64_t global_bytes(at::ScalarType type) const;
+
+ private:
+  using KeptPacked = std::map<Role, bool>;  // keeps_packed of a layer's roles
+  KeptPacked kept_packed(std::int64_t layer) const;
+  LayerWeights unread_layer(
+      std::int64_t layer,
+      at::TensorOptions options,
+      const KeptPacked& kept) const;
+  // Whether read_layer keeps this role's matrices in LayerWeights::packed: the
+  // role, or another of its MLP, is packed.
+  bool keeps_packed(std::int64_t layer, Role role) const;
+
+  std::filesystem::path folder_;
+  ModelConfig config_;
+  std::unique_ptr<io::Checkpoint> checkpoint_;
+  std::shared_ptr<const WeightIndex> index_;
+};
+
+}  // namespace fettle::model

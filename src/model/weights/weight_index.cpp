@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weights/weight_index.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "core/error.h"
+
+namespace fettle::model {
+namespace {
+
+using Shape = std::vector<std::int64_t>;
+
+constexpr std::string_view kPrefix = "model.";
+
+[[noreturn]] void refuse(std::string_view name, std::string_view message) {
+  throw UserError("weights", name, message);
+}
+
+void check_tensor(const io::TensorInfo& tensor, const Shape& expected) {
+  if (tensor.shape != expected) {
+    refuse(
+        tensor.name,
+        fmt::format(
+            "expected shape [{}] by config.json, found [{}]",
+            fmt::join(expected, ", "),
+            fmt::join(tensor.shape, ", ")));
+  }
+  using enum io::DType;
+  if (tensor.dtype != kF32 && tensor.dtype != kBF16 && tensor.dtype != kF16) {
+    const std::string_view type = io::name_of(tensor.dtype);
+    refuse(
+        tensor.name,
+        fmt::format(
+            "is stored as {}{}; Fettle reads F32, BF16 and F16",
+            type,
+            type.starts_with("F8") ? " (fp8)" : ""));
+  }
+}
+
+// What other software leaves beside a model's weights and what no loader of
+// the family reads: value and reward heads, scales of a cache in fp8, tables
+// that follow from config.json.
+bool is_leftover(std::string_view name) {
+  constexpr std::array<std::string_view, 3> kHeads = {
+      "v_head.", "value_head.", "score."};
+  constexpr std::array<std::string_view, 3> kScales = {
+      ".k_scale", ".v_scale", ".kv_scale"};
+  const auto begins = [&](std::string_view head) {
+    return name.starts_with(head);
+  };
+  const auto ends = [&](std::string_view scale) {
+    return name.ends_with(scale);
+  };
+  return std::ranges::any_of(kHeads, begins) ||
+         std::ranges::any_of(kScales, ends) ||
+         name.find(".rotary_emb.") != std::string_view::npos;
+}
+
+// Finds the tensors of one model, remembering which have been claimed.
+class Finder {
+ public:
+  Finder(const ModelConfig& config, const io::Checkpoint& checkpoint)
+      : config_(config), checkpoint_(checkpoint) {
+    const std::string name = weight_name(config, {Role::kEmbedTokens});
+    bare_ = checkpoint.find(name) == nullptr &&
+            checkpoint.find(bare_name(name)) != nullptr;
+  }
+
+  // The tensor of this name, else null. A bare model, one saved without its
+  // head's class, has no "model." before its names.
+  const io::TensorInfo* lookup(const std::string& name) const {
+    return checkpoint_.find(bare_ ? bare_name(name) : std::string_view(name));
+  }
+
+  WeightIndex::Place find(const WeightId& id, const WeightRow& row) {
+    const std::string name = expand_name(row.name, id);
+    const io::TensorInfo* tensor = lookup(name);
+    if (!row.alias.empty()) {
+      const auto* other = lookup(expand_name(row.alias, id));
+      if (tensor && other) refuse(other->name, "is also stored as " + name);
+      if (!tensor) tensor = other;
+    }
+    if (!row.fused.empty()) {
+      const auto* stack = lookup(expand_name(row.fused, id));
+      if (tensor && stack) refuse(stack->name, "is also stored as " + name);
+      if (stack) return slice(*stack, id);
+    }
+    const std::string packed_name = name + std::string(kPackedSuffix);
+    if (const auto* packed = lookup(packed_name)) {
+      if (tensor) refuse(packed->name, "is also stored as " + tensor->name);
+      return find_packed(*packed, id);
+    }
+    if (!tensor) refuse_missing(name);
+    check_tensor(*tensor, weight_shape(config_, id));
+    claimed_.insert(tensor);
+    return {tensor, 0};
+  }
+
+  // Every tensor must be one of the model's, or known to change nothing; what
+  // is left out is given back, by name.
+  std::vector<std::string> check_rest() const {
+    std::vector<std::string> left_out;
+    if (claimed_.size() == checkpoint_.size()) return left_out;
+    for (const io::TensorInfo* tensor : checkpoint_.tensors()) {
+      if (claimed_.contains(tensor) || tensor->bytes() == 0) continue;
+      if (is_tied_head(*tensor)) {
+        check_tensor(*tensor, weight_shape(config_, {Role::kLmHead}));
+      } else if (is_leftover(tensor->name)) {
+        left_out.push_back(tensor->name);
+      } else {
+        refuse(
+            tensor->name,
+            fmt::format(
+                "is no weight of a {} model with this config.json",
+                config_.family));
+      }
+    }
+    return left_out;
+  }
+
+ private:
+  static std::string_view bare_name(std::string_view name) {
+    return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+  }
+
+  [[noreturn]] void refuse_missing(const std::string& name) const {
+    const std::string_view wanted =
+        bare_ ? bare_name(name) : std::string_view(name);
+    const bool head = name == weight_name(config_, {Role::kLmHead});
+    if (bare_ && head) {
+      refuse(
+          name,
+          "is missing: the weights were saved without the head; save the whole "
+          "model (AutoModelForCausalLM), or set 'tie_word_embeddings' to true "
+          "in config.json if the embeddings are its head");
+    }
+    refuse(wanted, checkpoint_.why_missing(wanted));
+  }
+
+  bool is_tied_head(const io::TensorInfo& tensor) const {
+    return config_.tie_word_embeddings &&
+           tensor.name == weight_name(config_, {Role::kLmHead});
+  }
+
+  WeightIndex::Place find_packed(
+      const io::TensorInfo& tensor, const WeightId& id) {
+    const Shape expected = weight_shape(config_, id);
+    if (!role_info(id.role).is_packable()) {
+      refuse(tensor.name, "is of a kind that is never packed");
+    }
+    if (tensor.dtype != io::DType::kU8 || tensor.shape.size() != 1) {
+      refuse(tensor.name, "expected a row of U8, as packed weights are stored");
+    }
+    std::vector<std::byte> bytes(
+        std::min<std::uint64_t>(tensor.bytes(), kPackedHeaderBytes));
+    checkpoint_.read_range(tensor.name, 0, bytes);
+    const PackedHeader header = parse_packed_header(
+        bytes, static_cast<std::int64_t>(tensor.bytes()), tensor.name);
+    if (Shape{header.rows, header.cols} != expected) {
+      refuse(
+          tensor.name,
+          fmt::format(
+              "expected shape [{}] by config.json, found [{}, {}]",
+              fmt::join(expected, ", "),
+              header.rows,
+              header.cols));
+    }
+    claimed_.insert(&tensor);
+    return {&tensor, 0, header};
+  }
+
+  // The part of a stacked tensor that is one expert's gate, up or down.
+  WeightIndex::Place slice(const io::TensorInfo& stack, const WeightId& id) {
+    const LayerConfig& layer = config_.layers[id.layer];
+    const std::int64_t width = layer.expert_widths.front();
+    const bool ragged = std::any_of(
+        layer.expert_widths.begin(), layer.expert_widths.end(), [&](auto w) {
+          return w != width;
+        });
+    if (ragged) {
+      refuse(
+          stack.name,
+          "stacks experts that differ in width; each needs its own tensor");
+    }
+    const bool down = id.role == Role::kExpertDown;
+    const std::int64_t hidden = config_.hidden_size;
+    check_tensor(
+        stack,
+        down ? Shape{layer.num_experts(), hidden, width}
+             : Shape{layer.num_experts(), 2 * width, hidden});
+    claimed_.insert(&stack);
+    const std::int64_t part = down                         ? id.expert
+                              : id.role == Role::kExpertUp ? 2 * id.expert + 1
+                                                           : 2 * id.expert;
+    return {
+        &stack,
+        static_cast<std::uint64_t>(part * width * hidden) *
+            io::size_of(stack.dtype)};
+  }
+
+  const ModelConfig& config_;
+  const io::Checkpoint& checkpoint_;
+  std::unordered_set<const io::TensorInfo*> claimed_;
+  bool bare_ = false;  // see lookup
+};
+
+}  // namespace
+
+WeightIndex::WeightIndex(
+    const ModelConfig& config, const io::Checkpoint& checkpoint) {
+  Finder finder(config, checkpoint);
+  std::unordered_map<Role, WeightRow> rows;
+  for (const WeightRow& row : find_family(config.family).weights) {
+    rows.emplace(row.role, row);
+  }
+  const std::vector<WeightId> ids = model_weights(config);
+  places_.reserve(ids.size());
+  for (const WeightId& id : ids) {
+    places_.emplace(id, finder.find(id, rows.at(id.role)));
+  }
+  left_out_ = finder.check_rest();
+}
+
+const WeightIndex::Place& WeightIndex::at(const WeightId& id) const {
+  const auto found = places_.find(id);
+  FETTLE_ASSERT(found != places_.end());
+  return found->second;
+}
+
+std::size_t WeightIndex::Hash::operator()(const WeightId& id) const {
+  // Layer and expert are far below 2^24; the role is below 2^8.
+  const auto key = static_cast<std::uint64_t>(id.role) |
+                   static_cast<std::uint64_t>(id.layer + 1) << 8 |
+                   static_cast<std::uint64_t>(id.expert + 1) << 32;
+  return std::hash<std::uint64_t>{}(key);
+}
+
+}  // namespace fettle::model

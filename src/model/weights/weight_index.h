@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where each weight of a model lies in its checkpoint. Building it checks that
+// every tensor is there once, of the right shape and a known type, and that
+// nothing else is but what changes nothing. The names may be those of the bare
+// model ("embed_tokens.weight" without "model."), as transformers reads them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/packed_weight.h"
+
+namespace fettle::model {
+
+class WeightIndex {
+ public:
+  struct Place {
+    const io::TensorInfo* tensor = nullptr;  // held by the checkpoint
+    std::uint64_t offset = 0;  // bytes into it where the weight begins
+    std::optional<PackedHeader> packed = {};  // where it is a packed weight
+  };
+
+  // Throws UserError (see ModelReader). `checkpoint` must outlive the index.
+  WeightIndex(const ModelConfig& config, const io::Checkpoint& checkpoint);
+
+  const Place& at(const WeightId& id) const;
+
+  // Names of tensors that are no weights of the model and change nothing, such
+  // as "v_head.summary.weight".
+  const std::vector<std::string>& left_out() const { return left_out_; }
+
+ private:
+  struct Hash {
+    std::size_t operator()(const WeightId& id) const;
+  };
+  std::unordered_map<WeightId, Place, Hash> places_;
+  std::vector<std::string> left_out_;
+};
+
+}  // namespace fettle::model
