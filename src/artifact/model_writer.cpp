@@ -51,7 +51,7 @@ io::TensorSpec tensor_spec(
     return {std::move(name), io::DType::kU8, {form.packed_bytes}};
   }
   const io::DType type = stored_type(form.dtype, name);
-  return {std::move(name), type, model::weight_shape(config, id)};
+  return {std::move(name), type, model::stored_shape(config, id)};
 }
 
 void write_config(
@@ -83,7 +83,10 @@ void write_model(
   io::CheckpointWriter writer(folder, specs, options);
   Progress progress(input.reporter, input.label, writer.total_bytes(), "bytes");
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const at::Tensor tensor = input.tensor(ids[i]).contiguous();
+    at::Tensor tensor = input.tensor(ids[i]).contiguous();
+    if (tensor.sizes() == model::weight_shape(input.config, ids[i])) {
+      tensor = tensor.view(specs[i].shape);
+    }
     check_tensor(tensor, specs[i]);
     writer.write(specs[i].name, tensor_bytes(tensor));
     progress.advance(tensor.nbytes());

@@ -203,8 +203,7 @@ std::int64_t rounded_up(std::int64_t n, std::int64_t unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-// A family's keys are told apart by what its shared experts are; dense layers'
-// width has one name in all.
+// Dense layers' width has one name in all families.
 model::ModelConfig with_widths(
     const model::ModelConfig& config, const Widths& widths) {
   model::ModelConfig result = config;
@@ -220,14 +219,14 @@ model::ModelConfig with_widths(
   }
   Json json = config.json;
   json.erase("fettle");
+  const model::Family& family = model::find_family(config.family);
   if (const model::LayerConfig* const sparse = first_sparse(result)) {
-    model::find_family(config.family)
-        .write_uniform(
-            json, sparse->num_experts(), widths.expert, sparse->top_k);
+    family.write_uniform(
+        json, sparse->num_experts(), widths.expert, sparse->top_k);
   }
-  if (counted && shared > 0) json["n_shared_experts"] = shared / widths.expert;
-  if (!counted && shared > 0) {
-    json["shared_expert_intermediate_size"] = shared;
+  if (shared > 0) {
+    json[std::string(family.shared_key)] =
+        counted ? shared / widths.expert : shared;
   }
   if (widths.dense > 0) json["intermediate_size"] = widths.dense;
   if (model::parse_model_config(json, "config.json").layers != result.layers) {

@@ -116,7 +116,6 @@ void check_shape(
 
 std::int64_t fewest_experts(
     const model::RouterConfig& router, const model::LayerConfig& layer) {
-  if (router.groups <= 1) return std::max<std::int64_t>(layer.top_k, 1);
   const std::int64_t chosen = std::max<std::int64_t>(router.topk_groups, 1);
   std::int64_t per_group = (layer.top_k + chosen - 1) / chosen;
   if (router.group_score == model::GroupScore::kTopTwoSum) {

@@ -2,18 +2,22 @@
 """Where `fettle generate` ends, against transformers' generate, by what
 generation_config.json and config.json name."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 import subprocess
 
+import expert_trace
 import pytest
+import tiny_models
 import torch
 import transformers
 
 MODEL = pathlib.Path(__file__).resolve().parents[2] / "demo" / "model"
 PROMPT = "Tom has 3"
 TOKENS = 12
+LONG = 200
 
 
 def write_model(folder: pathlib.Path, config, generation) -> pathlib.Path:
@@ -70,3 +74,35 @@ def test_generation_ends_where_transformers_ends_it(
     command += ["--max-new-tokens", str(TOKENS), "--json", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["ids"] == reference(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["deepseek_v3", "glm_lite", "dots_window_bias", "glm", "ernie", "minimax"],
+)
+def test_many_tokens_are_the_likeliest(name, fettle, tmp_path):
+    """Token by token, each is what transformers finds likeliest after all the
+    tokens before it, or next to it within rounding."""
+    variant = tiny_models.VARIANTS[name]
+    variant = dataclasses.replace(
+        variant,
+        config=variant.config
+        | {"max_position_embeddings": LONG + 50, "eos_token_id": None},
+    )
+    folder = tiny_models.write(variant, tmp_path / "m")
+    expert_trace.write_tokenizer(folder)
+    command = [fettle, "generate", folder, "--prompt", PROMPT, "--quiet"]
+    command += ["--max-new-tokens", str(LONG), "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    made = torch.tensor(json.loads(done.stdout)["ids"])
+    assert len(made) == LONG
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json")
+    )
+    prompt = tokenizer(PROMPT, return_tensors="pt").input_ids[0]
+    with torch.no_grad():
+        ids = torch.cat([prompt, made]).unsqueeze(0)
+        logits = tiny_models.load(folder)(ids).logits[0]
+    logits = logits[len(prompt) - 1 : -1]
+    chosen = logits.gather(1, made[:, None])[:, 0]
+    assert (logits.amax(1) - chosen).max() <= 1e-3 * logits.abs().max()

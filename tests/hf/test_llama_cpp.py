@@ -49,6 +49,14 @@ REFUSED = {
     "deepseek_groups": "in groups",
     "deepseek_yarn_mscale": "mscale",
     "deepseek_linear": "linear",
+} | {
+    name: "has no architecture"
+    for name, variant in tiny_models.VARIANTS.items()
+    if variant.model_type
+    in (
+        "deepseek_v3", "glm4_moe_lite", "dots1", "glm4_moe", "ernie4_5_moe",
+        "minimax_m2",
+    )
 }
 
 

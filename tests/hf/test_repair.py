@@ -134,7 +134,7 @@ def test_padded_export_of_a_repaired_model(
 
 
 @pytest.mark.parametrize("method", ["m_smoe", "hc_smoe"])
-@pytest.mark.parametrize("variant", ["qwen3", "olmoe"])
+@pytest.mark.parametrize("variant", ["qwen3", "olmoe", "deepseek_v3"])
 def test_merged_experts_load_in_transformers(
     variant, method, fettle, build_dir, ids, tmp_path
 ):

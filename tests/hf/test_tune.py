@@ -243,6 +243,7 @@ def _check_adapter(path: pathlib.Path, layers: list[Layer], first: int) -> None:
         ("mixtral", "layer"),
         ("olmoe", "layer"),
         ("deepseek", "layer"),
+        ("deepseek_v3", "layer"),
     ],
 )
 def test_ten_steps_then_merge(

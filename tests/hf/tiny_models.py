@@ -14,8 +14,19 @@ from typing import Any
 
 import torch
 import transformers
-
-MAX_POSITION = 64
+from tiny_shapes import (
+    DEEPSEEK,
+    DEEPSEEK_V3,
+    DOTS,
+    ERNIE,
+    GLM,
+    GLM_LITE,
+    MINIMAX,
+    MIXTRAL,
+    OLMOE,
+    QWEN2,
+    QWEN3,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,85 +39,6 @@ class Variant:
     fused: bool = False  # experts stacked in one tensor, as in memory
     max_shard_size: str = "5GB"
     v4_config: bool = False  # config.json as transformers 4 writes it
-
-
-QWEN3 = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "intermediate_size": 56,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": MAX_POSITION,
-    "moe_intermediate_size": 24,
-    "num_experts": 8,
-    "num_experts_per_tok": 3,
-    "norm_topk_prob": True,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-}
-
-QWEN2 = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "intermediate_size": 56,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": MAX_POSITION,
-    "moe_intermediate_size": 20,
-    "shared_expert_intermediate_size": 36,
-    "num_experts": 6,
-    "num_experts_per_tok": 4,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-}
-
-MIXTRAL = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": MAX_POSITION,
-    "num_local_experts": 8,
-    "num_experts_per_tok": 2,
-}
-
-OLMOE = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": MAX_POSITION,
-    "num_experts": 8,
-    "num_experts_per_tok": 4,
-    "pad_token_id": None,
-    "eos_token_id": 1,
-}
-
-DEEPSEEK = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 72,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": MAX_POSITION,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 24,
-    "q_lora_rank": None,
-    "qk_nope_head_dim": 12,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 10,
-    "n_routed_experts": 8,
-    "n_shared_experts": 2,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 20,
-    "n_group": 1,
-    "topk_group": 1,
-}
 
 
 def _rope(rope_type: str, **options: Any) -> dict[str, Any]:
@@ -162,6 +94,30 @@ def _olmoe(**changes: Any) -> Variant:
 
 def _deepseek(**changes: Any) -> Variant:
     return _variant("deepseek_v2", DEEPSEEK, changes)
+
+
+def _deepseek_v3(**changes: Any) -> Variant:
+    return _variant("deepseek_v3", DEEPSEEK_V3, changes)
+
+
+def _glm_lite(**changes: Any) -> Variant:
+    return _variant("glm4_moe_lite", GLM_LITE, changes)
+
+
+def _dots(**changes: Any) -> Variant:
+    return _variant("dots1", DOTS, changes)
+
+
+def _glm(**changes: Any) -> Variant:
+    return _variant("glm4_moe", GLM, changes)
+
+
+def _ernie(**changes: Any) -> Variant:
+    return _variant("ernie4_5_moe", ERNIE, changes)
+
+
+def _minimax(**changes: Any) -> Variant:
+    return _variant("minimax_m2", MINIMAX, changes)
 
 
 def _variant(
@@ -273,6 +229,54 @@ VARIANTS: dict[str, Variant] = {
     "deepseek_v4_config": _deepseek(
         v4_config=True, **_yarn(mscale=0.707, mscale_all_dim=0.707)
     ),
+    "deepseek_v3": _deepseek_v3(),
+    "deepseek_v3_half": _deepseek_v3(rope_interleave=False),
+    "deepseek_v3_no_groups": _deepseek_v3(n_group=1, topk_group=1),
+    "deepseek_v3_unnormalized_bias_bf16": _deepseek_v3(
+        norm_topk_prob=False,
+        attention_bias=True,
+        q_lora_rank=20,
+        dtype=torch.bfloat16,
+    ),
+    "deepseek_v3_v4_config": _deepseek_v3(
+        v4_config=True,
+        fused=True,
+        **_yarn(mscale=1.0, mscale_all_dim=1.0),
+    ),
+    "glm_lite": _glm_lite(),
+    "glm_lite_types": _glm_lite(
+        mlp_layer_types=["sparse", "dense", "sparse"], q_lora_rank=None
+    ),
+    "glm_lite_v4_config": _glm_lite(v4_config=True),
+    "dots": _dots(),
+    "dots_window_bias": _dots(
+        sliding_window=5,
+        max_window_layers=1,
+        attention_bias=True,
+        norm_topk_prob=True,
+        n_group=2,
+    ),
+    "dots_v4_config": _dots(v4_config=True, n_shared_experts=1),
+    "glm": _glm(),
+    "glm_partial": _glm(partial_rotary_factor=0.25),
+    "glm_norm_bf16": _glm(
+        use_qk_norm=True, attention_bias=False, dtype=torch.bfloat16
+    ),
+    "glm_v4_config": _glm(v4_config=True, **_yarn()),
+    "ernie": _ernie(),
+    "ernie_norm_min": _ernie(moe_norm_min=0.9),
+    "ernie_interval_untied": _ernie(
+        num_hidden_layers=4,
+        moe_layer_interval=2,
+        moe_layer_start_index=0,
+        moe_num_shared_experts=0,
+        tie_word_embeddings=False,
+    ),
+    "ernie_fused": _ernie(fused=True),
+    "ernie_v4_config": _ernie(v4_config=True),
+    "minimax": _minimax(),
+    "minimax_fused": _minimax(fused=True),
+    "minimax_v4_config": _minimax(v4_config=True, dtype=torch.bfloat16),
 }
 
 
@@ -287,6 +291,8 @@ def _randomize(model: torch.nn.Module, seed: int) -> None:
     """Wide random weights; norms around one, so that none is the identity."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
+        if name.endswith("correction_bias"):
+            continue
         noise = torch.randn(weight.shape, generator=generator)
         if weight.dim() == 1 and "norm" in name:
             weight.data = 1.0 + 0.2 * noise
@@ -296,6 +302,16 @@ def _randomize(model: torch.nn.Module, seed: int) -> None:
             # Keeps the variance of what a row is multiplied with.
             fan_in = weight.shape[-1] if weight.dim() > 1 else 4
             weight.data = 1.5 * noise / fan_in**0.5
+    # Such that corrected scores may be negative.
+    for correction in _corrections(model):
+        noise = torch.randn(correction.shape, generator=generator)
+        correction.data = 0.6 * noise - 0.3
+
+
+def _corrections(model: torch.nn.Module) -> list[torch.Tensor]:
+    """What routers add to scores, parameters or not."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return [t for name, t in tensors if name.endswith("correction_bias")]
 
 
 def _rewrite_as_v4(config_file: pathlib.Path) -> None:
@@ -304,6 +320,8 @@ def _rewrite_as_v4(config_file: pathlib.Path) -> None:
     config["torch_dtype"] = config.pop("dtype")
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     kind = rope.pop("rope_type")
     config["rope_scaling"] = (
         None if kind == "default" else {"type": kind, **rope}
@@ -317,6 +335,30 @@ def _rewrite_as_v4(config_file: pathlib.Path) -> None:
         config.update(
             moe_layer_freq=1, scoring_func="softmax", aux_loss_alpha=0.001
         )
+    if config["model_type"] in (
+        "deepseek_v3", "glm4_moe_lite", "dots1", "glm4_moe",
+    ):
+        config.update(
+            moe_layer_freq=1,
+            scoring_func="sigmoid",
+            topk_method="noaux_tc",
+            num_nextn_predict_layers=0,
+        )
+    if config["model_type"] == "glm4_moe_lite":
+        config.pop("mlp_layer_types")
+        config["first_k_dense_replace"] = 1
+    if config["model_type"] == "minimax_m2":
+        config.update(
+            scoring_func="sigmoid",
+            use_routing_bias=True,
+            use_qk_norm=True,
+            qk_norm_type="per_layer",
+            shared_intermediate_size=0,
+            attn_type_list=[1] * config["num_hidden_layers"],
+        )
+    if config["model_type"] == "dots1":
+        config["scoring_func"] = "noaux_tc"
+        config.pop("layer_types")
     config["transformers_version"] = "4.46.0"
     config_file.write_text(json.dumps(config, indent=2))
 
@@ -335,7 +377,10 @@ def write(
     model = transformers.AutoModelForCausalLM.from_config(config_of(variant))
     _randomize(model, seed)
     model.tie_weights()
-    model.to(variant.dtype).save_pretrained(
+    model.to(variant.dtype)
+    for correction in _corrections(model):
+        correction.data = correction.data.float()
+    model.save_pretrained(
         folder,
         max_shard_size=variant.max_shard_size,
         save_original_format=not variant.fused,

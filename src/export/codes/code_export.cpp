@@ -49,7 +49,10 @@ std::vector<std::vector<io::TensorSpec>> specs_of(
     }
     const at::ScalarType type =
         exported_dtype(source, plan.config, options, weight.id);
-    all.push_back({{stock, artifact::stored_type(type, stock), shape}});
+    all.push_back(
+        {{stock,
+          artifact::stored_type(type, stock),
+          model::stored_shape(plan.config, weight.id)}});
   }
   return all;
 }
@@ -94,7 +97,8 @@ class CodeExport {
           weight.form
               ? layout_->read_back(
                     checkpoint, module_of(stock), shape, *weight.form)
-              : read_tensor(checkpoint, stock, weights_.form(weight.id).dtype);
+              : read_tensor(checkpoint, stock, weights_.form(weight.id).dtype)
+                    .view(shape);
       values.compare(stock, found, weights_.meant(weight.id));
     }
     return values.largest();

@@ -63,6 +63,14 @@ class Checker {
           router.groups,
           layer.num_experts()));
     }
+    if (router.groups > 1 && router.group_score == GroupScore::kTopTwoSum &&
+        layer.num_experts() < 2 * router.groups) {
+      fail(fmt::format(
+          "'n_group' is {} for a layer's {} experts; a group is chosen by its "
+          "two best and needs as many",
+          router.groups,
+          layer.num_experts()));
+    }
     const std::int64_t eligible = reachable(layer);
     if (layer.top_k > eligible) {
       fail(fmt::format(

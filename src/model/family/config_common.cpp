@@ -87,9 +87,12 @@ void parse_heads(
   }
 }
 
-void parse_head_dim(const JsonObject& json, ModelConfig& config) {
+void parse_head_dim(
+    const JsonObject& json,
+    std::optional<std::int64_t> fallback,
+    ModelConfig& config) {
   AttentionConfig& attention = config.attention;
-  const auto given = read_optional_integer(json, {{"head_dim"}, {}});
+  const auto given = read_optional_integer(json, {{"head_dim"}, fallback});
   if (!given && config.hidden_size % attention.heads != 0) {
     json.refuse(
         "num_attention_heads",
@@ -123,7 +126,8 @@ ModelConfig parse_common(
   config.max_position =
       read_integer(json, {{"max_position_embeddings"}, defaults.max_position});
   config.norm_eps = read_number(json, {"rms_norm_eps", defaults.norm_eps});
-  config.tie_word_embeddings = json.boolean_or("tie_word_embeddings", false);
+  config.tie_word_embeddings =
+      json.boolean_or("tie_word_embeddings", defaults.tie_word_embeddings);
   config.eos_token_ids = parse_end_tokens(json, defaults.eos_token_ids);
   config.layers.resize(static_cast<std::size_t>(read_integer(
       json, {{"num_hidden_layers"}, defaults.layers, 1, kMaxLayers})));
@@ -132,10 +136,14 @@ ModelConfig parse_common(
 }
 
 void parse_gqa(
-    const JsonObject& json, double default_theta, ModelConfig& config) {
-  parse_head_dim(json, config);
+    const JsonObject& json, const GqaDefaults& defaults, ModelConfig& config) {
+  parse_head_dim(json, defaults.head_dim, config);
   config.rope = parse_rope(
-      json, {default_theta, config.attention.head_dim, config.max_position});
+      json,
+      {defaults.theta,
+       config.attention.head_dim,
+       config.max_position,
+       defaults.partial_rotary});
 }
 
 LayerConfig parse_experts(const JsonObject& json, const ExpertKeys& keys) {
@@ -147,8 +155,8 @@ LayerConfig parse_experts(const JsonObject& json, const ExpertKeys& keys) {
   layer.expert_widths.assign(
       static_cast<std::size_t>(experts),
       read_integer(json, {{keys.width}, keys.default_width}));
-  layer.top_k = read_integer(
-      json, {{"num_experts_per_tok"}, keys.default_top_k, 1, experts});
+  layer.top_k =
+      read_integer(json, {keys.top_k, keys.default_top_k, 1, experts});
   return layer;
 }
 
@@ -179,6 +187,22 @@ std::int64_t parse_window(const JsonObject& json, std::int64_t fallback) {
       .value_or(0);
 }
 
+void parse_windows(
+    const JsonObject& json,
+    std::int64_t window,
+    const std::function<bool(std::int64_t)>& is_windowed,
+    ModelConfig& config) {
+  const bool listed = json.has("layer_types");
+  const Json types = listed ? json.at("layer_types") : Json::array();
+  for (std::size_t l = 0; l < config.layers.size(); ++l) {
+    const bool windowed =
+        listed ? l < types.size() && is_text(types[l], "sliding_attention")
+               : is_windowed(static_cast<std::int64_t>(l));
+    if (windowed) config.layers[l].sliding_window = window;
+  }
+  check_layer_types(json, config);
+}
+
 void check_layer_types(const JsonObject& json, const ModelConfig& config) {
   if (!json.has("layer_types")) return;
   const Json& types = json.at("layer_types");
@@ -207,7 +231,7 @@ void write_experts(
     const std::vector<std::int64_t>& count_width_top_k) {
   write_spellings(json, keys.count, count_width_top_k.at(0));
   write_spellings(json, {keys.width}, count_width_top_k.at(1));
-  write_spellings(json, {"num_experts_per_tok"}, count_width_top_k.at(2));
+  write_spellings(json, keys.top_k, count_width_top_k.at(2));
 }
 
 }  // namespace fettle::model

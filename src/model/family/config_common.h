@@ -4,6 +4,7 @@
 // in transformers says.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ struct CommonDefaults {
   std::int64_t max_position = 0;
   double norm_eps = 1e-6;
   std::vector<std::int64_t> eos_token_ids = {};
+  bool tie_word_embeddings = false;
 };
 
 // Sizes, norms, tying, end tokens, head counts, and as many layers, still
@@ -31,9 +33,15 @@ struct CommonDefaults {
 ModelConfig parse_common(
     const JsonObject& json, const CommonDefaults& defaults);
 
+struct GqaDefaults {
+  double theta = 10000.0;
+  std::optional<std::int64_t> head_dim = {};  // none: hidden size / heads
+  std::optional<double> partial_rotary = {};  // see RopeDefaults
+};
+
 // Adds the width of GQA's heads and the rotary options.
 void parse_gqa(
-    const JsonObject& json, double default_theta, ModelConfig& config);
+    const JsonObject& json, const GqaDefaults& defaults, ModelConfig& config);
 
 // The keys under which a family says how its experts look.
 struct ExpertKeys {
@@ -42,6 +50,7 @@ struct ExpertKeys {
   std::string_view width;
   std::int64_t default_width = 0;
   std::optional<std::int64_t> default_top_k;  // none: required
+  std::vector<std::string_view> top_k = {"num_experts_per_tok"};  // spellings
 };
 
 // A sparse layer as all of the family's are; dense where there are 0 experts.
@@ -58,6 +67,15 @@ void place_experts_by_step(
 // The window that `sliding_window` gives; 0 where it is null. Absent:
 // `fallback`.
 std::int64_t parse_window(const JsonObject& json, std::int64_t fallback);
+
+// Gives the layers that `layer_types` calls sliding a window of that size, or,
+// where it is absent, those of which `is_windowed` is true. Refuses
+// `layer_types` that name anything else.
+void parse_windows(
+    const JsonObject& json,
+    std::int64_t window,
+    const std::function<bool(std::int64_t layer)>& is_windowed,
+    ModelConfig& config);
 
 // Refuses `layer_types` that disagree with the windows in `config`.
 void check_layer_types(const JsonObject& json, const ModelConfig& config);

@@ -76,7 +76,66 @@ void check_keys(const JsonObject& rope) {
       rope.refuse(key, "is no rotary option that Fettle knows");
     }
   }
-  require_value(rope, "partial_rotary_factor", 1.0);
+}
+
+constexpr std::string_view kPart = "partial_rotary_factor";
+constexpr std::string_view kCount = "rotary_dim";
+
+// How many of a head's `whole` dimensions `key` makes rotate.
+std::int64_t read_rotated(
+    const JsonObject& json,
+    std::string_view key,
+    std::int64_t whole,
+    double fallback) {
+  const auto part_of = [&](double part) {
+    return static_cast<std::int64_t>(
+        static_cast<double>(whole) * std::min(part, 2.0));
+  };
+  const std::int64_t dim = key == kCount
+                               ? read_integer(json, {{key}, {}})
+                               : part_of(read_number(json, {key, fallback}));
+  if (dim < 2 || dim > whole || dim % 2 != 0) {
+    json.refuse(
+        key,
+        fmt::format(
+            "makes {} of a head's {} dimensions rotate; expected an even "
+            "number of them",
+            dim,
+            whole));
+  }
+  return dim;
+}
+
+// Where several options tell it, they must agree.
+std::int64_t rotated_dimensions(
+    const JsonObject& config,
+    const JsonObject& rope,
+    const RopeDefaults& defaults) {
+  if (!defaults.partial) {
+    require_value(rope, kPart, 1.0);
+    require_value(config, kPart, 1.0);
+    return defaults.dim;
+  }
+  std::optional<std::int64_t> found;
+  const auto add = [&](const JsonObject& json, std::string_view key) {
+    if (!json.has(key)) return;
+    const std::int64_t dim =
+        read_rotated(json, key, defaults.dim, *defaults.partial);
+    if (found && *found != dim) {
+      json.refuse(
+          key,
+          fmt::format(
+              "makes {} dimensions of a head rotate, but another option {}",
+              dim,
+              *found));
+    }
+    found = dim;
+  };
+  add(rope, kPart);
+  add(config, kPart);
+  add(config, kCount);
+  return found ? *found
+               : read_rotated(config, kPart, defaults.dim, *defaults.partial);
 }
 
 // The length that the model was first trained for.
@@ -162,9 +221,8 @@ RopeConfig parse_rope(const JsonObject& config, const RopeDefaults& defaults) {
                               ? config.object("rope_parameters")
                               : JsonObject(nothing, "model", config.subject());
   check_keys(rope);
-  require_value(config, "partial_rotary_factor", 1.0);
   RopeConfig result;
-  result.dim = defaults.dim;
+  result.dim = rotated_dimensions(config, rope, defaults);
   result.max_position = defaults.max_position;
   result.original_max_position = defaults.max_position;
   const JsonObject& theta = rope.has("rope_theta") ? rope : config;

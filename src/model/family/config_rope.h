@@ -2,6 +2,9 @@
 // The rotary embedding's options out of config.json.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+
 #include "core/json.h"
 #include "model/family/model_config.h"
 
@@ -11,6 +14,9 @@ struct RopeDefaults {
   double theta = 10000.0;
   std::int64_t dim = 0;  // rotated dimensions of a head
   std::int64_t max_position = 0;
+  // The part of `dim` that is rotated where config.json is silent; none: the
+  // family rotates all of it, and knows no other way.
+  std::optional<double> partial = {};
 };
 
 // Reads `rope_scaling` with `rope_theta` (transformers 4) or `rope_parameters`

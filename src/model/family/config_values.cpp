@@ -63,6 +63,11 @@ std::optional<std::int64_t> read_optional_integer(
   return read_integer(json, key);
 }
 
+bool read_flag(const JsonObject& json, std::string_view key, bool fallback) {
+  if (!json.json().contains(key)) return fallback;
+  return json.boolean_or(key, false);
+}
+
 double read_number(const JsonObject& json, const NumberKey& key) {
   if (!json.has(key.name)) {
     if (!key.fallback) json.refuse(key.name, "is missing");

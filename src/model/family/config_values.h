@@ -30,6 +30,9 @@ std::int64_t read_integer(const JsonObject& json, const IntegerKey& key);
 std::optional<std::int64_t> read_optional_integer(
     const JsonObject& json, const IntegerKey& key);
 
+// Absent: `fallback`; null, as in Python, false.
+bool read_flag(const JsonObject& json, std::string_view key, bool fallback);
+
 struct NumberKey {
   std::string_view name;
   std::optional<double> fallback;  // when absent or null; none: required

@@ -18,6 +18,8 @@ enum class QkNorm { kNone, kHead, kFull };
 enum class RopePairing { kHalf, kInterleaved };
 enum class RouterScore { kSoftmaxThenTopk, kTopkThenSoftmax, kSigmoid };
 enum class GroupScore { kMax, kTopTwoSum };
+// What experts outside a token's groups score in the choice.
+enum class OutsideGroups { kZero, kMinusInfinity };
 enum class SharedExpert { kNone, kPlain, kSigmoidGated };
 
 struct RopeConfig {
@@ -64,6 +66,10 @@ struct RouterConfig {
   std::int64_t groups = 1;       // n_group
   std::int64_t topk_groups = 1;  // topk_group
   GroupScore group_score = GroupScore::kMax;
+  OutsideGroups outside_groups = OutsideGroups::kZero;
+  // Renormalised weights are divided by max(their sum, least_sum) + added_sum.
+  double least_sum = 0.0;
+  double added_sum = 0.0;
   double scale = 1.0;  // routed_scaling_factor
   bool correction_bias = false;
 };

@@ -65,6 +65,13 @@ std::vector<std::int64_t> weight_shape(
   return role.shape(config, layer, width);
 }
 
+std::vector<std::int64_t> stored_shape(
+    const ModelConfig& config, const WeightId& id) {
+  std::vector<std::int64_t> shape = weight_shape(config, id);
+  if (find_row(config, id.role).as_row) shape.insert(shape.begin(), 1);
+  return shape;
+}
+
 std::int64_t weight_numel(const ModelConfig& config, const WeightId& id) {
   std::int64_t numel = 1;
   for (const std::int64_t side : weight_shape(config, id)) numel *= side;

@@ -18,12 +18,14 @@ namespace fettle::model {
 // One row of a family's table. `name` holds {l} for the layer and {e} for the
 // expert. `fused` names the stacked form of an expert role where the family has
 // one: gate and up share a [E, 2I, H] tensor (gate rows first), down is
-// [E, H, I]. `alias` is a second name under which the tensor is also read.
+// [E, H, I]. `alias` is a second name under which the tensor is also read. A
+// vector with `as_row` is stored as [1, n].
 struct WeightRow {
   Role role;
   std::string_view name;
   std::string_view fused = {};
   std::string_view alias = {};
+  bool as_row = false;
 };
 
 struct Family {
@@ -38,6 +40,9 @@ struct Family {
       std::int64_t width,
       std::int64_t top_k);
   std::span<const WeightRow> weights;
+  // The key that says how wide the shared expert is, in experts where it is
+  // SharedExpert::kPlain.
+  std::string_view shared_key = {};
 };
 
 // All families. Throws UserError naming the known ones on an unknown type.
@@ -60,6 +65,9 @@ std::vector<WeightId> layer_weights(
     const ModelConfig& config, std::int64_t layer);
 
 std::vector<std::int64_t> weight_shape(
+    const ModelConfig& config, const WeightId& id);
+// As it lies in a file.
+std::vector<std::int64_t> stored_shape(
     const ModelConfig& config, const WeightId& id);
 std::int64_t weight_numel(const ModelConfig& config, const WeightId& id);
 std::string weight_name(const ModelConfig& config, const WeightId& id);

@@ -85,10 +85,10 @@ Heads gqa_heads(
     q = rms_norm(q, w.q_norm, context.config.norm_eps);
     k = rms_norm(k, w.k_norm, context.config.norm_eps);
   }
-  const RopePairing pairing = context.config.rope.pairing;
+  const RotaryPlace place{context.config.rope.pairing};
   return {
-      apply_rotary(q, context.rotary, pairing),
-      apply_rotary(k, context.rotary, pairing),
+      apply_rotary(q, context.rotary, place),
+      apply_rotary(k, context.rotary, place),
       v};
 }
 
@@ -112,7 +112,9 @@ Heads mla_heads(
     q = project(Role::kQBProj, rms_norm(narrow, w.q_a_norm, eps), w.q_b_proj);
   }
   q = apply_rotary(
-      q.view({tokens, a.heads, a.head_dim}), context.rotary, pairing);
+      q.view({tokens, a.heads, a.head_dim}),
+      context.rotary,
+      {pairing, a.qk_nope_head_dim});
 
   const at::Tensor compressed =
       project(Role::kKvAProj, x, w.kv_a_proj, w.kv_a_bias);
@@ -123,7 +125,7 @@ Heads mla_heads(
           .contiguous()
           .unsqueeze(1),
       context.rotary,
-      pairing);
+      {pairing});
   const at::Tensor expanded =
       project(Role::kKvBProj, latent, w.kv_b_proj)
           .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});

@@ -142,10 +142,13 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 }
 
 at::Tensor apply_rotary(
-    const at::Tensor& x, const RotaryTables& tables, RopePairing pairing) {
-  const std::int64_t start = x.size(2) - 2 * tables.cos.size(1);
+    const at::Tensor& x, const RotaryTables& tables, const RotaryPlace& place) {
   return RotaryFunction::apply(
-      x, tables.cos, tables.sin, pairing == RopePairing::kInterleaved, start);
+      x,
+      tables.cos,
+      tables.sin,
+      place.pairing == RopePairing::kInterleaved,
+      place.start);
 }
 
 at::Tensor causal_attention(

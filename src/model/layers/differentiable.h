@@ -12,10 +12,15 @@ namespace fettle::model {
 // y = x / rms(x) * weight over the last dimension. x: [.., H], weight: [H].
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
-// Turns the last R dimensions of each head by its token's angles; the leading
-// ones pass through. x: [N, heads, D], D >= R = 2 * tables.cos.size(1).
+struct RotaryPlace {
+  RopePairing pairing = RopePairing::kHalf;
+  std::int64_t start = 0;  // first dimension of a head that is turned
+};
+
+// Turns R dimensions of each head by its token's angles; the others pass
+// through. x: [N, heads, D], D >= start + R, R = 2 * tables.cos.size(1).
 at::Tensor apply_rotary(
-    const at::Tensor& x, const RotaryTables& tables, RopePairing pairing);
+    const at::Tensor& x, const RotaryTables& tables, const RotaryPlace& place);
 
 // Causal attention of packed sequences on the CPU in float32; see
 // kernels/attention.h for shapes.

@@ -7,7 +7,13 @@
 namespace fettle::model {
 namespace {
 
-// Scores [N, E] with 0 for every expert outside its token's best groups.
+double score_outside(const RouterConfig& config) {
+  return config.outside_groups == OutsideGroups::kZero
+             ? 0.0
+             : -std::numeric_limits<double>::infinity();
+}
+
+// Scores [N, E] with every expert outside its token's best groups set aside.
 at::Tensor keep_best_groups(
     const RouterConfig& config, const at::Tensor& scores) {
   const std::int64_t tokens = scores.size(0);
@@ -25,7 +31,7 @@ at::Tensor keep_best_groups(
           .unsqueeze(-1)
           .expand({tokens, config.groups, experts / config.groups})
           .reshape({tokens, experts});
-  return scores.masked_fill(kept.eq(0), 0.0);
+  return scores.masked_fill(kept.eq(0), score_outside(config));
 }
 
 at::Tensor choose(
@@ -48,7 +54,7 @@ at::Tensor choose(
   }
   if (!columns.empty()) ranked = ranked.clone();
   if (config.groups > 1) {
-    set_aside(0.0);  // as experts outside a token's groups
+    set_aside(score_outside(config));
     ranked = keep_best_groups(config, ranked);
   }
   set_aside(-std::numeric_limits<double>::infinity());
@@ -60,6 +66,13 @@ at::Tensor choose(
 }
 
 }  // namespace
+
+at::Tensor mixing_divisor(
+    const RouterConfig& config, const at::Tensor& weights) {
+  at::Tensor sum = weights.sum(-1, true);
+  if (config.least_sum > 0.0) sum = sum.clamp_min(config.least_sum);
+  return config.added_sum > 0.0 ? sum + config.added_sum : sum;
+}
 
 Routing route(
     const RouterConfig& config,
@@ -79,7 +92,8 @@ Routing route(
   } else {
     routing.weights = routing.probs.gather(1, routing.selected);
     if (config.renormalize) {
-      routing.weights = routing.weights / routing.weights.sum(-1, true);
+      routing.weights =
+          routing.weights / mixing_divisor(config, routing.weights);
     }
   }
   if (config.scale != 1.0) routing.weights = routing.weights * config.scale;

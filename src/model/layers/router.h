@@ -37,13 +37,18 @@ struct RouterTensors {
 };
 
 // x: [N, H]. Differentiable in x and weight through the chosen experts'
-// weights. A router of groups keeps the topk_groups best of them per token,
-// condensers left aside; groups are equally large runs of experts. A bias of
+// weights. A router of groups keeps the topk_groups best of them per token;
+// groups are equally large runs of experts, and condensers count in them as
+// experts outside the chosen groups do. A bias of
 // zeros and no condensers give the same bits as without.
 Routing route(
     const RouterConfig& config,
     std::int64_t top_k,
     const at::Tensor& x,
     const RouterTensors& router);
+
+// What renormalised weights are divided by: [N, 1] for weights [N, K].
+at::Tensor mixing_divisor(
+    const RouterConfig& config, const at::Tensor& weights);
 
 }  // namespace fettle::model

@@ -33,8 +33,8 @@ at::Tensor weights_of_others(
     const RouterConfig& config, const Routing& routing) {
   at::Tensor weights = routing.probs;
   if (config.renormalize || config.score == RouterScore::kTopkThenSoftmax) {
-    weights = weights /
-              routing.probs.gather(1, routing.selected).sum(-1, true).detach();
+    const at::Tensor chosen = routing.probs.gather(1, routing.selected);
+    weights = weights / mixing_divisor(config, chosen).detach();
   }
   if (config.scale != 1.0) weights = weights * config.scale;
   const at::Tensor chosen = at::zeros_like(routing.probs, at::kBool)

@@ -58,7 +58,7 @@ Json rope_json(const RopeConfig& r) {
 }
 
 Json router_json(const RouterConfig& r) {
-  return {
+  Json json = {
       static_cast<int>(r.score),
       r.renormalize,
       r.groups,
@@ -66,6 +66,12 @@ Json router_json(const RouterConfig& r) {
       static_cast<int>(r.group_score),
       r.scale,
       r.correction_bias};
+  // What came later has a part only where it says something: models keep the
+  // fingerprint that they had.
+  const Json later = {
+      static_cast<int>(r.outside_groups), r.least_sum, r.added_sum};
+  if (later != Json{0, 0.0, 0.0}) json.push_back(later);
+  return json;
 }
 
 Json layer_json(const LayerConfig& l) {

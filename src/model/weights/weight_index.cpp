@@ -99,7 +99,7 @@ class Finder {
       return find_packed(*packed, id);
     }
     if (!tensor) refuse_missing(name);
-    check_tensor(*tensor, weight_shape(config_, id));
+    check_tensor(*tensor, stored_shape(config_, id));
     claimed_.insert(tensor);
     return {tensor, 0};
   }

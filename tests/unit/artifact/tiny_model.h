@@ -77,12 +77,13 @@ class TinyModel {
     artifact::TensorFile file;
     file.metadata = {{"format", "pt"}};
     for (const model::WeightId& id : model::model_weights(config_)) {
-      const auto shape = model::weight_shape(config_, id);
+      const auto shape = model::stored_shape(config_, id);
       at::Tensor tensor = at::randn(shape, generator, at::kFloat);
       // Norms around one; matrices so that activations keep their size.
       tensor = shape.size() == 1 ? tensor * 0.1 + 1 : tensor * 0.35;
       if (options.edit) tensor = options.edit(id, tensor);
       const bool fp32 = id.role == model::Role::kExpertConstant ||
+                        id.role == model::Role::kRouterCorrection ||
                         id.role == model::Role::kRouterBias;
       file.tensors[model::weight_name(config_, id)] =
           tensor.to(fp32 ? at::kFloat : options.type);

@@ -80,6 +80,125 @@ TEST_CASE("an absent key means what the family's own class says") {
   CHECK(deepseek.layers[0].shared_width == 2 * 1407);
 }
 
+TEST_CASE("what DeepSeek-V3 and its like say where they are silent") {
+  const ModelConfig v3 = bare("deepseek_v3");
+  CHECK(v3.attention.kind == AttentionKind::kMla);
+  CHECK(v3.attention.q_lora_rank == 1536);
+  CHECK(v3.layers[2].dense_width == 18432);
+  CHECK(v3.layers[3].shared_width == 2048);
+  CHECK(v3.layers[3].num_experts() == 256);
+  CHECK(v3.router.score == RouterScore::kSigmoid);
+  CHECK(v3.router.correction_bias);
+  CHECK(v3.router.groups == 8);
+  CHECK(v3.router.topk_groups == 4);
+  CHECK(v3.router.group_score == GroupScore::kTopTwoSum);
+  CHECK(v3.router.outside_groups == OutsideGroups::kMinusInfinity);
+  CHECK(v3.router.renormalize);
+  CHECK(v3.router.added_sum == 1e-20);
+  CHECK(v3.router.scale == 2.5);
+  CHECK(v3.rope.pairing == RopePairing::kInterleaved);
+  CHECK_THROWS_WITH(
+      bare("deepseek_v3", {{"n_group", 2}}),
+      Catch::Contains("'topk_group' is missing"));
+
+  const ModelConfig lite = bare("glm4_moe_lite");
+  CHECK(lite.attention.head_dim == 256);
+  CHECK(lite.attention.v_head_dim == 256);
+  CHECK(lite.norm_eps == 1e-5);
+  CHECK(lite.latent_norm_eps == 1e-6);
+  CHECK(lite.router.scale == 1.8);
+  CHECK_FALSE(lite.layers[0].sparse);
+  CHECK(lite.layers[1].top_k == 4);
+
+  const ModelConfig dots =
+      bare("dots1", {{"n_routed_experts", 16}, {"num_experts_per_tok", 6}});
+  CHECK(dots.attention.qk_norm == QkNorm::kHead);
+  CHECK(dots.attention.head_dim == 144);
+  CHECK_FALSE(dots.router.renormalize);
+  CHECK(dots.layers[0].sparse);
+  CHECK(dots.layers[0].shared_width == 0);
+  CHECK(windows(dots) == std::vector<std::int64_t>(62, 0));
+}
+
+TEST_CASE("what GLM, ERNIE and MiniMax say where they are silent") {
+  const ModelConfig glm = bare("glm4_moe", {{"head_dim", 128}});
+  CHECK(glm.attention.kv_heads == 8);
+  CHECK(glm.attention.qk_norm == QkNorm::kNone);
+  CHECK(glm.rope.dim == 64);
+  CHECK(glm.router.groups == 1);
+  CHECK(glm.router.renormalize);
+  CHECK(glm.layers[0].dense_width == 10944);
+  CHECK(glm.layers[1].shared_width == 1408);
+  CHECK(glm.norm_eps == 1e-5);
+
+  const ModelConfig ernie = bare("ernie4_5_moe");
+  CHECK(ernie.tie_word_embeddings);
+  CHECK(ernie.rope.pairing == RopePairing::kInterleaved);
+  CHECK(ernie.rope.theta == 500000.0);
+  CHECK(ernie.router.score == RouterScore::kSoftmaxThenTopk);
+  CHECK(ernie.router.correction_bias);
+  CHECK(ernie.router.least_sum == 1e-12);
+  CHECK(ernie.router.added_sum == 0.0);
+  CHECK_FALSE(ernie.layers[0].sparse);
+  CHECK(ernie.layers[27].top_k == 6);
+  CHECK(ernie.layers[27].shared_width == 2 * 1536);
+
+  const ModelConfig minimax = bare("minimax_m2", {{"rotary_dim", 64}});
+  CHECK(minimax.attention.head_dim == 128);
+  CHECK(minimax.attention.qk_norm == QkNorm::kFull);
+  CHECK(minimax.rope.dim == 64);
+  CHECK(minimax.rope.theta == 5e6);
+  CHECK(minimax.router.score == RouterScore::kSigmoid);
+  CHECK(minimax.router.correction_bias);
+  CHECK(minimax.router.renormalize);
+  CHECK(minimax.router.added_sum == 0.0);
+  CHECK(minimax.layers[0].expert_widths[255] == 1536);
+  CHECK(bare("minimax_m2").rope.dim == 128);
+}
+
+TEST_CASE("options of GLM and ERNIE") {
+  const ModelConfig glm = sample(
+      "glm4_moe",
+      {{"head_dim", 8},
+       {"use_qk_norm", true},
+       {"attention_bias", true},
+       {"rope_parameters", {{"partial_rotary_factor", 0.25}}}});
+  CHECK(glm.attention.qk_norm == QkNorm::kHead);
+  CHECK(glm.attention.qkv_bias);
+  CHECK_FALSE(glm.attention.o_bias);
+  CHECK(glm.rope.dim == 2);
+  const Json six = {
+      {"num_hidden_layers", 6},
+      {"moe_layer_interval", 2},
+      {"moe_layer_start_index", 2},
+      {"moe_layer_end_index", 4},
+      {"moe_num_shared_experts", 0}};
+  const ModelConfig ernie = sample("ernie4_5_moe", six);
+  CHECK(
+      sparse_layers(ernie) ==
+      std::vector<bool>{false, false, false, true, false, false});
+  CHECK(ernie.shared_expert == SharedExpert::kNone);
+}
+
+TEST_CASE("options of DeepSeek-V3 and its like") {
+  const ModelConfig v3 = sample(
+      "deepseek_v3",
+      {{"rope_interleave", nullptr},
+       {"norm_topk_prob", false},
+       {"scoring_func", "noaux_tc"},
+       {"topk_method", "noaux_tc"}});
+  CHECK(v3.rope.pairing == RopePairing::kHalf);
+  CHECK_FALSE(v3.router.renormalize);
+  Json json = sample_json("glm4_moe_lite");
+  json.erase("first_k_dense_replace");
+  json["mlp_layer_types"] = {"sparse", "dense"};
+  CHECK(
+      sparse_layers(parse_model_config(json, "config.json")) ==
+      std::vector<bool>{true, false});
+  const Json window = {{"sliding_window", 5}, {"max_window_layers", 1}};
+  CHECK(windows(sample("dots1", window)) == std::vector<std::int64_t>{0, 5});
+}
+
 TEST_CASE("transformers 4 and 5 spellings give one configuration") {
   const Json old_keys = {
       {"num_experts", 4},

@@ -29,7 +29,7 @@ void check(const Refusal& refusal) {
 
 TEST_CASE("an unknown family is named with the known ones") {
   check({"mixtral", {{"model_type", "gpt2"}}, "model_type 'gpt2'"});
-  check({"mixtral", {{"model_type", "gpt2"}}, "deepseek_v2, mixtral, olmoe"});
+  check({"mixtral", {{"model_type", "gpt2"}}, "minimax_m2, mixtral, olmoe"});
   check({"mixtral", {{"model_type", 3}}, "'model_type' must be a string"});
 }
 
@@ -48,6 +48,26 @@ TEST_CASE("options that Fettle does not know are named") {
            {"deepseek_v2", {{"scoring_func", "sigmoid"}}, "'scoring_func'"},
            {"deepseek_v2", {{"topk_method", "noaux_tc"}}, "'noaux_tc'"},
            {"deepseek_v2", {{"sliding_window", 4}}, "'sliding_window' is 4"},
+           {"deepseek_v3", {{"scoring_func", "softmax"}}, "'scoring_func'"},
+           {"deepseek_v3", {{"topk_method", "greedy"}}, "'topk_method'"},
+           {"deepseek_v3",
+            {{"num_nextn_predict_layers", 1}},
+            "'num_nextn_predict_layers' is 1"},
+           {"deepseek_v3", {{"partial_rotary_factor", 0.5}}, "is 0.5"},
+           {"ernie4_5_moe", {{"use_bias", true}}, "'use_bias' is true"},
+           {"minimax_m2", {{"scoring_func", "softmax"}}, "'scoring_func'"},
+           {"minimax_m2", {{"use_routing_bias", false}}, "'use_routing_bias'"},
+           {"minimax_m2", {{"use_qk_norm", false}}, "'use_qk_norm' is false"},
+           {"minimax_m2", {{"qk_norm_type", "per_head"}}, "'qk_norm_type'"},
+           {"minimax_m2",
+            {{"shared_intermediate_size", 8}},
+            "'shared_intermediate_size' is 8"},
+           {"minimax_m2",
+            {{"attn_type_list", {1, 0}}},
+            "'attn_type_list' names layers without full attention"},
+           {"glm4_moe_lite",
+            {{"mlp_layer_types", {"sparse", "conv"}}},
+            "'mlp_layer_types' holds \"conv\""},
            {"olmoe", {{"sliding_window", 4}}, "'sliding_window' is 4"},
            {"qwen2_moe", {{"partial_rotary_factor", 0.5}}, "is 0.5"}}) {
     check(refusal);
@@ -124,6 +144,43 @@ TEST_CASE("impossible values of single families and of whole models") {
              {"hidden_size", 1000000},
              {"intermediate_size", 1000000}},
             "parameters; no such model exists"}}) {
+    check(refusal);
+  }
+}
+
+TEST_CASE("impossible values of corrected routers and parts of heads") {
+  for (const Refusal& refusal : std::vector<Refusal>{
+           {"deepseek_v3",
+            {{"n_group", 4}, {"topk_group", 2}},
+            "'n_group' is 4 for a layer's 4 experts"},
+           {"deepseek_v3",
+            {{"n_group", 2}, {"topk_group", nullptr}},
+            "'topk_group' must be an integer"},
+           {"deepseek_v3",
+            {{"n_group", 2}, {"topk_group", 3}},
+            "'topk_group' is 3"},
+           {"dots1", {{"n_routed_experts", 0}}, "'n_routed_experts' is 0"},
+           {"minimax_m2",
+            {{"num_local_experts", 0}},
+            "'num_local_experts' is 0"},
+           {"minimax_m2",
+            {{"rotary_dim", 4}, {"partial_rotary_factor", 0.35}},
+            "'rotary_dim' makes 4 dimensions of a head rotate, but another "
+            "option 2"},
+           {"minimax_m2", {{"rotary_dim", 8}}, "makes 8 of a head's 6"},
+           {"minimax_m2",
+            {{"partial_rotary_factor", 0.5}},
+            "'partial_rotary_factor' makes 3 of a head's 6"},
+           {"glm4_moe", {{"head_dim", 2}}, "makes 1 of a head's 2 dimensions"},
+           {"glm4_moe",
+            {{"partial_rotary_factor", 1e300}},
+            "'partial_rotary_factor' makes 8 of a head's 4"},
+           {"glm4_moe_lite",
+            {{"mlp_layer_types", {"sparse"}}},
+            "'mlp_layer_types' must be a list with one item a layer"},
+           {"glm4_moe_lite",
+            {{"mlp_layer_types", {"sparse", "dense"}}},
+            "'mlp_layer_types' names other layers dense"}}) {
     check(refusal);
   }
 }

@@ -37,7 +37,7 @@ ModelFolder::ModelFolder(const ModelConfig& config)
     : config_(config), json_(config_json(config)), folder_(fresh_folder()) {
   int seed = 0;
   for (const WeightId& id : model_weights(config)) {
-    (*this)[id] = value(weight_shape(config, id), seed++);
+    (*this)[id] = value(stored_shape(config, id), seed++);
   }
 }
 

@@ -122,6 +122,39 @@ TEST_CASE("condensers stand outside the limits of groups") {
   check({config, 2, logits, {2}}, {2, 0}, {0.1, 0.4});
 }
 
+TEST_CASE("experts outside the groups rank below any score") {
+  RouterConfig config;
+  config.score = RouterScore::kSigmoid;
+  config.groups = 2;
+  config.topk_groups = 1;
+  config.group_score = GroupScore::kTopTwoSum;
+  // Scores of .5; with the correction .4, -.1, .2, -.5: the first group wins.
+  const std::vector<double> logits{0, 0, 0, 0};
+  const std::vector<double> correction{-0.1, -0.6, -0.3, -1.0};
+  const Case zero{config, 2, logits, {}, {}, correction};
+  CHECK(run(zero).selected[0][1].item<std::int64_t>() != 1);
+  config.outside_groups = OutsideGroups::kMinusInfinity;
+  check({config, 2, logits, {}, {}, correction}, {0, 1}, {0.5, 0.5});
+  // A condenser counts as little as they do: the second group is left.
+  check({config, 3, logits, {0}, {}, correction}, {0, 2, 3}, {.5, .5, .5});
+}
+
+TEST_CASE("renormalised weights are divided by more than their sum") {
+  RouterConfig config;
+  config.score = RouterScore::kSigmoid;
+  config.renormalize = true;
+  config.added_sum = 0.25;
+  check({config, 2, {0, 0, -90}}, {0, 1}, {0.4, 0.4});
+  // Scores that are 0 in fp32 stay 0.
+  config.added_sum = 1e-20;
+  check({config, 1, {-200, -300}}, {0}, {0.0});
+  config.added_sum = 0.0;
+  config.least_sum = 2.0;
+  check({config, 2, {0, 0, -90}}, {0, 1}, {0.25, 0.25});
+  config.least_sum = 0.5;
+  check({config, 2, {0, 0, -90}}, {0, 1}, {0.5, 0.5});
+}
+
 TEST_CASE("a bias of zeros and no condensers give the same bits") {
   const at::Tensor x = at::randn({40, 12});
   const at::Tensor weight = at::randn({16, 12});

@@ -30,19 +30,35 @@ inline Json sample_json(const std::string& family) {
   if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 5;
   if (family == "mixtral") json["num_local_experts"] = 4;
   if (family == "olmoe") json["num_experts"] = 4;
-  if (family == "deepseek_v2") {
+  const bool latent = family == "deepseek_v2" || family == "deepseek_v3" ||
+                      family == "glm4_moe_lite";
+  if (latent || family == "dots1" || family == "glm4_moe") {
     json.update(
         {{"moe_intermediate_size", 6},
          {"intermediate_size", 10},
          {"n_routed_experts", 4},
          {"n_shared_experts", 2},
-         {"first_k_dense_replace", 1},
-         {"kv_lora_rank", 4},
+         {"first_k_dense_replace", 1}});
+  }
+  if (latent) {
+    json.update(
+        {{"kv_lora_rank", 4},
          {"q_lora_rank", nullptr},
          {"qk_nope_head_dim", 4},
          {"qk_rope_head_dim", 2},
          {"v_head_dim", 3}});
   }
+  if (family == "ernie4_5_moe") {
+    json.update(
+        {{"moe_intermediate_size", 6},
+         {"intermediate_size", 10},
+         {"moe_num_experts", 4},
+         {"moe_num_shared_experts", 2}});
+  }
+  if (family == "minimax_m2") {
+    json.update({{"num_local_experts", 4}, {"head_dim", 6}});
+  }
+  if (family == "deepseek_v3") json.update({{"n_group", 1}, {"topk_group", 1}});
   return json;
 }
 

@@ -98,6 +98,19 @@ TEST_CASE("options decide which weights there are") {
   CHECK(has(low_rank, attention + "q_a_proj.bias"));
   CHECK(has(low_rank, attention + "kv_a_proj_with_mqa.bias"));
   CHECK(has(low_rank, attention + "o_proj.bias"));
+  const std::string correction =
+      "model.layers.1.mlp.gate.e_score_correction_bias";
+  CHECK(has(sample("deepseek_v3"), correction));
+  CHECK_FALSE(has(plain, correction));
+  CHECK(has(sample("dots1"), attention + "k_norm.weight"));
+  CHECK_FALSE(has(sample("glm4_moe"), attention + "k_norm.weight"));
+}
+
+TEST_CASE("ERNIE stores its correction as a matrix of one row") {
+  const WeightId id{Role::kRouterCorrection, 1};
+  CHECK(weight_shape(sample("ernie4_5_moe"), id) == Shape{4});
+  CHECK(stored_shape(sample("ernie4_5_moe"), id) == Shape{1, 4});
+  CHECK(stored_shape(sample("glm4_moe"), id) == Shape{4});
 }
 
 TEST_CASE("shapes follow each expert's own width") {

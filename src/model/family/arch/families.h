@@ -7,6 +7,12 @@
 namespace fettle::model {
 
 Family deepseek_v2_family();
+Family deepseek_v3_family();
+Family dots1_family();
+Family ernie4_5_moe_family();
+Family glm4_moe_family();
+Family glm4_moe_lite_family();
+Family minimax_m2_family();
 Family mixtral_family();
 Family olmoe_family();
 Family qwen2_moe_family();

@@ -25,7 +25,7 @@ ModelConfig parse(const JsonObject& json) {
        .max_position = 131072,
        .norm_eps = 1e-5,
        .eos_token_ids = {2}});
-  parse_gqa(json, 1e6, config);
+  parse_gqa(json, {1e6}, config);
   config.router.renormalize = true;
   const LayerConfig sparse = parse_experts(json, expert_keys());
   if (!sparse.sparse) {

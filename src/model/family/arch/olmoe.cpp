@@ -25,7 +25,7 @@ ModelConfig parse(const JsonObject& json) {
        .max_position = 4096,
        .norm_eps = 1e-5,
        .eos_token_ids = {50279}});
-  parse_gqa(json, 10000.0, config);
+  parse_gqa(json, {10000.0}, config);
   AttentionConfig& attention = config.attention;
   if (attention.heads * attention.head_dim != config.hidden_size) {
     json.refuse(

@@ -16,24 +16,6 @@ ExpertKeys expert_keys() {
       4};
 }
 
-// `layer_types` says which layers have a window; where it is absent,
-// transformers gives one to every layer of even index below
-// `max_window_layers`.
-void parse_windows(const JsonObject& json, ModelConfig& config) {
-  const bool use = json.boolean_or("use_sliding_window", false);
-  const std::int64_t window = use ? parse_window(json, 4096) : 0;
-  const std::int64_t last = read_integer(json, {{"max_window_layers"}, 28, 0});
-  const bool listed = json.has("layer_types");
-  const Json types = listed ? json.at("layer_types") : Json::array();
-  for (std::size_t l = 0; l < config.layers.size(); ++l) {
-    const bool windowed =
-        listed ? l < types.size() && is_text(types[l], "sliding_attention")
-               : l % 2 == 0 && static_cast<std::int64_t>(l) < last;
-    if (windowed) config.layers[l].sliding_window = window;
-  }
-  check_layer_types(json, config);
-}
-
 ModelConfig parse(const JsonObject& json) {
   ModelConfig config = parse_common(
       json,
@@ -43,7 +25,7 @@ ModelConfig parse(const JsonObject& json) {
        .heads = 16,
        .kv_heads = 16,
        .max_position = 32768});
-  parse_gqa(json, 10000.0, config);
+  parse_gqa(json, {10000.0}, config);
   config.attention.qkv_bias = json.boolean_or("qkv_bias", true);
   config.router.renormalize = json.boolean_or("norm_topk_prob", false);
   place_experts_by_step(json, parse_experts(json, expert_keys()), 5632, config);
@@ -53,7 +35,13 @@ ModelConfig parse(const JsonObject& json) {
   for (LayerConfig& layer : config.layers) {
     if (layer.sparse) layer.shared_width = shared;
   }
-  parse_windows(json, config);
+  const bool windowed = json.boolean_or("use_sliding_window", false);
+  parse_windows(
+      json,
+      windowed ? parse_window(json, 4096) : 0,
+      [last = read_integer(json, {{"max_window_layers"}, 28, 0})](
+          std::int64_t l) { return l % 2 == 0 && l < last; },
+      config);
   return config;
 }
 
@@ -100,7 +88,12 @@ constexpr WeightRow kWeights[] = {
 }  // namespace
 
 Family qwen2_moe_family() {
-  return {"qwen2_moe", parse, write_uniform, kWeights};
+  return {
+      "qwen2_moe",
+      parse,
+      write_uniform,
+      kWeights,
+      "shared_expert_intermediate_size"};
 }
 
 }  // namespace fettle::model

@@ -25,7 +25,7 @@ ModelConfig parse(const JsonObject& json) {
        .heads = 32,
        .kv_heads = 4,
        .max_position = 32768});
-  parse_gqa(json, 10000.0, config);
+  parse_gqa(json, {10000.0}, config);
   config.attention.qkv_bias = json.boolean_or("attention_bias", false);
   config.attention.o_bias = config.attention.qkv_bias;
   config.attention.qk_norm = QkNorm::kHead;

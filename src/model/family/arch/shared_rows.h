@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tables of weights that several families have alike: DeepSeek's names for
+// latent attention, and for grouped-query attention with the same sparse
+// layers. Which rows a model has, its options say.
+#pragma once
+
+#include "model/family/weight_table.h"
+
+namespace fettle::model {
+
+inline constexpr WeightRow kLatentRows[] = {
+    {Role::kEmbedTokens, "model.embed_tokens.weight"},
+    {Role::kInputNorm, "model.layers.{l}.input_layernorm.weight"},
+    {Role::kQProj, "model.layers.{l}.self_attn.q_proj.weight"},
+    {Role::kQAProj, "model.layers.{l}.self_attn.q_a_proj.weight"},
+    {Role::kQABias, "model.layers.{l}.self_attn.q_a_proj.bias"},
+    {Role::kQANorm, "model.layers.{l}.self_attn.q_a_layernorm.weight"},
+    {Role::kQBProj, "model.layers.{l}.self_attn.q_b_proj.weight"},
+    {Role::kKvAProj, "model.layers.{l}.self_attn.kv_a_proj_with_mqa.weight"},
+    {Role::kKvABias, "model.layers.{l}.self_attn.kv_a_proj_with_mqa.bias"},
+    {Role::kKvANorm, "model.layers.{l}.self_attn.kv_a_layernorm.weight"},
+    {Role::kKvBProj, "model.layers.{l}.self_attn.kv_b_proj.weight"},
+    {Role::kOProj, "model.layers.{l}.self_attn.o_proj.weight"},
+    {Role::kOBias, "model.layers.{l}.self_attn.o_proj.bias"},
+    {Role::kPostAttentionNorm,
+     "model.layers.{l}.post_attention_layernorm.weight"},
+    {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
+    {Role::kRouterCorrection,
+     "model.layers.{l}.mlp.gate.e_score_correction_bias"},
+    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
+    {Role::kExpertGate,
+     "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
+     "model.layers.{l}.mlp.experts.gate_up_proj"},
+    {Role::kExpertUp,
+     "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
+     "model.layers.{l}.mlp.experts.gate_up_proj"},
+    {Role::kExpertDown,
+     "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
+     "model.layers.{l}.mlp.experts.down_proj"},
+    {Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"},
+    {Role::kSharedGate, "model.layers.{l}.mlp.shared_experts.gate_proj.weight"},
+    {Role::kSharedUp, "model.layers.{l}.mlp.shared_experts.up_proj.weight"},
+    {Role::kSharedDown, "model.layers.{l}.mlp.shared_experts.down_proj.weight"},
+    {Role::kDenseGate, "model.layers.{l}.mlp.gate_proj.weight"},
+    {Role::kDenseUp, "model.layers.{l}.mlp.up_proj.weight"},
+    {Role::kDenseDown, "model.layers.{l}.mlp.down_proj.weight"},
+    {Role::kFinalNorm, "model.norm.weight"},
+    {Role::kLmHead, "lm_head.weight"},
+};
+
+inline constexpr WeightRow kGroupedRows[] = {
+    {Role::kEmbedTokens, "model.embed_tokens.weight"},
+    {Role::kInputNorm, "model.layers.{l}.input_layernorm.weight"},
+    {Role::kQProj, "model.layers.{l}.self_attn.q_proj.weight"},
+    {Role::kQBias, "model.layers.{l}.self_attn.q_proj.bias"},
+    {Role::kKProj, "model.layers.{l}.self_attn.k_proj.weight"},
+    {Role::kKBias, "model.layers.{l}.self_attn.k_proj.bias"},
+    {Role::kVProj, "model.layers.{l}.self_attn.v_proj.weight"},
+    {Role::kVBias, "model.layers.{l}.self_attn.v_proj.bias"},
+    {Role::kOProj, "model.layers.{l}.self_attn.o_proj.weight"},
+    {Role::kOBias, "model.layers.{l}.self_attn.o_proj.bias"},
+    {Role::kQNorm, "model.layers.{l}.self_attn.q_norm.weight"},
+    {Role::kKNorm, "model.layers.{l}.self_attn.k_norm.weight"},
+    {Role::kPostAttentionNorm,
+     "model.layers.{l}.post_attention_layernorm.weight"},
+    {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
+    {Role::kRouterCorrection,
+     "model.layers.{l}.mlp.gate.e_score_correction_bias"},
+    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
+    {Role::kExpertGate,
+     "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
+     "model.layers.{l}.mlp.experts.gate_up_proj"},
+    {Role::kExpertUp,
+     "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
+     "model.layers.{l}.mlp.experts.gate_up_proj"},
+    {Role::kExpertDown,
+     "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
+     "model.layers.{l}.mlp.experts.down_proj"},
+    {Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"},
+    {Role::kSharedGate, "model.layers.{l}.mlp.shared_experts.gate_proj.weight"},
+    {Role::kSharedUp, "model.layers.{l}.mlp.shared_experts.up_proj.weight"},
+    {Role::kSharedDown, "model.layers.{l}.mlp.shared_experts.down_proj.weight"},
+    {Role::kDenseGate, "model.layers.{l}.mlp.gate_proj.weight"},
+    {Role::kDenseUp, "model.layers.{l}.mlp.up_proj.weight"},
+    {Role::kDenseDown, "model.layers.{l}.mlp.down_proj.weight"},
+    {Role::kFinalNorm, "model.norm.weight"},
+    {Role::kLmHead, "lm_head.weight"},
+};
+
+}  // namespace fettle::model

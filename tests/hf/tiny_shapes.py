@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small configurations of every family, from which tiny_models.py makes its
+variants."""
+
+MAX_POSITION = 64
+
+QWEN3 = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 24,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
+
+QWEN2 = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 20,
+    "shared_expert_intermediate_size": 36,
+    "num_experts": 6,
+    "num_experts_per_tok": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
+
+MIXTRAL = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITION,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
+
+OLMOE = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": MAX_POSITION,
+    "num_experts": 8,
+    "num_experts_per_tok": 4,
+    "pad_token_id": None,
+    "eos_token_id": 1,
+}
+
+DEEPSEEK = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": MAX_POSITION,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 24,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "n_group": 1,
+    "topk_group": 1,
+}
+
+DEEPSEEK_V3 = {
+    **DEEPSEEK,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 12,
+    "n_group": 3,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.7,
+    "num_mtp_layers": 0,
+}
+
+GLM_LITE = {
+    **DEEPSEEK,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 20,
+    "n_shared_experts": 1,
+    # Far from that of the latents' norms.
+    "rms_norm_eps": 0.05,
+}
+GLM_LITE.pop("first_k_dense_replace")
+
+DOTS = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITION,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "routed_scaling_factor": 2.5,
+}
+
+GLM = {**DOTS, "head_dim": 16, "attention_bias": True, "num_mtp_layers": 0}
+
+ERNIE = {
+    "pad_token_id": None,  # a row of embeddings without gradient otherwise
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_num_experts": 8,
+    "moe_k": 3,
+    "moe_num_shared_experts": 2,
+    "moe_intermediate_size": 20,
+}
+
+MINIMAX = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "partial_rotary_factor": 0.5,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
