@@ -14,23 +14,33 @@
 
 namespace fettle::kernels {
 
-// Nanoseconds that this process's threads have waited for a core, in all; none
-// where the kernel doesn't tell. Falls when a thread ends.
-std::optional<std::int64_t> waited_for_cores();
+// What this process's threads have had of the cores, in nanoseconds.
+struct CoreTime {
+  std::int64_t ran = 0;
+  std::int64_t waited = 0;  // ready to run, without a core
+};
 
-// Decides from samples of waited_for_cores whether the machine is crowded: at
-// once when threads waited for a core more than a tenth of the time, and no
-// more after a while with less than a thirtieth; that while doubles each time
-// it proves too short.
+// The sum over all threads that live; none where the kernel doesn't tell.
+std::optional<CoreTime> core_time();
+
+// Decides from samples of core_time whether the machine is crowded: at once
+// when threads waited for a core more than a tenth of the time, and no more
+// after a while with less than a thirtieth; that while doubles each time it
+// proves too short.
 class CrowdSense {
  public:
-  // `now` and `waited` in nanoseconds since any beginning. Without `waited` the
-  // machine counts as crowded: to sleep is the lesser evil.
-  bool crowded(std::int64_t now, std::optional<std::int64_t> waited);
+  // Begins with what the process has met so far, while it was loaded. `now` in
+  // nanoseconds since any beginning. Without `time` the machine counts as
+  // crowded: to sleep is the lesser evil.
+  CrowdSense(std::int64_t now, std::optional<CoreTime> time);
+
+  bool crowded() const { return crowded_; }
+  // The same after a further sample.
+  bool crowded(std::int64_t now, std::optional<CoreTime> time);
 
  private:
   bool crowded_ = false;
-  std::int64_t sampled_ = -1;  // when
+  std::int64_t sampled_ = 0;   // when
   std::int64_t waited_ = 0;    // as it was then
   std::int64_t changed_ = 0;   // when threads last waited, or crowding ended
   std::int64_t patience_ = 0;  // nanoseconds without waiting that end it

@@ -3,7 +3,7 @@
 
     test_summary.py NAME STATUS REPORT [NAME STATUS REPORT ...]
 
-REPORT is a JUnit file of CTest or pytest, or "-". A step that failed without a
+REPORT is a JUnit file of CTest, pytest or Catch2, a folder of them, or "-". A step that failed without a
 failed test in its report counts as one failure. Exits 1 if anything failed.
 """
 
@@ -32,8 +32,11 @@ def step_outcomes(
 ) -> list[tuple[str, str]]:
     """(outcome, name) of each test of a step, or of the step as a whole."""
     found = []
-    if report != "-" and pathlib.Path(report).exists():
-        for case in ElementTree.parse(report).iter("testcase"):
+    path = pathlib.Path(report)
+    for file in sorted(path.glob("*.xml")) if path.is_dir() else [path]:
+        if report == "-" or not file.exists():
+            continue
+        for case in ElementTree.parse(file).iter("testcase"):
             label = f"{name}: {case.get('classname', '')} {case.get('name')}"
             found.append((outcome(case, gpu_must_run), label))
     if status != 0 and all(result != "failed" for result, _ in found):

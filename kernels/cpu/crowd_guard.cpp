@@ -53,9 +53,9 @@ class IdleTeam {
 
 }  // namespace
 
-std::optional<std::int64_t> waited_for_cores() {
+std::optional<CoreTime> core_time() {
   std::error_code error;
-  std::int64_t sum = 0;
+  CoreTime sum;
   bool any = false;
   fs::directory_iterator task("/proc/self/task", error);
   for (; !error && task != fs::directory_iterator(); task.increment(error)) {
@@ -65,19 +65,30 @@ std::optional<std::int64_t> waited_for_cores() {
     std::int64_t waited = 0;
     if (!(file >> ran >> waited)) continue;
     any = true;
-    sum += waited;
+    sum.ran += ran;
+    sum.waited += waited;
   }
   return any ? std::optional(sum) : std::nullopt;
 }
 
-bool CrowdSense::crowded(std::int64_t now, std::optional<std::int64_t> waited) {
-  if (!waited) return true;
+CrowdSense::CrowdSense(std::int64_t now, std::optional<CoreTime> time)
+    : sampled_(now), changed_(now) {
+  if (time) {
+    waited_ = time->waited;
+    crowded_ = time->waited > (time->ran + time->waited) / 10;
+  } else {
+    crowded_ = true;
+  }
+  if (crowded_) patience_ = kLeastPatience;
+}
+
+bool CrowdSense::crowded(std::int64_t now, std::optional<CoreTime> time) {
+  if (!time) return crowded_ = true;
   // Threads that sleep wait less often than those that spin.
   const std::int64_t part = crowded_ ? 30 : 10;
-  const bool waits =
-      sampled_ >= 0 && *waited - waited_ > (now - sampled_) / part;
+  const bool waits = time->waited - waited_ > (now - sampled_) / part;
   sampled_ = now;
-  waited_ = *waited;
+  waited_ = time->waited;
   if (waits) {
     if (!crowded_) {
       const bool early = patience_ > 0 && now - changed_ < kTooEarly;
@@ -110,16 +121,19 @@ CrowdGuard::~CrowdGuard() {
 }
 
 void CrowdGuard::watch(int idle_threads) {
-  CrowdSense sense;
+  CrowdSense sense(steady_nanoseconds(), core_time());
   std::optional<IdleTeam> team;
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, kInterval, [this] { return ends_; })) {
-    if (!sense.crowded(steady_nanoseconds(), waited_for_cores())) {
+  do {
+    if (!sense.crowded()) {
       team.reset();
     } else if (!team) {
       team.emplace(idle_threads);
     }
-  }
+    if (!changed_.wait_for(lock, kInterval, [this] { return ends_; })) {
+      sense.crowded(steady_nanoseconds(), core_time());
+    }
+  } while (!ends_);
 }
 
 }  // namespace fettle::kernels

@@ -52,7 +52,7 @@ class Wanda : public ActivationScore {
   LayerSums& squares_ = keep("squares");
 };
 
-at::Tensor wanda(const Sums& sums, const Widths&) {
+at::Tensor wanda(const Sums& sums, const ExpertWidths&) {
   return values_of(sums, "squares")
       .mul(values_of(sums, "outputs"))
       .sqrt()
@@ -77,7 +77,7 @@ class Camera : public ActivationScore {
   LayerSums& largest_ = keep("largest", {.reduction = Reduction::kMax});
 };
 
-at::Tensor camera(const Sums& sums, const Widths&) {
+at::Tensor camera(const Sums& sums, const ExpertWidths&) {
   constexpr double kAlpha = 0.9;
   return values_of(sums, "squares")
       .mul(1 - kAlpha)

@@ -12,7 +12,7 @@
 
 #include "artifact/score_file.h"
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/plan.h"
 #include "sweep/sweep.h"
 

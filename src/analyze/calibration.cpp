@@ -51,7 +51,7 @@ CalibrationChunk make_chunk(
         sequences, options.micro_batch_tokens, options.vocab_size);
     chunk.batches.push_back(
         {static_cast<std::int64_t>(parts.size()), sweep::loss_tokens(parts)});
-    for (const model::PackedTokens& part : parts) {
+    for (const model::TokenBatch& part : parts) {
       chunk.tokens += part.tokens();
     }
     std::ranges::move(parts, std::back_inserter(chunk.micro_batches));

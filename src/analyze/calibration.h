@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "analyze/score_method.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 
 namespace fettle::analyze {
 
@@ -19,7 +19,7 @@ struct CalibrationOptions {
 };
 
 struct CalibrationChunk {
-  std::vector<model::PackedTokens> micro_batches;
+  std::vector<model::TokenBatch> micro_batches;
   std::vector<GradientBatch> batches;  // in their order
   std::int64_t tokens = 0;
 };

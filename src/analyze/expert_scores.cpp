@@ -66,7 +66,7 @@ class Reap : public SumObserver {
   at::Tensor empty_norms_;  // [E]
 };
 
-at::Tensor reap(const Sums& sums, const Widths&) {
+at::Tensor reap(const Sums& sums, const ExpertWidths&) {
   return values_of(sums, "norms")
       .div(values_of(sums, "tokens").clamp_min(1))
       .to(at::kFloat);

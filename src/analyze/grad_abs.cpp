@@ -109,7 +109,7 @@ class GradAbs : public SumObserver {
   std::vector<std::int64_t> seen_;     // micro-batches of each batch so far
 };
 
-at::Tensor mean_gradient(const Sums& sums, const Widths&) {
+at::Tensor mean_gradient(const Sums& sums, const ExpertWidths&) {
   return values_of(sums, "sum")
       .div(values_of(sums, "batches").clamp_min(1))
       .to(at::kFloat);

@@ -37,7 +37,7 @@ class Heapr : public SumObserver {
   LayerSums& tokens_ = keep("tokens", {.unit = Unit::kExpert});
 };
 
-at::Tensor energy(const Sums& sums, const Widths& widths) {
+at::Tensor energy(const Sums& sums, const ExpertWidths& widths) {
   const at::Tensor tokens =
       per_neuron(values_of(sums, "tokens").clamp_min(1), widths);
   return values_of(sums, "activations")

@@ -158,7 +158,7 @@ class Obs : public SumObserver {
 };
 
 // The scores, or what they are made of.
-at::Tensor obs_of(const Sums& sums, const Widths& widths) {
+at::Tensor obs_of(const Sums& sums, const ExpertWidths& widths) {
   if (sums.contains("sum")) return plain_sum(sums, widths);
   const at::Tensor& moments = values_of(sums, "moment");
   const at::Tensor& grams = values_of(sums, "gram");

@@ -53,7 +53,7 @@ class ScoreObserver : public sweep::Observer {
   virtual void restore(std::int64_t layer, const Sums& sums) = 0;
 };
 
-using Widths = std::vector<std::int64_t>;
+using ExpertWidths = std::vector<std::int64_t>;
 
 struct ScoreMethod {
   std::string_view name;
@@ -70,7 +70,7 @@ struct ScoreMethod {
   double nats_per_score = 0;
   std::unique_ptr<ScoreObserver> (*make)(const ScoreContext&) = nullptr;
   // The scores of a layer's experts of these widths: [S] or [E] fp32.
-  at::Tensor (*score)(const Sums&, const Widths&) = nullptr;
+  at::Tensor (*score)(const Sums&, const ExpertWidths&) = nullptr;
   // Bytes held beside the sums while a layer is in use; null: none.
   std::int64_t (*layer_bytes)(const model::ModelConfig&) = nullptr;
 };

@@ -31,7 +31,7 @@ void SumObserver::restore(std::int64_t layer, const Sums& sums) {
   for (auto& [name, sum] : sums_) sum.set(layer, values_of(sums, name));
 }
 
-at::Tensor plain_sum(const Sums& sums, const Widths&) {
+at::Tensor plain_sum(const Sums& sums, const ExpertWidths&) {
   return values_of(sums, "sum").to(at::kFloat);
 }
 

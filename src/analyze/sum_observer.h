@@ -44,6 +44,6 @@ std::unique_ptr<ScoreObserver> make_observer(const ScoreContext& context) {
 }
 
 // The score that is a sum itself.
-at::Tensor plain_sum(const Sums& sums, const Widths&);
+at::Tensor plain_sum(const Sums& sums, const ExpertWidths&);
 
 }  // namespace fettle::analyze

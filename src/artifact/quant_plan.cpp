@@ -21,7 +21,7 @@ constexpr std::int64_t kQuantPlanFormat = 1;
 std::vector<Role> roles_of(bool model) {
   std::vector<Role> roles;
   for (const model::RoleInfo& info : model::role_infos()) {
-    const bool global = info.scope == model::Scope::kModel;
+    const bool global = info.scope == model::RoleScope::kModel;
     if (global == model && info.is_packable()) roles.push_back(info.role);
   }
   return roles;

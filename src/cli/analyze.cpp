@@ -7,7 +7,7 @@
 #include <chrono>
 
 #include "analyze/choices_by_file.h"
-#include "analyze/merge.h"
+#include "analyze/merge_scores.h"
 #include "analyze/report.h"
 #include "analyze/score_method.h"
 #include "artifact/run_state.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/adapter/merge.h"
 #include "cli/model_option.h"
+#include "tune/adapter/merge_adapter.h"
 
 #include <fmt/format.h>
 

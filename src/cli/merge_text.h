@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cli/table.h"
-#include "tune/adapter/merge.h"
+#include "tune/adapter/merge_adapter.h"
 
 namespace fettle::cli {
 

@@ -17,14 +17,14 @@ const std::map<std::string, trim::Scope> kScopes{
     {"expert", trim::Scope::kExpert},
     {"layer", trim::Scope::kLayer},
     {"global", trim::Scope::kGlobal}};
-const std::map<std::string, trim::Unit> kUnits{
-    {"neuron", trim::Unit::kNeuron},
-    {"expert", trim::Unit::kExpert},
-    {"mixed", trim::Unit::kMixed}};
-const std::map<std::string, trim::Widths> kWidths{
-    {"free", trim::Widths::kFree},
-    {"per-layer", trim::Widths::kPerLayer},
-    {"uniform", trim::Widths::kUniform}};
+const std::map<std::string, trim::TrimUnit> kUnits{
+    {"neuron", trim::TrimUnit::kNeuron},
+    {"expert", trim::TrimUnit::kExpert},
+    {"mixed", trim::TrimUnit::kMixed}};
+const std::map<std::string, trim::WidthRule> kWidths{
+    {"free", trim::WidthRule::kFree},
+    {"per-layer", trim::WidthRule::kPerLayer},
+    {"uniform", trim::WidthRule::kUniform}};
 const std::map<std::string, trim::Normalise> kNormalise{
     {"none", trim::Normalise::kNone},
     {"sqrt", trim::Normalise::kSqrt},
@@ -214,8 +214,8 @@ trim::TrimOptions TrimFlags::plan_options() const {
                                   : trim::Scope::kGlobal;
   const bool joins = alike && !whole && result.scope == trim::Scope::kGlobal;
   result.widths = !widths.empty() ? kWidths.at(widths)
-                  : joins         ? trim::Widths::kUniform
-                                  : trim::Widths::kFree;
+                  : joins         ? trim::WidthRule::kUniform
+                                  : trim::WidthRule::kFree;
   result.round = round.value_or(whole ? 1 : exporter::width_unit(runs));
   if (!budget.empty()) result.budget = parse_size(budget, "--budget");
   return result;

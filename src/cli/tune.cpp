@@ -18,7 +18,7 @@
 #include "core/error.h"
 #include "io/atomic_directory.h"
 #include "io/disk_speed.h"
-#include "tune/adapter/merge.h"
+#include "tune/adapter/merge_adapter.h"
 #include "tune/adapter/peft_adapter.h"
 #include "tune/best_evaluation.h"
 #include "tune/epochs.h"

@@ -187,8 +187,8 @@ model::ModelConfig stock_config(
   return result;
 }
 
-Widths widest(const model::ModelConfig& config) {
-  Widths widths;
+MlpWidths widest(const model::ModelConfig& config) {
+  MlpWidths widths;
   for (const model::LayerConfig& layer : config.layers) {
     widths.shared = std::max(widths.shared, layer.shared_width);
     widths.dense = std::max(widths.dense, layer.dense_width);
@@ -205,7 +205,7 @@ std::int64_t rounded_up(std::int64_t n, std::int64_t unit) {
 
 // Dense layers' width has one name in all families.
 model::ModelConfig with_widths(
-    const model::ModelConfig& config, const Widths& widths) {
+    const model::ModelConfig& config, const MlpWidths& widths) {
   model::ModelConfig result = config;
   std::int64_t shared = widths.shared;
   const bool counted = config.shared_expert == model::SharedExpert::kPlain;
@@ -255,7 +255,7 @@ model::ModelConfig exported_config(
   const model::ModelConfig stock = stock_config(config, options);
   const model::LayerConfig* const first = first_sparse(stock);
   if (first == nullptr) return stock;
-  Widths widths = widest(stock);
+  MlpWidths widths = widest(stock);
   if (options.format == Format::kHf) {
     check_alike(stock, first->expert_widths.front());
     if (runs_as_stored(stock, widths.expert)) {

@@ -9,7 +9,7 @@ using model::Role;
 // Selection hangs on the last bits of what is added to a router's scores, and
 // stock checkpoints keep it in fp32; so are Fettle's own constants.
 bool keeps_type(Role role) {
-  return model::role_info(role).scope == model::Scope::kRows &&
+  return model::role_info(role).scope == model::RoleScope::kRows &&
          role != Role::kRouter;
 }
 

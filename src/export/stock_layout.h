@@ -26,17 +26,17 @@ model::ModelConfig stock_config(
 
 // Of every expert, of shared experts' and of dense layers' MLPs; 0 where the
 // model has none.
-struct Widths {
+struct MlpWidths {
   std::int64_t expert = 0;
   std::int64_t shared = 0;
   std::int64_t dense = 0;
 };
-Widths widest(const model::ModelConfig& config);
+MlpWidths widest(const model::ModelConfig& config);
 
 // `config`, which stock_config made, with all MLPs filled up to `widths`.
 // Shared experts that the family counts in experts get the next wider whole
 // number of them. Throws UserError where the family's keys can't tell it.
 model::ModelConfig with_widths(
-    const model::ModelConfig& config, const Widths& widths);
+    const model::ModelConfig& config, const MlpWidths& widths);
 
 }  // namespace fettle::exporter

@@ -15,7 +15,7 @@ namespace {
 // Whether a weight of the role is multiplied by every token, and its input is
 // kept under its own name.
 bool is_other_site(const model::RoleInfo& info) {
-  return info.scope == model::Scope::kLayer && info.is_packable() &&
+  return info.scope == model::RoleScope::kLayer && info.is_packable() &&
          info.site == info.role;
 }
 

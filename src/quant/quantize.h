@@ -18,7 +18,7 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "quant/layer_quantizer.h"
 #include "store/activation_store.h"
 #include "sweep/plan.h"
@@ -28,7 +28,7 @@ namespace fettle::quant {
 // The calibration data that a sweep passes.
 struct Calibrated {
   model::CausalLm& model;  // with the reader that is quantized
-  std::vector<model::PackedTokens> data;
+  std::vector<model::TokenBatch> data;
   store::ActivationStoreOptions activations = {};
 };
 

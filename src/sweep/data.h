@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/evaluate.h"
 #include "text/dataset.h"
 #include "text/source_counts.h"

@@ -11,7 +11,7 @@
 
 #include "core/progress.h"
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/sweep.h"
 
 namespace fettle::sweep {

@@ -20,25 +20,29 @@ class Decoder {
 
   // Passes `ids` behind what was passed before; logits [V] after the last.
   at::Tensor step(const std::vector<std::int32_t>& ids) {
-    model::PackedTokens tokens = packed(ids);
+    model::TokenBatch tokens = packed(ids);
     const std::int64_t layers = model_.config().num_layers();
-    const auto rotary = model::rotary_tables(
-        model_.config().rope, tokens.positions, past_ + tokens.tokens());
-    at::Tensor x = model::embed(model_.globals(), tokens.ids);
+    const std::int64_t length = past_ + tokens.tokens();
+    const model::MicroBatch part = model::make_part_of_sequence(
+        model_.config(), std::move(tokens), length);
+    at::Tensor x = model::embed(model_.globals(), part.tokens.ids);
     for (std::int64_t l = 0; l < layers; ++l) {
       const auto weights = model_.acquire(l, (l + 1) % layers);
       const model::LayerContext context{
-          model_.config(), l, tokens, rotary, nullptr, &caches_[l]};
+          .config = model_.config(),
+          .layer = l,
+          .batch = part,
+          .cache = &caches_[l]};
       x = model::decoder_layer(context, *weights, x);
     }
-    past_ += tokens.tokens();
+    past_ = length;
     return model::logits(model_, x.narrow(0, x.size(0) - 1, 1))
         .squeeze(0)
         .to(at::kCPU);
   }
 
  private:
-  model::PackedTokens packed(const std::vector<std::int32_t>& ids) const {
+  model::TokenBatch packed(const std::vector<std::int32_t>& ids) const {
     model::Sequence sequence{ids, ids, {}};
     auto tokens = model::pack({sequence}, model_.config().vocab_size);
     tokens.positions.add_(past_);

@@ -7,17 +7,17 @@ namespace fettle::sweep {
 
 LayerStream::LayerStream(
     const model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const store::ActivationStoreOptions& activations)
     : model_(model), activations_(activations) {
   const at::NoGradGuard no_grad;
   batches_.reserve(batches.size());
-  for (const model::PackedTokens& batch : batches) {
-    model::PackedTokens tokens = batch.to(model.options().device);
-    const auto rotary = model::rotary_tables(model.config().rope, tokens);
+  for (const model::TokenBatch& batch : batches) {
+    model::MicroBatch next = model::make_micro_batch(
+        model.config(), batch.to(model.options().device), tokens_);
     activations_.put(
-        {0, micro_batches()}, model::embed(model.globals(), tokens.ids));
-    batches_.push_back({std::move(tokens), rotary});
+        {0, micro_batches()}, model::embed(model.globals(), next.tokens.ids));
+    batches_.push_back(std::move(next));
     tokens_ += batch.tokens();
   }
 }
@@ -29,11 +29,10 @@ at::Tensor LayerStream::inputs(std::int64_t m) const {
 
 at::Tensor LayerStream::compute(const Pass& pass, std::int64_t m) const {
   const model::LayerContext context{
-      pass.config,
-      pass.layer,
-      batches_[m].tokens,
-      batches_[m].rotary,
-      pass.tap};
+      .config = pass.config,
+      .layer = pass.layer,
+      .batch = batches_[m],
+      .tap = pass.tap};
   return model::decoder_layer(context, pass.weights, inputs(m));
 }
 

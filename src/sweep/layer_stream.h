@@ -12,7 +12,7 @@
 
 #include "model/causal_lm.h"
 #include "model/layers/decoder_layer.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "store/activation_store.h"
 
 namespace fettle::sweep {
@@ -23,7 +23,7 @@ class LayerStream {
   // moved to its device.
   LayerStream(
       const model::CausalLm& model,
-      const std::vector<model::PackedTokens>& batches,
+      const std::vector<model::TokenBatch>& batches,
       const store::ActivationStoreOptions& activations);
 
   // A layer as it is to be computed: its place in `config` and its weights,
@@ -50,15 +50,10 @@ class LayerStream {
   at::Tensor inputs(std::int64_t micro_batch) const;
 
  private:
-  struct MicroBatch {
-    model::PackedTokens tokens;
-    model::RotaryTables rotary;
-  };
-
   at::Tensor compute(const Pass& pass, std::int64_t micro_batch) const;
 
   const model::CausalLm& model_;
-  std::vector<MicroBatch> batches_;
+  std::vector<model::MicroBatch> batches_;
   store::ActivationStore activations_;  // key: (0, micro-batch)
   std::int64_t tokens_ = 0;
 };

@@ -3,11 +3,11 @@
 
 namespace fettle::sweep {
 
-std::vector<model::PackedTokens> micro_batches(
+std::vector<model::TokenBatch> micro_batches(
     const std::vector<model::Sequence>& sequences,
     std::int64_t max_tokens,
     std::int64_t vocab_size) {
-  std::vector<model::PackedTokens> batches;
+  std::vector<model::TokenBatch> batches;
   std::vector<model::Sequence> together;
   std::int64_t tokens = 0;
   const auto flush = [&] {
@@ -25,7 +25,7 @@ std::vector<model::PackedTokens> micro_batches(
   return batches;
 }
 
-std::int64_t loss_tokens(const std::vector<model::PackedTokens>& batches) {
+std::int64_t loss_tokens(const std::vector<model::TokenBatch>& batches) {
   std::int64_t scored = 0;
   for (const auto& batch : batches) {
     scored += batch.targets.ge(0).sum().item<std::int64_t>();

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 
 namespace fettle::sweep {
 
@@ -13,12 +13,12 @@ namespace fettle::sweep {
 // sequence longer than that stands alone. Order is kept, so that micro-batch m,
 // token i is a fixed function of the data and `max_tokens`. Throws UserError on
 // a token id outside [0, vocab_size).
-std::vector<model::PackedTokens> micro_batches(
+std::vector<model::TokenBatch> micro_batches(
     const std::vector<model::Sequence>& sequences,
     std::int64_t max_tokens,
     std::int64_t vocab_size);
 
 // Scored positions (targets other than -100) of all micro-batches.
-std::int64_t loss_tokens(const std::vector<model::PackedTokens>& batches);
+std::int64_t loss_tokens(const std::vector<model::TokenBatch>& batches);
 
 }  // namespace fettle::sweep

@@ -46,8 +46,10 @@ std::int64_t working_values(
     widest = std::max(
         widest, rows * layer.top_k * config.hidden_size + kept * width);
   }
-  const auto& a = config.attention;
-  const std::int64_t heads = a.heads * (a.head_dim * 4 + a.v_head_dim * 2);
+  std::int64_t heads = 0;
+  for (const auto& a : config.attentions) {
+    heads = std::max(heads, a.heads * (a.head_dim * 4 + a.v_head_dim * 2));
+  }
   const std::int64_t forward = 10 * config.hidden_size + heads + widest;
   return workload.backward ? 5 * forward / 2 : forward;
 }

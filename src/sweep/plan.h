@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "model/weights/model_reader.h"
 #include "sweep/sweep.h"
 

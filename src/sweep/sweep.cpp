@@ -32,14 +32,13 @@ void end_head(std::span<Observer* const> observers) {
 
 Sweep::Sweep(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const SweepOptions& options)
     : model_(model), options_(options), activations_(options.activations) {
   batches_.reserve(batches.size());
   for (const auto& batch : batches) {
-    model::PackedTokens tokens = batch.to(model.options().device);
-    const auto rotary = model::rotary_tables(model.config().rope, tokens);
-    batches_.push_back({std::move(tokens), rotary, tokens_});
+    batches_.push_back(model::make_micro_batch(
+        model.config(), batch.to(model.options().device), tokens_));
     tokens_ += batch.tokens();
   }
 }
@@ -53,11 +52,9 @@ model::LayerContext Sweep::context(std::int64_t layer, std::int64_t m) {
   return {
       .config = model_.config(),
       .layer = layer,
-      .tokens = batches_[m].tokens,
-      .rotary = batches_[m].rotary,
+      .batch = batches_[m],
       .tap = &tap_,
-      .router = &options_.router,
-      .first_token = batches_[m].first_token};
+      .router = &options_.router};
 }
 
 at::Tensor Sweep::pass_layer(
@@ -148,7 +145,7 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
   std::int64_t first = 0;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
     const auto key = static_cast<std::int64_t>(m);
-    const model::PackedTokens& tokens = batches_[m].tokens;
+    const model::TokenBatch& tokens = batches_[m].tokens;
     DistillResult head = head_distill_with_gradient(
         model_,
         {hidden(key), tokens.targets, observers},

@@ -15,7 +15,7 @@
 #include "core/progress.h"
 #include "model/causal_lm.h"
 #include "model/layers/decoder_layer.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "store/activation_store.h"
 #include "sweep/head.h"
 #include "sweep/observer.h"
@@ -40,7 +40,7 @@ class Sweep {
   // `model` must outlive the sweep; the batches are moved to its device.
   Sweep(
       model::CausalLm& model,
-      const std::vector<model::PackedTokens>& batches,
+      const std::vector<model::TokenBatch>& batches,
       const SweepOptions& options);
 
   // Embeddings and all layers; the final hidden states are kept, and with
@@ -83,12 +83,6 @@ class Sweep {
       std::span<Observer* const> observers, std::int64_t first_layer = 0);
 
  private:
-  struct MicroBatch {
-    model::PackedTokens tokens;
-    model::RotaryTables rotary;
-    std::int64_t first_token = 0;
-  };
-
   at::Tensor fetch(std::int64_t layer, std::int64_t micro_batch) const;
   model::LayerContext context(std::int64_t layer, std::int64_t micro_batch);
   // One micro-batch through one layer, kept as a graph where asked for.
@@ -110,7 +104,7 @@ class Sweep {
   };
 
   model::CausalLm& model_;
-  std::vector<MicroBatch> batches_;
+  std::vector<model::MicroBatch> batches_;
   SweepOptions options_;
   // Key (l, m): the input of layer l; in the backward pass, its gradient.
   store::ActivationStore activations_;

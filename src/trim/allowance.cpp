@@ -25,7 +25,7 @@ Allowance allowance(
     const TrimOptions& options) {
   if (options.keep) return {*options.keep, 0, 0};
   Allowance result{1, options.bytes.fixed, 1};
-  if (options.unit == Unit::kNeuron) {
+  if (options.unit == TrimUnit::kNeuron) {
     result.cost_size = options.bytes.per_neuron;
     for (const model::LayerConfig& layer : config.layers) {
       result.fixed += options.bytes.per_expert * layer.num_experts();
@@ -80,7 +80,7 @@ void check_floors(
     const TrimOptions& options) {
   const Tightest tightest = find_tightest(needs, allowed, options);
   if (allowed.share >= 0 && tightest.floor <= tightest.capacity) return;
-  const char* const floors = options.unit != Unit::kNeuron
+  const char* const floors = options.unit != TrimUnit::kNeuron
                                  ? "the experts that the router needs"
                                  : "the smallest width of every expert";
   if (options.keep) {

@@ -86,7 +86,7 @@ Counts counts(
     const TrimOptions& options) {
   Counts sum;
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
-    const bool experts = options.unit == Unit::kExpert;
+    const bool experts = options.unit == TrimUnit::kExpert;
     sum.kept += experts ? std::ssize(plan.layers[l].experts)
                         : kept_neurons(plan.layers[l]);
     sum.all += experts ? config.layers[l].num_experts()
@@ -106,10 +106,10 @@ std::string bounds(const TrimOptions& options) {
   if (options.round > 1) {
     reasons.push_back(fmt::format("--round {}", options.round));
   }
-  if (options.widths != Widths::kFree) {
+  if (options.widths != WidthRule::kFree) {
     reasons.emplace_back("experts of equal widths");
   }
-  if (options.unit == Unit::kExpert) reasons.emplace_back("whole experts");
+  if (options.unit == TrimUnit::kExpert) reasons.emplace_back("whole experts");
   std::string text;
   for (std::size_t i = 0; i < reasons.size(); ++i) {
     text += i == 0 ? "" : (i + 1 < reasons.size() ? ", " : " and ");
@@ -156,7 +156,7 @@ std::string share_note(
     const artifact::TrimPlan& plan,
     const model::ModelConfig& config,
     const TrimOptions& options) {
-  if (!options.keep || options.unit == Unit::kMixed) return "";
+  if (!options.keep || options.unit == TrimUnit::kMixed) return "";
   const Counts sum = counts(plan, config, options);
   if (sum.all == 0) return "";
   const double share =
@@ -165,7 +165,7 @@ std::string share_note(
   return fmt::format(
       "keeps {:.3g} of the {}, the nearest to {:.3g} with {}",
       share,
-      options.unit == Unit::kExpert ? "experts" : "neurons",
+      options.unit == TrimUnit::kExpert ? "experts" : "neurons",
       *options.keep,
       bounds(options));
 }

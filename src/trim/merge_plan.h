@@ -8,7 +8,7 @@
 
 #include "artifact/trim_plan.h"
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/sweep.h"
 #include "trim/expert_groups.h"
 
@@ -18,7 +18,7 @@ enum class Merge { kNone, kMSmoe, kHcSmoe };
 
 struct MergeInput {
   model::CausalLm& model;
-  std::vector<model::PackedTokens> data;
+  std::vector<model::TokenBatch> data;
   sweep::SweepOptions sweep = {};
 };
 

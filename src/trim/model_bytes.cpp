@@ -10,7 +10,7 @@ namespace {
 using model::Role;
 
 bool is_per_expert(Role role) {
-  return model::role_info(role).scope == model::Scope::kRows;
+  return model::role_info(role).scope == model::RoleScope::kRows;
 }
 
 struct PackedCost {

@@ -203,15 +203,15 @@ std::vector<Pool> expert_pools(
   return pools;
 }
 
-void join_widths(std::vector<Pool>& pools, Widths widths) {
-  if (widths == Widths::kFree) return;
+void join_widths(std::vector<Pool>& pools, WidthRule widths) {
+  if (widths == WidthRule::kFree) return;
   for (Pool& pool : pools) {
     Pool joined{{}, {}, pool.name};
     std::size_t first = 0;
     for (std::size_t p = 1; p <= pool.piles.size(); ++p) {
       const bool same =
           p < pool.piles.size() &&
-          (widths == Widths::kUniform ||
+          (widths == WidthRule::kUniform ||
            pool.places[p][0].layer == pool.places[first][0].layer);
       if (same) continue;
       joined.piles.push_back(

@@ -46,7 +46,7 @@ bool is_condenser(
     const TrimOptions& options, std::int64_t layer, std::int64_t expert);
 
 // Makes one pile of all whose widths are to be equal.
-void join_widths(std::vector<Pool>& pools, Widths widths);
+void join_widths(std::vector<Pool>& pools, WidthRule widths);
 
 std::vector<Pool> expert_pools(
     const artifact::ScoreFile& scores,

@@ -23,23 +23,24 @@ namespace {
 
 void check_widths(const TrimOptions& options) {
   const bool stock =
-      options.widths == Widths::kUniform && options.unit == Unit::kMixed;
-  if (options.widths != Widths::kFree && options.unit != Unit::kNeuron &&
+      options.widths == WidthRule::kUniform && options.unit == TrimUnit::kMixed;
+  if (options.widths != WidthRule::kFree && options.unit != TrimUnit::kNeuron &&
       !stock) {
     refuse(
         "widths",
         "equal widths go with unit neuron, and uniform with unit mixed");
   }
-  if (options.widths != Widths::kFree && options.scope == Scope::kExpert) {
+  if (options.widths != WidthRule::kFree && options.scope == Scope::kExpert) {
     refuse(
         "widths",
         "scope expert keeps the same share of every expert already; use scope "
         "layer or global");
   }
-  if (options.widths == Widths::kUniform && options.scope != Scope::kGlobal) {
+  if (options.widths == WidthRule::kUniform &&
+      options.scope != Scope::kGlobal) {
     refuse("widths", "one width for the model needs scope global");
   }
-  if (options.unit == Unit::kMixed && options.scope == Scope::kExpert) {
+  if (options.unit == TrimUnit::kMixed && options.scope == Scope::kExpert) {
     refuse("scope", "whole experts compete at least within a layer");
   }
   if (!(options.exchange_rate >= 0 &&
@@ -69,7 +70,7 @@ void check_options(const TrimOptions& options) {
   if (options.max_width > 0 && options.max_width < options.min_width) {
     refuse("max-width", "expected at least min-width");
   }
-  if (options.unit == Unit::kExpert &&
+  if (options.unit == TrimUnit::kExpert &&
       (options.min_width > 0 || options.max_width > 0)) {
     refuse("min-width", "bounds the widths of experts; use unit neuron");
   }
@@ -132,11 +133,11 @@ std::vector<PoolNeed> needs_of(
     const TrimOptions& options) {
   std::vector<PoolNeed> needs;
   for (const Pool& pool : pools) {
-    if (options.unit != Unit::kMixed) {
+    if (options.unit != TrimUnit::kMixed) {
       needs.push_back({pool.cost(), pool.floor_cost(), &pool.name});
       continue;
     }
-    const std::int64_t floor = options.widths == Widths::kUniform
+    const std::int64_t floor = options.widths == WidthRule::kUniform
                                    ? stock_floor(pool, config, options)
                                    : mixed_floor(pool, config, options);
     needs.push_back({mixed_cost(pool, options.bytes), floor, &pool.name});
@@ -150,8 +151,8 @@ std::vector<std::int64_t> fill_pool(
     const model::ModelConfig& config,
     const TrimOptions& options,
     std::int64_t capacity) {
-  if (options.unit == Unit::kMixed) {
-    return options.widths == Widths::kUniform
+  if (options.unit == TrimUnit::kMixed) {
+    return options.widths == WidthRule::kUniform
                ? fill_stock(pool, config, options, capacity)
                : fill_mixed(pool, config, options, capacity);
   }
@@ -166,11 +167,11 @@ artifact::TrimPlan plan_trim(
     const model::ModelConfig& config,
     const TrimOptions& options) {
   check_options(options);
-  std::vector<Pool> pools = options.unit == Unit::kExpert
+  std::vector<Pool> pools = options.unit == TrimUnit::kExpert
                                 ? expert_pools(scores, config, options)
                                 : neuron_pools(scores, config, options);
   check_values(pools, options);
-  if (options.unit == Unit::kNeuron) join_widths(pools, options.widths);
+  if (options.unit == TrimUnit::kNeuron) join_widths(pools, options.widths);
   const auto allowed =
       capacities(needs_of(pools, config, options), config, options);
   artifact::TrimPlan plan;
@@ -199,10 +200,10 @@ Json options_json(const TrimOptions& options) {
       {"min_width", options.min_width},
       {"max_width", options.max_width},
       {"normalise", kNormalise[static_cast<int>(options.normalise)]}};
-  if (options.widths != Widths::kFree) {
+  if (options.widths != WidthRule::kFree) {
     json["widths"] = kWidths[static_cast<int>(options.widths)];
   }
-  if (options.unit == Unit::kMixed) {
+  if (options.unit == TrimUnit::kMixed) {
     json["exchange_rate"] = options.exchange_rate;
   }
   if (!options.condensers.empty()) {

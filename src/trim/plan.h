@@ -21,11 +21,11 @@ namespace fettle::trim {
 enum class Scope { kExpert, kLayer, kGlobal };
 // kMixed: experts go whole, router row and all, where that is cheaper than
 // cutting neurons.
-enum class Unit { kNeuron, kExpert, kMixed };
+enum class TrimUnit { kNeuron, kExpert, kMixed };
 // Which experts' widths must be equal, as far as there are neurons: those that
 // compete keep the width at which the sum of what they keep is best. kUniform
 // with unit kMixed: all layers keep one number of experts too.
-enum class Widths { kFree, kPerLayer, kUniform };
+enum class WidthRule { kFree, kPerLayer, kUniform };
 // How scores are made comparable between layers: as they are, their square
 // root, or divided by their layer's mean.
 enum class Normalise { kNone, kSqrt, kLayerMean };
@@ -49,7 +49,7 @@ struct TrimOptions {
   // The score to rank by. A neuron score ranks whole experts by its sum.
   std::string score = "obs";
   Scope scope = Scope::kGlobal;
-  Unit unit = Unit::kNeuron;
+  TrimUnit unit = TrimUnit::kNeuron;
   // Share of the neurons (or experts) kept, in (0, 1]; or else `budget`.
   std::optional<double> keep = {};
   // Most bytes that the trimmed model's tensors may take.
@@ -63,7 +63,7 @@ struct TrimOptions {
   // Most neurons that an expert keeps; 0: no limit.
   std::int64_t max_width = 0;
   Normalise normalise = Normalise::kNone;
-  Widths widths = Widths::kFree;
+  WidthRule widths = WidthRule::kFree;
   // Unit kMixed: what an expert that goes whole is taken to cost, relative to
   // the sum of its neurons' scores. Below 1, since its tokens' next best
   // experts make up for a part of it, which neurons that go can't count on: on

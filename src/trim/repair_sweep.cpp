@@ -31,7 +31,7 @@ RepairSweep::RepairSweep(
     model::CausalLm& model,
     const artifact::TrimPlan& plan,
     const model::ModelConfig& trimmed,
-    const std::vector<model::PackedTokens>& data,
+    const std::vector<model::TokenBatch>& data,
     const RidgeOptions& options)
     : model_(model),
       plan_(plan),

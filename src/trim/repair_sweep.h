@@ -12,7 +12,7 @@
 #include "artifact/trim_plan.h"
 #include "core/json.h"
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/layer_stream.h"
 #include "sweep/plan.h"
 #include "trim/expert_moments.h"
@@ -47,7 +47,7 @@ class RepairSweep {
       model::CausalLm& model,
       const artifact::TrimPlan& plan,
       const model::ModelConfig& trimmed,
-      const std::vector<model::PackedTokens>& data,
+      const std::vector<model::TokenBatch>& data,
       const RidgeOptions& options);
 
   // Of layer `layer`: layers must be asked for in ascending order, though not

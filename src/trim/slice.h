@@ -23,7 +23,7 @@ namespace fettle::trim {
 // The calibration data that the ridge repair sweeps over.
 struct RidgeInput {
   model::CausalLm& model;  // with the reader that is trimmed
-  std::vector<model::PackedTokens> data;
+  std::vector<model::TokenBatch> data;
   RidgeOptions options = {};
 };
 

@@ -30,8 +30,9 @@ model::WeightId SlicedWeights::source(const model::WeightId& id) const {
 }
 
 bool SlicedWeights::stays(const model::WeightId& id) const {
-  const model::Scope scope = model::role_info(id.role).scope;
-  if (scope != model::Scope::kExpert) return scope != model::Scope::kRows;
+  const model::RoleScope scope = model::role_info(id.role).scope;
+  if (scope != model::RoleScope::kExpert)
+    return scope != model::RoleScope::kRows;
   const bool refitted =
       id.role == Role::kExpertDown && repairs_.sweep != nullptr;
   const artifact::ExpertPlan& expert =

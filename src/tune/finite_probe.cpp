@@ -34,7 +34,7 @@ std::int64_t FiniteProbe::layer() const {
 
 std::string locate_non_finite(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options) {
   FiniteProbe probe;
   const std::array<sweep::Observer*, 1> observers{&probe};

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/observer.h"
 #include "sweep/sweep.h"
 
@@ -37,7 +37,7 @@ class FiniteProbe : public sweep::Observer {
 // layer with experts".
 std::string locate_non_finite(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options);
 
 }  // namespace fettle::tune

@@ -159,7 +159,7 @@ StepResult run_step(const StepInput& input) {
 
 bool has_finite_loss(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options) {
   sweep::Sweep sweep(model, batches, sweep_options);
   sweep.forward({}, {.keep_boundaries = false});
@@ -168,7 +168,7 @@ bool has_finite_loss(
 
 void probe_forward(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer) {
   const std::array<sweep::Observer*, 1> observers{&observer};
@@ -177,7 +177,7 @@ void probe_forward(
 
 void probe_gradient(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer) {
   sweep::Sweep sweep(model, batches, sweep_options);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "sweep/sweep.h"
 #include "tune/method/method.h"
 #include "tune/part/trainable_part.h"
@@ -18,7 +18,7 @@ namespace fettle::tune {
 struct StepInput {
   model::CausalLm& model;  // its patch is the parts'
   const Parts& parts;      // prepared
-  const std::vector<model::PackedTokens>& batches;
+  const std::vector<model::TokenBatch>& batches;
   const sweep::SweepOptions& sweep_options;
   std::int64_t step = 0;
   double clip_norm = 0.0;  // 0: any
@@ -53,13 +53,13 @@ StepResult run_step(const StepInput& input);
 // Whether a forward sweep over `batches` gives a finite loss.
 bool has_finite_loss(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options);
 
 // Shows a forward sweep over `batches` to `observer`.
 void probe_forward(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer);
 
@@ -67,7 +67,7 @@ void probe_forward(
 // `observer`. Throws UserError when the loss is not finite.
 void probe_gradient(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const sweep::SweepOptions& sweep_options,
     sweep::Observer& observer);
 

@@ -70,7 +70,7 @@ class Trainer {
   void skip(std::int64_t step, const StepResult& result);
   // Ends the run where too many were skipped in a row.
   [[noreturn]] void give_up(std::int64_t steps, const std::string& why);
-  std::vector<model::PackedTokens> good_batch() const;
+  std::vector<model::TokenBatch> good_batch() const;
   // Whether the weights as they are give a finite loss where they did before.
   bool sound();
   // After `steps` steps; `why` is known of the last.

@@ -88,7 +88,7 @@ void Trainer::give_up(std::int64_t steps, const std::string& why) {
           why));
 }
 
-std::vector<model::PackedTokens> Trainer::good_batch() const {
+std::vector<model::TokenBatch> Trainer::good_batch() const {
   return sweep::micro_batches(
       {*good_sequence_}, options_.seq_len, input_.model.config().vocab_size);
 }

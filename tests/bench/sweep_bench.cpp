@@ -64,7 +64,7 @@ double nll_sum(const std::vector<at::Tensor>& nll) {
 // As analyze does it, every micro-batch being a gradient's batch.
 double run_scores(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const std::string& names,
     sweep::Sweep& sweep) {
   std::vector<std::string> list;
@@ -90,7 +90,7 @@ double run_scores(
 
 double run_sweep(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const std::string& what) {
   sweep::SweepOptions options;
   // As the plan decides where memory allows it.
@@ -146,7 +146,7 @@ Json peak_memory(at::Device device) {
   return {{"bytes", kernels::peak_device_memory(device)}};
 }
 
-std::vector<model::PackedTokens> read_batches(
+std::vector<model::TokenBatch> read_batches(
     const std::string& file,
     const model::ModelConfig& config,
     std::int64_t micro_batch) {

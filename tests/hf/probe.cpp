@@ -19,7 +19,7 @@
 #include "kernels/device_backend.h"
 #include "model/causal_lm.h"
 #include "model/layers/decoder_layer.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "model/weights/weight_view.h"
 #include "model/weights/weight_visit.h"
 
@@ -27,7 +27,7 @@ namespace {
 
 using namespace fettle;
 
-model::PackedTokens read_ids(const std::string& path, std::int64_t vocab) {
+model::TokenBatch read_ids(const std::string& path, std::int64_t vocab) {
   std::vector<model::Sequence> sequences;
   for (const Json& ids : read_json(path, "probe")) {
     model::Sequence sequence;
@@ -51,14 +51,12 @@ Layers acquire_layers(model::CausalLm& lm) {
 at::Tensor forward(
     const model::CausalLm& lm,
     const Layers& layers,
-    const model::PackedTokens& tokens) {
-  const auto rotary = model::rotary_tables(lm.config().rope, tokens);
+    const model::TokenBatch& tokens) {
+  const auto batch = model::make_micro_batch(lm.config(), tokens);
   at::Tensor hidden = model::embed(lm.globals(), tokens.ids);
   for (std::size_t l = 0; l < layers.size(); ++l) {
     hidden = model::decoder_layer(
-        {lm.config(), static_cast<std::int64_t>(l), tokens, rotary},
-        *layers[l],
-        hidden);
+        {lm.config(), static_cast<std::int64_t>(l), batch}, *layers[l], hidden);
   }
   return model::logits(lm, hidden);
 }
@@ -69,7 +67,7 @@ at::Tensor gradient_of(const at::Tensor& tensor) {
 }
 
 artifact::TensorMap gradients(
-    model::CausalLm& lm, const model::PackedTokens& tokens) {
+    model::CausalLm& lm, const model::TokenBatch& tokens) {
   const Layers layers = acquire_layers(lm);
   model::GlobalWeights globals = lm.globals();
   const auto mark = [](at::Tensor& tensor) { tensor.requires_grad_(true); };

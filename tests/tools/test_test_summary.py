@@ -44,6 +44,14 @@ def test_all_green_is_success(report, capsys):
     assert capsys.readouterr().out == "1 passed, 0 failed, 0 skipped\n"
 
 
+def test_a_folder_of_reports_is_one_step(report, tmp_path, capsys):
+    report(PYTEST)
+    report(GREEN)
+    assert test_summary.main(["asan", "1", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "FAILED asan: t c", "2 passed, 1 failed, 1 skipped"]
+
+
 def test_a_step_that_fails_by_itself_counts(report, tmp_path, capsys):
     missing = str(tmp_path / "missing.xml")
     steps = ["lint", "1", "-", "crash", "139", missing, "odd", "1", report(GREEN)]

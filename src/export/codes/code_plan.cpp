@@ -236,9 +236,9 @@ class CodePlanner {
     }
   }
 
-  Widths padded_widths() const {
+  MlpWidths padded_widths() const {
     const std::int64_t least = rules_.whole_words ? kWordUnit : 1;
-    Widths units{std::max(least, kLoaderUnit), least, least};
+    MlpWidths units{std::max(least, kLoaderUnit), least, least};
     for (const Found& one : found_) {
       if (one.form.group == 0) continue;
       std::int64_t* unit = nullptr;
@@ -247,7 +247,7 @@ class CodePlanner {
       if (one.id.role == Role::kDenseDown) unit = &units.dense;
       if (unit != nullptr) *unit = std::lcm(*unit, one.form.group);
     }
-    Widths widths = widest(config_);
+    MlpWidths widths = widest(config_);
     widths.expert = rounded_up(widths.expert, units.expert);
     widths.shared = rounded_up(widths.shared, units.shared);
     widths.dense = rounded_up(widths.dense, units.dense);

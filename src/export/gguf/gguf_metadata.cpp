@@ -47,7 +47,7 @@ const GgufFamily& known_family(const ModelConfig& config) {
 }
 
 bool is_mla(const ModelConfig& config) {
-  return config.attention.kind == model::AttentionKind::kMla;
+  return config.attention().kind == model::AttentionKind::kMla;
 }
 
 // By what cosines and sines are multiplied.
@@ -58,9 +58,9 @@ double rotary_factor(const model::RopeConfig& rope) {
 }
 
 void check_rope(const ModelConfig& config) {
-  const model::RopeConfig& rope = config.rope;
-  const double plain = 1 / std::sqrt(config.attention.head_dim);
-  const double scale = config.attention.softmax_scale / plain;
+  const model::RopeConfig& rope = config.attention().rope;
+  const double plain = 1 / std::sqrt(config.attention().head_dim);
+  const double scale = config.attention().softmax_scale / plain;
   const bool plain_scale = std::abs(scale - 1) < 1e-6;
   if (rope.type == "yarn") {
     if (!rope.truncate) refuse_shape("'truncate' of rope scaling is false");
@@ -80,7 +80,7 @@ void check_rope(const ModelConfig& config) {
 }
 
 void check_attention(const ModelConfig& config, std::string_view name) {
-  const model::AttentionConfig& a = config.attention;
+  const model::AttentionConfig& a = config.attention();
   if (a.clip_qkv) refuse_shape("'clip_qkv' is set");
   if (a.o_bias || (a.qkv_bias && name != "qwen2moe")) {
     refuse_shape("'attention_bias' is true");
@@ -122,6 +122,9 @@ void check_layers(const ModelConfig& config, const GgufFamily& family) {
     refuse_shape(
         fmt::format("'norm_topk_prob' is {}", config.router.renormalize));
   }
+  if (config.attentions.size() > 1) {
+    refuse_shape("layers differ in their attention");
+  }
   if (config.router.groups > 1) refuse_shape("experts are chosen in groups");
   if (mla && widest(config).shared == 0) {
     refuse_shape("there is no shared expert");
@@ -152,7 +155,7 @@ class KeyList {
 };
 
 void add_rope(const ModelConfig& config, KeyList& keys) {
-  const model::RopeConfig& rope = config.rope;
+  const model::RopeConfig& rope = config.attention().rope;
   keys.number("rope.freq_base", rope.theta);
   keys.count("rope.dimension_count", rope.dim);
   if (rope.type == "default") return;
@@ -173,7 +176,7 @@ void add_rope(const ModelConfig& config, KeyList& keys) {
 }
 
 void add_attention(const ModelConfig& config, KeyList& keys) {
-  const model::AttentionConfig& a = config.attention;
+  const model::AttentionConfig& a = config.attention();
   keys.count("attention.head_count", a.heads);
   keys.count("attention.head_count_kv", a.kv_heads);
   keys.count("attention.key_length", a.head_dim);
@@ -186,7 +189,7 @@ void add_attention(const ModelConfig& config, KeyList& keys) {
 
 void add_experts(
     const ModelConfig& config, std::string_view name, KeyList& keys) {
-  const Widths widths = widest(config);
+  const MlpWidths widths = widest(config);
   const auto sparse = std::ranges::find_if(
       config.layers, [](const model::LayerConfig& l) { return l.sparse; });
   const bool own_width = name != "llama" && name != "olmoe";

@@ -123,8 +123,8 @@ class TensorPlanner {
  private:
   std::int64_t paired_heads(Role role) const {
     if (!family_.pairs_rotary) return 0;
-    if (role == Role::kQProj) return config_.attention.heads;
-    return role == Role::kKProj ? config_.attention.kv_heads : 0;
+    if (role == Role::kQProj) return config_.attention().heads;
+    return role == Role::kKProj ? config_.attention().kv_heads : 0;
   }
 
   bool empty(const WeightId& id) const {
@@ -245,7 +245,7 @@ ModelConfig padded_config(
     const SourceForms& source, const ExportOptions& options) {
   const ModelConfig stock = stock_config(source.config, options);
   gguf_family(stock);
-  Widths widths = widest(stock);
+  MlpWidths widths = widest(stock);
   constexpr std::int64_t kUnit = kExpertUnits.front();
   if (packs(source, Role::kSharedDown)) {
     widths.shared = rounded_up(widths.shared, kUnit);
@@ -257,7 +257,7 @@ ModelConfig padded_config(
   ModelConfig best;
   std::int64_t least = -1;
   for (const std::int64_t unit : kExpertUnits) {
-    Widths some = widths;
+    MlpWidths some = widths;
     some.expert = rounded_up(widths.expert, unit);
     ModelConfig config = with_widths(stock, some);
     const std::int64_t bytes =

@@ -71,7 +71,7 @@ void parse_heads(
     const JsonObject& json,
     const CommonDefaults& defaults,
     ModelConfig& config) {
-  AttentionConfig& attention = config.attention;
+  AttentionConfig& attention = config.attention();
   attention.heads =
       read_integer(json, {{"num_attention_heads"}, defaults.heads});
   attention.kv_heads =
@@ -91,7 +91,7 @@ void parse_head_dim(
     const JsonObject& json,
     std::optional<std::int64_t> fallback,
     ModelConfig& config) {
-  AttentionConfig& attention = config.attention;
+  AttentionConfig& attention = config.attention();
   const auto given = read_optional_integer(json, {{"head_dim"}, fallback});
   if (!given && config.hidden_size % attention.heads != 0) {
     json.refuse(
@@ -138,10 +138,10 @@ ModelConfig parse_common(
 void parse_gqa(
     const JsonObject& json, const GqaDefaults& defaults, ModelConfig& config) {
   parse_head_dim(json, defaults.head_dim, config);
-  config.rope = parse_rope(
+  config.attention().rope = parse_rope(
       json,
       {defaults.theta,
-       config.attention.head_dim,
+       config.attention().head_dim,
        config.max_position,
        defaults.partial_rotary});
 }

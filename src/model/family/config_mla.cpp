@@ -25,7 +25,7 @@ double softmax_scale(const AttentionConfig& attention, const RopeConfig& rope) {
 
 void parse_mla(
     const JsonObject& json, const MlaDefaults& defaults, ModelConfig& config) {
-  AttentionConfig& attention = config.attention;
+  AttentionConfig& attention = config.attention();
   attention.kind = AttentionKind::kMla;
   if (attention.kv_heads != attention.heads) {
     json.refuse(
@@ -54,9 +54,9 @@ void parse_mla(
   attention.qkv_bias = json.boolean_or("attention_bias", false);
   attention.o_bias = attention.qkv_bias;
   config.latent_norm_eps = 1e-6;
-  config.rope = parse_rope(json, {10000.0, rotated, config.max_position});
-  config.rope.pairing = RopePairing::kInterleaved;
-  attention.softmax_scale = softmax_scale(attention, config.rope);
+  attention.rope = parse_rope(json, {10000.0, rotated, config.max_position});
+  attention.rope.pairing = RopePairing::kInterleaved;
+  attention.softmax_scale = softmax_scale(attention, attention.rope);
 }
 
 }  // namespace fettle::model

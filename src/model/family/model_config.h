@@ -58,6 +58,7 @@ struct AttentionConfig {
   std::int64_t q_lora_rank = 0;  // 0: one q_proj
   std::int64_t kv_lora_rank = 0;
   std::int64_t qk_nope_head_dim = 0;
+  RopeConfig rope = {};
 };
 
 struct RouterConfig {
@@ -86,6 +87,7 @@ struct LayerConfig {
   std::vector<std::int64_t> condensers = {};
   bool router_bias = false;         // [E] added to the router's logits, stored
   std::int64_t sliding_window = 0;  // 0: full attention
+  std::size_t attention = 0;        // which of ModelConfig::attentions
 
   std::int64_t num_experts() const {
     return static_cast<std::int64_t>(expert_widths.size());
@@ -103,8 +105,7 @@ struct ModelConfig {
   double latent_norm_eps = 1e-6;  // MLA's norms of the compressed latents
   bool tie_word_embeddings = false;
   SharedExpert shared_expert = SharedExpert::kNone;
-  AttentionConfig attention;
-  RopeConfig rope;
+  std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
   RouterConfig router;
   std::vector<LayerConfig> layers;
   std::vector<std::int64_t> eos_token_ids;
@@ -112,6 +113,12 @@ struct ModelConfig {
 
   std::int64_t num_layers() const {
     return static_cast<std::int64_t>(layers.size());
+  }
+  // The first kind of attention: the only one in most families.
+  AttentionConfig& attention() { return attentions.front(); }
+  const AttentionConfig& attention() const { return attentions.front(); }
+  const AttentionConfig& attention_of(const LayerConfig& layer) const {
+    return attentions.at(layer.attention);
   }
   std::int64_t parameters() const;
   // Parameters that work on one token, experts counted at their mean width.

@@ -21,22 +21,24 @@ bool has_shared(Model, Layer layer) {
   return layer.sparse && layer.shared_width > 0;
 }
 
-bool is_mla(Model config, Layer) {
-  return config.attention.kind == AttentionKind::kMla;
+bool is_mla(Model config, Layer layer) {
+  return config.attention_of(layer).kind == AttentionKind::kMla;
 }
 bool is_gqa(Model config, Layer layer) { return !is_mla(config, layer); }
 bool has_query_latent(Model config, Layer layer) {
-  return is_mla(config, layer) && config.attention.q_lora_rank > 0;
+  return is_mla(config, layer) && config.attention_of(layer).q_lora_rank > 0;
 }
 bool has_whole_query(Model config, Layer layer) {
   return !has_query_latent(config, layer);
 }
 bool has_qkv_bias(Model config, Layer layer) {
-  return is_gqa(config, layer) && config.attention.qkv_bias;
+  return is_gqa(config, layer) && config.attention_of(layer).qkv_bias;
 }
-bool has_o_bias(Model config, Layer) { return config.attention.o_bias; }
-bool has_qk_norm(Model config, Layer) {
-  return config.attention.qk_norm != QkNorm::kNone;
+bool has_o_bias(Model config, Layer layer) {
+  return config.attention_of(layer).o_bias;
+}
+bool has_qk_norm(Model config, Layer layer) {
+  return config.attention_of(layer).qk_norm != QkNorm::kNone;
 }
 
 Shape hidden(Model config, Layer, Width) { return {config.hidden_size}; }
@@ -44,26 +46,27 @@ Shape vocabulary(Model config, Layer, Width) {
   return {config.vocab_size, config.hidden_size};
 }
 
-std::int64_t query_size(Model config) {
-  return config.attention.heads * config.attention.head_dim;
+std::int64_t query_size(const AttentionConfig& a) {
+  return a.heads * a.head_dim;
 }
-std::int64_t key_size(Model config) {
-  return config.attention.kv_heads * config.attention.head_dim;
+std::int64_t key_size(const AttentionConfig& a) {
+  return a.kv_heads * a.head_dim;
 }
-std::int64_t norm_size(Model config, std::int64_t all_heads) {
-  return config.attention.qk_norm == QkNorm::kHead ? config.attention.head_dim
-                                                   : all_heads;
+std::int64_t norm_size(const AttentionConfig& a, std::int64_t all_heads) {
+  return a.qk_norm == QkNorm::kHead ? a.head_dim : all_heads;
 }
-std::int64_t latent_size(Model config) {
-  return config.attention.kv_lora_rank + config.rope.dim;
+std::int64_t latent_size(const AttentionConfig& a) {
+  return a.kv_lora_rank + a.rope.dim;
 }
 
-Shape key_rows(Model config, Layer, Width) {
-  return {key_size(config), config.hidden_size};
+Shape key_rows(Model config, Layer layer, Width) {
+  return {key_size(config.attention_of(layer)), config.hidden_size};
 }
-Shape key_vector(Model config, Layer, Width) { return {key_size(config)}; }
-Shape query_latent(Model config, Layer, Width) {
-  return {config.attention.q_lora_rank};
+Shape key_vector(Model config, Layer layer, Width) {
+  return {key_size(config.attention_of(layer))};
+}
+Shape query_latent(Model config, Layer layer, Width) {
+  return {config.attention_of(layer).q_lora_rank};
 }
 Shape one_per_expert(Model, Layer layer, Width) {
   return {layer.num_experts()};
@@ -90,8 +93,8 @@ Shape dense_out(Model config, Layer layer, Width) {
 }
 
 using enum Role;
-using enum Scope;
-using enum Kind;
+using enum RoleScope;
+using enum RoleKind;
 
 constexpr auto kRoles = std::to_array<RoleInfo>({
     {kEmbedTokens,
@@ -123,8 +126,8 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kMatrix,
      kQProj,
      has_whole_query,
-     [](Model config, Layer, Width) {
-       return Shape{query_size(config), config.hidden_size};
+     [](Model config, Layer layer, Width) {
+       return Shape{query_size(config.attention_of(layer)), config.hidden_size};
      }},
     {kQBias,
      "q_bias",
@@ -132,7 +135,9 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kVector,
      kQBias,
      has_qkv_bias,
-     [](Model config, Layer, Width) { return Shape{query_size(config)}; }},
+     [](Model config, Layer layer, Width) {
+       return Shape{query_size(config.attention_of(layer))};
+     }},
     {kKProj, "k_proj", kLayer, kMatrix, kQProj, is_gqa, key_rows},
     {kKBias, "k_bias", kLayer, kVector, kKBias, has_qkv_bias, key_vector},
     {kVProj, "v_proj", kLayer, kMatrix, kQProj, is_gqa, key_rows},
@@ -143,8 +148,8 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kMatrix,
      kOProj,
      always,
-     [](Model config, Layer, Width) {
-       const AttentionConfig& a = config.attention;
+     [](Model config, Layer layer, Width) {
+       const AttentionConfig& a = config.attention_of(layer);
        return Shape{config.hidden_size, a.heads * a.v_head_dim};
      }},
     {kOBias, "o_bias", kLayer, kVector, kOBias, has_o_bias, hidden},
@@ -154,8 +159,9 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kVector,
      kQNorm,
      has_qk_norm,
-     [](Model config, Layer, Width) {
-       return Shape{norm_size(config, query_size(config))};
+     [](Model config, Layer layer, Width) {
+       return Shape{norm_size(
+           config.attention_of(layer), query_size(config.attention_of(layer)))};
      }},
     {kKNorm,
      "k_norm",
@@ -163,8 +169,9 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kVector,
      kKNorm,
      has_qk_norm,
-     [](Model config, Layer, Width) {
-       return Shape{norm_size(config, key_size(config))};
+     [](Model config, Layer layer, Width) {
+       return Shape{norm_size(
+           config.attention_of(layer), key_size(config.attention_of(layer)))};
      }},
     {kQAProj,
      "q_a_proj",
@@ -172,8 +179,8 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kMatrix,
      kQAProj,
      has_query_latent,
-     [](Model config, Layer, Width) {
-       return Shape{config.attention.q_lora_rank, config.hidden_size};
+     [](Model config, Layer layer, Width) {
+       return Shape{config.attention_of(layer).q_lora_rank, config.hidden_size};
      }},
     {kQABias,
      "q_a_bias",
@@ -181,7 +188,8 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kVector,
      kQABias,
      [](Model config, Layer layer) {
-       return has_query_latent(config, layer) && config.attention.qkv_bias;
+       return has_query_latent(config, layer) &&
+              config.attention_of(layer).qkv_bias;
      },
      query_latent},
     {kQANorm,
@@ -197,8 +205,10 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kMatrix,
      kQBProj,
      has_query_latent,
-     [](Model config, Layer, Width) {
-       return Shape{query_size(config), config.attention.q_lora_rank};
+     [](Model config, Layer layer, Width) {
+       return Shape{
+           query_size(config.attention_of(layer)),
+           config.attention_of(layer).q_lora_rank};
      }},
     {kKvAProj,
      "kv_a_proj",
@@ -206,8 +216,9 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kMatrix,
      kKvAProj,
      is_mla,
-     [](Model config, Layer, Width) {
-       return Shape{latent_size(config), config.hidden_size};
+     [](Model config, Layer layer, Width) {
+       return Shape{
+           latent_size(config.attention_of(layer)), config.hidden_size};
      }},
     {kKvABias,
      "kv_a_bias",
@@ -215,17 +226,19 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kVector,
      kKvABias,
      [](Model config, Layer layer) {
-       return is_mla(config, layer) && config.attention.qkv_bias;
+       return is_mla(config, layer) && config.attention_of(layer).qkv_bias;
      },
-     [](Model config, Layer, Width) { return Shape{latent_size(config)}; }},
+     [](Model config, Layer layer, Width) {
+       return Shape{latent_size(config.attention_of(layer))};
+     }},
     {kKvANorm,
      "kv_a_norm",
      kLayer,
      kVector,
      kKvANorm,
      is_mla,
-     [](Model config, Layer, Width) {
-       return Shape{config.attention.kv_lora_rank};
+     [](Model config, Layer layer, Width) {
+       return Shape{config.attention_of(layer).kv_lora_rank};
      }},
     {kKvBProj,
      "kv_b_proj",
@@ -233,8 +246,8 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kMatrix,
      kKvBProj,
      is_mla,
-     [](Model config, Layer, Width) {
-       const AttentionConfig& a = config.attention;
+     [](Model config, Layer layer, Width) {
+       const AttentionConfig& a = config.attention_of(layer);
        return Shape{
            a.heads * (a.qk_nope_head_dim + a.v_head_dim), a.kv_lora_rank};
      }},

@@ -57,14 +57,14 @@ enum class Role {
 };
 
 // How often a model has a weight of a role.
-enum class Scope {
+enum class RoleScope {
   kModel,   // once
   kLayer,   // once in a layer
   kExpert,  // once for each expert of a layer
   kRows,    // once in a layer, with a row for each expert: [E, ..]
 };
 
-enum class Kind {
+enum class RoleKind {
   kMatrix,    // multiplied by activations, or looked up: may be packed
   kVector,    // norms, biases, constants: never packed
   kDecision,  // decides on experts: never packed, float32 in computation
@@ -73,16 +73,17 @@ enum class Kind {
 struct RoleInfo {
   Role role;
   std::string_view name;  // in messages, plans and reports: "expert_down"
-  Scope scope;
-  Kind kind;
+  RoleScope scope;
+  RoleKind kind;
   Role site;  // the role whose weight has the same input; itself, if none
-  // Whether a layer has it; of a role of Scope::kModel, whether the model does.
+  // Whether a layer has it; of a role of RoleScope::kModel, whether the model
+  // does.
   bool (*exists)(const ModelConfig& config, const LayerConfig& layer);
-  // Its shape; `width` is the expert's I, for roles of Scope::kExpert.
+  // Its shape; `width` is the expert's I, for roles of RoleScope::kExpert.
   std::vector<std::int64_t> (*shape)(
       const ModelConfig& config, const LayerConfig& layer, std::int64_t width);
 
-  bool is_packable() const { return kind == Kind::kMatrix; }
+  bool is_packable() const { return kind == RoleKind::kMatrix; }
 };
 
 const RoleInfo& role_info(Role role);

@@ -21,8 +21,9 @@ void append_layer(
   const LayerConfig& layer = config.layers.at(static_cast<std::size_t>(l));
   for (const WeightRow& row : find_family(config.family).weights) {
     const RoleInfo& role = role_info(row.role);
-    if (role.scope == Scope::kModel || !role.exists(config, layer)) continue;
-    if (role.scope != Scope::kExpert) {
+    if (role.scope == RoleScope::kModel || !role.exists(config, layer))
+      continue;
+    if (role.scope != RoleScope::kExpert) {
       weights.push_back({row.role, l, -1});
       continue;
     }
@@ -55,11 +56,11 @@ std::vector<std::int64_t> weight_shape(
     const ModelConfig& config, const WeightId& id) {
   static const LayerConfig kNoLayer;
   const RoleInfo& role = role_info(id.role);
-  if (role.scope == Scope::kModel) return role.shape(config, kNoLayer, 0);
+  if (role.scope == RoleScope::kModel) return role.shape(config, kNoLayer, 0);
   const LayerConfig& layer =
       config.layers.at(static_cast<std::size_t>(id.layer));
   const std::int64_t width =
-      role.scope == Scope::kExpert
+      role.scope == RoleScope::kExpert
           ? layer.expert_widths.at(static_cast<std::size_t>(id.expert))
           : 0;
   return role.shape(config, layer, width);

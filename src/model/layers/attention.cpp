@@ -63,7 +63,7 @@ Heads gqa_heads(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  const AttentionConfig& a = context.config.attention;
+  const AttentionConfig& a = context.attention();
   const AttentionWeights& w = weights.attention;
   const Projection project{context, weights};
   at::Tensor q = project(Role::kQProj, x, w.q_proj, w.q_bias);
@@ -85,10 +85,10 @@ Heads gqa_heads(
     q = rms_norm(q, w.q_norm, context.config.norm_eps);
     k = rms_norm(k, w.k_norm, context.config.norm_eps);
   }
-  const RotaryPlace place{context.config.rope.pairing};
+  const RotaryPlace place{a.rope.pairing};
   return {
-      apply_rotary(q, context.rotary, place),
-      apply_rotary(k, context.rotary, place),
+      apply_rotary(q, context.rotary(), place),
+      apply_rotary(k, context.rotary(), place),
       v};
 }
 
@@ -98,11 +98,11 @@ Heads mla_heads(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  const AttentionConfig& a = context.config.attention;
+  const AttentionConfig& a = context.attention();
   const AttentionWeights& w = weights.attention;
   const Projection project{context, weights};
   const double eps = context.config.latent_norm_eps;
-  const RopePairing pairing = context.config.rope.pairing;
+  const RopePairing pairing = a.rope.pairing;
   const std::int64_t tokens = x.size(0);
   at::Tensor q;
   if (a.q_lora_rank == 0) {
@@ -113,7 +113,7 @@ Heads mla_heads(
   }
   q = apply_rotary(
       q.view({tokens, a.heads, a.head_dim}),
-      context.rotary,
+      context.rotary(),
       {pairing, a.qk_nope_head_dim});
 
   const at::Tensor compressed =
@@ -121,17 +121,17 @@ Heads mla_heads(
   const at::Tensor latent = rms_norm(
       compressed.narrow(1, 0, a.kv_lora_rank).contiguous(), w.kv_a_norm, eps);
   const at::Tensor key_rope = apply_rotary(
-      compressed.narrow(1, a.kv_lora_rank, context.config.rope.dim)
+      compressed.narrow(1, a.kv_lora_rank, a.rope.dim)
           .contiguous()
           .unsqueeze(1),
-      context.rotary,
+      context.rotary(),
       {pairing});
   const at::Tensor expanded =
       project(Role::kKvBProj, latent, w.kv_b_proj)
           .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});
   const at::Tensor key = at::cat(
       {expanded.narrow(2, 0, a.qk_nope_head_dim),
-       key_rope.expand({tokens, a.heads, context.config.rope.dim})},
+       key_rope.expand({tokens, a.heads, a.rope.dim})},
       2);
   return {q, key, expanded.narrow(2, a.qk_nope_head_dim, a.v_head_dim)};
 }
@@ -201,13 +201,13 @@ at::Tensor batched(const at::Tensor& x, std::int64_t batch) {
 
 at::Tensor attend_packed(
     const LayerContext& context, const Heads& heads, std::int64_t batch) {
-  const AttentionConfig& a = context.config.attention;
+  const AttentionConfig& a = context.attention();
   const at::Tensor out = attend(
       a,
       batched(heads.query, batch),
       batched(heads.key, batch),
       batched(heads.value, batch),
-      context.config.layers[context.layer].sliding_window);
+      context.shape().sliding_window);
   return out.transpose(1, 2).reshape(
       {heads.query.size(0), a.heads * a.v_head_dim});
 }
@@ -229,7 +229,8 @@ Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
 // Sequences of unequal lengths, many at once: one by one they would be launches
 // and little else.
 at::Tensor attend_padded(const LayerContext& context, const Heads& heads) {
-  const PaddedSequences padded(context.tokens.starts, heads.query.device());
+  const PaddedSequences padded(
+      context.batch.tokens.starts, heads.query.device());
   const Heads rows{
       padded.pad(heads.query), padded.pad(heads.key), padded.pad(heads.value)};
   std::vector<at::Tensor> outs;
@@ -243,27 +244,26 @@ at::Tensor attend_padded(const LayerContext& context, const Heads& heads) {
 // [N, heads Dv]. ATen's fused attention serves devices; on the CPU it computes
 // what causality hides and is slow at narrow heads.
 at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
-  const auto& starts = context.tokens.starts;
+  const auto& starts = context.batch.tokens.starts;
   if (heads.query.is_cpu() && heads.query.scalar_type() == at::kFloat) {
     const at::Tensor out = causal_attention(
         heads.query,
         heads.key,
         heads.value.contiguous(),
         {starts,
-         context.config.layers[context.layer].sliding_window,
-         context.config.attention.softmax_scale});
+         context.shape().sliding_window,
+         context.attention().softmax_scale});
     return out.reshape({out.size(0), out.size(1) * out.size(2)});
   }
   if (equal_lengths(starts)) {
-    return attend_packed(context, heads, context.tokens.sequences());
+    return attend_packed(context, heads, context.batch.tokens.sequences());
   }
   return attend_padded(context, heads);
 }
 
 // Decoding: one sequence, all of it at first, then a token at a time.
 at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
-  const std::int64_t window =
-      context.config.layers[context.layer].sliding_window;
+  const std::int64_t window = context.shape().sliding_window;
   KvCache& cache = *context.cache;
   const std::int64_t past = cache.length;
   cache.append(heads.key, heads.value);
@@ -272,7 +272,7 @@ at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
   const std::int64_t seen =
       window > 0 ? std::min(window, cache.length) : cache.length;
   const std::int64_t begin = cache.length - seen;
-  const AttentionConfig& a = context.config.attention;
+  const AttentionConfig& a = context.attention();
   const at::Tensor out = attend(
       a,
       batched(heads.query, 1),
@@ -288,7 +288,7 @@ at::Tensor attention(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  const Heads heads = context.config.attention.kind == AttentionKind::kMla
+  const Heads heads = context.attention().kind == AttentionKind::kMla
                           ? mla_heads(context, weights, x)
                           : gqa_heads(context, weights, x);
   const at::Tensor mixed = context.cache != nullptr

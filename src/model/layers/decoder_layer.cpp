@@ -17,9 +17,9 @@ at::Tensor decoder_layer(
   h = x + attention(context, weights, h);
 
   const at::Tensor normed = rms_norm(h, weights.post_attention_norm, eps);
-  const bool sparse = context.config.layers[context.layer].sparse;
-  return h + (sparse ? moe_layer(context, weights, normed)
-                     : dense_mlp(context, weights, kDenseRoles, normed));
+  return h + (context.shape().sparse
+                  ? moe_layer(context, weights, normed)
+                  : dense_mlp(context, weights, kDenseRoles, normed));
 }
 
 at::Tensor embed(const GlobalWeights& weights, const at::Tensor& ids) {

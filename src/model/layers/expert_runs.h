@@ -9,7 +9,7 @@
 #include <functional>
 #include <vector>
 
-#include "model/layers/dispatch.h"
+#include "model/layers/expert_dispatch.h"
 
 namespace fettle::model {
 

@@ -8,7 +8,7 @@
 #include "kernels/expert_rows.h"
 #include "kernels/swiglu.h"
 #include "model/layers/dense_mixture.h"
-#include "model/layers/dispatch.h"
+#include "model/layers/expert_dispatch.h"
 #include "model/layers/expert_runs.h"
 
 namespace fettle::model {
@@ -18,7 +18,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // What forward leaves for backward beside the saved tensors.
-struct Plan : torch::CustomClassHolder {
+struct Kept : torch::CustomClassHolder {
   Dispatch dispatch;
   std::vector<std::int64_t> offsets;
   std::vector<ExpertRun> runs;
@@ -56,33 +56,33 @@ struct Plan : torch::CustomClassHolder {
 };
 
 void forward_run(
-    Plan& plan,
+    Kept& kept,
     std::size_t i,
     const at::Tensor& x,
     const at::Tensor& weights,
     const variable_list& bank,
     at::Tensor& ys) {
-  const ExpertRun& run = plan.runs[i];
-  const at::Tensor tokens = rows_of(run, plan.dispatch.token);
-  if (plan.width(run.first) == 0) {
+  const ExpertRun& run = kept.runs[i];
+  const at::Tensor tokens = rows_of(run, kept.dispatch.token);
+  if (kept.width(run.first) == 0) {
     rows_of(run, ys).zero_();
   } else {
     at::Tensor xs = kernels::gather_rows(x, tokens);
     at::Tensor gate_up = run_products(
-        run, plan.dispatch, xs, plan.gate_up_of(bank[0], run).transpose(1, 2));
+        run, kept.dispatch, xs, kept.gate_up_of(bank[0], run).transpose(1, 2));
     const at::Tensor h = kernels::swiglu(gate_up);
-    const bool tapped = plan.tap != nullptr && plan.tap->wants_experts();
-    if (plan.differentiated) plan.gate_up[i] = gate_up;
+    const bool tapped = kept.tap != nullptr && kept.tap->wants_experts();
+    if (kept.differentiated) kept.gate_up[i] = gate_up;
     if (!tapped) xs.reset(), gate_up.reset();
-    run_products_into(ys, run, plan.dispatch, h, plan.down_of(bank[1], run));
+    run_products_into(ys, run, kept.dispatch, h, kept.down_of(bank[1], run));
     if (tapped) {
       const at::Tensor y = rows_of(run, ys);
       const at::Tensor mix = weights.view({-1}).index_select(
-          0, rows_of(run, plan.dispatch.choice));
+          0, rows_of(run, kept.dispatch.choice));
       for_each_expert_of(
-          run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
-            plan.tap->on_expert(
-                plan.layer,
+          run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
+            kept.tap->on_expert(
+                kept.layer,
                 {e,
                  rows(tokens),
                  rows(xs),
@@ -92,11 +92,11 @@ void forward_run(
                  rows(mix)});
           });
     }
-    if (plan.differentiated) plan.h[i] = h;
+    if (kept.differentiated) kept.h[i] = h;
   }
   if (bank[2].defined()) {
     for_each_expert_of(
-        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+        run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
           rows(rows_of(run, ys)).add_(bank[2][e]);
         });
   }
@@ -121,35 +121,35 @@ struct RunGradients {
 
 // Gradients of the weights, and what a tap sees of each expert.
 void backward_weights(
-    const Plan& plan,
+    const Kept& kept,
     std::size_t i,
     const at::Tensor& x,
     const RunGradients& run_gradients,
     Gradients& out) {
-  const ExpertRun& run = plan.runs[i];
+  const ExpertRun& run = kept.runs[i];
   const auto& [mix, dy, dh, dgu] = run_gradients;
-  const bool tapped = plan.tap != nullptr && plan.tap->wants_expert_gradients();
+  const bool tapped = kept.tap != nullptr && kept.tap->wants_expert_gradients();
   if (!tapped && !out.d_gate_up.defined() && !out.d_down.defined()) return;
   const at::Tensor weighted = dy.mul_(mix.unsqueeze(1));
   const at::Tensor xs =
-      kernels::gather_rows(x, rows_of(run, plan.dispatch.token));
+      kernels::gather_rows(x, rows_of(run, kept.dispatch.token));
   if (out.d_gate_up.defined() || out.d_down.defined()) {
     for_each_expert_of(
-        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+        run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
           if (out.d_gate_up.defined()) {
-            at::Tensor d_gate_up = plan.gate_up_of(out.d_gate_up, e);
+            at::Tensor d_gate_up = kept.gate_up_of(out.d_gate_up, e);
             at::mm_out(d_gate_up, rows(dgu).t(), rows(xs));
           }
           if (out.d_down.defined()) {
-            at::Tensor d_down = plan.down_of(out.d_down, e);
-            at::mm_out(d_down, rows(plan.h[i]).t(), rows(weighted));
+            at::Tensor d_down = kept.down_of(out.d_down, e);
+            at::mm_out(d_down, rows(kept.h[i]).t(), rows(weighted));
           }
         });
   }
   if (tapped) {
-    plan.tap->on_run_gradient(
-        plan.layer,
-        {run, plan.dispatch, xs, plan.h[i], dh, dgu, weighted, mix});
+    kept.tap->on_run_gradient(
+        kept.layer,
+        {run, kept.dispatch, xs, kept.h[i], dh, dgu, weighted, mix});
   }
 }
 
@@ -172,37 +172,37 @@ at::Tensor weigh_(at::Tensor& dh, const at::Tensor& h, const at::Tensor& mix) {
 }
 
 void backward_run(
-    const Plan& plan,
+    const Kept& kept,
     std::size_t i,
     const at::Tensor& dy,
     const variable_list& saved,
     Gradients& out) {
-  const ExpertRun& run = plan.runs[i];
-  const at::Tensor choice = rows_of(run, plan.dispatch.choice);
+  const ExpertRun& run = kept.runs[i];
+  const at::Tensor choice = rows_of(run, kept.dispatch.choice);
   const at::Tensor mix =
       saved[1].view({-1}).index_select(0, choice).to(dy.scalar_type());
   const at::Tensor dys =
-      kernels::gather_rows(dy, rows_of(run, plan.dispatch.token));
+      kernels::gather_rows(dy, rows_of(run, kept.dispatch.token));
   at::Tensor d_mix = at::zeros({run.rows}, saved[1].options());
   if (saved[4].defined()) {
     for_each_expert_of(
-        run, plan.dispatch, [&](std::int64_t e, const auto& rows) {
+        run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
           rows(d_mix).add_(at::mv(rows(dys), saved[4][e]));
           if (!out.d_constant.defined()) return;
           out.d_constant[e].copy_(at::mv(rows(dys).t(), rows(mix)));
         });
   }
-  if (plan.width(run.first) == 0) {
+  if (kept.width(run.first) == 0) {
     rows_of(run, out.d_rows).zero_();
   } else {
     // dL/dh = w (dy downᵀ), and dL/dw = ⟨dy downᵀ, h⟩.
     at::Tensor dh = run_products(
-        run, plan.dispatch, dys, plan.down_of(saved[3], run).transpose(1, 2));
-    d_mix.add_(weigh_(dh, plan.h[i], mix));
-    const at::Tensor dgu = kernels::swiglu_backward(dh, plan.gate_up[i]);
+        run, kept.dispatch, dys, kept.down_of(saved[3], run).transpose(1, 2));
+    d_mix.add_(weigh_(dh, kept.h[i], mix));
+    const at::Tensor dgu = kernels::swiglu_backward(dh, kept.gate_up[i]);
     run_products_into(
-        out.d_rows, run, plan.dispatch, dgu, plan.gate_up_of(saved[2], run));
-    backward_weights(plan, i, saved[0], {mix, dys, dh, dgu}, out);
+        out.d_rows, run, kept.dispatch, dgu, kept.gate_up_of(saved[2], run));
+    backward_weights(kept, i, saved[0], {mix, dys, dh, dgu}, out);
   }
   out.d_weights.index_copy_(0, choice, d_mix);
 }
@@ -216,52 +216,52 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       const at::Tensor& down,
       const std::optional<at::Tensor>& constant,
       const std::optional<at::Tensor>& others,
-      const c10::intrusive_ptr<Plan>& plan) {
+      const c10::intrusive_ptr<Kept>& kept) {
     const variable_list bank{gate_up, down, constant.value_or(at::Tensor())};
-    plan->gate_up.resize(plan->runs.size());
-    plan->h.resize(plan->runs.size());
-    at::Tensor ys = plan->rows_like(x);
-    for_each_run(plan->runs, x.is_cpu(), [&](std::size_t i) {
-      forward_run(*plan, i, x, weights, bank, ys);
+    kept->gate_up.resize(kept->runs.size());
+    kept->h.resize(kept->runs.size());
+    at::Tensor ys = kept->rows_like(x);
+    for_each_run(kept->runs, x.is_cpu(), [&](std::size_t i) {
+      forward_run(*kept, i, x, weights, bank, ys);
     });
     ctx->save_for_backward({x, weights, gate_up, down, bank[2]});
     ctx->saved_data["others"] = others.has_value();
-    ctx->saved_data["plan"] = c10::IValue::make_capsule(plan);
-    return kernels::combine(ys, plan->dispatch.position, weights);
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
+    return kernels::combine(ys, kept->dispatch.position, weights);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto holder = ctx->saved_data["plan"].toCapsule();
-    const Plan* plan = static_cast<const Plan*>(holder.get());
+    const auto holder = ctx->saved_data["kept"].toCapsule();
+    const Kept* kept = static_cast<const Kept*>(holder.get());
     const at::Tensor dy = grads[0].contiguous();
     Gradients out;
-    out.d_rows = plan->rows_like(dy);
+    out.d_rows = kept->rows_like(dy);
     out.d_weights = at::zeros({saved[1].numel()}, saved[1].options());
     // Written expert by expert; those that no token chose are filled here.
     if (ctx->needs_input_grad(2)) out.d_gate_up = at::empty_like(saved[2]);
     if (ctx->needs_input_grad(3)) out.d_down = at::empty_like(saved[3]);
-    for (std::int64_t e = 0; e + 1 < std::ssize(plan->offsets); ++e) {
-      if (plan->dispatch.count(e) > 0) continue;
-      if (out.d_gate_up.defined()) plan->gate_up_of(out.d_gate_up, e).zero_();
-      if (out.d_down.defined()) plan->down_of(out.d_down, e).zero_();
+    for (std::int64_t e = 0; e + 1 < std::ssize(kept->offsets); ++e) {
+      if (kept->dispatch.count(e) > 0) continue;
+      if (out.d_gate_up.defined()) kept->gate_up_of(out.d_gate_up, e).zero_();
+      if (out.d_down.defined()) kept->down_of(out.d_down, e).zero_();
     }
     if (saved[4].defined() && ctx->needs_input_grad(4)) {
       out.d_constant = at::zeros_like(saved[4]);
     }
-    if (plan->tap != nullptr && plan->tap->wants_expert_gradients()) {
-      plan->tap->on_output_gradient(plan->layer, dy);
+    if (kept->tap != nullptr && kept->tap->wants_expert_gradients()) {
+      kept->tap->on_output_gradient(kept->layer, dy);
     }
-    for_each_run(plan->runs, dy.is_cpu(), [&](std::size_t i) {
-      backward_run(*plan, i, dy, saved, out);
+    for_each_run(kept->runs, dy.is_cpu(), [&](std::size_t i) {
+      backward_run(*kept, i, dy, saved, out);
     });
     at::Tensor d_others;
     if (ctx->saved_data["others"].toBool()) {
       d_others = output_products(
-          {plan->offsets, saved[2], saved[3], saved[4]}, saved[0], dy);
+          {kept->offsets, saved[2], saved[3], saved[4]}, saved[0], dy);
     }
     const at::Tensor dx =
-        kernels::gather_rows_backward(out.d_rows, plan->dispatch.position);
+        kernels::gather_rows_backward(out.d_rows, kept->dispatch.position);
     return {
         dx,
         out.d_weights.view_as(saved[1]),
@@ -278,13 +278,13 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
 at::Tensor experts_forward(
     const ExpertPass& pass, const at::Tensor& x, const Mixture& mixture) {
   const at::Tensor& weights = mixture.weights;
-  auto plan = c10::make_intrusive<Plan>();
-  plan->dispatch = dispatch(mixture.selected, pass.bank.size());
-  plan->offsets = pass.bank.offsets;
-  plan->runs = expert_runs(plan->dispatch, plan->offsets, !x.is_cpu());
-  plan->tap = pass.tap;
-  plan->layer = pass.layer;
-  plan->differentiated =
+  auto kept = c10::make_intrusive<Kept>();
+  kept->dispatch = dispatch(mixture.selected, pass.bank.size());
+  kept->offsets = pass.bank.offsets;
+  kept->runs = expert_runs(kept->dispatch, kept->offsets, !x.is_cpu());
+  kept->tap = pass.tap;
+  kept->layer = pass.layer;
+  kept->differentiated =
       at::GradMode::is_enabled() &&
       (x.requires_grad() || weights.requires_grad() ||
        pass.bank.gate_up.requires_grad() || pass.bank.down.requires_grad());
@@ -298,7 +298,7 @@ at::Tensor experts_forward(
       pass.bank.down,
       given(pass.bank.constant),
       given(mixture.others),
-      plan);
+      kept);
 }
 
 }  // namespace fettle::model

@@ -7,8 +7,7 @@
 #include "model/family/model_config.h"
 #include "model/layers/kv_cache.h"
 #include "model/layers/layer_tap.h"
-#include "model/layers/packed_tokens.h"
-#include "model/layers/rotary.h"
+#include "model/layers/micro_batch.h"
 #include "model/layers/router_training.h"
 
 namespace fettle::model {
@@ -16,12 +15,16 @@ namespace fettle::model {
 struct LayerContext {
   const ModelConfig& config;
   std::int64_t layer;
-  const PackedTokens& tokens;
-  const RotaryTables& rotary;
+  const MicroBatch& batch;
   LayerTap* tap = nullptr;
   KvCache* cache = nullptr;  // only with one sequence and no gradient
   const RouterTraining* router = nullptr;  // none: as in use
-  std::int64_t first_token = 0;            // of the micro-batch in its step
+
+  const LayerConfig& shape() const { return config.layers[layer]; }
+  const AttentionConfig& attention() const {
+    return config.attention_of(shape());
+  }
+  const RotaryTables& rotary() const { return batch.rotary[shape().attention]; }
 };
 
 }  // namespace fettle::model

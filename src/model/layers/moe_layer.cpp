@@ -36,9 +36,9 @@ at::Tensor noise_of(const LayerContext& context, const at::Tensor& x) {
   return gumbel_noise(
              *context.router,
              context.layer,
-             context.first_token,
+             context.batch.first_token,
              x.size(0),
-             context.config.layers[context.layer].num_experts())
+             context.shape().num_experts())
       .to(x.device());
 }
 
@@ -48,7 +48,7 @@ at::Tensor moe_layer(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  const LayerConfig& layer = context.config.layers[context.layer];
+  const LayerConfig& layer = context.shape();
   const Routing routing = route(
       context.config.router,
       layer.top_k,

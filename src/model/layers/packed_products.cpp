@@ -5,7 +5,7 @@
 
 #include "kernels/expert_rows.h"
 #include "kernels/swiglu.h"
-#include "model/layers/dispatch.h"
+#include "model/layers/expert_dispatch.h"
 
 namespace fettle::model {
 namespace {

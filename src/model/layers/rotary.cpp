@@ -122,7 +122,7 @@ RotaryTables rotary_tables(
       (angles.cos() * scale).contiguous(), (angles.sin() * scale).contiguous()};
 }
 
-RotaryTables rotary_tables(const RopeConfig& rope, const PackedTokens& tokens) {
+RotaryTables rotary_tables(const RopeConfig& rope, const TokenBatch& tokens) {
   if (rope.type != "dynamic" && rope.type != "longrope") {
     return rotary_tables(rope, tokens.positions, 0);
   }

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "model/family/model_config.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 
 namespace fettle::model {
 
@@ -25,6 +25,6 @@ RotaryTables rotary_tables(
 
 // Tables for a whole micro-batch. Each sequence has its own length, so that its
 // tables do not depend on what it is batched with.
-RotaryTables rotary_tables(const RopeConfig& rope, const PackedTokens& tokens);
+RotaryTables rotary_tables(const RopeConfig& rope, const TokenBatch& tokens);
 
 }  // namespace fettle::model

@@ -87,10 +87,24 @@ Json layer_json(const LayerConfig& l) {
       l.sliding_window};
 }
 
+// With more kinds of attention than one, they and their layers come last, so
+// that the fingerprints of other models stay what they were.
+void add_attentions(const ModelConfig& config, Json& json) {
+  if (config.attentions.size() == 1) return;
+  Json kinds = Json::array();
+  for (const AttentionConfig& a : config.attentions) {
+    kinds.push_back({attention_json(a), rope_json(a.rope)});
+  }
+  Json layers = Json::array();
+  for (const LayerConfig& l : config.layers) layers.push_back(l.attention);
+  json.push_back(std::move(kinds));
+  json.push_back(std::move(layers));
+}
+
 Json computation_of(const ModelConfig& c) {
   Json layers = Json::array();
   for (const LayerConfig& layer : c.layers) layers.push_back(layer_json(layer));
-  return {
+  Json json = {
       c.family,
       c.vocab_size,
       c.hidden_size,
@@ -98,10 +112,12 @@ Json computation_of(const ModelConfig& c) {
       c.latent_norm_eps,
       c.tie_word_embeddings,
       static_cast<int>(c.shared_expert),
-      attention_json(c.attention),
-      rope_json(c.rope),
+      attention_json(c.attention()),
+      rope_json(c.attention().rope),
       router_json(c.router),
       std::move(layers)};
+  add_attentions(c, json);
+  return json;
 }
 
 }  // namespace

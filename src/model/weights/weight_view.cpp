@@ -17,7 +17,7 @@ Mlp empty_mlp(
 }  // namespace
 
 at::ScalarType loaded_type(Role role, at::ScalarType type) {
-  return role_info(role).kind == Kind::kDecision ? at::kFloat : type;
+  return role_info(role).kind == RoleKind::kDecision ? at::kFloat : type;
 }
 
 LayerWeights empty_layer(

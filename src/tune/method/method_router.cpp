@@ -57,7 +57,7 @@ model::RouterTraining router_training(
   training.dense_gradient = options.router == "densemixer";
   // As RigL's share: half a cosine down to 0.
   if (options.router == "gumbel") {
-    training.noise = drop_share(options.gumbel_noise, step, options.steps);
+    training.noise = cosine_fall(options.gumbel_noise, step, options.steps);
   }
   return training;
 }

@@ -57,7 +57,7 @@ double frozen_share(const TuneOptions& options) {
   double share = 0.0;
   for (std::int64_t s = options.reselect_every; s > 0 && s < options.steps;
        s += options.reselect_every) {
-    share += drop_share(options.drop_fraction, s, options.steps);
+    share += cosine_fall(options.drop_fraction, s, options.steps);
   }
   return share;
 }

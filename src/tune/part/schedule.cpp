@@ -29,7 +29,7 @@ double learning_rate(const Schedule& schedule, std::int64_t step) {
   return floor + (schedule.peak - floor) * half_cosine(part);
 }
 
-double drop_share(double initial, std::int64_t step, std::int64_t steps) {
+double cosine_fall(double initial, std::int64_t step, std::int64_t steps) {
   const double part = static_cast<double>(step) /
                       static_cast<double>(std::max<std::int64_t>(steps, 1));
   return initial * half_cosine(part);

@@ -22,6 +22,6 @@ double learning_rate(const Schedule& schedule, std::int64_t step);
 // RigL's share of chosen units to exchange on step `step`: `initial` at 0,
 // falling by half a cosine to 0 on step `steps`.
 // Source: Evci et al., "Rigging the Lottery", ICML 2020, section 3(2).
-double drop_share(double initial, std::int64_t step, std::int64_t steps);
+double cosine_fall(double initial, std::int64_t step, std::int64_t steps);
 
 }  // namespace fettle::tune

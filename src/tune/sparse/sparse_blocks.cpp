@@ -66,9 +66,9 @@ std::int64_t SparseBlocks::trained_weights(std::int64_t layer) const {
   return total;
 }
 
-std::vector<SparseUnits::ExpertRun> SparseBlocks::expert_runs(
+std::vector<SparseUnits::UnitRun> SparseBlocks::unit_runs(
     std::int64_t layer) const {
-  std::vector<ExpertRun> runs;
+  std::vector<UnitRun> runs;
   const auto& ranges = places_[layer].ranges;
   for (std::size_t m = 0; m + 1 < ranges.size(); ++m) {
     const model::WeightId& id = layouts_[layer].matrices()[m].id;

@@ -61,7 +61,7 @@ class SparseBlocks : public SparseUnits {
       const UnitRows& rows,
       model::LayerWeights& weights) const override;
   void on_active_changed(std::int64_t layer, const at::Tensor& index) override;
-  std::vector<ExpertRun> expert_runs(std::int64_t layer) const override;
+  std::vector<UnitRun> unit_runs(std::int64_t layer) const override;
 
  private:
   // Where the active blocks of a layer lie.

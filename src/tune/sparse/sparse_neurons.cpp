@@ -50,10 +50,10 @@ void SparseNeurons::on_active_changed(
   places.columns = columns.to(device());
 }
 
-std::vector<SparseUnits::ExpertRun> SparseNeurons::expert_runs(
+std::vector<SparseUnits::UnitRun> SparseNeurons::unit_runs(
     std::int64_t layer) const {
   const auto& ranges = places_[layer].ranges;
-  std::vector<ExpertRun> runs;
+  std::vector<UnitRun> runs;
   for (std::size_t e = 0; e + 1 < ranges.size(); ++e) {
     runs.push_back(
         {static_cast<std::int64_t>(e), ranges[e], ranges[e + 1] - ranges[e]});

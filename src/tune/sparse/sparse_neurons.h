@@ -33,7 +33,7 @@ class SparseNeurons : public SparseUnits {
       const UnitRows& rows,
       model::LayerWeights& weights) const override;
   void on_active_changed(std::int64_t layer, const at::Tensor& index) override;
-  std::vector<ExpertRun> expert_runs(std::int64_t layer) const override;
+  std::vector<UnitRun> unit_runs(std::int64_t layer) const override;
 
  private:
   struct Places {

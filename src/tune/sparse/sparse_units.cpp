@@ -37,7 +37,7 @@ at::Tensor SparseUnits::active(std::int64_t layer) const {
 
 std::int64_t SparseUnits::num_ages(std::int64_t layer) const {
   if (ages_by_unit()) return layers_[layer].active.size();
-  return options_.rest_below > 0.0 ? std::ssize(expert_runs(layer)) : 1;
+  return options_.rest_below > 0.0 ? std::ssize(unit_runs(layer)) : 1;
 }
 
 std::int64_t SparseUnits::state_bytes(std::int64_t layer) const {
@@ -109,7 +109,7 @@ double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
 }
 
 void SparseUnits::step(
-    Layer& layer, double rate, const ExpertRun& run, std::int64_t place) {
+    Layer& layer, double rate, const UnitRun& run, std::int64_t place) {
   const auto part = [&](const at::Tensor& tensor) {
     return tensor.narrow(1, run.first, run.count);
   };
@@ -134,7 +134,7 @@ void SparseUnits::update(std::int64_t layer, const UpdateInput& input) {
                                                   own.mass.mean().item<double>()
                                             : 0.0;
     std::int64_t place = 0;
-    for (const ExpertRun& run : expert_runs(layer)) {
+    for (const UnitRun& run : unit_runs(layer)) {
       // What belongs to no expert never rests.
       const bool works = run.expert < 0 || !own.mass.defined() ||
                          own.mass[run.expert].item<double>() >= least;

@@ -29,7 +29,7 @@ struct SparseOptions {
   Scope scope = Scope::kGlobal;
   std::int64_t score_sequences = 32;
   std::int64_t reselect_every = 0;  // steps; 0: never
-  double drop_fraction = 0.3;       // at first; see drop_share()
+  double drop_fraction = 0.3;       // at first; see cosine_fall()
   DropBy drop_by = DropBy::kDelta;
   // An expert whose share of the mixing weights in a step is below this part of
   // its layer's mean rests: its units are not updated.
@@ -81,7 +81,7 @@ class SparseUnits : public TrainablePart {
     at::Tensor mass;      // [E] fp64: mixing weights of the step, if asked for
   };
   // Active units of one expert: [first, first + count) of the layer's.
-  struct ExpertRun {
+  struct UnitRun {
     std::int64_t expert = 0;
     std::int64_t first = 0;
     std::int64_t count = 0;
@@ -107,7 +107,7 @@ class SparseUnits : public TrainablePart {
   // The active units of `layer` are now `index`.
   virtual void on_active_changed(
       std::int64_t /*layer*/, const at::Tensor& /*index*/) {}
-  virtual std::vector<ExpertRun> expert_runs(std::int64_t layer) const = 0;
+  virtual std::vector<UnitRun> unit_runs(std::int64_t layer) const = 0;
   // The first choice of all, by layer.
   virtual std::vector<CompactIndex> choose(const PrepareInput& input) const;
 
@@ -122,8 +122,7 @@ class SparseUnits : public TrainablePart {
   UnitRows gather(
       std::int64_t layer, const UnitRows& known, const at::Tensor& index) const;
   void set_rows(std::int64_t layer, UnitRows active, UnitRows frozen);
-  void step(
-      Layer& layer, double rate, const ExpertRun& run, std::int64_t place);
+  void step(Layer& layer, double rate, const UnitRun& run, std::int64_t place);
   bool ages_by_unit() const { return options_.reselect_every > 0; }
   // Units that were chosen together have one age, and those of an expert where
   // experts may rest.

@@ -66,7 +66,7 @@ std::vector<CompactIndex> SparseUnits::exchange(
       {before,
        worth(),
        score(input),
-       drop_share(options_.drop_fraction, input.step, options_.schedule.steps),
+       cosine_fall(options_.drop_fraction, input.step, options_.schedule.steps),
        options_.scope}));
 }
 

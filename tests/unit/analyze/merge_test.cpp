@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "analyze/merge.h"
+#include "analyze/merge_scores.h"
 
 #include <catch2/catch.hpp>
 

@@ -18,7 +18,7 @@
 #include "artifact/tensor_file.h"
 #include "model/family/model_config.h"
 #include "model/family/weight_table.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 
 namespace fettle::testing {
 

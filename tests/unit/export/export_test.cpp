@@ -65,7 +65,7 @@ TEST_CASE("A uniform model of a width that loaders run is exported as it is") {
   REQUIRE_FALSE(config.contains("fettle"));
 }
 
-TEST_CASE("Widths that loaders' grouped products can't run are filled up") {
+TEST_CASE("MlpWidths that loaders' grouped products can't run are filled up") {
   const std::string family =
       GENERATE("qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "deepseek_v2");
   const Format format = GENERATE(Format::kHf, Format::kHfPadded);

@@ -37,10 +37,10 @@ std::vector<bool> sparse_layers(const ModelConfig& config) {
 TEST_CASE("an absent key means what the family's own class says") {
   const ModelConfig qwen3 = bare("qwen3_moe");
   CHECK(qwen3.num_layers() == 24);
-  CHECK(qwen3.attention.kv_heads == 4);
-  CHECK(qwen3.attention.head_dim == 64);
-  CHECK(qwen3.attention.qk_norm == QkNorm::kHead);
-  CHECK(qwen3.rope.theta == 10000.0);
+  CHECK(qwen3.attention().kv_heads == 4);
+  CHECK(qwen3.attention().head_dim == 64);
+  CHECK(qwen3.attention().qk_norm == QkNorm::kHead);
+  CHECK(qwen3.attention().rope.theta == 10000.0);
   CHECK(qwen3.layers[0].num_experts() == 128);
   CHECK(qwen3.layers[0].expert_widths[0] == 768);
   CHECK(qwen3.layers[0].top_k == 8);
@@ -48,33 +48,33 @@ TEST_CASE("an absent key means what the family's own class says") {
   CHECK(qwen3.eos_token_ids.empty());
 
   const ModelConfig qwen2 = bare("qwen2_moe");
-  CHECK(qwen2.attention.qkv_bias);
-  CHECK_FALSE(qwen2.attention.o_bias);
+  CHECK(qwen2.attention().qkv_bias);
+  CHECK_FALSE(qwen2.attention().o_bias);
   CHECK(qwen2.shared_expert == SharedExpert::kSigmoidGated);
   CHECK(qwen2.layers[3].shared_width == 5632);
 
   const ModelConfig mixtral = bare("mixtral");
-  CHECK(mixtral.rope.theta == 1e6);
+  CHECK(mixtral.attention().rope.theta == 1e6);
   CHECK(mixtral.norm_eps == 1e-5);
   CHECK(mixtral.router.renormalize);
   CHECK(mixtral.layers[0].expert_widths[7] == 14336);
   CHECK(mixtral.eos_token_ids == std::vector<std::int64_t>{2});
 
   const ModelConfig olmoe = bare("olmoe");
-  CHECK(olmoe.attention.kv_heads == 16);
-  CHECK(olmoe.attention.qk_norm == QkNorm::kFull);
+  CHECK(olmoe.attention().kv_heads == 16);
+  CHECK(olmoe.attention().qk_norm == QkNorm::kFull);
   CHECK(olmoe.norm_eps == 1e-5);
-  CHECK_FALSE(olmoe.attention.clip_qkv);
+  CHECK_FALSE(olmoe.attention().clip_qkv);
 
   const ModelConfig deepseek =
       bare("deepseek_v2", {{"num_experts_per_tok", 6}});
-  CHECK(deepseek.attention.kind == AttentionKind::kMla);
-  CHECK(deepseek.attention.q_lora_rank == 1536);
-  CHECK(deepseek.attention.head_dim == 192);
-  CHECK(deepseek.attention.v_head_dim == 128);
+  CHECK(deepseek.attention().kind == AttentionKind::kMla);
+  CHECK(deepseek.attention().q_lora_rank == 1536);
+  CHECK(deepseek.attention().head_dim == 192);
+  CHECK(deepseek.attention().v_head_dim == 128);
   CHECK(deepseek.latent_norm_eps == 1e-6);
-  CHECK(deepseek.rope.dim == 64);
-  CHECK(deepseek.rope.pairing == RopePairing::kInterleaved);
+  CHECK(deepseek.attention().rope.dim == 64);
+  CHECK(deepseek.attention().rope.pairing == RopePairing::kInterleaved);
   CHECK(deepseek.shared_expert == SharedExpert::kPlain);
   CHECK(deepseek.layers[0].sparse);
   CHECK(deepseek.layers[0].shared_width == 2 * 1407);
@@ -82,8 +82,8 @@ TEST_CASE("an absent key means what the family's own class says") {
 
 TEST_CASE("what DeepSeek-V3 and its like say where they are silent") {
   const ModelConfig v3 = bare("deepseek_v3");
-  CHECK(v3.attention.kind == AttentionKind::kMla);
-  CHECK(v3.attention.q_lora_rank == 1536);
+  CHECK(v3.attention().kind == AttentionKind::kMla);
+  CHECK(v3.attention().q_lora_rank == 1536);
   CHECK(v3.layers[2].dense_width == 18432);
   CHECK(v3.layers[3].shared_width == 2048);
   CHECK(v3.layers[3].num_experts() == 256);
@@ -96,14 +96,14 @@ TEST_CASE("what DeepSeek-V3 and its like say where they are silent") {
   CHECK(v3.router.renormalize);
   CHECK(v3.router.added_sum == 1e-20);
   CHECK(v3.router.scale == 2.5);
-  CHECK(v3.rope.pairing == RopePairing::kInterleaved);
+  CHECK(v3.attention().rope.pairing == RopePairing::kInterleaved);
   CHECK_THROWS_WITH(
       bare("deepseek_v3", {{"n_group", 2}}),
       Catch::Contains("'topk_group' is missing"));
 
   const ModelConfig lite = bare("glm4_moe_lite");
-  CHECK(lite.attention.head_dim == 256);
-  CHECK(lite.attention.v_head_dim == 256);
+  CHECK(lite.attention().head_dim == 256);
+  CHECK(lite.attention().v_head_dim == 256);
   CHECK(lite.norm_eps == 1e-5);
   CHECK(lite.latent_norm_eps == 1e-6);
   CHECK(lite.router.scale == 1.8);
@@ -112,8 +112,8 @@ TEST_CASE("what DeepSeek-V3 and its like say where they are silent") {
 
   const ModelConfig dots =
       bare("dots1", {{"n_routed_experts", 16}, {"num_experts_per_tok", 6}});
-  CHECK(dots.attention.qk_norm == QkNorm::kHead);
-  CHECK(dots.attention.head_dim == 144);
+  CHECK(dots.attention().qk_norm == QkNorm::kHead);
+  CHECK(dots.attention().head_dim == 144);
   CHECK_FALSE(dots.router.renormalize);
   CHECK(dots.layers[0].sparse);
   CHECK(dots.layers[0].shared_width == 0);
@@ -122,9 +122,9 @@ TEST_CASE("what DeepSeek-V3 and its like say where they are silent") {
 
 TEST_CASE("what GLM, ERNIE and MiniMax say where they are silent") {
   const ModelConfig glm = bare("glm4_moe", {{"head_dim", 128}});
-  CHECK(glm.attention.kv_heads == 8);
-  CHECK(glm.attention.qk_norm == QkNorm::kNone);
-  CHECK(glm.rope.dim == 64);
+  CHECK(glm.attention().kv_heads == 8);
+  CHECK(glm.attention().qk_norm == QkNorm::kNone);
+  CHECK(glm.attention().rope.dim == 64);
   CHECK(glm.router.groups == 1);
   CHECK(glm.router.renormalize);
   CHECK(glm.layers[0].dense_width == 10944);
@@ -133,8 +133,8 @@ TEST_CASE("what GLM, ERNIE and MiniMax say where they are silent") {
 
   const ModelConfig ernie = bare("ernie4_5_moe");
   CHECK(ernie.tie_word_embeddings);
-  CHECK(ernie.rope.pairing == RopePairing::kInterleaved);
-  CHECK(ernie.rope.theta == 500000.0);
+  CHECK(ernie.attention().rope.pairing == RopePairing::kInterleaved);
+  CHECK(ernie.attention().rope.theta == 500000.0);
   CHECK(ernie.router.score == RouterScore::kSoftmaxThenTopk);
   CHECK(ernie.router.correction_bias);
   CHECK(ernie.router.least_sum == 1e-12);
@@ -144,16 +144,16 @@ TEST_CASE("what GLM, ERNIE and MiniMax say where they are silent") {
   CHECK(ernie.layers[27].shared_width == 2 * 1536);
 
   const ModelConfig minimax = bare("minimax_m2", {{"rotary_dim", 64}});
-  CHECK(minimax.attention.head_dim == 128);
-  CHECK(minimax.attention.qk_norm == QkNorm::kFull);
-  CHECK(minimax.rope.dim == 64);
-  CHECK(minimax.rope.theta == 5e6);
+  CHECK(minimax.attention().head_dim == 128);
+  CHECK(minimax.attention().qk_norm == QkNorm::kFull);
+  CHECK(minimax.attention().rope.dim == 64);
+  CHECK(minimax.attention().rope.theta == 5e6);
   CHECK(minimax.router.score == RouterScore::kSigmoid);
   CHECK(minimax.router.correction_bias);
   CHECK(minimax.router.renormalize);
   CHECK(minimax.router.added_sum == 0.0);
   CHECK(minimax.layers[0].expert_widths[255] == 1536);
-  CHECK(bare("minimax_m2").rope.dim == 128);
+  CHECK(bare("minimax_m2").attention().rope.dim == 128);
 }
 
 TEST_CASE("options of GLM and ERNIE") {
@@ -163,10 +163,10 @@ TEST_CASE("options of GLM and ERNIE") {
        {"use_qk_norm", true},
        {"attention_bias", true},
        {"rope_parameters", {{"partial_rotary_factor", 0.25}}}});
-  CHECK(glm.attention.qk_norm == QkNorm::kHead);
-  CHECK(glm.attention.qkv_bias);
-  CHECK_FALSE(glm.attention.o_bias);
-  CHECK(glm.rope.dim == 2);
+  CHECK(glm.attention().qk_norm == QkNorm::kHead);
+  CHECK(glm.attention().qkv_bias);
+  CHECK_FALSE(glm.attention().o_bias);
+  CHECK(glm.attention().rope.dim == 2);
   const Json six = {
       {"num_hidden_layers", 6},
       {"moe_layer_interval", 2},
@@ -187,7 +187,7 @@ TEST_CASE("options of DeepSeek-V3 and its like") {
        {"norm_topk_prob", false},
        {"scoring_func", "noaux_tc"},
        {"topk_method", "noaux_tc"}});
-  CHECK(v3.rope.pairing == RopePairing::kHalf);
+  CHECK(v3.attention().rope.pairing == RopePairing::kHalf);
   CHECK_FALSE(v3.router.renormalize);
   Json json = sample_json("glm4_moe_lite");
   json.erase("first_k_dense_replace");
@@ -215,11 +215,11 @@ TEST_CASE("transformers 4 and 5 spellings give one configuration") {
   const ModelConfig a = sample("qwen3_moe", old_keys);
   const ModelConfig b = parse_model_config(json, "config.json");
   CHECK((a.layers == b.layers));
-  CHECK(a.rope.theta == 5000.0);
-  CHECK(b.rope.theta == 5000.0);
-  CHECK(a.rope.type == "linear");
-  CHECK(b.rope.type == "linear");
-  CHECK(a.rope.factor == b.rope.factor);
+  CHECK(a.attention().rope.theta == 5000.0);
+  CHECK(b.attention().rope.theta == 5000.0);
+  CHECK(a.attention().rope.type == "linear");
+  CHECK(b.attention().rope.type == "linear");
+  CHECK(a.attention().rope.factor == b.attention().rope.factor);
   json["num_experts"] = 5;
   CHECK_THROWS_WITH(
       parse_model_config(json, "config.json"),
@@ -280,12 +280,12 @@ TEST_CASE("windows go to the layers that each family gives them") {
 
 TEST_CASE("heads may be wider than the hidden size shares out") {
   const ModelConfig wide = sample("mixtral", {{"head_dim", 6}});
-  CHECK(wide.attention.head_dim == 6);
-  CHECK(wide.rope.dim == 6);
-  CHECK(wide.attention.softmax_scale == Approx(1 / std::sqrt(6.0)));
-  CHECK(sample("mixtral", {{"head_dim", nullptr}}).attention.head_dim == 4);
+  CHECK(wide.attention().head_dim == 6);
+  CHECK(wide.attention().rope.dim == 6);
+  CHECK(wide.attention().softmax_scale == Approx(1 / std::sqrt(6.0)));
+  CHECK(sample("mixtral", {{"head_dim", nullptr}}).attention().head_dim == 4);
   const Json all = {{"num_key_value_heads", nullptr}};
-  CHECK(sample("olmoe", all).attention.kv_heads == 2);
+  CHECK(sample("olmoe", all).attention().kv_heads == 2);
 }
 
 TEST_CASE("end tokens come as one, several or none") {

@@ -12,7 +12,7 @@ namespace {
 
 RopeConfig rope(Json options, Json outside = Json::object()) {
   outside["rope_scaling"] = std::move(options);
-  return sample("mixtral", outside).rope;
+  return sample("mixtral", outside).attention().attention().rope;
 }
 
 }  // namespace
@@ -97,12 +97,13 @@ TEST_CASE("MLA's softmax is corrected for YaRN") {
       {"original_max_position_embeddings", 16},
       {"mscale", 0.707},
       {"mscale_all_dim", 0.707}};
-  const double plain = sample("deepseek_v2").attention.softmax_scale;
+  const double plain = sample("deepseek_v2").attention().softmax_scale;
   CHECK(plain == Approx(1 / std::sqrt(6.0)));
   const double m = 0.1 * 0.707 * std::log(40.0) + 1.0;
   CHECK(
       sample("deepseek_v2", {{"rope_scaling", scaling}})
-          .attention.softmax_scale == Approx(plain * m * m));
+          .attention()
+          .softmax_scale == Approx(plain * m * m));
 }
 
 TEST_CASE("rotary options that are unknown or impossible are named") {

@@ -6,7 +6,7 @@
 #include "kernels/gptq.h"
 #include "model/causal_lm.h"
 #include "model/layers/decoder_layer.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "model/weights/model_reader.h"
 #include "model/weights/packed_layer.h"
 #include "model/weights/weight_view.h"
@@ -45,14 +45,14 @@ at::Tensor layer_output(
   for (std::int64_t i = 0; i < tokens; ++i) {
     ids.push_back(static_cast<std::int32_t>(i % 11));
   }
-  const auto batch =
-      model::pack({Sequence{ids, ids, {}}}, model.config().vocab_size);
-  const auto rotary = rotary_tables(model.config().rope, batch);
-  at::Tensor x = embed(model.globals(), batch.ids);
+  const MicroBatch batch = make_micro_batch(
+      model.config(),
+      model::pack({Sequence{ids, ids, {}}}, model.config().vocab_size));
+  at::Tensor x = embed(model.globals(), batch.tokens.ids);
   for (std::int64_t l = 0; l < model.config().num_layers(); ++l) {
     const auto weights = model.acquire(l, -1);
     CHECK((weights->packed != nullptr) == packed);
-    x = decoder_layer({model.config(), l, batch, rotary}, *weights, x);
+    x = decoder_layer({model.config(), l, batch}, *weights, x);
   }
   return x;
 }

@@ -46,19 +46,19 @@ class TinyCalibration {
   model::CausalLm& model() { return model_; }
   const model::ModelReader& reader() const { return model_.reader(); }
   const model::ModelConfig& config() const { return tiny_.config(); }
-  const std::vector<model::PackedTokens>& batches() const { return batches_; }
+  const std::vector<model::TokenBatch>& batches() const { return batches_; }
   Calibrated data() { return {model_, batches_}; }
 
   at::Tensor ids() const {
     std::vector<at::Tensor> all;
-    for (const model::PackedTokens& batch : batches_) all.push_back(batch.ids);
+    for (const model::TokenBatch& batch : batches_) all.push_back(batch.ids);
     return at::cat(all);
   }
 
  private:
   TinyModel tiny_;
   model::CausalLm model_;
-  std::vector<model::PackedTokens> batches_;
+  std::vector<model::TokenBatch> batches_;
 };
 
 }  // namespace fettle::quant::testing

@@ -47,7 +47,7 @@ at::Tensor attention_gqa(
   }
   const at::Tensor v = at::mm(x, weights.of(Role::kVProj).t()) +
                        weights.bias_or_zero(Role::kVBias);
-  const model::AttentionConfig& a = config.attention;
+  const model::AttentionConfig& a = config.attention();
   return v.view({x.size(0), a.kv_heads, -1})
       .repeat_interleave(a.heads / a.kv_heads, 1)
       .reshape({x.size(0), -1});
@@ -58,7 +58,7 @@ at::Tensor attention_mla(
     const Weights& weights,
     const at::Tensor& x,
     LayerReference& seen) {
-  const model::AttentionConfig& a = config.attention;
+  const model::AttentionConfig& a = config.attention();
   const double eps = config.latent_norm_eps;
   if (a.q_lora_rank == 0) {
     seen.inputs[{Role::kQProj, -1}] = x;
@@ -144,7 +144,7 @@ LayerReference compute_layer(
   const double eps = config.norm_eps;
   LayerReference seen;
   const at::Tensor normed = norm(x, weights.of(Role::kInputNorm), eps);
-  const at::Tensor mixed = config.attention.kind == model::AttentionKind::kMla
+  const at::Tensor mixed = config.attention().kind == model::AttentionKind::kMla
                                ? attention_mla(config, weights, normed, seen)
                                : attention_gqa(config, weights, normed, seen);
   seen.inputs[{Role::kOProj, -1}] = mixed;

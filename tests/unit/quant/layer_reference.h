@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "model/weights/model_reader.h"
 #include "quant/hessians.h"
 

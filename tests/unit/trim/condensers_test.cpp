@@ -38,7 +38,7 @@ TEST_CASE("Condensers are not removed and keep their width") {
     REQUIRE(widths[1] == Kept{6, 0, 4, 2});
   }
   SECTION("experts") {
-    options.unit = Unit::kExpert;
+    options.unit = TrimUnit::kExpert;
     const auto plan = plan_trim(scores, config, options);
     REQUIRE(kept_experts(plan, 0) == Kept{1, 3});
     REQUIRE(kept_experts(plan, 1) == Kept{0, 3});
@@ -47,7 +47,7 @@ TEST_CASE("Condensers are not removed and keep their width") {
         plan_trim(scores, config, options), Contains("the smallest is 0.5000"));
   }
   SECTION("mixed") {
-    options.unit = Unit::kMixed;
+    options.unit = TrimUnit::kMixed;
     options.bytes = {.fixed = 0, .per_neuron = 10, .per_expert = 5};
     options.keep = 0.3;
     const auto plan = plan_trim(scores, config, options);

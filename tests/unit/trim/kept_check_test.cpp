@@ -43,18 +43,18 @@ TEST_CASE("A cut that leaves a layer nothing is refused, with what to do") {
     std::string message;
   };
   const auto sample = GENERATE(values<Case>({
-      {[](TrimOptions& o) { o.round = 16, o.widths = Widths::kUniform; },
+      {[](TrimOptions& o) { o.round = 16, o.widths = WidthRule::kUniform; },
        "keep 0.3 leaves the model none of its 192 neurons; widths go by steps "
        "of --round 16: use a smaller one (such as 4), a larger --keep, or "
        "--min-width 16"},
       {[](TrimOptions& o) { o.round = 16, o.scope = Scope::kExpert; },
        "none of its 192 neurons; widths go by steps of --round 16"},
       {[](TrimOptions& o) {
-         o.round = 16, o.scope = Scope::kLayer, o.widths = Widths::kPerLayer;
+         o.round = 16, o.scope = Scope::kLayer, o.widths = WidthRule::kPerLayer;
        },
        "none of its 192 neurons"},
       {[](TrimOptions& o) {
-         o.keep = 0.05, o.round = 8, o.widths = Widths::kUniform;
+         o.keep = 0.05, o.round = 8, o.widths = WidthRule::kUniform;
        },
        "keep 0.05 leaves the model none"},
       {[](TrimOptions& o) { o.keep = 1e-7; },
@@ -68,12 +68,12 @@ TEST_CASE("A cut that leaves a layer nothing is refused, with what to do") {
          o.keep.reset();
          o.budget = 1200;
          o.bytes = {.fixed = 1000, .per_neuron = 10, .per_expert = 1};
-         o.round = 16, o.widths = Widths::kUniform;
+         o.round = 16, o.widths = WidthRule::kUniform;
        },
        "a budget of 1.17 KiB leaves the model none of its 192 neurons; widths "
        "go by steps of --round 16: use a smaller one, a larger --budget"},
       {[](TrimOptions& o) {
-         o.unit = Unit::kMixed, o.widths = Widths::kUniform;
+         o.unit = TrimUnit::kMixed, o.widths = WidthRule::kUniform;
          o.bytes = {.fixed = 1000, .per_neuron = 10, .per_expert = 1};
          o.exchange_rate = 10, o.keep = 0.1, o.round = 16;
        },
@@ -90,14 +90,14 @@ TEST_CASE("A cut that leaves every layer something passes") {
   TrimOptions options;
   options.keep = 0.3;
   options.round = 16;
-  options.widths = Widths::kUniform;
+  options.widths = WidthRule::kUniform;
   SECTION("a smaller step, as the refusal says") { options.round = 4; }
   SECTION("a floor of one step") {
     options.min_width = 16;
     options.keep = 0.67;
   }
   SECTION("layer by layer") {
-    options.widths = Widths::kFree;
+    options.widths = WidthRule::kFree;
     options.scope = Scope::kLayer;
   }
   REQUIRE_NOTHROW(plan(options));
@@ -118,7 +118,7 @@ TEST_CASE("A share other than the one asked for is told") {
       "keeps 0.417 of the neurons, the nearest to 0.5 with --max-width 10");
   options.max_width = 0;
   options.round = 16;
-  options.widths = Widths::kUniform;
+  options.widths = WidthRule::kUniform;
   REQUIRE(
       note(options) ==
       "keeps 0.667 of the neurons, the nearest to 0.5 with --round 16 and "

@@ -33,7 +33,7 @@ artifact::ScoreFile sample_scores() {
 TrimOptions options(const std::string& score, Scope scope, double keep) {
   TrimOptions result;
   result.score = score;
-  result.unit = Unit::kExpert;
+  result.unit = TrimUnit::kExpert;
   result.scope = scope;
   result.keep = keep;
   return result;
@@ -99,7 +99,7 @@ TEST_CASE("A budget of bytes holds for whole experts of any width") {
       scores, "reap", {{9, 1, 1, 1, 1, 1, 1, 8}, {7, 6, 5, 1, 1, 1, 1, 1}});
   TrimOptions budget;
   budget.score = "reap";
-  budget.unit = Unit::kExpert;
+  budget.unit = TrimUnit::kExpert;
   budget.bytes = {.fixed = 100, .per_neuron = 10, .per_expert = 5};
   // The two best of layer 0 cost 85 and 25, those of layer 1 25 each.
   budget.budget = 100 + 85 + 3 * 25;

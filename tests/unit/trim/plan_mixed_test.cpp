@@ -28,7 +28,7 @@ model::ModelConfig config_of(std::int64_t experts) {
 // A neuron takes 10 bytes, a router row 5; 20 bytes are fixed.
 TrimOptions mixed_options(std::int64_t budget) {
   TrimOptions options;
-  options.unit = Unit::kMixed;
+  options.unit = TrimUnit::kMixed;
   options.exchange_rate = 1;
   options.bytes = {.fixed = 20, .per_neuron = 10, .per_expert = 5};
   options.budget = budget;
@@ -156,7 +156,7 @@ TEST_CASE("The best shape of equal experts is found") {
       {{50, 50, /**/ 1, 1, /**/ 50, 50, /**/ 1, 1},
        {9, 1, /**/ 9, 1, /**/ 9, 1, /**/ 9, 1}});
   TrimOptions options = mixed_options(20 + 100);
-  options.widths = Widths::kUniform;
+  options.widths = WidthRule::kUniform;
   // Two experts of width 2 lose 4 + 20; four of width 1 do not fit.
   const auto plan = plan_trim(scores, config_of(4), options);
   REQUIRE(kept_widths(plan) == Rows{{2, 2}, {2, 2}});
@@ -212,7 +212,7 @@ TEST_CASE("No other shape of equal experts keeps more, for random scores") {
     }
     TrimOptions options =
         mixed_options(40 + static_cast<std::int64_t>(rng.below(641)));
-    options.widths = Widths::kUniform;
+    options.widths = WidthRule::kUniform;
     const auto plan = plan_trim(neuron_scores(config, values), config, options);
     const Rows widths = kept_widths(plan);
     REQUIRE(widths[0] == widths[1]);

@@ -189,9 +189,9 @@ TEST_CASE(
   half.round = GENERATE(1, 16);
   half.bytes = {.fixed = 0, .per_neuron = 12288, .per_expert = 4096};
   SECTION("free") {}
-  SECTION("a width a layer") { half.widths = Widths::kPerLayer; }
-  SECTION("one width") { half.widths = Widths::kUniform; }
-  SECTION("mixed") { half.unit = Unit::kMixed; }
+  SECTION("a width a layer") { half.widths = WidthRule::kPerLayer; }
+  SECTION("one width") { half.widths = WidthRule::kUniform; }
+  SECTION("mixed") { half.unit = TrimUnit::kMixed; }
   const double begin = thread_seconds();
   const auto plan = plan_trim(scores, config, half);
   const double seconds = thread_seconds() - begin;

@@ -55,7 +55,7 @@ TEST_CASE("Options that make no sense are refused") {
       {[](TrimOptions& o) { o.min_width = -1; }, "at least 0"},
       {[](TrimOptions& o) { o.min_width = 4, o.max_width = 3; },
        "at least min-width"},
-      {[](TrimOptions& o) { o.unit = Unit::kExpert, o.min_width = 1; },
+      {[](TrimOptions& o) { o.unit = TrimUnit::kExpert, o.min_width = 1; },
        "use unit neuron"},
       {[](TrimOptions& o) { o.score = "wanda"; },
        "of neurons they have [obs], of experts [reap]"},
@@ -109,7 +109,7 @@ TEST_CASE("Scores that are not finite are refused") {
   REQUIRE_THROWS_WITH(
       plan_trim(scores, config, options),
       Contains("layer 1, score obs: value 7"));
-  options.unit = Unit::kExpert;
+  options.unit = TrimUnit::kExpert;
   options.score = "reap";
   REQUIRE_THROWS_WITH(
       plan_trim(scores, config, options),

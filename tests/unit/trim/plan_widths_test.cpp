@@ -27,7 +27,7 @@ artifact::ScoreFile small_scores() {
       {{20, 1, 2, 1, /**/ 20, 15, 1, 1}, {9, 8, 1, 1, /**/ 1, 9, 1, 8}});
 }
 
-TrimOptions equal_widths(Widths widths, double keep) {
+TrimOptions equal_widths(WidthRule widths, double keep) {
   TrimOptions result;
   result.widths = widths;
   result.keep = keep;
@@ -35,26 +35,26 @@ TrimOptions equal_widths(Widths widths, double keep) {
 }
 
 TEST_CASE("Layers of one width keep the best sum") {
-  const auto widths = [](Widths kind, double keep) {
+  const auto widths = [](WidthRule kind, double keep) {
     return kept_widths(
         plan_trim(small_scores(), small_config(), equal_widths(kind, keep)));
   };
   // Ranks of layer 0 are worth 20, 8.5, 1, 1; of layer 1: 9, 8, 1, 1.
-  REQUIRE(widths(Widths::kPerLayer, 0.125) == Rows{{1, 1}, {0, 0}});
-  REQUIRE(widths(Widths::kPerLayer, 0.25) == Rows{{1, 1}, {1, 1}});
-  REQUIRE(widths(Widths::kPerLayer, 0.375) == Rows{{2, 2}, {1, 1}});
-  REQUIRE(widths(Widths::kPerLayer, 0.5) == Rows{{2, 2}, {2, 2}});
+  REQUIRE(widths(WidthRule::kPerLayer, 0.125) == Rows{{1, 1}, {0, 0}});
+  REQUIRE(widths(WidthRule::kPerLayer, 0.25) == Rows{{1, 1}, {1, 1}});
+  REQUIRE(widths(WidthRule::kPerLayer, 0.375) == Rows{{2, 2}, {1, 1}});
+  REQUIRE(widths(WidthRule::kPerLayer, 0.5) == Rows{{2, 2}, {2, 2}});
   // One width for all: the nearest to the share.
-  REQUIRE(widths(Widths::kUniform, 0.125) == Rows{{0, 0}, {0, 0}});
-  REQUIRE(widths(Widths::kUniform, 0.2) == Rows{{1, 1}, {1, 1}});
-  REQUIRE(widths(Widths::kUniform, 0.75) == Rows{{3, 3}, {3, 3}});
+  REQUIRE(widths(WidthRule::kUniform, 0.125) == Rows{{0, 0}, {0, 0}});
+  REQUIRE(widths(WidthRule::kUniform, 0.2) == Rows{{1, 1}, {1, 1}});
+  REQUIRE(widths(WidthRule::kUniform, 0.75) == Rows{{3, 3}, {3, 3}});
   // Free widths would differ.
-  REQUIRE(widths(Widths::kFree, 0.375) == Rows{{1, 2}, {2, 1}});
+  REQUIRE(widths(WidthRule::kFree, 0.375) == Rows{{1, 2}, {2, 1}});
 }
 
 TEST_CASE("Each expert of one width keeps its own best neurons") {
   const auto plan = plan_trim(
-      small_scores(), small_config(), equal_widths(Widths::kUniform, 0.5));
+      small_scores(), small_config(), equal_widths(WidthRule::kUniform, 0.5));
   using Indices = std::vector<std::int64_t>;
   REQUIRE(plan.layers[0].experts[0].neurons == Indices{0, 2});
   REQUIRE(plan.layers[0].experts[1].neurons == Indices{0, 1});
@@ -63,7 +63,7 @@ TEST_CASE("Each expert of one width keeps its own best neurons") {
 }
 
 TEST_CASE("Equal widths in every layer's own share") {
-  TrimOptions options = equal_widths(Widths::kPerLayer, 0.25);
+  TrimOptions options = equal_widths(WidthRule::kPerLayer, 0.25);
   options.scope = Scope::kLayer;
   REQUIRE(
       kept_widths(plan_trim(small_scores(), small_config(), options)) ==
@@ -82,7 +82,7 @@ TEST_CASE("Widths by layer are the best that fit, for random scores") {
       values[l].resize(config.layers[l].total_width());
       for (float& v : values[l]) v = static_cast<float>(rng.uniform());
     }
-    TrimOptions options = equal_widths(Widths::kPerLayer, 1);
+    TrimOptions options = equal_widths(WidthRule::kPerLayer, 1);
     options.keep.reset();
     options.bytes = {.fixed = 0, .per_neuron = 1, .per_expert = 0};
     options.budget = static_cast<std::int64_t>(rng.below(32));
@@ -105,7 +105,7 @@ TEST_CASE("Widths by layer are the best that fit, for random scores") {
 }
 
 TEST_CASE("Rounding, floors and caps hold for equal widths") {
-  TrimOptions options = equal_widths(Widths::kPerLayer, 0.5);
+  TrimOptions options = equal_widths(WidthRule::kPerLayer, 0.5);
   options.round = 2;
   options.min_width = 1;
   options.max_width = 3;
@@ -120,7 +120,7 @@ TEST_CASE("Rounding, floors and caps hold for equal widths") {
 }
 
 TEST_CASE("A budget holds for equal widths") {
-  TrimOptions options = equal_widths(Widths::kUniform, 1);
+  TrimOptions options = equal_widths(WidthRule::kUniform, 1);
   options.keep.reset();
   options.bytes = {.fixed = 100, .per_neuron = 10, .per_expert = 1};
   for (std::int64_t bytes = 104; bytes <= 270; ++bytes) {
@@ -140,13 +140,14 @@ TEST_CASE("Equal widths that make no sense are refused") {
   const auto sample = GENERATE(values<Case>({
       {[](TrimOptions& o) { o.scope = Scope::kExpert; }, "scope expert keeps"},
       {[](TrimOptions& o) { o.scope = Scope::kLayer; }, "needs scope global"},
-      {[](TrimOptions& o) { o.unit = Unit::kExpert; }, "go with unit neuron"},
+      {[](TrimOptions& o) { o.unit = TrimUnit::kExpert; },
+       "go with unit neuron"},
       {[](TrimOptions& o) {
-         o.unit = Unit::kMixed, o.widths = Widths::kPerLayer;
+         o.unit = TrimUnit::kMixed, o.widths = WidthRule::kPerLayer;
        },
        "go with unit neuron"},
   }));
-  TrimOptions options = equal_widths(Widths::kUniform, 0.5);
+  TrimOptions options = equal_widths(WidthRule::kUniform, 0.5);
   sample.change(options);
   REQUIRE_THROWS_WITH(
       plan_trim(small_scores(), small_config(), options),
@@ -160,14 +161,14 @@ TEST_CASE("Scores that are 0 everywhere are refused") {
       plan_trim(
           neuron_scores(config, {none, none}),
           config,
-          equal_widths(GENERATE(Widths::kFree, Widths::kUniform), 0.5)),
+          equal_widths(GENERATE(WidthRule::kFree, WidthRule::kUniform), 0.5)),
       Contains("score obs: is 0 everywhere"));
   std::vector<float> one = none;
   one[7] = 1;
   REQUIRE_NOTHROW(plan_trim(
       neuron_scores(config, {none, one}),
       config,
-      equal_widths(Widths::kFree, 0.5)));
+      equal_widths(WidthRule::kFree, 0.5)));
 }
 
 }  // namespace

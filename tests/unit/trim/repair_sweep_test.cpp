@@ -20,7 +20,7 @@ using fettle::testing::TinyModel;
 using fettle::testing::TinyModelOptions;
 using model::Role;
 
-std::vector<model::PackedTokens> sample_tokens(std::int64_t batch = 64) {
+std::vector<model::TokenBatch> sample_tokens(std::int64_t batch = 64) {
   return sweep::micro_batches(
       fettle::testing::random_data(12, 16, 11), batch, 11);
 }

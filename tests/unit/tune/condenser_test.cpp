@@ -7,7 +7,7 @@
 #include "io/file.h"
 #include "tiny_model.h"
 #include "tune/adapter/adapter.h"
-#include "tune/adapter/merge.h"
+#include "tune/adapter/merge_adapter.h"
 #include "tune/condenser/condenser_delta.h"
 #include "tune/tune.h"
 

@@ -27,7 +27,7 @@ void FullGradients::end_layer(
 
 void run_backward(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const std::vector<sweep::Observer*>& observers,
     std::int64_t first_layer) {
   sweep::Sweep sweep(model, batches, {});

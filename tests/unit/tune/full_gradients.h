@@ -29,7 +29,7 @@ class FullGradients : public sweep::Observer {
 // Forward, head with the loss summed over tokens, backward down to a layer.
 void run_backward(
     model::CausalLm& model,
-    const std::vector<model::PackedTokens>& batches,
+    const std::vector<model::TokenBatch>& batches,
     const std::vector<sweep::Observer*>& observers,
     std::int64_t first_layer = 1);
 

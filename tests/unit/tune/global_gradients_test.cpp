@@ -41,7 +41,7 @@ struct Watch : sweep::Observer {
 
 // All from autograd: the summed loss in ATen operations, but for the layers.
 model::GlobalWeights gradients_by_autograd(
-    model::CausalLm& model, const std::vector<model::PackedTokens>& batches) {
+    model::CausalLm& model, const std::vector<model::TokenBatch>& batches) {
   const at::AutoGradMode grad(true);
   const model::ModelConfig& config = model.config();
   const auto leaf = [](const at::Tensor& value) {
@@ -52,12 +52,11 @@ model::GlobalWeights gradients_by_autograd(
   own.final_norm = leaf(model.globals().final_norm);
   own.lm_head = config.tie_word_embeddings ? own.embed_tokens
                                            : leaf(model.globals().lm_head);
-  for (const model::PackedTokens& tokens : batches) {
-    const auto rotary = model::rotary_tables(config.rope, tokens);
+  for (const model::TokenBatch& tokens : batches) {
+    const auto batch = model::make_micro_batch(config, tokens);
     at::Tensor x = own.embed_tokens.index_select(0, tokens.ids);
     for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-      x = model::decoder_layer(
-          {config, l, tokens, rotary}, *model.acquire(l, -1), x);
+      x = model::decoder_layer({config, l, batch}, *model.acquire(l, -1), x);
     }
     x = x * (x.square().mean(-1, true) + config.norm_eps).rsqrt() *
         own.final_norm;

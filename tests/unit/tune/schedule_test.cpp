@@ -28,7 +28,7 @@ TEST_CASE("a run of warm-up alone never decays") {
 }
 
 TEST_CASE("the share to drop falls to nothing at the end") {
-  CHECK(drop_share(0.3, 0, 100) == Approx(0.3));
-  CHECK(drop_share(0.3, 50, 100) == Approx(0.15));
-  CHECK(drop_share(0.3, 100, 100) == Approx(0.0).margin(1e-15));
+  CHECK(cosine_fall(0.3, 0, 100) == Approx(0.3));
+  CHECK(cosine_fall(0.3, 50, 100) == Approx(0.15));
+  CHECK(cosine_fall(0.3, 100, 100) == Approx(0.0).margin(1e-15));
 }

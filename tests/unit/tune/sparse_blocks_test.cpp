@@ -24,7 +24,7 @@ at::Tensor numbers(std::vector<std::int64_t> values) {
 struct BlocksFixture {
   TemporaryFolder folder;
   std::unique_ptr<model::CausalLm> model;
-  std::vector<model::PackedTokens> batches =
+  std::vector<model::TokenBatch> batches =
       sweep::micro_batches(sequences(5, 12), 24, kVocab);
 
   std::int64_t probes = 0;

@@ -9,7 +9,7 @@
 
 #include "core/json.h"
 #include "model/causal_lm.h"
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 #include "text/mixture.h"
 
 namespace fettle::tune::testing {

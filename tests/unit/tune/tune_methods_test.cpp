@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/adapter/adapter.h"
-#include "tune/adapter/merge.h"
+#include "tune/adapter/merge_adapter.h"
 #include "whole_runs.h"
 
 using namespace fettle;

@@ -20,7 +20,7 @@ struct WeightsFixture {
   TemporaryFolder folder;
   std::unique_ptr<model::CausalLm> model;
   SilentReporter reporter;
-  std::vector<model::PackedTokens> batches =
+  std::vector<model::TokenBatch> batches =
       sweep::micro_batches(sequences(5, 12), 24, kVocab);
 
   WeightsFixture() {

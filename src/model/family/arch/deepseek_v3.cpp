@@ -35,7 +35,7 @@ ModelConfig parse(const JsonObject& json) {
        .eos_token_ids = {1}});
   parse_mla(json, {.q_lora_rank = 1536}, config);
   if (!read_flag(json, "rope_interleave", true)) {
-    config.rope.pairing = RopePairing::kHalf;
+    config.attention().rope.pairing = RopePairing::kHalf;
   }
   parse_corrected_router(
       json, {.groups = 8, .topk_groups = 4, .scale = 2.5}, config.router);

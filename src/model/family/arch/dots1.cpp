@@ -32,9 +32,9 @@ ModelConfig parse(const JsonObject& json) {
        .kv_heads = {},
        .max_position = 2048});
   parse_gqa(json, {}, config);
-  config.attention.qkv_bias = json.boolean_or("attention_bias", false);
-  config.attention.o_bias = config.attention.qkv_bias;
-  config.attention.qk_norm = QkNorm::kHead;
+  config.attention().qkv_bias = json.boolean_or("attention_bias", false);
+  config.attention().o_bias = config.attention().qkv_bias;
+  config.attention().qk_norm = QkNorm::kHead;
   parse_corrected_router(json, {.renormalize = false}, config.router);
   require_value(json, "moe_layer_freq", 1);
   place_experts(

@@ -49,7 +49,7 @@ ModelConfig parse(const JsonObject& json) {
        .eos_token_ids = {2},
        .tie_word_embeddings = true});
   parse_gqa(json, {.theta = 500000.0}, config);
-  config.rope.pairing = RopePairing::kInterleaved;
+  config.attention().rope.pairing = RopePairing::kInterleaved;
   // It would give every projection a bias, the experts' too.
   require_value(json, "use_bias", false);
   config.router.renormalize = true;

@@ -33,9 +33,9 @@ ModelConfig parse(const JsonObject& json) {
        .max_position = 131072,
        .norm_eps = 1e-5});
   parse_gqa(json, {.partial_rotary = 0.5}, config);
-  config.attention.qkv_bias = json.boolean_or("attention_bias", false);
+  config.attention().qkv_bias = json.boolean_or("attention_bias", false);
   if (json.boolean_or("use_qk_norm", false)) {
-    config.attention.qk_norm = QkNorm::kHead;
+    config.attention().qk_norm = QkNorm::kHead;
   }
   parse_corrected_router(json, {}, config.router);
   require_value(json, "moe_layer_freq", 1);

@@ -49,7 +49,7 @@ ModelConfig parse(const JsonObject& json) {
       {.q_lora_rank = 768, .qk_nope_head_dim = 192, .v_head_dim = 256},
       config);
   if (!read_flag(json, "rope_interleave", true)) {
-    config.rope.pairing = RopePairing::kHalf;
+    config.attention().rope.pairing = RopePairing::kHalf;
   }
   parse_corrected_router(json, {.scale = 1.8}, config.router);
   require_value(json, "moe_layer_freq", 1);

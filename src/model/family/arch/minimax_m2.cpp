@@ -44,7 +44,7 @@ ModelConfig parse(const JsonObject& json) {
        .eos_token_ids = {200020}});
   parse_gqa(
       json, {.theta = 5e6, .head_dim = 128, .partial_rotary = 1.0}, config);
-  config.attention.qk_norm = QkNorm::kFull;
+  config.attention().qk_norm = QkNorm::kFull;
   config.router.score = RouterScore::kSigmoid;
   config.router.correction_bias = true;
   config.router.renormalize = true;

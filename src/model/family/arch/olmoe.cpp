@@ -26,7 +26,7 @@ ModelConfig parse(const JsonObject& json) {
        .norm_eps = 1e-5,
        .eos_token_ids = {50279}});
   parse_gqa(json, {10000.0}, config);
-  AttentionConfig& attention = config.attention;
+  AttentionConfig& attention = config.attention();
   if (attention.heads * attention.head_dim != config.hidden_size) {
     json.refuse(
         "head_dim",

@@ -26,7 +26,7 @@ ModelConfig parse(const JsonObject& json) {
        .kv_heads = 16,
        .max_position = 32768});
   parse_gqa(json, {10000.0}, config);
-  config.attention.qkv_bias = json.boolean_or("qkv_bias", true);
+  config.attention().qkv_bias = json.boolean_or("qkv_bias", true);
   config.router.renormalize = json.boolean_or("norm_topk_prob", false);
   place_experts_by_step(json, parse_experts(json, expert_keys()), 5632, config);
   config.shared_expert = SharedExpert::kSigmoidGated;

@@ -26,9 +26,9 @@ ModelConfig parse(const JsonObject& json) {
        .kv_heads = 4,
        .max_position = 32768});
   parse_gqa(json, {10000.0}, config);
-  config.attention.qkv_bias = json.boolean_or("attention_bias", false);
-  config.attention.o_bias = config.attention.qkv_bias;
-  config.attention.qk_norm = QkNorm::kHead;
+  config.attention().qkv_bias = json.boolean_or("attention_bias", false);
+  config.attention().o_bias = config.attention().qkv_bias;
+  config.attention().qk_norm = QkNorm::kHead;
   config.router.renormalize = json.boolean_or("norm_topk_prob", false);
   place_experts_by_step(json, parse_experts(json, expert_keys()), 6144, config);
   if (json.boolean_or("use_sliding_window", false)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tune/adapter/merge.h"
+#include "tune/adapter/merge_adapter.h"
 
 #include <cmath>
 

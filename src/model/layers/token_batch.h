@@ -10,7 +10,7 @@
 
 namespace fettle::model {
 
-struct PackedTokens {
+struct TokenBatch {
   at::Tensor ids;                    // [N] int64
   at::Tensor targets;                // [N] int64: the token that position i
                                      // must predict, or -100
@@ -21,7 +21,7 @@ struct PackedTokens {
   std::int64_t sequences() const {
     return static_cast<std::int64_t>(starts.size()) - 1;
   }
-  PackedTokens to(at::Device device) const;
+  TokenBatch to(at::Device device) const;
 };
 
 // One sequence of ids with labels (equal to the id where it counts for the
@@ -36,7 +36,7 @@ struct Sequence {
 
 // Packs sequences; targets are the labels shifted by one inside each document.
 // Throws UserError when an id lies outside [0, vocab_size).
-PackedTokens pack(
+TokenBatch pack(
     const std::vector<Sequence>& sequences, std::int64_t vocab_size);
 
 }  // namespace fettle::model

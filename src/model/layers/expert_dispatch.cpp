@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/layers/dispatch.h"
+#include "model/layers/expert_dispatch.h"
 
 #include <limits>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/layers/packed_tokens.h"
+#include "model/layers/token_batch.h"
 
 #include <fmt/format.h>
 
@@ -34,22 +34,22 @@ void check_ids(const Sequence& sequence, std::int64_t vocab_size) {
 
 }  // namespace
 
-PackedTokens PackedTokens::to(at::Device device) const {
-  PackedTokens moved = *this;
+TokenBatch TokenBatch::to(at::Device device) const {
+  TokenBatch moved = *this;
   moved.ids = ids.to(device, /*non_blocking=*/true);
   moved.targets = targets.to(device, /*non_blocking=*/true);
   moved.positions = positions.to(device, /*non_blocking=*/true);
   return moved;
 }
 
-PackedTokens pack(
+TokenBatch pack(
     const std::vector<Sequence>& sequences, std::int64_t vocab_size) {
   std::int64_t total = 0;
   for (const Sequence& sequence : sequences) {
     check_ids(sequence, vocab_size);
     total += static_cast<std::int64_t>(sequence.ids.size());
   }
-  PackedTokens packed;
+  TokenBatch packed;
   packed.ids = at::empty({total}, at::kLong);
   packed.targets = at::full({total}, -100, at::kLong);
   packed.positions = at::empty({total}, at::kLong);

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/micro_batch.h"
+
+#include <utility>
+
+namespace fettle::model {
+
+MicroBatch make_micro_batch(
+    const ModelConfig& config, TokenBatch tokens, std::int64_t first_token) {
+  MicroBatch batch{std::move(tokens), {}, first_token};
+  for (const AttentionConfig& attention : config.attentions) {
+    batch.rotary.push_back(rotary_tables(attention.rope, batch.tokens));
+  }
+  return batch;
+}
+
+MicroBatch make_part_of_sequence(
+    const ModelConfig& config, TokenBatch tokens, std::int64_t length) {
+  MicroBatch batch{std::move(tokens), {}, 0};
+  for (const AttentionConfig& attention : config.attentions) {
+    batch.rotary.push_back(
+        rotary_tables(attention.rope, batch.tokens.positions, length));
+  }
+  return batch;
+}
+
+}  // namespace fettle::model
