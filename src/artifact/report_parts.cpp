@@ -28,6 +28,36 @@ std::string made_section(const Making& making) {
   return section.render(view);
 }
 
+mustache::data quality_row(const std::string& file, const Json& of) {
+  const auto number = [&](const char* key) { return of[key].get<double>(); };
+  mustache::data row;
+  row["file"] = file;
+  row["tokens"] = of.contains("tokens")
+                      ? std::to_string(of["tokens"].get<std::int64_t>())
+                      : std::string();
+  row["before"] = fmt::format("{:.4f}", number("nll_before"));
+  row["after"] = fmt::format("{:.4f}", number("nll"));
+  row["difference"] =
+      fmt::format("{:+.4f}", number("nll") - number("nll_before"));
+  row["kl"] = fmt::format("{:.4f}", number("kl"));
+  row["top1"] = fmt::format("{:.1f} %", 100 * number("top1"));
+  return row;
+}
+
+std::string quality_section(const Json& quality) {
+  if (quality.is_null()) return "";
+  mustache::mustache section{std::string(report_quality)};
+  FETTLE_ASSERT(section.is_valid());
+  mustache::data rows{mustache::data::type::list};
+  for (const Json& file : quality["files"]) {
+    rows.push_back(quality_row(file["file"].get<std::string>(), file));
+  }
+  if (quality["files"].size() > 1) rows.push_back(quality_row("all", quality));
+  mustache::data view;
+  view["rows"] = std::move(rows);
+  return section.render(view);
+}
+
 }  // namespace
 
 std::string script_text(const Json& json) {
@@ -50,6 +80,7 @@ std::string render_page(ReportPage page) {
   FETTLE_ASSERT(whole.is_valid());
   page.view["version"] = std::string(version());
   page.view["css"] = std::string(report_css);
+  page.view["quality"] = quality_section(page.quality);
   page.view["made"] = made_section(page.making);
   page.view["scripts"] = fmt::format(
       "<script type=\"application/json\" id=\"data\">{}</script>\n"

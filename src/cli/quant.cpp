@@ -27,6 +27,7 @@
 #include "core/size_option.h"
 #include "io/atomic_directory.h"
 #include "io/checksum.h"
+#include "quant/report.h"
 #include "sweep/micro_batches.h"
 
 namespace fettle::cli {
@@ -76,6 +77,7 @@ class Quant : public Command {
 
   Outcome run(Session& session) override {
     auto reader = session.read(model_);
+    const std::string title = reader->name();
     if (flags_.data.empty()) session.require_ram(*reader, 7);
     settle(flags_, *reader);
     const auto held = held_out(
@@ -92,12 +94,17 @@ class Quant : public Command {
         flags_.data.empty()
             ? carry_out(session, *reader, options, nullptr, folder)
             : with_data(session, std::move(reader), std::move(options), folder);
+    Json quality;
     if (!held.empty()) {
-      const Json quality =
-          measure_quality(session, {held, model_, folder.path()});
+      quality = measure_quality(session, {held, model_, folder.path()});
       outcome.json["quality"] = quality;
       outcome.text += quality_table(quality);
       artifact::add_measured(folder.path(), "quality", quality);
+    }
+    if (result_) {
+      quant::write_report(
+          folder.path() / "report.html",
+          {title, *result_, session.making(), quality});
     }
     folder.leave_out(std::string(artifact::kShardIdentity));
     folder.commit();
@@ -147,7 +154,6 @@ class Quant : public Command {
   quant::QuantOptions options_of(
       Session& session, const model::ModelReader& reader) const {
     quant::QuantOptions options;
-    options.making = session.making();
     options.gptq = flags_.gptq();
     options.moment_bytes = parse_size(flags_.moments, "--moments");
     options.input_fingerprint = reader.fingerprint();
@@ -212,11 +218,10 @@ class Quant : public Command {
     } else {
       choose(options);
     }
-    const quant::QuantResult result =
-        quant::quantize_model(reader, options, data, folder.path());
-    outcome.json.update(result.to_json());
+    result_ = quant::quantize_model(reader, options, data, folder.path());
+    outcome.json.update(result_->to_json());
     outcome.text +=
-        size_table(result.before, result.after) + quant_table(result);
+        size_table(result_->before, result_->after) + quant_table(*result_);
     return outcome;
   }
 
@@ -254,6 +259,7 @@ class Quant : public Command {
   QuantFlags flags_;
   bool resume_ = false, restart_ = false;
   std::optional<TargetWeight> weight_;
+  std::optional<quant::QuantResult> result_;  // none of a plan alone
 };
 
 }  // namespace

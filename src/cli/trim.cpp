@@ -128,41 +128,33 @@ class Trim : public Command {
         {flags_.eval_data, flags_.seq_len, flags_.data_flags});
     const artifact::TrimPlan plan = make_plan(session, *reader);
     const std::string table = plan_table(plan, reader->config());
-    const auto repair = flags_.repair_kind();
     const TargetWeight weight = weighed(session, *reader, plan);
+    const std::string title = reader->name();
+    const model::ModelConfig config = reader->config();
     io::AtomicDirectory folder(out_, artifact::plain_output());
-    const trim::TrimRunOptions options{
-        .repair = repair,
-        .scores = scores_ ? &*scores_ : nullptr,
-        .making = session.making(),
-        .reporter = &session.reporter()};
-    trim::TrimResult result;
-    if (plan_only_) {
-      result = trim::trimmed_size(*reader, plan, repair);
-      plan.save(folder.path() / "trim_plan.json");
-      if (!report_.empty()) {
-        trim::write_report(
-            report_,
-            {.title = reader->name(),
-             .config = reader->config(),
-             .plan = plan,
-             .result = result,
-             .repair = repair,
-             .making = session.making()});
-      }
-    } else if (!flags_.data.empty()) {
-      result = trim_with_data(
-          session, std::move(reader), plan, options, folder.path());
-    } else {
-      result = trim::trim_model(*reader, plan, options, folder.path());
-    }
+    const Trimmed done =
+        carry_out(session, std::move(reader), plan, folder.path());
+    const trim::TrimResult& result = done.result;
     Outcome outcome;
     outcome.json = result.to_json();
+    Json quality;
     if (!held.empty()) {
-      const Json quality =
-          measure_quality(session, {held, model_, folder.path()});
+      quality = measure_quality(session, {held, model_, folder.path()});
       outcome.json["quality"] = quality;
       artifact::add_measured(folder.path(), "quality", quality);
+    }
+    const auto page = plan_only_ ? std::filesystem::path(report_)
+                                 : folder.path() / "report.html";
+    if (!page.empty()) {
+      trim::write_report(
+          page,
+          {.title = title,
+           .config = config,
+           .plan = done.plan,
+           .result = result,
+           .repair = flags_.repair_kind(),
+           .making = session.making(),
+           .quality = quality});
     }
     folder.commit();
     outcome.json["out"] = out_;
@@ -172,12 +164,38 @@ class Trim : public Command {
     outcome.text += target_text(weight);
     outcome.text += chosen_text(plan);
     if (result.repair) outcome.text += repair_text(*result.repair);
-    if (!held.empty()) outcome.text += quality_table(outcome.json["quality"]);
+    if (!held.empty()) outcome.text += quality_table(quality);
     outcome.text += closing();
     return outcome;
   }
 
  private:
+  // A merge may choose other experts than its plan.
+  struct Trimmed {
+    artifact::TrimPlan plan;
+    trim::TrimResult result;
+  };
+
+  // Writes what the run is to write but the report.
+  Trimmed carry_out(
+      Session& session,
+      std::unique_ptr<model::ModelReader> reader,
+      const artifact::TrimPlan& plan,
+      const std::filesystem::path& folder) const {
+    const trim::TrimRunOptions options{
+        .repair = flags_.repair_kind(),
+        .scores = scores_ ? &*scores_ : nullptr,
+        .reporter = &session.reporter()};
+    if (plan_only_) {
+      plan.save(folder / "trim_plan.json");
+      return {plan, trim::trimmed_size(*reader, plan, options.repair)};
+    }
+    if (!flags_.data.empty()) {
+      return trim_with_data(session, std::move(reader), plan, options, folder);
+    }
+    return {plan, trim::trim_model(*reader, plan, options, folder)};
+  }
+
   std::string closing() const {
     const std::filesystem::path out(out_);
     if (plan_only_) {
@@ -291,7 +309,7 @@ class Trim : public Command {
     return plan;
   }
 
-  trim::TrimResult trim_with_data(
+  Trimmed trim_with_data(
       Session& session,
       std::unique_ptr<model::ModelReader> reader,
       const artifact::TrimPlan& plan,
@@ -327,12 +345,15 @@ class Trim : public Command {
           plan,
           flags_.merge_kind());
       options.merged = &merge.experts;
-      return trim::trim_model(
-          opened.model->reader(), merge.plan, options, folder);
+      return {
+          merge.plan,
+          trim::trim_model(
+              opened.model->reader(), merge.plan, options, folder)};
     }
     const trim::RidgeInput input{*opened.model, std::move(batches), ridge};
     options.ridge = &input;
-    return trim::trim_model(opened.model->reader(), plan, options, folder);
+    return {
+        plan, trim::trim_model(opened.model->reader(), plan, options, folder)};
   }
 
   const CLI::App* parser_ = nullptr;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -20,7 +21,6 @@
 #include "model/weights/weight_view.h"
 #include "model/weights/weight_visit.h"
 #include "quant/layer_passes.h"
-#include "quant/report.h"
 #include "sweep/layer_stream.h"
 
 namespace fettle::quant {
@@ -133,8 +133,16 @@ LayerRecord Run::write(
     tensors.push_back({artifact::tensor_spec(config_, id, form), tensor});
     if (!part_of(id.role)) continue;
     RoleRecord& role = record.roles[std::string(model::role_name(id.role))];
-    role.weights += model::weight_numel(config_, id);
-    role.bytes += static_cast<std::int64_t>(tensor.nbytes());
+    const RoleRecord one{
+        .weights = model::weight_numel(config_, id),
+        .bytes = static_cast<std::int64_t>(tensor.nbytes())};
+    role.weights += one.weights;
+    role.bytes += one.bytes;
+    if (id.expert >= 0) {
+      // Weights come in the order of their experts.
+      record.expert_bits[std::string(model::role_name(id.role))].push_back(
+          std::round(1e3 * bits_per_weight(one)) / 1e3);
+    }
     if (found == quantized.end()) continue;
     role.error += found->error;
     role.energy += found->energy;
@@ -142,7 +150,7 @@ LayerRecord Run::write(
     role.scarce += found->scarce ? 1 : 0;
     role.unseen += found->scarce && found->tokens == 0 ? 1 : 0;
   }
-  shards_.write(shard, tensors, record.to_json());
+  shards_.write(shard, tensors, record.note());
   return record;
 }
 
@@ -241,8 +249,6 @@ QuantResult Run::run() {
   io::write_file(
       folder_ / "quant_report.json", result.to_json().dump(2) + "\n");
   io::write_file(folder_ / "timings.json", result.timings().dump(2) + "\n");
-  write_report(
-      folder_ / "report.html", reader_.name(), result, options_.making);
   artifact::write_manifest(
       reader_.folder(),
       folder_,
@@ -259,10 +265,7 @@ Json to_json(const RoleRecord& role) {
   return {
       {"weights", role.weights},
       {"bytes", role.bytes},
-      {"bits_per_weight",
-       role.weights > 0 ? 8.0 * static_cast<double>(role.bytes) /
-                              static_cast<double>(role.weights)
-                        : 0.0},
+      {"bits_per_weight", bits_per_weight(role)},
       {"error", role.error},
       {"energy", role.energy},
       {"matrices", role.matrices},
@@ -280,7 +283,23 @@ std::int64_t read_count(const JsonObject& role, const char* key) {
   return found;
 }
 
+std::vector<double> read_numbers(
+    const JsonObject& from, const std::string& key) {
+  const Json& list = from.at(key);
+  const auto is_number = [](const Json& one) { return one.is_number(); };
+  if (!list.is_array() || !std::ranges::all_of(list, is_number)) {
+    from.refuse(key, "expected a list of numbers");
+  }
+  return list.get<std::vector<double>>();
+}
+
 }  // namespace
+
+double bits_per_weight(const RoleRecord& role) {
+  if (role.weights == 0) return 0.0;
+  return 8.0 * static_cast<double>(role.bytes) /
+         static_cast<double>(role.weights);
+}
 
 Json LayerRecord::to_json() const {
   Json json{{"layer", layer}};
@@ -288,6 +307,12 @@ Json LayerRecord::to_json() const {
   for (const auto& [name, role] : roles) {
     json["roles"][name] = quant::to_json(role);
   }
+  return json;
+}
+
+Json LayerRecord::note() const {
+  Json json = to_json();
+  json["expert_bits"] = expert_bits;
   return json;
 }
 
@@ -305,6 +330,10 @@ LayerRecord LayerRecord::from_json(const Json& json) {
         .matrices = read_count(role, "matrices"),
         .scarce = read_count(role, "scarce"),
         .unseen = read_count(role, "unseen")};
+  }
+  const JsonObject bits = object.object("expert_bits");
+  for (const auto& [name, value] : bits.json().items()) {
+    record.expert_bits[name] = read_numbers(bits, name);
   }
   return record;
 }

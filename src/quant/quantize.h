@@ -13,7 +13,6 @@
 #include <string>
 #include <vector>
 
-#include "artifact/making.h"
 #include "artifact/model_writer.h"
 #include "core/json.h"
 #include "core/progress.h"
@@ -41,7 +40,6 @@ struct QuantOptions {
   // What the run must not differ in to be resumed: model, data, options.
   Json identity = Json::object();
   std::string input_fingerprint = {};
-  artifact::Making making = {};  // told by the report
   Reporter* reporter = nullptr;  // null: silent
 };
 
@@ -56,14 +54,22 @@ struct RoleRecord {
   std::int64_t unseen = 0;  // with none
 };
 
+// 0 where there is no weight.
+double bits_per_weight(const RoleRecord& role);
+
 struct LayerRecord {
   std::int64_t layer = -1;  // -1: embeddings and head
   std::map<std::string, RoleRecord> roles = {};
+  // [E] of a role of experts: bits a weight, everything stored counted, to
+  // three decimals; 0 of an expert without a neuron.
+  std::map<std::string, std::vector<double>> expert_bits = {};
   double seconds = 0;  // of this process
 
-  // All but the seconds, which differ from run to run.
+  // The layer and its roles.
   Json to_json() const;
-  // Throws UserError on what is no record.
+  // All but the seconds, which differ from run to run.
+  Json note() const;
+  // Reads a note. Throws UserError on what is none.
   static LayerRecord from_json(const Json& json);
 };
 
@@ -76,10 +82,9 @@ struct QuantResult {
   Json timings() const;  // seconds by layer
 };
 
-// Writes the quantized model, quant_report.json, timings.json and report.html
-// (see report.h) into `folder`, which exists;
-// layers that an earlier run of the same identity left there whole are taken
-// over. `data` may be null under rtn.
+// Writes the quantized model, quant_report.json and timings.json into `folder`,
+// which exists; layers that an earlier run of the same identity left there
+// whole are taken over. `data` may be null under rtn.
 QuantResult quantize_model(
     const model::ModelReader& reader,
     const QuantOptions& options,

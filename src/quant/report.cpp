@@ -20,11 +20,6 @@ namespace {
 
 namespace mustache = kainjow::mustache;
 
-double bits_of(const RoleRecord& role) {
-  return 8.0 * static_cast<double>(role.bytes) /
-         static_cast<double>(std::max<std::int64_t>(role.weights, 1));
-}
-
 std::string error_text(const RoleRecord& role) {
   if (role.matrices == 0) return "kept";
   if (!(role.energy > 0)) return "0 %";
@@ -36,7 +31,7 @@ mustache::data role_row(const std::string& name, const RoleRecord& role) {
   row["role"] = name;
   row["weights"] = std::to_string(role.weights);
   row["size"] = format_bytes(role.bytes);
-  row["bits"] = fmt::format("{:.3f}", bits_of(role));
+  row["bits"] = fmt::format("{:.3f}", bits_per_weight(role));
   row["error"] = error_text(role);
   row["matrices"] = std::to_string(role.matrices);
   row["scarce"] = std::to_string(role.scarce);
@@ -60,6 +55,33 @@ Json by_layer(
 
 double percent(const RoleRecord& role) {
   return role.energy > 0 ? 100 * role.error / role.energy : 0.0;
+}
+
+// By role, a row a layer.
+Json expert_maps(const QuantResult& result) {
+  std::map<std::string, Json> rows;
+  std::size_t layers = 0;
+  for (const LayerRecord& layer : result.layers) {
+    if (layer.layer < 0) continue;
+    for (const auto& [name, bits] : layer.expert_bits) {
+      Json& map = rows[name];
+      while (map.size() < layers) map.push_back(Json::array());
+      map.push_back(bits);
+    }
+    ++layers;
+  }
+  Json maps = Json::array();
+  for (auto& [name, map] : rows) {
+    while (map.size() < layers) map.push_back(Json::array());
+    const auto same = std::ranges::find_if(
+        maps, [&](const Json& other) { return other["bits"] == map; });
+    if (same == maps.end()) {
+      maps.push_back({{"name", name}, {"bits", map}});
+    } else {
+      (*same)["name"] = (*same)["name"].get<std::string>() + ", " + name;
+    }
+  }
+  return maps;
 }
 
 bool is_starved(const LayerRecord& layer) {
@@ -110,27 +132,25 @@ Json report_data(const QuantResult& result) {
     if (!in_layers) continue;
     roles.push_back(
         {{"name", name},
-         {"bits", by_layer(result, name, bits_of)},
+         {"bits", by_layer(result, name, bits_per_weight)},
          {"error", by_layer(result, name, percent)}});
   }
   return {
       {"layers", std::move(layers)},
       {"roles", std::move(roles)},
       {"scarce", std::move(scarce)},
-      {"unseen", std::move(unseen)}};
+      {"unseen", std::move(unseen)},
+      {"expert_bits", expert_maps(result)}};
 }
 
-void write_report(
-    const std::filesystem::path& file,
-    const std::string& title,
-    const QuantResult& result,
-    const artifact::Making& making) {
+void write_report(const std::filesystem::path& file, const ReportInput& input) {
+  const QuantResult& result = input.result;
   mustache::data rows{mustache::data::type::list};
   for (const auto& [name, role] : totals(result)) {
     rows.push_back(role_row(name, role));
   }
   mustache::data view;
-  view["title"] = title;
+  view["title"] = input.title;
   view["before"] = format_bytes(result.before.bytes);
   view["after"] = format_bytes(result.after.bytes);
   view["share"] = fmt::format(
@@ -146,10 +166,16 @@ void write_report(
   view["starved"] = std::ranges::any_of(result.layers, is_starved);
   view["tokens"] = std::to_string(result.tokens);
   view["roles"] = std::move(rows);
+  Json data = report_data(result);
+  view["experts"] = !data["expert_bits"].empty();
   io::write_file(
       file,
       artifact::render_page(
-          {quant_report_html, std::move(view), report_data(result), making}));
+          {quant_report_html,
+           std::move(view),
+           std::move(data),
+           input.making,
+           input.quality}));
 }
 
 }  // namespace quant

@@ -20,14 +20,19 @@ std::map<std::string, RoleRecord> totals(const QuantResult& result);
 // What the page's charts draw: "layers", their numbers; "roles", for each its
 // name, and by layer "bits" a weight and "error" in percent of the output, null
 // where a layer has no such weight; "scarce" and "unseen", by layer the
-// matrices of experts that few tokens or none chose.
+// matrices of experts that few tokens or none chose; "expert_bits", maps of
+// {"name", "bits": a row a layer of each expert's bits a weight}, one for the
+// roles that are alike everywhere.
 Json report_data(const QuantResult& result);
 
-// Writes the page to `file`. `title`: such as the model folder's name.
-void write_report(
-    const std::filesystem::path& file,
-    const std::string& title,
-    const QuantResult& result,
-    const artifact::Making& making);
+struct ReportInput {
+  std::string title;  // such as the model folder's name
+  const QuantResult& result;
+  artifact::Making making = {};
+  Json quality = nullptr;  // as artifact::ReportPage has it
+};
+
+// Writes the page to `file`.
+void write_report(const std::filesystem::path& file, const ReportInput& input);
 
 }  // namespace fettle::quant

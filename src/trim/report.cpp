@@ -209,7 +209,11 @@ std::string report_page(const ReportInput& input) {
     view["unhit"] = std::to_string(repair->unhit);
   }
   return artifact::render_page(
-      {trim_report_html, std::move(view), report_data(input), input.making});
+      {trim_report_html,
+       std::move(view),
+       report_data(input),
+       input.making,
+       input.quality});
 }
 
 void write_report(const std::filesystem::path& file, const ReportInput& input) {

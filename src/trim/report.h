@@ -22,6 +22,7 @@ struct ReportInput {
   const TrimResult& result;
   Repair repair = Repair::kNone;
   artifact::Making making = {};
+  Json quality = nullptr;  // as artifact::ReportPage has it
 };
 
 // What the page's charts draw: "kept", a row a layer of the share of neurons

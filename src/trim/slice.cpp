@@ -7,7 +7,6 @@
 #include "trim/condensers.h"
 #include "trim/cut_layer.h"
 #include "trim/plan.h"
-#include "trim/report.h"
 #include "trim/sliced_weights.h"
 
 namespace fettle::trim {
@@ -152,14 +151,6 @@ TrimResult trim_model(
     artifact::set_measured(folder, result.to_json());
   }
   plan.save(folder / "trim_plan.json");
-  write_report(
-      folder / "report.html",
-      {.title = reader.name(),
-       .config = reader.config(),
-       .plan = plan,
-       .result = result,
-       .repair = options.repair,
-       .making = options.making});
   return result;
 }
 

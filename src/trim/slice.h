@@ -8,7 +8,6 @@
 #include <optional>
 #include <vector>
 
-#include "artifact/making.h"
 #include "artifact/model_writer.h"
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
@@ -36,7 +35,6 @@ struct TrimRunOptions {
   // Experts that take in those that go, of a plan by plan_merge; with repair
   // none.
   const MergedExperts* merged = nullptr;
-  artifact::Making making = {};  // told by the report
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;
 };
@@ -61,8 +59,7 @@ TrimResult trimmed_size(
     const artifact::TrimPlan& plan,
     Repair repair);
 
-// Writes the trimmed model, trim_plan.json and report.html (see report.h) into
-// `folder`, which exists.
+// Writes the trimmed model and trim_plan.json into `folder`, which exists.
 // Throws UserError, before anything is written, when the plan is another
 // model's, or the repair lacks what it needs.
 TrimResult trim_model(

@@ -224,6 +224,9 @@ def test_quality_is_that_of_eval(fettle, scores, tmp_path, stage):
     assert quality["nll_before"] == pytest.approx(before["nll"], rel=1e-6)
     manifest = json.loads((out / "fettle.json").read_text())
     assert manifest["stages"][-1]["measured"]["quality"] == result["quality"]
+    page = (out / "report.html").read_text()
+    assert page.index("Quality on held-out text") < page.index("</table>")
+    assert f"{quality['nll']:.4f}" in page
 
 
 def test_whole_experts_with_data_are_repaired(fettle, scores, tmp_path):

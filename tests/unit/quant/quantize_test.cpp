@@ -96,7 +96,8 @@ TEST_CASE("A report's numbers add up to the bytes that were written") {
   const auto& config = calibration.config();
   Calibrated data = calibration.data();
   const TemporaryFolder out;
-  quantize_model(calibration.reader(), sample_quant(), &data, out.path());
+  const QuantResult result =
+      quantize_model(calibration.reader(), sample_quant(), &data, out.path());
   const Json report = read_json(out.path() / "quant_report.json", "test");
   const auto expected = stored_in(io::Checkpoint::open(out.path()), config);
   std::int64_t total = 0;
@@ -129,6 +130,16 @@ TEST_CASE("A report's numbers add up to the bytes that were written") {
   REQUIRE(report["before"]["parameters"] == config.parameters());
   REQUIRE(report["after"]["parameters"] == config.parameters());
   REQUIRE(report["tokens"] == 48);
+  const auto& bits = result.layers[1].expert_bits.at("expert_down");
+  REQUIRE(bits.size() == 4);
+  REQUIRE(bits[1] == 0);
+  double bytes = 0;
+  for (std::size_t e = 0; e < 4; ++e) {
+    const std::int64_t width = model.widths[0][e];
+    bytes += bits[e] * static_cast<double>(width * config.hidden_size) / 8;
+  }
+  const Json& down = report["layers"][1]["roles"]["expert_down"];
+  REQUIRE(bytes == Approx(down["bytes"].get<double>()).epsilon(1e-3));
   const Json index =
       read_json(out.path() / "packed.safetensors.index.json", "test");
   REQUIRE(index["metadata"]["total_size"] == total);
@@ -225,8 +236,7 @@ TEST_CASE("A run that was killed goes on to the same files") {
         content_of(left.path() / shard_name(s)) ==
         content_of(whole.path() / shard_name(s)));
   }
-  for (const char* file :
-       {"quant_report.json", "fettle.json", "report.html", "config.json"}) {
+  for (const char* file : {"quant_report.json", "fettle.json", "config.json"}) {
     CAPTURE(file);
     REQUIRE(content_of(left.path() / file) == content_of(whole.path() / file));
   }
@@ -290,9 +300,10 @@ TEST_CASE("A layer's record comes back from JSON") {
   LayerRecord record{.layer = 3, .seconds = 1.5};
   record.roles["o_proj"] = {64, 40, 0.1, 0.7, 1, 0, 0};
   record.roles["expert_up"] = {6400, 4000, -1e-9, 1e12, 9, 5, 2};
+  record.expert_bits["expert_up"] = {4.125, 0, 2.25};
   const LayerRecord found =
-      LayerRecord::from_json(Json::parse(record.to_json().dump()));
-  REQUIRE(found.to_json() == record.to_json());
+      LayerRecord::from_json(Json::parse(record.note().dump()));
+  REQUIRE(found.note() == record.note());
   REQUIRE(found.roles.at("expert_up").unseen == 2);
   REQUIRE(found.roles.at("expert_up").error == -1e-9);
 }
@@ -300,7 +311,8 @@ TEST_CASE("A layer's record comes back from JSON") {
 TEST_CASE("A damaged record is refused, by what is wrong") {
   LayerRecord record{.layer = 3};
   record.roles["o_proj"] = {64, 40, 0.1, 0.7, 1, 0, 0};
-  const Json whole = record.to_json();
+  record.expert_bits["expert_up"] = {4.125};
+  const Json whole = record.note();
   const auto require_refused = [](const Json& json, const std::string& key) {
     REQUIRE_THROWS_AS(LayerRecord::from_json(json), UserError);
     REQUIRE_THROWS_WITH(
@@ -334,6 +346,11 @@ TEST_CASE("A damaged record is refused, by what is wrong") {
   require_refused(json, "roles");
   json["roles"] = {{"o_proj", 3}};
   require_refused(json, "o_proj");
+  json = whole;
+  json["expert_bits"]["expert_up"] = {4.0, "2"};
+  require_refused(json, "expert_up");
+  json["expert_bits"]["expert_up"] = 4.0;
+  require_refused(json, "expert_up");
   json.erase("layer");
   require_refused(json, "layer");
 }

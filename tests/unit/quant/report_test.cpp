@@ -63,9 +63,14 @@ TEST_CASE("Charts are of what was quantized, by layer") {
   REQUIRE(data["roles"] == expected);
 }
 
-std::string page_of(const QuantResult& result, const std::string& title) {
+std::string page_of(
+    const QuantResult& result,
+    const std::string& title,
+    const Json& quality = nullptr) {
   const testing::TemporaryFolder folder;
-  write_report(folder.path() / "report.html", title, result, {});
+  write_report(
+      folder.path() / "report.html",
+      {.title = title, .result = result, .quality = quality});
   std::ifstream file(folder.path() / "report.html");
   return {
       std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -86,6 +91,40 @@ TEST_CASE("A page says what weights take and what that costs") {
   REQUIRE(
       Json::parse(page.substr(begin, page.find("</script>", begin) - begin)) ==
       report_data(sample_result()));
+}
+
+TEST_CASE("A page shows the quality that was measured first") {
+  const Json file{
+      {"file", "held.jsonl"},
+      {"tokens", 40},
+      {"nll_before", 2.0},
+      {"nll", 2.25},
+      {"kl", 0.125},
+      {"top1", 0.5}};
+  Json quality = file;
+  quality["files"] = {file};
+  const std::string page = page_of(sample_result(), "tiny", quality);
+  const std::size_t found = page.find("Quality on held-out text");
+  REQUIRE(found < page.find("By kind of weight"));
+  REQUIRE_THAT(page, Contains("<td>2.0000</td><td>2.2500</td>"));
+  REQUIRE_THAT(
+      page_of(sample_result(), "tiny"), !Contains("Quality on held-out text"));
+}
+
+TEST_CASE("A page maps the bits of experts, where roles differ by role") {
+  QuantResult result = sample_result();
+  REQUIRE(report_data(result)["expert_bits"] == Json::array());
+  REQUIRE_THAT(page_of(result, "tiny"), !Contains("id=\"expert-role\""));
+  // The first layer has no experts; of the third expert nothing is left.
+  result.layers[2].expert_bits = {
+      {"expert_gate", {4.125, 2.25, 0}},
+      {"expert_up", {4.125, 2.25, 0}},
+      {"expert_down", {8, 8, 0}}};
+  const Json expected = Json::parse(R"([
+      {"name": "expert_down", "bits": [[], [8, 8, 0]]},
+      {"name": "expert_gate, expert_up", "bits": [[], [4.125, 2.25, 0]]}])");
+  REQUIRE(report_data(result)["expert_bits"] == expected);
+  REQUIRE_THAT(page_of(result, "tiny"), Contains("id=\"expert-role\""));
 }
 
 TEST_CASE("A page draws starved experts where there are any") {

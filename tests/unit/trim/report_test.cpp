@@ -93,13 +93,35 @@ TEST_CASE_METHOD(TrimToReport, "A trim's report needs no network") {
   REQUIRE_THAT(page, !Contains("@import"));
 }
 
-TEST_CASE_METHOD(TrimToReport, "A trim writes its report beside the model") {
+TEST_CASE_METHOD(TrimToReport, "A report shows quality first") {
+  REQUIRE_THAT(report_page(input()), !Contains("Quality on held-out text"));
+  const Json file{
+      {"file", "held.jsonl"},
+      {"tokens", 40},
+      {"nll_before", 2.0},
+      {"nll", 2.25},
+      {"kl", 0.125},
+      {"top1", 0.5}};
+  ReportInput with = input();
+  with.quality = file;
+  with.quality["files"] = {file, file};
+  const std::string page = report_page(with);
+  REQUIRE(
+      page.find("Quality on held-out text") < page.find("Before and after"));
+  REQUIRE_THAT(
+      page,
+      Contains("held.jsonl</td><td>40</td><td>2.0000</td><td>2.2500</td><td>"
+               "+0.2500</td><td>0.1250</td><td>50.0 %</td>"));
+  REQUIRE_THAT(page, Contains("<td class=\"name\">all</td>"));
+}
+
+TEST_CASE_METHOD(TrimToReport, "A report is written to a file") {
   const TemporaryFolder out;
-  const TrimResult made = trim_model(reader, plan, {}, out.path());
+  write_report(out.path() / "report.html", input());
   std::ifstream file(out.path() / "report.html");
   const std::string text{
       std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  REQUIRE_THAT(text, Contains(reader.name() + ", trimmed</h1>"));
+  REQUIRE_THAT(text, Contains("tiny, trimmed</h1>"));
   REQUIRE(page_data(text)["kept"] == page_data(report_page(input()))["kept"]);
 }
 
