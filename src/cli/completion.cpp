@@ -17,7 +17,7 @@ Values values_of(const CLI::Option& option) {
   if (option.get_expected_max() == 0) return Values::kNone;  // a flag
   if (!choices_of(option).empty()) return Values::kChoices;
   const std::string kind = path_kind(option);
-  if (kind == kFolder || kind == kNewFolder) return Values::kFolders;
+  if (is_folder(kind)) return Values::kFolders;
   return kind.empty() ? Values::kAny : Values::kFiles;
 }
 

@@ -18,7 +18,8 @@ class Eval : public Command {
     add_data_flags(app, flags_);
     app.add_option("--seq-len", seq_len_, kWindowHelp)
         ->check(CLI::PositiveNumber);
-    app.add_option("--against", against_, "Teacher: adds KL and top-1");
+    app.add_option(
+        "--against", against_, "Model folder of a teacher: adds KL and top-1");
     app.add_option(
            "--tokens-per-sweep",
            eval_.chunk_tokens,

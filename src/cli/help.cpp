@@ -21,7 +21,7 @@ constexpr std::size_t kColumn = 26;
 // What stands for an option's value.
 std::string value_name(const CLI::Option& option) {
   const std::string kind = path_kind(option);
-  if (kind == kFolder || kind == kNewFolder) return "FOLDER";
+  if (is_folder(kind)) return "FOLDER";
   if (kind == kFile || kind == kNewFile || kind == kData) return "FILE";
   if (!choices_of(option).empty()) return "NAME";
   const std::string type = option.get_type_name();

@@ -30,14 +30,13 @@ void refuse_unfinished(const fs::path& folder) {
 }  // namespace
 
 CLI::Option* add_model_option(CLI::App& app, std::string& model) {
-  return app.add_option("MODEL", model, "Model folder")
-      ->transform(CLI::Validator(
-          [](std::string& text) {
-            refuse_unfinished(text);
-            text = model::resolved_model_folder(text).string();
-            return std::string();
-          },
-          ""));
+  return app.add_option("MODEL", model, "Model folder");
+}
+
+std::string resolve_model(std::string& folder) {
+  refuse_unfinished(folder);
+  folder = model::resolved_model_folder(folder).string();
+  return {};
 }
 
 std::string left_out_text(const model::ModelReader& reader) {

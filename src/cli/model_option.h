@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// MODEL, as commands take it, and what there is to tell of a model's folder.
+// MODEL and other options that name a model, as commands take them, and what
+// there is to tell of a model's folder.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -9,9 +10,13 @@
 
 namespace fettle::cli {
 
-// Adds MODEL. The Hugging Face cache's folder of a model becomes the snapshot
-// in it. Parsing throws UserError on the unfinished output of a run.
+// Adds MODEL, which mark_paths has resolved.
 CLI::Option* add_model_option(CLI::App& app, std::string& model);
+
+// The Hugging Face cache's folder of a model becomes the snapshot in it.
+// Returns an empty text, as validators of CLI11 do. Throws UserError on the
+// unfinished output of a run.
+std::string resolve_model(std::string& folder);
 
 // "weights left out, ..." for what lies beside a model's weights and changes
 // nothing; empty where nothing does.

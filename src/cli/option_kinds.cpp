@@ -5,6 +5,8 @@
 #include <array>
 #include <sstream>
 
+#include "cli/model_option.h"
+
 namespace fettle::cli {
 namespace {
 
@@ -15,10 +17,10 @@ struct PathOption {
 };
 
 constexpr std::array<PathOption, 23> kPathOptions{{
-    {"", "MODEL", kFolder},          {"", "RECIPE", kFile},
+    {"", "MODEL", kModel},           {"", "RECIPE", kFile},
     {"", "--data", kData},           {"", "--eval-data", kData},
     {"", "--choices", kData},        {"", "--scores", kFolder},
-    {"", "--against", kFolder},      {"", "--teacher", kFolder},
+    {"", "--against", kModel},       {"", "--teacher", kModel},
     {"", "--adapter", kFolder},      {"", "--plan", kFile},
     {"", "--errors", kFile},         {"", "--out", kNewFolder},
     {"", "--peft", kNewFolder},      {"", "--report", kNewFile},
@@ -48,15 +50,23 @@ void mark_paths(CLI::App& app, std::string_view command) {
     // Scores to compute are names.
     if (command == "analyze" && option->check_lname("scores")) continue;
     option->type_name(row.kind);
+    if (row.kind == std::string_view(kModel)) {
+      option->transform(CLI::Validator(resolve_model, ""));
+    }
   }
 }
 
 std::string path_kind(const CLI::Option& option) {
   const std::string name = option.get_type_name();
-  for (const char* kind : {kFolder, kFile, kData, kNewFolder, kNewFile}) {
+  for (const char* kind :
+       {kFolder, kModel, kFile, kData, kNewFolder, kNewFile}) {
     if (name == kind) return name;
   }
   return {};
+}
+
+bool is_folder(std::string_view kind) {
+  return kind == kFolder || kind == kModel || kind == kNewFolder;
 }
 
 // CLI::IsMember tells its values in the option's type name alone:

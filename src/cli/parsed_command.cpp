@@ -79,7 +79,7 @@ std::vector<std::filesystem::path> ParsedCommand::inputs() const {
       for (auto& file : data_files(option->results())) {
         result.push_back(std::move(file.path));
       }
-    } else if (kind == kFolder || kind == kFile) {
+    } else if (kind == kFolder || kind == kModel || kind == kFile) {
       for (const std::string& path : option->results()) {
         if (!path.empty()) result.emplace_back(path);
       }

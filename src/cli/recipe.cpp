@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cli/model_option.h"
 #include "cli/recipe_node.h"
 #include "core/error.h"
 
@@ -73,7 +74,10 @@ class RecipeParser {
 
  private:
   void read(const std::string& key, const YAML::Node& value) {
-    if (key == "model") recipe_.model = reader_.text(value, key);
+    if (key == "model") {
+      recipe_.model = reader_.text(value, key);
+      resolve_model(recipe_.model);
+    }
     if (key == "out") recipe_.out = reader_.text(value, key);
     if (key == "data") read_data(value);
     if (key == "seed") {

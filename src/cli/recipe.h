@@ -23,7 +23,7 @@ struct RecipeStage {
 };
 
 struct Recipe {
-  std::string model;
+  std::string model;  // its folder, resolved as MODEL of a command is
   std::string out;
   std::vector<std::string> calibration, train, eval;  // data files
   std::uint64_t seed = 1;

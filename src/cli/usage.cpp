@@ -107,7 +107,7 @@ std::string expected_text(const CLI::Option& option) {
     return fmt::format("one of {}", fmt::join(choices, ", "));
   }
   const std::string kind = path_kind(option);
-  if (kind == kFolder || kind == kNewFolder) return "a folder";
+  if (is_folder(kind)) return "a folder";
   if (kind == kFile || kind == kNewFile) return "a file";
   if (kind == kData) return "data files";
   const std::string type = option.get_type_name();

@@ -134,6 +134,18 @@ def test_a_cache_folder_is_its_snapshot(fettle, model, data, demo_loss):
     for file in (repository / "blobs").iterdir():
         (snapshots / "0a" / file.name).symlink_to(f"../../blobs/{file.name}")
     assert loss(fettle, repository, data) == demo_loss
+    done = fettle("eval", MODEL, "--data", data, "--against", repository,
+                  "--json", "-", "--quiet")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["files"][0]["top1"] == 1
+    done = fettle("tune", MODEL, "--data", data, "--teacher", repository,
+                  "--steps", 1, "--tokens-per-step", 64, "--seq-len", 64,
+                  "--out", model.parent / "tuned", "--quiet")
+    assert done.status == 0, done.err
+    recipe = model.parent / "recipe.yaml"
+    recipe.write_text(f"model: {repository}\nout: {model.parent}/work\n"
+                      f"stages: [export: {{format: ragged}}]\n")
+    assert fettle("run", recipe, "--quiet").status == 0
     (snapshots / "1b").mkdir()
     refused(fettle("inspect", repository), "the one of its snapshots")
 

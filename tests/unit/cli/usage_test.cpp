@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 #include <optional>
 
 #include "cli/command.h"
 #include "cli/help.h"
 #include "cli/option_kinds.h"
 #include "cli/session.h"
+#include "temporary_folder.h"
 
 using namespace fettle::cli;
 
@@ -106,6 +109,33 @@ TEST_CASE("counts and contradictions are told") {
       told({"--keep", "0.5", "--budget", "1GiB"}) ==
       "--keep: does not go with --budget; leave one out");
   CHECK(told({"--resume", "N"}) == "N: is more than sample takes");
+}
+
+TEST_CASE("whatever names a model's folder is resolved as MODEL is") {
+  const TemporaryFolder cache;
+  const std::filesystem::path model = cache / "models--a--b";
+  std::filesystem::create_directories(model / "snapshots" / "1");
+  std::ofstream(model / "snapshots" / "1" / "config.json") << "{}";
+  int resolved = 0;
+  for (const auto& entry : commands()) {
+    CLI::App app("", entry.name);
+    const auto command = entry.make();
+    command->add_options(app);
+    mark_paths(app, entry.name);
+    for (CLI::Option* option : app.get_options()) {
+      INFO(entry.name << " " << option->get_name());
+      // What help calls a model's folder is marked as one.
+      const bool named = option->get_description().starts_with("Model folder");
+      CHECK((!named || path_kind(*option) == kModel));
+      if (path_kind(*option) != kModel) continue;
+      option->required(false);
+      option->add_result(model.string());
+      option->run_callback();
+      CHECK(option->results().front() == (model / "snapshots" / "1").string());
+      ++resolved;
+    }
+  }
+  CHECK(resolved >= 10);
 }
 
 TEST_CASE("every option of every command is told what its value names") {
