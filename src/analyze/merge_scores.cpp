@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -118,23 +120,6 @@ std::vector<std::string> checksums(const ScoreFile& file) {
   return sums;
 }
 
-void check_no_data_twice(const std::vector<MergeInput>& inputs) {
-  std::map<std::string, std::string> seen;
-  for (const MergeInput& input : inputs) {
-    for (const std::string& sum : checksums(input.scores)) {
-      const auto [found, added] = seen.emplace(sum, input.name);
-      if (added) continue;
-      throw UserError(
-          "merge",
-          input.name,
-          fmt::format(
-              "holds the same data as {}, which would count twice; leave one "
-              "out",
-              found->second));
-    }
-  }
-}
-
 void check_same_values(
     const artifact::Sum& a,
     const artifact::Sum& b,
@@ -150,10 +135,12 @@ void check_same_values(
           name));
 }
 
-void reduce(LayerScores& into, const MergeInput& input, std::size_t l) {
+// Leaves the input's layer without sums.
+void reduce(LayerScores& into, MergeInput& input, std::size_t l) {
   const at::NoGradGuard no_grad;
+  auto& others = input.scores.layers[l].sums;
   for (auto& [name, sum] : into.sums) {
-    const artifact::Sum& other = input.scores.layers[l].sums.at(name);
+    const artifact::Sum other = std::move(others.extract(name).mapped());
     if (sum.reduction == Reduction::kSame) {
       check_same_values(sum, other, name, input);
     } else if (sum.reduction == Reduction::kMax) {
@@ -203,59 +190,101 @@ void number_names(std::vector<artifact::MergedRun>& runs) {
   }
 }
 
-Json merged_run(const std::vector<MergeInput>& inputs) {
-  Json run = inputs.front().scores.run;
-  for (const char* list : {"data", "data_checksums"}) {
-    run[list] = Json::array();
-    for (const MergeInput& input : inputs) {
-      for (const Json& item : input.scores.run.value(list, Json::array())) {
+class Merging {
+ public:
+  explicit Merging(MergeInput first) : all_(std::move(first)) {
+    check_mergeable(all_);
+    check_data(all_);
+    add_runs(all_.scores, runs_);
+  }
+
+  void add(MergeInput input) {
+    check_same_run(all_, input);
+    check_layers(all_, input);
+    check_data(input);
+    add_runs(input.scores, runs_);
+    add_counts(input.scores);
+    for (std::size_t l = 0; l < all_.scores.layers.size(); ++l) {
+      reduce(all_.scores.layers[l], input, l);
+    }
+  }
+
+  ScoreFile finish() && {
+    ScoreFile& merged = all_.scores;
+    number_names(runs_);
+    merged.merged = std::move(runs_);
+    const std::vector<std::string> names = merged.all_scores();
+    for (std::size_t l = 0; l < merged.layers.size(); ++l) {
+      finish_layer(merged.layers[l], names, static_cast<std::int64_t>(l));
+    }
+    return std::move(merged);
+  }
+
+ private:
+  void check_data(const MergeInput& input) {
+    for (const std::string& sum : checksums(input.scores)) {
+      const auto [found, added] = seen_.emplace(sum, input.name);
+      if (added) continue;
+      throw UserError(
+          "merge",
+          input.name,
+          fmt::format(
+              "holds the same data as {}, which would count twice; leave one "
+              "out",
+              found->second));
+    }
+  }
+
+  void add_counts(const ScoreFile& file) {
+    Json& run = all_.scores.run;
+    for (const char* list : {"data", "data_checksums"}) {
+      if (!run.contains(list)) run[list] = Json::array();
+      for (const Json& item : file.run.value(list, Json::array())) {
         run[list].push_back(item);
       }
     }
-  }
-  for (const char* count : {"sequences", "loss_tokens"}) {
-    std::int64_t sum = 0;
-    for (const MergeInput& input : inputs) {
-      sum += input.scores.run.value(count, std::int64_t{0});
+    for (const char* count : {"sequences", "loss_tokens"}) {
+      run[count] = run.value(count, std::int64_t{0}) +
+                   file.run.value(count, std::int64_t{0});
     }
-    run[count] = sum;
+    all_.scores.tokens += file.tokens;
   }
-  return run;
-}
+
+  MergeInput all_;
+  std::vector<artifact::MergedRun> runs_;
+  std::map<std::string, std::string> seen_;  // checksums and their inputs
+};
 
 }  // namespace
 
-ScoreFile merge_scores(const std::vector<MergeInput>& inputs) {
-  if (inputs.size() < 2) {
+ScoreFile merge_scores(
+    std::size_t count, const std::function<MergeInput(std::size_t)>& input) {
+  if (count < 2) {
     throw UserError(
         "merge",
         "--merge",
-        fmt::format(
-            "expected two folders of scores or more, found {}", inputs.size()));
+        fmt::format("expected two folders of scores or more, found {}", count));
   }
-  check_mergeable(inputs.front());
-  for (const MergeInput& input : inputs) {
-    check_same_run(inputs.front(), input);
-    check_layers(inputs.front(), input);
+  Merging merging(input(0));
+  for (std::size_t i = 1; i < count; ++i) merging.add(input(i));
+  return std::move(merging).finish();
+}
+
+std::int64_t merge_bytes(const std::vector<std::filesystem::path>& folders) {
+  // Of the first's layers scores are made anew, which takes copies.
+  constexpr std::int64_t kLayerCopies = 3;
+  std::int64_t most = 0;
+  std::int64_t first = 0;
+  std::int64_t layer = 0;
+  for (const auto& folder : folders) {
+    const auto layers = artifact::ScoreFile::layer_bytes(folder);
+    const std::int64_t bytes =
+        std::accumulate(layers.begin(), layers.end(), std::int64_t{0});
+    if (first == 0) first = bytes;
+    most = std::max(most, bytes);
+    for (const std::int64_t one : layers) layer = std::max(layer, one);
   }
-  check_no_data_twice(inputs);
-  ScoreFile merged = inputs.front().scores;
-  merged.run = merged_run(inputs);
-  merged.tokens = 0;
-  merged.merged.clear();
-  for (const MergeInput& input : inputs) {
-    merged.tokens += input.scores.tokens;
-    add_runs(input.scores, merged.merged);
-  }
-  number_names(merged.merged);
-  const std::vector<std::string> names = merged.all_scores();
-  for (std::size_t l = 0; l < merged.layers.size(); ++l) {
-    for (std::size_t i = 1; i < inputs.size(); ++i) {
-      reduce(merged.layers[l], inputs[i], l);
-    }
-    finish_layer(merged.layers[l], names, static_cast<std::int64_t>(l));
-  }
-  return merged;
+  return first + most + kLayerCopies * layer;
 }
 
 }  // namespace fettle::analyze

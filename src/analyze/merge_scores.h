@@ -4,6 +4,10 @@
 // neurons is kept, so that they can be compared.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,10 +20,14 @@ struct MergeInput {
   artifact::ScoreFile scores;
 };
 
-// The scores of all inputs' data; what was merged before may be merged again.
-// Throws UserError, naming the difference, unless all are of the same model,
-// version, scores and options; when a score can't be merged; or when two hold
-// the same data.
-artifact::ScoreFile merge_scores(const std::vector<MergeInput>& inputs);
+// The scores of the data of inputs 0 .. count-1, of which two are held at once;
+// what was merged before may be merged again. Throws UserError, naming the
+// difference, unless all are of the same model, version, scores and options;
+// when a score can't be merged; or when two hold the same data.
+artifact::ScoreFile merge_scores(
+    std::size_t count, const std::function<MergeInput(std::size_t)>& input);
+
+// Bytes that a merge of the scores in these folders takes.
+std::int64_t merge_bytes(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace fettle::analyze

@@ -86,6 +86,10 @@ struct ScoreFile {
   // Throws UserError on a file of another format, another checksum, a missing
   // array, a wrong shape or dtype, or a value that is not finite.
   static ScoreFile load(const std::filesystem::path& folder);
+  // Bytes of each layer's arrays on file, which takes next to no memory. Throws
+  // UserError on what is no file of scores.
+  static std::vector<std::int64_t> layer_bytes(
+      const std::filesystem::path& folder);
 };
 
 }  // namespace fettle::artifact

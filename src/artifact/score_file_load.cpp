@@ -8,6 +8,8 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "io/checksum.h"
+#include "io/file.h"
+#include "io/safetensors.h"
 
 namespace fettle::artifact {
 namespace {
@@ -234,6 +236,25 @@ ScoreFile ScoreFile::load(const std::filesystem::path& folder) {
     if (!file.layers[l].widths.empty()) read_arrays(contents, arrays, l, file);
   }
   return file;
+}
+
+std::vector<std::int64_t> ScoreFile::layer_bytes(
+    const std::filesystem::path& folder) {
+  const Json text = read_json(folder / score_layout::kText, "scores");
+  const JsonObject json(
+      text, "scores", (folder / score_layout::kText).string());
+  check_format(json);
+  std::vector<std::int64_t> layers(list_at(json, "layers").size());
+  const auto header = io::SafetensorsFile::parse(
+      *io::open_file(folder / score_layout::kArrays));
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const std::string prefix = array_name(l, "");
+    for (const io::TensorInfo& array : header.tensors()) {
+      if (!array.name.starts_with(prefix)) continue;
+      layers[l] += static_cast<std::int64_t>(array.bytes());
+    }
+  }
+  return layers;
 }
 
 }  // namespace fettle::artifact

@@ -118,18 +118,18 @@ class Analyze : public Command {
     const bool weights_alone = data_.empty();
     const auto data =
         weights_alone
-            ? analyze::no_data()
+            ? sweep::CalibrationData{.sequences = analyze::no_data()}
             : session.calibration(
                   *reader,
                   {data_, seq_len_, tokens_, data_flags_, workload.backward});
-    workload.add(data, options_.chunk_tokens);
+    workload.add(data.sequences, options_.chunk_tokens);
     OpenModel opened = session.open(std::move(reader), workload);
     set_options(session, opened);
     options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
-    auto scores = analyze::analyze(*opened.model, data, options_);
+    auto scores = analyze::analyze(*opened.model, data.sequences, options_);
     if (weights_alone) analyze::without_tokens(scores);
-    if (by_file_) count_by_file(session, *opened.model, scores);
+    if (by_file_) count_by_file(data, *opened.model, scores);
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - begin;
     write(scores, folder, session);
@@ -151,25 +151,22 @@ class Analyze : public Command {
     return workload;
   }
 
-  // Each file's share of the tokens, so that no file is read further than the
-  // analysis reads.
+  // Of what the analysis read of each file.
   void count_by_file(
-      Session& session,
+      const sweep::CalibrationData& data,
       model::CausalLm& model,
       artifact::ScoreFile& scores) const {
     Json counted = Json::array();
-    const auto tokenizer = text::Tokenizer::load(model.reader().folder());
-    const sweep::DataSource source{
-        tokenizer,
-        session.sample_options(model.reader(), data_flags_),
-        seq_len_};
-    const auto files = static_cast<std::int64_t>(data_files(data_).size());
-    for (const auto& file : data_files(data_)) {
-      const auto data = sweep::load_calibration(
-          {file}, source, tokens_ / files, session.seed());
-      counted.push_back(analyze::count_choices(
-                            model, file.path.string(), data.sequences, options_)
-                            .to_json());
+    const auto files = data_files(data_);
+    std::size_t begin = 0;
+    for (std::size_t f = 0; f < data.ends.size(); ++f) {
+      const std::vector<model::Sequence> part(
+          data.sequences.begin() + static_cast<std::ptrdiff_t>(begin),
+          data.sequences.begin() + static_cast<std::ptrdiff_t>(data.ends[f]));
+      begin = data.ends[f];
+      counted.push_back(
+          analyze::count_choices(model, files[f].path.string(), part, options_)
+              .to_json());
     }
     scores.run["by_file"] = std::move(counted);
   }
@@ -214,13 +211,13 @@ class Analyze : public Command {
   }
 
   Outcome merge(const Session& session) {
+    session.require_ram(analyze::merge_bytes({merged_.begin(), merged_.end()}));
     io::AtomicDirectory folder(
         out_, artifact::resumable_output(options_.resume, restart_));
-    std::vector<analyze::MergeInput> inputs;
-    for (const std::string& name : merged_) {
-      inputs.push_back({name, artifact::ScoreFile::load(name)});
-    }
-    const auto scores = analyze::merge_scores(inputs);
+    const auto scores = analyze::merge_scores(
+        merged_.size(), [&](std::size_t i) -> analyze::MergeInput {
+          return {merged_[i], artifact::ScoreFile::load(merged_[i])};
+        });
     write(scores, folder, session);
     Outcome result;
     result.json = {

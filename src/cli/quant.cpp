@@ -230,9 +230,12 @@ class Quant : public Command {
       std::unique_ptr<model::ModelReader> reader,
       quant::QuantOptions options,
       const io::AtomicDirectory& folder) {
-    const auto data = session.calibration(
-        *reader,
-        {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags});
+    const auto data =
+        session
+            .calibration(
+                *reader,
+                {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags})
+            .sequences;
     const auto memory = quant::quant_memory(*reader, options);
     sweep::Workload workload;
     workload.add(data);

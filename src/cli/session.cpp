@@ -230,7 +230,11 @@ void Session::require_ram(const model::ModelReader& reader, int copies) const {
     for (const auto n : model::weight_shape(reader.config(), id)) numbers *= n;
     largest = std::max(largest, numbers);
   }
-  sweep::require_ram(budget_, largest * copies * 4);
+  require_ram(largest * copies * 4);
+}
+
+void Session::require_ram(std::int64_t bytes) const {
+  sweep::require_ram(budget_, bytes);
 }
 
 text::SampleOptions Session::sample_options(
@@ -257,7 +261,7 @@ text::SampleOptions Session::sample_options(
   return options;
 }
 
-std::vector<model::Sequence> Session::calibration(
+sweep::CalibrationData Session::calibration(
     const model::ModelReader& reader, const CalibrationFiles& source) {
   const std::int64_t seq_len = window_tokens(reader.config(), source.seq_len);
   const auto tokenizer = this->tokenizer(reader.folder());
@@ -274,7 +278,7 @@ std::vector<model::Sequence> Session::calibration(
       {.seq_len = seq_len,
        .wanted = source.tokens,
        .used = sweep::count_tokens(data.sequences)});
-  return std::move(data.sequences);
+  return data;
 }
 
 void Session::tell_data(

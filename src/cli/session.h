@@ -79,13 +79,15 @@ class Session {
   // For work that passes a model tensor by tensor, without a plan: refuses a
   // --ram that can't hold as many copies of the largest in float32.
   void require_ram(const model::ModelReader& reader, int copies) const;
+  // The same of work that takes so many bytes.
+  void require_ram(std::int64_t bytes) const;
 
   // How lines of data become samples of a model.
   text::SampleOptions sample_options(
       const model::ModelReader& reader, const DataFlags& flags = {}) const;
 
   // Windows for a model, drawn as load_calibration does; tells of them.
-  std::vector<model::Sequence> calibration(
+  sweep::CalibrationData calibration(
       const model::ModelReader& reader, const CalibrationFiles& source);
 
   // Tells what the data came to, before the work; add_data() adds it to a

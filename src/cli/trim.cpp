@@ -317,9 +317,12 @@ class Trim : public Command {
       const std::filesystem::path& folder) const {
     const bool merges = flags_.merge_kind() != trim::Merge::kNone;
     trim::RidgeOptions ridge = flags_.ridge_options();
-    const auto data = session.calibration(
-        *reader,
-        {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags});
+    const auto data =
+        session
+            .calibration(
+                *reader,
+                {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags})
+            .sequences;
     sweep::Workload workload;
     workload.add(data);
     if (merges) {

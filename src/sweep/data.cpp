@@ -111,6 +111,7 @@ CalibrationData load_calibration(
       taken += static_cast<double>(sequence.ids.size());
       data.sequences.push_back(std::move(sequence));
     }
+    data.ends.push_back(data.sequences.size());
   }
   return data;
 }

@@ -2,6 +2,7 @@
 // From data files to the sequences that sweeps pass.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -34,7 +35,8 @@ EvalData load_sets(
 
 struct CalibrationData {
   std::vector<model::Sequence> sequences;
-  std::vector<text::SourceCounts> counts;  // of each file, before drawing
+  std::vector<std::size_t> ends = {};  // of each file's, in `sequences`
+  std::vector<text::SourceCounts> counts = {};  // of each file, before drawing
 };
 
 // About `tokens` tokens of windows drawn from the files in proportion to their

@@ -2,11 +2,13 @@
 """Analyses killed and resumed, and merged, as a person runs them."""
 
 import json
+import re
 import subprocess
 import time
 
 import pytest
 from conftest import HELD, MODEL, TRAIN
+from safetensors.torch import load_file
 
 SCORES = "mask_fisher,grad_abs,camera,expert_fisher"
 CHUNKS = ("--scores", SCORES, "--tokens", 4096, "--seq-len", 128,
@@ -114,6 +116,42 @@ def test_domains_are_merged(fettle, whole, tmp_path):
     done = fettle("trim", MODEL, "--scores", merged, "--score", "mask_fisher",
                   "--keep", 0.5, "--plan-only", "--out", tmp_path / "plan")
     assert done.status == 0, done.err
+
+
+def test_choices_by_file_are_of_the_tokens_analyzed(fettle, tmp_path):
+    out = tmp_path / "scores"
+    done = fettle("analyze", MODEL, "--data", HELD, f"{TRAIN}:3", "--by-file",
+                  "--scores", "frequency", "--tokens", 4096, "--seq-len", 128,
+                  "--out", out, "--quiet")
+    assert done.status == 0, done.err
+    scores = json.loads((out / "scores.json").read_text())
+    files = scores["run"]["by_file"]
+    assert [f["file"] for f in files] == [str(HELD), str(TRAIN)]
+    held, train = (f["tokens"] for f in files)
+    assert held + train == scores["tokens"]
+    assert train / held == pytest.approx(3, rel=0.2)
+    counts = load_file(out / ARRAYS)["layers.1.tokens"].tolist()
+    assert counts == [sum(of) for of in zip(
+        *(f["choices"][1] for f in files))]
+
+
+def test_a_merge_keeps_to_its_budget(fettle, tmp_path):
+    parts = []
+    for name, data in (("a", TRAIN), ("b", HELD)):
+        parts.append(tmp_path / name)
+        done = fettle("analyze", MODEL, "--data", data, "--tokens", 1024,
+                      "--seq-len", 128, "--keep-moments", "--out", parts[-1],
+                      "--quiet")
+        assert done.status == 0, done.err
+    merge = ("analyze", "--merge", *parts, "--out", tmp_path / "out", "--quiet",
+             "--json", "-")
+    done = fettle(*merge, "--ram", "200MiB")
+    assert done.status == 1 and not (tmp_path / "out.partial").exists()
+    least = re.search(r"works is (\d+)MiB", done.err)
+    assert least, done.err
+    done = fettle(*merge, "--ram", f"{least[1]}MiB")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["peak_ram_bytes"] < int(least[1]) << 20
 
 
 def test_bad_merges(fettle, whole, scores, tmp_path):

@@ -18,6 +18,10 @@ using fettle::testing::TinyModelOptions;
 using testing::kAll;
 using testing::run;
 
+artifact::ScoreFile merge_all(const std::vector<MergeInput>& inputs) {
+  return merge_scores(inputs.size(), [&](std::size_t i) { return inputs[i]; });
+}
+
 std::vector<model::Sequence> part(
     const std::vector<model::Sequence>& data, int first, int last) {
   return {data.begin() + first, data.begin() + last};
@@ -67,15 +71,15 @@ void require_close(
 TEST_CASE("Merged scores are those of all the data in one run") {
   Fixture f;
   const auto whole = run(f.tiny, f.data, options_of("all"));
-  const auto merged = merge_scores({{"a", f.a}, {"b", f.b}, {"c", f.c}});
+  const auto merged = merge_all({{"a", f.a}, {"b", f.b}, {"c", f.c}});
   require_close(merged, whole);
   REQUIRE(merged.run["loss_tokens"] == whole.run["loss_tokens"]);
   REQUIRE(merged.run["sequences"] == 12);
   REQUIRE(merged.run["data"].size() == 3);
   SECTION("in steps, and through files, too") {
     const fettle::testing::TemporaryFolder folder;
-    merge_scores({{"a", f.a}, {"b", f.b}}).save(folder.path());
-    const auto twice = merge_scores(
+    merge_all({{"a", f.a}, {"b", f.b}}).save(folder.path());
+    const auto twice = merge_all(
         {{"ab", artifact::ScoreFile::load(folder.path())}, {"c", f.c}});
     require_close(twice, whole);
     REQUIRE(twice.merged.size() == 3);
@@ -84,7 +88,7 @@ TEST_CASE("Merged scores are those of all the data in one run") {
 
 TEST_CASE("Merged scores keep each run's ranking") {
   Fixture f;
-  const auto merged = merge_scores({{"a", f.a}, {"b", f.b}, {"c", f.c}});
+  const auto merged = merge_all({{"a", f.a}, {"b", f.b}, {"c", f.c}});
   REQUIRE(merged.merged.size() == 3);
   REQUIRE(merged.merged[0].name == "math");
   REQUIRE(merged.merged[1].name == "code");
@@ -167,7 +171,7 @@ TEST_CASE("What was not analyzed alike is not merged") {
     b = f.a;
     message = "b: holds the same data as a";
   }
-  REQUIRE_THROWS_WITH(merge_scores({{"a", f.a}, {"b", b}}), Contains(message));
+  REQUIRE_THROWS_WITH(merge_all({{"a", f.a}, {"b", b}}), Contains(message));
 }
 
 TEST_CASE("A score whose sums are not kept is not merged") {
@@ -177,23 +181,45 @@ TEST_CASE("A score whose sums are not kept is not merged") {
   const auto a = run(tiny, part(data, 0, 2), options);
   const auto b = run(tiny, part(data, 2, 4), options);
   REQUIRE_THROWS_WITH(
-      merge_scores({{"a", a}, {"b", b}}),
-      Contains("score obs can't be merged"));
+      merge_all({{"a", a}, {"b", b}}), Contains("score obs can't be merged"));
 }
 
 TEST_CASE("Kept moments make obs merge as if it were one run") {
   const TinyModel tiny;
   const auto data = random_data(4, 9, 11);
   const AnalyzeOptions options{.scores = {"obs"}, .keep_moments = true};
-  const auto merged = merge_scores(
+  const auto merged = merge_all(
       {{"a", run(tiny, part(data, 0, 2), options)},
        {"b", run(tiny, part(data, 2, 4), options)}});
   require_equal(run(tiny, data, options), merged, 1e-2);
 }
 
+TEST_CASE("A merge holds the first file and the largest other") {
+  const TinyModel tiny;
+  const auto data = random_data(4, 9, 11);
+  const fettle::testing::TemporaryFolder small, large;
+  run(tiny, data, {.scores = {"wanda"}}).save(small.path());
+  run(tiny, data, {.scores = {"obs"}, .keep_moments = true}).save(large.path());
+  const auto arrays = [](const fettle::testing::TemporaryFolder& folder) {
+    std::int64_t bytes = 0;
+    for (const auto& [name, tensor] :
+         artifact::load_tensors(folder / "scores.safetensors").tensors) {
+      bytes += static_cast<std::int64_t>(tensor.nbytes());
+    }
+    return bytes;
+  };
+  const auto layers = artifact::ScoreFile::layer_bytes(large.path());
+  REQUIRE(layers.size() == 2);
+  REQUIRE(layers[0] + layers[1] == arrays(large));
+  REQUIRE(
+      merge_bytes({small.path(), large.path(), small.path()}) ==
+      arrays(small) + arrays(large) + 3 * std::max(layers[0], layers[1]));
+  const fettle::testing::TemporaryFolder empty;
+  REQUIRE_THROWS_AS(merge_bytes({empty.path()}), UserError);
+}
+
 TEST_CASE("One run is nothing to merge") {
-  REQUIRE_THROWS_WITH(
-      merge_scores({{"a", {}}}), Contains("expected two folders"));
+  REQUIRE_THROWS_WITH(merge_all({{"a", {}}}), Contains("expected two folders"));
 }
 
 TEST_CASE("A sum that is missing is named") {
