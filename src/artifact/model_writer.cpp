@@ -39,6 +39,19 @@ std::string stem_of(const model::ModelConfig& config, bool packed) {
   return own ? std::string(io::kOwnStem) : io::CheckpointWriterOptions{}.stem;
 }
 
+// A NaN that is passed on shows up far from where it came from.
+void check_values(
+    const at::Tensor& tensor,
+    const std::string& name,
+    const std::string& stage) {
+  if (!tensor.is_floating_point() || is_finite(tensor)) return;
+  throw UserError(
+      stage,
+      name,
+      "expected finite values, found NaN or infinity; nothing was written. "
+      "Perhaps a damaged file, or a tuning that diverged?");
+}
+
 }  // namespace
 
 io::TensorSpec tensor_spec(
@@ -88,6 +101,7 @@ void write_model(
       tensor = tensor.view(specs[i].shape);
     }
     check_tensor(tensor, specs[i]);
+    check_values(tensor, specs[i].name, input.label);
     writer.write(specs[i].name, tensor_bytes(tensor));
     progress.advance(tensor.nbytes());
   }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -32,9 +33,7 @@ void check_layout(const at::Tensor& tensor) {
 }
 
 void check_finite(const at::Tensor& tensor, const std::string& subject) {
-  if (!tensor.is_floating_point() || at::isfinite(tensor).all().item<bool>()) {
-    return;
-  }
+  if (!tensor.is_floating_point() || is_finite(tensor)) return;
   throw UserError(
       "tensors",
       subject,
@@ -76,6 +75,14 @@ std::span<std::byte> writable_bytes(at::Tensor& tensor) {
   return {
       static_cast<std::byte*>(tensor.mutable_data_ptr()),
       static_cast<std::size_t>(tensor.nbytes())};
+}
+
+// NaN and infinity show in the extremes.
+bool is_finite(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return true;
+  const auto [least, most] = at::aminmax(tensor);
+  return std::isfinite(least.item<double>()) &&
+         std::isfinite(most.item<double>());
 }
 
 void save_tensors(const std::filesystem::path& path, const TensorFile& file) {

@@ -33,6 +33,9 @@ at::ScalarType scalar_type(io::DType type, const std::string& subject);
 std::span<const std::byte> tensor_bytes(const at::Tensor& tensor);
 std::span<std::byte> writable_bytes(at::Tensor& tensor);
 
+// Whether a floating-point tensor holds neither NaN nor infinity.
+bool is_finite(const at::Tensor& tensor);
+
 // Writes `file` to `path`, tensors in the order of their names. Device tensors
 // are copied to the host one at a time.
 void save_tensors(const std::filesystem::path& path, const TensorFile& file);

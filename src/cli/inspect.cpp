@@ -187,15 +187,7 @@ class Inspect : public Command {
  private:
   static void add_values(
       const model::ModelReader& reader, Session& session, Outcome& outcome) {
-    Progress progress(
-        &session.reporter(),
-        "inspect",
-        static_cast<std::uint64_t>(reader.config().parameters()),
-        "parameters");
-    const auto values = model::scan_values(reader, [&](std::int64_t numel) {
-      progress.advance(static_cast<std::uint64_t>(numel));
-    });
-    model::check_values(values, reader);
+    const auto values = checked_values(reader, session.reporter(), "inspect");
     outcome.json["values"] = {
         {"weights", values.weights}, {"zero", values.zero}};
     outcome.text += fmt::format(

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <utility>
 
 #include "core/error.h"
 #include "model/weights/model_folder.h"
@@ -37,6 +38,20 @@ std::string resolve_model(std::string& folder) {
   refuse_unfinished(folder);
   folder = model::resolved_model_folder(folder).string();
   return {};
+}
+
+model::WeightValues checked_values(
+    const model::ModelReader& reader, Reporter& reporter, std::string label) {
+  Progress progress(
+      &reporter,
+      std::move(label),
+      static_cast<std::uint64_t>(reader.config().parameters()),
+      "parameters");
+  auto values = model::scan_values(reader, [&](std::int64_t numel) {
+    progress.advance(static_cast<std::uint64_t>(numel));
+  });
+  model::check_values(values, reader);
+  return values;
 }
 
 std::string left_out_text(const model::ModelReader& reader) {

@@ -89,11 +89,9 @@ class Quant : public Command {
     }
     io::AtomicDirectory folder(
         out_, artifact::resumable_output(resume_, restart_));
-    quant::QuantOptions options = options_of(session, *reader);
-    Outcome outcome =
-        flags_.data.empty()
-            ? carry_out(session, *reader, options, nullptr, folder)
-            : with_data(session, std::move(reader), std::move(options), folder);
+    // Damage would show up behind hours of work.
+    checked_values(*reader, session.reporter(), "check");
+    Outcome outcome = quantize(session, std::move(reader), folder);
     Json quality;
     if (!held.empty()) {
       quality = measure_quality(session, {held, model_, folder.path()});
@@ -118,6 +116,22 @@ class Quant : public Command {
   }
 
  private:
+  Outcome quantize(
+      Session& session,
+      std::unique_ptr<model::ModelReader> reader,
+      io::AtomicDirectory& folder) {
+    quant::QuantOptions options = options_of(session, *reader);
+    try {
+      if (flags_.data.empty()) {
+        return carry_out(session, *reader, options, nullptr, folder);
+      }
+      return with_data(session, std::move(reader), std::move(options), folder);
+    } catch (const quant::NotFiniteError&) {
+      folder.abandon();
+      throw;
+    }
+  }
+
   std::string closing() const {
     const std::filesystem::path out(out_);
     if (flags_.plan_only) {

@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 
+#include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "export/source_forms.h"
@@ -17,14 +17,6 @@ namespace {
 
 bool holds(at::ScalarType wide, at::ScalarType narrow) {
   return wide == narrow || wide == at::kFloat || wide == at::kDouble;
-}
-
-// NaN and infinity show in the extremes.
-bool is_finite(const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return true;
-  const auto [least, most] = at::aminmax(tensor);
-  return std::isfinite(least.item<double>()) &&
-         std::isfinite(most.item<double>());
 }
 
 }  // namespace
@@ -78,8 +70,8 @@ void ExportedWeights::require_finite() const {
       if (stays_packed(id) || dtype(id) != at::kHalf) continue;
     }
     const at::Tensor stored = reader_.read(id);
-    if (is_finite(stored.to(dtype(id)))) continue;
-    const bool fits = is_finite(stored);
+    if (artifact::is_finite(stored.to(dtype(id)))) continue;
+    const bool fits = artifact::is_finite(stored);
     throw UserError(
         "export",
         model::weight_name(reader_.config(), id),

@@ -58,6 +58,10 @@ class AtomicDirectory {
   // so that until then a killed run finds them.
   void leave_out(std::string prefix) { left_out_.push_back(std::move(prefix)); }
 
+  // When commit() isn't reached, nothing stays, whatever it seems worth: for a
+  // failure that would come again.
+  void abandon() { options_.left = {}; }
+
   // Fsyncs every file and folder, gives them the name OUT, fsyncs its parent,
   // and removes OUT.partial/. A run killed on the way finds OUT whole, or
   // OUT.partial/ as it was before. Throws UserError when OUT appeared meanwhile

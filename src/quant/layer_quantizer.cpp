@@ -101,7 +101,7 @@ LayerQuantizer::Guide LayerQuantizer::guide(
   if (!guide.moments.defined()) return guide;
   const at::Tensor diagonal = guide.moments.diagonal();
   if (!std::isfinite(diagonal.sum(at::kDouble).item<double>())) {
-    throw UserError(
+    throw NotFiniteError(
         "quant",
         subject_of(reader_, id),
         "expected finite inputs from the calibration data, found some that are "
@@ -133,7 +133,7 @@ QuantizedWeight LayerQuantizer::quantize_one(
   const auto& [id, scheme] = weight;
   const at::Tensor w = reader_.read(id).to(device_).to(at::kFloat).contiguous();
   if (!at::isfinite(w).all().item<bool>()) {
-    throw UserError(
+    throw NotFiniteError(
         "quant",
         subject_of(reader_, id),
         "holds values that are NaN or infinite. Perhaps a damaged file?");
@@ -155,7 +155,7 @@ QuantizedWeight LayerQuantizer::quantize_one(
   result.error = std::max(squares_under(difference, guide.moments), 0.0);
   result.energy = std::max(squares_under(w, guide.moments), 0.0);
   if (!std::isfinite(result.error) || !std::isfinite(result.energy)) {
-    throw UserError(
+    throw NotFiniteError(
         "quant",
         subject_of(reader_, id),
         "expected outputs whose squares have a sum, found none that is "

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "core/json.h"
 #include "kernels/packed_matrix.h"
 #include "model/family/weight_table.h"
@@ -16,6 +17,12 @@
 #include "quant/scheme.h"
 
 namespace fettle::quant {
+
+// What no run goes on behind: the same weights and data fail again.
+class NotFiniteError : public UserError {
+ public:
+  using UserError::UserError;
+};
 
 enum class Method { kRtn, kGptq };
 
@@ -64,8 +71,8 @@ class LayerQuantizer {
   at::Device device() const { return device_; }
 
   // Weights with one input, each by its scheme (not keep). `hessian` is null
-  // where there is no data. Thread-safe. Throws UserError naming the weight
-  // when it, the moments, or the squares of its outputs are not finite.
+  // where there is no data. Thread-safe. Throws NotFiniteError naming the
+  // weight when it, the moments, or the squares of its outputs are not finite.
   std::vector<QuantizedWeight> quantize(
       const std::vector<WeightScheme>& weights, const Hessian* hessian) const;
 

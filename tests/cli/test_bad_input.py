@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from conftest import HELD, MODEL
+from safetensors.torch import load_file, save_file
 
 
 def refused(result, *words):
@@ -141,6 +142,62 @@ def deep_config(model):
 def test_damaged_model(fettle, model, damage, word):
     damage(model)
     refused(fettle("eval", model, "--data", HELD, "--quiet"), word)
+
+
+def put_nan(model, name):
+    """Amid a weight, where a model's fingerprint doesn't look."""
+    header, body = read_header(weights(model))
+    begin, end = header[name]["data_offsets"]
+    middle = begin + (end - begin) // 4 * 2
+    body = body[:middle] + b"\xc0\x7f" + body[middle + 2:]
+    write_header(weights(model), header, body)
+
+
+CALIBRATE = ("--data", HELD, "--tokens", 1024, "--seq-len", 128)
+LAST = "model.layers.3.mlp.experts.9.down_proj.weight"
+ROUTER = "model.layers.3.mlp.gate.weight"
+EMBEDDINGS = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("name, arguments", [
+    (LAST, ("quant", *CALIBRATE)),
+    (LAST, ("quant", *CALIBRATE, "--budget", "2MiB")),
+    (LAST, ("quant", "--method", "rtn")),
+    (ROUTER, ("quant", "--method", "rtn")),  # kept as it is
+    (LAST, ("analyze", *CALIBRATE, "--scores", "heapr", "--chunk-tokens", 256)),
+    (EMBEDDINGS, ("trim", "--scores", "SCORES", "--keep", 0.5)),
+    (LAST, ("tune", "--data", HELD, "--steps", 1, "--tokens-per-step", 128,
+            "--seq-len", 128)),
+    (EMBEDDINGS, ("merge", "--adapter", "ADAPTER")),
+    (LAST, ("export", "--format", "hf")),
+    (LAST, ("export", "--format", "gguf")),
+], ids=lambda value: value[0] if isinstance(value, tuple) else value)
+def test_nan_weights_leave_nothing(
+        fettle, model, scores, tmp_path, name, arguments):
+    if "ADAPTER" in arguments:
+        assert fettle("tune", model, "--data", HELD, "--steps", 1,
+                      "--tokens-per-step", 128, "--seq-len", 128, "--out",
+                      tmp_path / "adapter", "--quiet").status == 0
+    put_nan(model, name)
+    command, *options = (
+        {"SCORES": scores, "ADAPTER": tmp_path / "adapter"}.get(one, one)
+        for one in arguments)
+    before = set(tmp_path.iterdir())
+    refused(fettle(command, model, *options, "--out", tmp_path / "out",
+                   "--quiet"), name)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_weights_that_no_run_can_quantize_leave_nothing(
+        fettle, model, tmp_path):
+    """They are finite, and what they compute in the last layer is not."""
+    tensors = load_file(weights(model))
+    for kind in ("gate", "up"):
+        tensors[f"model.layers.3.mlp.experts.9.{kind}_proj.weight"] *= 1e25
+    save_file(tensors, weights(model), {"format": "pt"})
+    refused(fettle("quant", model, *CALIBRATE, "--out", tmp_path / "out",
+                   "--quiet"), "check the model's weights")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("text, word", [

@@ -56,6 +56,26 @@ TEST_CASE("A tensor of another shape or type than declared is our bug") {
   REQUIRE_THROWS_AS(write_model(input, out.path()), InternalError);
 }
 
+TEST_CASE("A tensor with NaN or infinity is not written") {
+  const testing::TinyModel tiny;
+  const testing::TemporaryFolder out;
+  const model::ModelReader source(tiny.path());
+  ModelWriterInput input = copy_of(source);
+  input.label = "trim";
+  const double bad = GENERATE(NAN, INFINITY, -INFINITY);
+  const model::WeightId id{model::Role::kExpertDown, 1, 2};
+  input.tensor = [&](const model::WeightId& each) {
+    at::Tensor tensor = source.read(each).clone();
+    if (each == id) tensor[0][1] = bad;
+    return tensor;
+  };
+  REQUIRE_THROWS_AS(write_model(input, out.path()), UserError);
+  const testing::TemporaryFolder again;
+  REQUIRE_THROWS_WITH(
+      write_model(input, again.path()),
+      Catch::Contains("[trim] " + model::weight_name(input.config, id)));
+}
+
 TEST_CASE("A model's size counts widths and bytes") {
   testing::TinyModelOptions options;
   options.widths = {{6, 0, 3, 5}, {1, 6, 6, 2}};

@@ -127,6 +127,12 @@ TEST_CASE("unfinished work stays only where a run can go on from it") {
     write_text(dropped.path() / "f/f", "text");
   }
   CHECK_FALSE(fs::exists(folder / "out.partial"));
+  {
+    AtomicDirectory hopeless(folder / "out", {.left = worth_keeping});
+    write_text(hopeless.path() / "layer-0", "text");
+    hopeless.abandon();
+  }
+  CHECK_FALSE(fs::exists(folder / "out.partial"));
 }
 
 TEST_CASE("what is left out is there until the folder is whole") {
