@@ -226,6 +226,13 @@ class ChainBuilder {
       arguments.push_back(option);
       arguments.insert(arguments.end(), files.begin(), files.end());
     }
+    const bool own_way = stage.has("--columns") || stage.has("--form");
+    if (arguments.size() > told && !own_way) {
+      arguments.insert(
+          arguments.end(),
+          recipe_.data_flags.begin(),
+          recipe_.data_flags.end());
+    }
     arguments.insert(
         arguments.end(), stage.arguments.begin(), stage.arguments.end());
     io::Hasher hasher;
@@ -283,8 +290,10 @@ std::string model_key(const fs::path& folder) {
 std::string loss_key(const Recipe& recipe, std::string_view compute_type) {
   io::Hasher hasher;
   hasher.update(fmt::format("{}\n{}\n", recipe.seq_len, compute_type));
-  for (const std::string& argument : recipe.eval) {
-    hasher.update(argument + "\n");
+  for (const auto* arguments : {&recipe.eval, &recipe.data_flags}) {
+    for (const std::string& argument : *arguments) {
+      hasher.update(argument + "\n");
+    }
   }
   for (const auto& file : data_files(recipe.eval)) {
     hasher.update(io::hash_file(file.path));

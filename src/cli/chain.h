@@ -32,8 +32,8 @@ std::vector<ChainStep> chain_of(const Recipe& recipe);
 // stands beside them and says how text becomes tokens and where it ends.
 std::string model_key(const std::filesystem::path& folder);
 
-// What the losses in the table depend on beside the model: data, length of
-// windows, and the type that is computed in.
+// What the losses in the table depend on beside the model: data and how it is
+// read, length of windows, and the type that is computed in.
 std::string loss_key(const Recipe& recipe, std::string_view compute_type);
 
 }  // namespace fettle::cli

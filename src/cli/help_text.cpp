@@ -66,9 +66,11 @@ std::string recipe_section() {
          "    - eval: {against: original}          # KL and top-1 beside the "
          "loss\n"
          "    - export: {format: hf-padded}\n"
-         "  A stage's own data: stands in place of the recipe's. A stage whose "
-         "files, options and\n"
-         "  inputs did not change is skipped.\n";
+         "  A stage's own data: stands in place of the recipe's, which may say "
+         "how it is read:\n"
+         "  data: {train: chats.jsonl, eval: held.jsonl, form: sharegpt}, or "
+         "columns. A stage whose\n"
+         "  files, options and inputs did not change is skipped.\n";
 }
 
 using HelpTable = std::map<std::string_view, CommandHelp>;

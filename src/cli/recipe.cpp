@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cli/data_flags.h"
 #include "cli/model_option.h"
 #include "cli/recipe_node.h"
 #include "core/error.h"
@@ -94,13 +95,32 @@ class RecipeParser {
     reader_.for_each_known(
         data,
         "data",
-        {"calibration", "train", "eval"},
-        [&](const std::string& key, const YAML::Node& files) {
+        {"calibration", "train", "eval", "columns", "form"},
+        [&](const std::string& key, const YAML::Node& value) {
+          if (key == "columns" || key == "form") {
+            return add_data_flag(key, value);
+          }
           auto& target = key == "calibration" ? recipe_.calibration
                          : key == "train"     ? recipe_.train
                                               : recipe_.eval;
-          target = reader_.texts(files, key);
+          target = reader_.texts(value, key);
         });
+    check_flags(data);
+  }
+
+  void add_data_flag(const std::string& key, const YAML::Node& value) {
+    const std::string text =
+        fmt::format("{}", fmt::join(reader_.texts(value, key), ","));
+    (key == "form" ? flags_.form : flags_.columns) = text;
+    recipe_.data_flags.push_back(fmt::format("--{}={}", key, text));
+  }
+
+  void check_flags(const YAML::Node& data) const {
+    try {
+      flags_.row_form();
+    } catch (const UsageError& error) {
+      reader_.refuse(data, error.what());
+    }
   }
 
   void read_stages(const YAML::Node& stages) {
@@ -162,6 +182,7 @@ class RecipeParser {
 
   const RecipeReader& reader_;
   Recipe recipe_;
+  DataFlags flags_;
 };
 
 }  // namespace

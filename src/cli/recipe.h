@@ -26,6 +26,9 @@ struct Recipe {
   std::string model;  // its folder, resolved as MODEL of a command is
   std::string out;
   std::vector<std::string> calibration, train, eval;  // data files
+  // How these are read, as arguments: "--form=sharegpt". A stage that names its
+  // own way reads them in that.
+  std::vector<std::string> data_flags;
   std::uint64_t seed = 1;
   std::int64_t seq_len = 0;  // of the losses in the table; 0: as eval chooses
   std::vector<RecipeStage> stages;

@@ -154,7 +154,9 @@ class Run : public Command {
       return true;
     }
     std::vector<std::string> arguments{step.out.string(), "--data"};
-    for (const auto& file : recipe_.eval) arguments.push_back(file);
+    for (const auto* more : {&recipe_.eval, &recipe_.data_flags}) {
+      arguments.insert(arguments.end(), more->begin(), more->end());
+    }
     if (recipe_.seq_len > 0) {
       arguments.push_back(fmt::format("--seq-len={}", recipe_.seq_len));
     }

@@ -117,6 +117,34 @@ def test_a_stage_s_own_data_stands_in_place_of_the_recipe_s(recipe, tmp_path):
     assert f"--eval-data={own}" in own_eval and "--eval-data" not in own_eval
 
 
+def test_data_of_other_columns_is_read_in_every_stage(
+        fettle, recipe, tmp_path):
+    pairs = (("2 + 3 =", "5"), ("7 + 1 =", "8"), ("9 + 9 =", "18"))
+    data = tmp_path / "qa.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n"
+                            for q, a in pairs))
+    columns = "prompt=question,completion=answer"
+    tune = "tune: {steps: 1, tokens_per_step: 64, seq_len: 64, method: lora"
+    head = f"data: {{train: {data}, eval: {data}, columns: '{columns}'}}"
+    rows = recipe([tune + "}", "eval"], head=head)
+    losses = nll(rows)
+    direct = fettle("eval", MODEL, "--data", data, "--columns", columns,
+                    "--quiet", "--json", "-")
+    assert losses["00-original"] == json.loads(direct.out)["mean_nll"]
+    assert rows[-1]["mean_nll"] == losses["02-merge"]
+    # A stage's own way stands in place of the recipe's.
+    own = recipe([tune + ", columns: text=question}"], "--dry-run",
+                 head=head)[0]["command"]
+    assert "--columns=text=question" in own
+    assert f"--columns={columns}" not in own
+    # Read in another way, the losses are others.
+    other = head.replace("completion=answer", "completion=question")
+    recipe(["eval"], head=head, out="other")
+    for way, would in ((head, "is whole: skipped"), (other, "runs")):
+        again = recipe(["eval"], "--dry-run", head=way, out="other")
+        assert [row["would"] for row in again] == [would]
+
+
 @pytest.fixture(scope="module")
 def work(fettle, tmp_path_factory):
     """A recipe that reads files of every kind, run once."""

@@ -5,9 +5,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -15,30 +13,13 @@
 #include <vector>
 
 #include "../model/sample_config.h"
+#include "../temporary_folder.h"
 #include "artifact/tensor_file.h"
 #include "model/family/model_config.h"
 #include "model/family/weight_table.h"
 #include "model/layers/token_batch.h"
 
 namespace fettle::testing {
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    static std::atomic<int> count{0};
-    path_ = std::filesystem::temp_directory_path() /
-            ("fettle-test-" + std::to_string(getpid()) + "-" +
-             std::to_string(count++));
-    std::filesystem::create_directories(path_);
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 struct TinyModelOptions {
   std::string family = "qwen3_moe";

@@ -4,11 +4,12 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 
+#include "../temporary_folder.h"
 #include "core/error.h"
-#include "temporary_folder.h"
 
 using Catch::Contains;
 using fettle::UserError;
+using fettle::testing::TemporaryFolder;
 using namespace fettle::cli;
 
 namespace {
@@ -71,6 +72,26 @@ TEST_CASE("anchors and aliases stand for what they name") {
       "stages: &s\n  - export\n");
   CHECK(recipe.train == recipe.calibration);
   CHECK(recipe.stages.size() == 1);
+}
+
+TEST_CASE("the way to read data is an argument of all that read it") {
+  const auto data = [](const std::string& more) {
+    return kHead + "data: {eval: e.jsonl, " + more + "}\nstages: [export]\n";
+  };
+  const Recipe recipe =
+      read(data("columns: [prompt=question, completion=answer]"));
+  CHECK(
+      recipe.data_flags ==
+      std::vector<std::string>{"--columns=prompt=question,completion=answer"});
+  CHECK(
+      read(data("form: alpaca")).data_flags ==
+      std::vector<std::string>{"--form=alpaca"});
+  CHECK_THROWS_WITH(
+      read(data("form: alpacca")),
+      Contains("r.yaml:3") && Contains("found 'alpacca'"));
+  CHECK_THROWS_WITH(
+      read(data("form: alpaca, columns: text=words")),
+      Contains("beside --columns"));
 }
 
 TEST_CASE("a key that stands twice is refused at every level, with its line") {

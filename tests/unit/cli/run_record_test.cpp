@@ -4,9 +4,10 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 
+#include "../temporary_folder.h"
 #include "core/error.h"
-#include "temporary_folder.h"
 
+using fettle::testing::TemporaryFolder;
 using namespace fettle;
 using namespace fettle::cli;
 namespace fs = std::filesystem;

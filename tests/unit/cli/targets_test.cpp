@@ -5,12 +5,13 @@
 #include <filesystem>
 #include <fstream>
 
+#include "../temporary_folder.h"
 #include "core/error.h"
-#include "temporary_folder.h"
 
 using Catch::Contains;
 using fettle::UsageError;
 using fettle::UserError;
+using fettle::testing::TemporaryFolder;
 using namespace fettle::cli;
 namespace fs = std::filesystem;
 

@@ -7,12 +7,13 @@
 #include <fstream>
 #include <optional>
 
+#include "../temporary_folder.h"
 #include "cli/command.h"
 #include "cli/help.h"
 #include "cli/option_kinds.h"
 #include "cli/session.h"
-#include "temporary_folder.h"
 
+using fettle::testing::TemporaryFolder;
 using namespace fettle::cli;
 
 namespace {

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <string>
 
+#include "../temporary_folder.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "text/tokenizer.h"
@@ -44,30 +45,6 @@ inline std::string load_error(const Json& file) {
   return "loaded";
 }
 
-// A folder for one test, removed with it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "fettle-text-XXXXXX")
-            .string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  // Writes a file and returns its path.
-  std::filesystem::path write(
-      const std::string& name, const std::string& content) const {
-    std::ofstream(path_ / name, std::ios::binary) << content;
-    return path_ / name;
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using fettle::testing::TemporaryFolder;
 
 }  // namespace fettle::text

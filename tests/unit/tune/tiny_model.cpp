@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tiny_model.h"
 
-#include <unistd.h>
-
-#include <atomic>
-
 #include "artifact/tensor_file.h"
 #include "core/rng.h"
 #include "io/checkpoint_writer.h"
@@ -65,16 +61,6 @@ void make_impossible(model::Role role, std::int64_t token, at::Tensor& values) {
 }
 
 }  // namespace
-
-TemporaryFolder::TemporaryFolder() {
-  static std::atomic<int> count{0};
-  path_ = fs::temp_directory_path() /
-          ("fettle-tune-test-" + std::to_string(getpid()) + "-" +
-           std::to_string(count++));
-  fs::create_directories(path_);
-}
-
-TemporaryFolder::~TemporaryFolder() { fs::remove_all(path_); }
 
 void write_tiny_model(const fs::path& folder, int seed) {
   write_tiny_model(folder, TinyModel{.seed = seed});

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "../temporary_folder.h"
 #include "core/json.h"
 #include "model/causal_lm.h"
 #include "model/layers/token_batch.h"
@@ -14,18 +15,7 @@
 
 namespace fettle::tune::testing {
 
-// A folder of its own, gone with the object.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using fettle::testing::TemporaryFolder;
 
 inline constexpr std::int64_t kVocab = 23;
 inline constexpr std::int64_t kHidden = 16;
