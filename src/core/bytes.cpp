@@ -5,13 +5,7 @@
 
 #include <array>
 
-#include "core/size_option.h"
-
 namespace fettle {
-
-std::int64_t parse_bytes(std::string_view text) {
-  return parse_size(text, "size");
-}
 
 std::string format_bytes(std::int64_t bytes) {
   constexpr std::array<const char*, 5> names{"B", "KiB", "MiB", "GiB", "TiB"};

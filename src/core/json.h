@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON as Fettle accepts it: well-formed, at most kMaxJsonDepth levels deep, no
-// key twice in one object. Anything else is a UserError that names the subject.
+// JSON as Fettle accepts it: well-formed but for Python's NaN and Infinity, at
+// most kMaxJsonDepth deep, no key twice in one object; else a UserError tells.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 #include "core/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,7 +18,8 @@ namespace {
 
 constexpr double kTerminalInterval = 0.2;  // seconds between lines
 constexpr double kLogInterval = 10;
-constexpr double kShortTask = 1;  // a quicker task never shown leaves no line
+constexpr double kLogShare = 0.01;  // of the time a task has taken
+constexpr double kShortTask = 1;    // a quicker task never shown leaves no line
 constexpr std::string_view kClearLine = "\r\x1b[K";
 
 // "1,234,567"
@@ -47,23 +49,31 @@ std::string clock_time(double seconds) {
 }  // namespace
 
 std::string progress_line(
-    const ProgressTask& task, std::uint64_t done, double elapsed_seconds) {
-  const double count = static_cast<double>(done);
-  const double rate = elapsed_seconds > 0 ? count / elapsed_seconds : 0;
+    const ProgressTask& task,
+    std::uint64_t done,
+    double elapsed_seconds,
+    std::string_view told) {
+  const std::uint64_t all = task.before + done;
+  const double count = static_cast<double>(all);
+  const double rate =
+      elapsed_seconds > 0 ? static_cast<double>(done) / elapsed_seconds : 0;
   std::string line = task.label;
   if (task.total > 0) {
     const double total = static_cast<double>(task.total);
-    line += fmt::format(
-        " {:.0f}% ({} of {})",
-        std::floor(100 * count / total),
-        task.unit == "bytes" ? amount(count, task.unit) : grouped(done),
+    const std::string numbers = fmt::format(
+        "{} of {}",
+        task.unit == "bytes" ? amount(count, task.unit) : grouped(all),
         amount(total, task.unit));
+    line += fmt::format(
+        " {:.0f}% ({})",
+        std::floor(100 * count / total),
+        told.empty() ? std::string_view(numbers) : told);
   } else {
     line += " " + amount(count, task.unit);
   }
   line += ", " + amount(rate, task.unit) + "/s, ";
-  if (done < task.total && done > 0) {
-    const double left = static_cast<double>(task.total - done) / rate;
+  if (all < task.total && done > 0) {
+    const double left = static_cast<double>(task.total - all) / rate;
     return line + clock_time(left) + " left";
   }
   return line + clock_time(elapsed_seconds);
@@ -71,6 +81,7 @@ std::string progress_line(
 
 std::size_t SilentReporter::begin(ProgressTask) { return 0; }
 void SilentReporter::advance(std::size_t, std::uint64_t) {}
+void SilentReporter::tell(std::size_t, std::string) {}
 void SilentReporter::end(std::size_t) {}
 void SilentReporter::note(std::string_view) {}
 
@@ -84,7 +95,11 @@ ConsoleOptions console_options(std::FILE* stream) {
                std::chrono::steady_clock::now().time_since_epoch())
         .count();
   };
-  return {::isatty(::fileno(stream)) == 1, write, seconds};
+  const auto columns = [stream]() -> std::size_t {
+    struct winsize size {};
+    return ::ioctl(::fileno(stream), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+  };
+  return {::isatty(::fileno(stream)) == 1, write, seconds, columns};
 }
 
 ConsoleReporter::ConsoleReporter(ConsoleOptions options)
@@ -112,20 +127,28 @@ void ConsoleReporter::advance(std::size_t id, std::uint64_t n) {
   // Of nested tasks only the innermost is shown, or they would fight over the
   // line.
   if (&running != &running_.back()) return;
-  const double interval = options_.terminal ? kTerminalInterval : kLogInterval;
   const double now = options_.seconds();
+  const double interval =
+      options_.terminal
+          ? kTerminalInterval
+          : std::max(kLogInterval, (now - running.started) * kLogShare);
   if (now - std::max(running.started, last_shown_) < interval) return;
   last_shown_ = now;
   running.was_shown = true;
-  print(progress_line(running.task, running.done, now - running.started));
+  print(running, now);
+}
+
+void ConsoleReporter::tell(std::size_t id, std::string text) {
+  const std::lock_guard guard(mutex_);
+  find(id)->told = std::move(text);
 }
 
 void ConsoleReporter::end(std::size_t id) {
   const std::lock_guard guard(mutex_);
   const auto running = find(id);
-  const double elapsed = options_.seconds() - running->started;
-  if (running->was_shown || elapsed >= kShortTask) {
-    print(progress_line(running->task, running->done, elapsed));
+  const double now = options_.seconds();
+  if (running->was_shown || now - running->started >= kShortTask) {
+    print(*running, now);
     if (line_open_) options_.write("\n");
     line_open_ = false;
   }
@@ -139,8 +162,13 @@ void ConsoleReporter::note(std::string_view text) {
   options_.write(fmt::format("{}\n", text));
 }
 
-void ConsoleReporter::print(std::string_view line) {
+void ConsoleReporter::print(const Running& running, double now) {
+  std::string line = progress_line(
+      running.task, running.done, now - running.started, running.told);
   if (options_.terminal) {
+    // A line that wraps can't be rewritten.
+    const std::size_t columns = options_.columns ? options_.columns() : 0;
+    if (columns > 1) line.resize(std::min(line.size(), columns - 1));
     options_.write(fmt::format("{}{}", kClearLine, line));
     line_open_ = true;
   } else {
@@ -152,10 +180,11 @@ Progress::Progress(
     Reporter* reporter,
     std::string label,
     std::uint64_t total,
-    std::string unit)
+    std::string unit,
+    std::uint64_t before)
     : reporter_(reporter) {
   if (reporter_ == nullptr) return;
-  id_ = reporter_->begin({std::move(label), total, std::move(unit)});
+  id_ = reporter_->begin({std::move(label), total, std::move(unit), before});
 }
 
 Progress::~Progress() {
@@ -164,6 +193,10 @@ Progress::~Progress() {
 
 void Progress::advance(std::uint64_t n) {
   if (reporter_ != nullptr) reporter_->advance(id_, n);
+}
+
+void Progress::tell(std::string text) {
+  if (reporter_ != nullptr) reporter_->tell(id_, std::move(text));
 }
 
 }  // namespace fettle

@@ -52,6 +52,9 @@ class NamingReporter : public Reporter {
   void advance(std::size_t id, std::uint64_t n) override {
     reporter_.advance(id, n);
   }
+  void tell(std::size_t id, std::string text) override {
+    reporter_.tell(id, std::move(text));
+  }
   void end(std::size_t id) override { reporter_.end(id); }
   void note(std::string_view text) override { reporter_.note(text); }
 

@@ -139,12 +139,14 @@ TuneResult Trainer::run() {
     result_.stopped = true;
     return result_;
   }
+  const auto step_tokens =
+      static_cast<std::uint64_t>(sequences_per_step_ * options_.seq_len);
   Progress progress(
       &reporter_,
       "tune",
-      static_cast<std::uint64_t>(
-          (options_.steps - first) * sequences_per_step_ * options_.seq_len),
-      "tokens");
+      static_cast<std::uint64_t>(options_.steps) * step_tokens,
+      "tokens",
+      static_cast<std::uint64_t>(first) * step_tokens);
   // A run that was to end when it was killed is resumed to end.
   for (std::int64_t step = first; step < options_.steps; ++step) {
     if (best_.exhausted()) break;
@@ -156,8 +158,8 @@ TuneResult Trainer::run() {
       return result_;
     }
     make_step(step);
-    progress.advance(
-        static_cast<std::uint64_t>(sequences_per_step_ * options_.seq_len));
+    progress.tell(step_text(step));
+    progress.advance(step_tokens);
     const bool due =
         options_.save_every > 0 && (step + 1) % options_.save_every == 0;
     const bool end = step + 1 == options_.steps || best_.exhausted();

@@ -10,7 +10,6 @@
 
 #include "artifact/run_state.h"
 #include "core/json.h"
-#include "core/stopwatch.h"
 #include "io/atomic_directory.h"
 #include "tune/best_evaluation.h"
 #include "tune/choice_counts.h"
@@ -80,8 +79,8 @@ class Trainer {
   bool evaluates(std::int64_t step) const;
   void record(
       std::int64_t step, const StepResult& result, const ChoiceCounts* choices);
-  // Tells what training does, seldom enough that a long run stays readable.
-  void tell_step(std::int64_t step, const StepResult& result);
+  // What the progress line shows after a step.
+  std::string step_text(std::int64_t step) const;
   // Over all processes that worked on the run.
   void count_skipped();
   void report() const;
@@ -105,8 +104,7 @@ class Trainer {
   Times times_;
   TuneResult result_;
   RunningMean shown_loss_;
-  Stopwatch since_start_;
-  double told_ = 0.0;           // seconds since the start
+  double grad_norm_ = 0.0;      // of the last step that was not skipped
   std::int64_t left_out_ = 0;   // sequences that the last draws left out
   std::int64_t bad_steps_ = 0;  // skipped in a row
   std::optional<model::Sequence> good_sequence_;  // of the last finite step

@@ -156,21 +156,14 @@ void Trainer::restore_found(const JsonObject& found) {
       listed_scores(found, "held_out_after", input_.held_out);
 }
 
-void Trainer::tell_step(std::int64_t step, const StepResult& result) {
-  constexpr double kOften = 10.0;  // seconds
-  shown_loss_.add(result.loss);
-  const double now = since_start_.seconds();
-  if (now - told_ < std::max(kOften, now / 100.0)) return;
-  told_ = now;
-  reporter_.note(fmt::format(
-      "step {} of {}: loss {:.4f} (mean of the last), lr {:.2g}, gradient "
-      "norm {:.2g}, {:.0f} tokens/s",
-      step + 1,
-      options_.steps,
-      shown_loss_.value(),
-      parts_.front()->learning_rate(step),
-      result.grad_norm,
-      static_cast<double>(result_.tokens) / result_.seconds));
+std::string Trainer::step_text(std::int64_t step) const {
+  std::string text = fmt::format("step {} of {}", step + 1, options_.steps);
+  if (!shown_loss_.empty()) {
+    text += fmt::format(", loss {:.4f}", shown_loss_.value());
+  }
+  text += fmt::format(", lr {:.2g}", parts_.front()->learning_rate(step));
+  if (!shown_loss_.empty()) text += fmt::format(", norm {:.2g}", grad_norm_);
+  return text;
 }
 
 void Trainer::count_skipped() {

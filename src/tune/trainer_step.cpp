@@ -61,7 +61,8 @@ void Trainer::make_step(std::int64_t step) {
     skip(step, result);
   } else {
     bad_steps_ = 0;
-    tell_step(step, result);
+    shown_loss_.add(result.loss);
+    grad_norm_ = result.grad_norm;
   }
   record(step, result, choices ? &*choices : nullptr);
   if (bad_steps_ >= options_.max_bad_steps) give_up(step + 1, result.failure);

@@ -47,6 +47,14 @@ TEST_CASE("a line has share, counts, rate and time left") {
   CHECK(
       progress_line({"tune", 5, "steps"}, 0, 0) ==
       "tune 0% (0 of 5 steps), 0 steps/s, 00:00");
+  CHECK(
+      progress_line(
+          {"tune", 320, "tokens"}, 160, 2, "step 5 of 10, loss 2.1000") ==
+      "tune 50% (step 5 of 10, loss 2.1000), 80 tokens/s, 00:02 left");
+  // What an earlier run did counts for the share, not for the rate.
+  CHECK(
+      progress_line({"tune", 400, "tokens", 200}, 100, 2) ==
+      "tune 75% (300 of 400 tokens), 50 tokens/s, 00:02 left");
   // Not 100 % before all is done.
   CHECK_THAT(
       progress_line({"eval", 1000, "tokens"}, 999, 1), Contains(" 99% "));
@@ -82,6 +90,46 @@ TEST_CASE("a log gets a line every ten seconds and a last one") {
   }
   CHECK(console.count('\n') == 7);
   CHECK(console.count('\r') == 0);
+}
+
+TEST_CASE("a long task's log grows more slowly than the task") {
+  Console console;
+  ConsoleReporter reporter(console.options(false));
+  Progress progress(&reporter, "tune", 100000, "steps");
+  for (int i = 0; i < 20000; ++i) {
+    console.now += 1;
+    progress.advance();
+  }
+  // One in ten seconds for a thousand, then as many as double it over and over.
+  CHECK(console.count('\n') > 250);
+  CHECK(console.count('\n') < 420);
+}
+
+TEST_CASE("a terminal's line is cut to its width") {
+  Console console;
+  ConsoleOptions options = console.options(true);
+  std::size_t columns = 20;
+  options.columns = [&] { return columns; };
+  ConsoleReporter reporter(options);
+  Progress progress(&reporter, "eval", 1000, "tokens");
+  console.now += 1;
+  progress.advance();
+  CHECK(console.text == "\r\x1b[Keval 0% (1 of 1,000");
+  columns = 0;
+  console.now += 1;
+  progress.advance();
+  CHECK_THAT(console.text, Catch::EndsWith(" left"));
+}
+
+TEST_CASE("a task's line shows what was told of it last") {
+  Console console;
+  ConsoleReporter reporter(console.options(true));
+  Progress progress(&reporter, "tune", 10, "tokens");
+  progress.tell("step 1 of 5");
+  progress.tell("step 2 of 5");
+  console.now += 1;
+  progress.advance(4);
+  CHECK_THAT(console.text, Contains("tune 40% (step 2 of 5), 4 tokens/s"));
 }
 
 TEST_CASE("a task too quick to be shown leaves nothing") {
@@ -141,6 +189,7 @@ TEST_CASE("a silent reporter takes everything and says nothing") {
   fettle::SilentReporter reporter;
   Progress progress(&reporter, "eval", 10, "tokens");
   CHECK_NOTHROW(progress.advance(10));
+  CHECK_NOTHROW(progress.tell("text"));
   CHECK_NOTHROW(reporter.note("text"));
 }
 

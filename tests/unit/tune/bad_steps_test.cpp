@@ -43,29 +43,6 @@ struct BadSteps : WholeRuns {
     write_tiny_model(base, {.impossible = kImpossible});
     held_out.clear();
   }
-
-  TuneResult train_on(
-      text::Mixture train,
-      const fs::path& out,
-      const TuneOptions& options,
-      Reporter& reporter) {
-    const auto model = open_model(base);
-    return tune::tune(
-        {.model = *model,
-         .train = train,
-         .held_out = {},
-         .out = out,
-         .micro_batch_tokens = 32,
-         .sweep = {}},
-        options,
-        reporter);
-  }
-};
-
-class Notes : public SilentReporter {
- public:
-  void note(std::string_view text) override { all += std::string(text) + "\n"; }
-  std::string all;
 };
 
 TuneOptions lora_options() {
@@ -224,18 +201,9 @@ TEST_CASE_METHOD(
   options.steps = 9;
   options.lr = 0.005;
   options.min_lr_ratio = 1.0;
-  const auto model = open_model(base);
-  text::Mixture train = mixture(options.seq_len, 1);
   Notes notes;
-  const TuneResult result = tune::tune(
-      {.model = *model,
-       .train = train,
-       .held_out = held_out,
-       .out = out,
-       .micro_batch_tokens = 32,
-       .sweep = {}},
-      options,
-      notes);
+  const TuneResult result =
+      train_on(mixture(options.seq_len, 1), out, options, notes);
   CHECK(result.steps == 9);
   CHECK_THAT(
       notes.all,
@@ -250,7 +218,6 @@ TEST_CASE_METHOD(
 
 TEST_CASE_METHOD(
     WholeRuns, "sequences whose labels are all masked are left out") {
-  const auto model = open_model(base);
   // Two labels in a hundred sequences' worth of tokens.
   text::Sample sparse = sample(1600, 1);
   std::fill(sparse.labels.begin(), sparse.labels.end(), text::kMasked);
@@ -262,15 +229,8 @@ TEST_CASE_METHOD(
   options.router = "frozen";
   const fs::path out = folder.path() / "out";
   SilentReporter reporter;
-  const TuneResult result = tune::tune(
-      {.model = *model,
-       .train = train,
-       .held_out = {},
-       .out = out,
-       .micro_batch_tokens = 32,
-       .sweep = {}},
-      options,
-      reporter);
+  held_out.clear();
+  const TuneResult result = train_on(std::move(train), out, options, reporter);
   CHECK(result.skipped_steps == 0);
   // Eight sequences are trained on, of four rounds.
   CHECK(result.masked_sequences > 300);

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
 #include "core/error.h"
 #include "whole_runs.h"
 
@@ -32,6 +34,21 @@ TEST_CASE_METHOD(WholeRuns, "tuning lowers the loss and records every step") {
   for (const auto& entry : fs::directory_iterator(out)) {
     CHECK_THAT(entry.path().filename().string(), !Contains("state"));
   }
+}
+
+TEST_CASE_METHOD(WholeRuns, "the progress line tells of each step") {
+  TuneOptions options = small_options();
+  Notes notes;
+  const fs::path out = folder.path() / "out";
+  train_on(mixture(options.seq_len, 1), out, options, notes);
+  REQUIRE(notes.told.size() == 7);
+  const Json first = lines_of(out / "metrics.jsonl")[1];
+  CHECK(
+      notes.told[0] == fmt::format(
+                           "step 1 of 7, loss {:.4f}, lr 0.01, norm {:.2g}",
+                           first["loss"].get<double>(),
+                           first["grad_norm"].get<double>()));
+  CHECK_THAT(notes.told[6], Contains("step 7 of 7, loss "));
 }
 
 TEST_CASE_METHOD(WholeRuns, "two runs give the same bits") {
@@ -169,19 +186,9 @@ TEST_CASE_METHOD(WholeRuns, "a resume with something else is refused by name") {
     CHECK_THROWS_WITH(run(out, options, never, 2), Contains("data/seed"));
   }
   SECTION("other weights of the data") {
-    const auto model = open_model(base);
-    text::Mixture train = mixture(options.seq_len, 1, 3.0);
     SilentReporter silent;
     CHECK_THROWS_WITH(
-        tune::tune(
-            {.model = *model,
-             .train = train,
-             .held_out = {},
-             .out = out,
-             .micro_batch_tokens = 32,
-             .sweep = {}},
-            options,
-            silent),
+        train_on(mixture(options.seq_len, 1, 3.0), out, options, silent),
         Contains("data/sources/0/weight"));
   }
   SECTION("another model") {
@@ -202,18 +209,8 @@ TEST_CASE_METHOD(WholeRuns, "the size of micro-batches changes only rounding") {
   TuneOptions options = small_options();
   options.reselect_every = 0;
   run(folder.path() / "a", options);
-  const auto model = open_model(base);
-  text::Mixture train = mixture(options.seq_len, 1);
-  SilentReporter reporter;
-  tune::tune(
-      {.model = *model,
-       .train = train,
-       .held_out = {},
-       .out = folder.path() / "b",
-       .micro_batch_tokens = 64,
-       .sweep = {}},
-      options,
-      reporter);
+  micro_batch_tokens = 64;
+  run(folder.path() / "b", options);
   const auto a = adapter_of(folder.path() / "a");
   const auto b = adapter_of(folder.path() / "b");
   REQUIRE(a.size() == b.size());
@@ -228,18 +225,8 @@ TEST_CASE_METHOD(
     WholeRuns, "a model that is on disk again each time gives the same") {
   TuneOptions options = small_options();
   run(folder.path() / "a", options);
-  model::CausalLm streamed(base, {});
-  text::Mixture train = mixture(options.seq_len, 1);
-  SilentReporter reporter;
-  tune::tune(
-      {.model = streamed,
-       .train = train,
-       .held_out = {},
-       .out = folder.path() / "b",
-       .micro_batch_tokens = 32,
-       .sweep = {.activations = {.ram_bytes = 4096}}},
-      options,
-      reporter);
+  from_disk = true;
+  run(folder.path() / "b", options);
   check_same(adapter_of(folder.path() / "a"), adapter_of(folder.path() / "b"));
 }
 

@@ -55,30 +55,47 @@ class StopAfter : public SilentReporter {
   std::size_t tune_ = 0;
 };
 
+// Keeps what is told.
+class Notes : public SilentReporter {
+ public:
+  void note(std::string_view text) override { all += std::string(text) + "\n"; }
+  void tell(std::size_t, std::string text) override {
+    told.push_back(std::move(text));
+  }
+  std::string all;
+  std::vector<std::string> told;  // of progress
+};
+
 struct WholeRuns {
   TemporaryFolder folder;
   fs::path base = folder.path() / "base";
   fs::path teacher;
   int teachers_opened = 0;
   std::vector<sweep::EvalSet> held_out{{"held", sequences(4, 16)}};
+  std::int64_t micro_batch_tokens = 32;
+  // Keeps next to nothing in memory: layers are read from disk each time.
+  bool from_disk = false;
 
   WholeRuns() { write_tiny_model(base); }
 
-  TuneResult run(
+  TuneResult train_on(
+      text::Mixture train,
       const fs::path& out,
       const TuneOptions& options,
-      StopAfter& reporter,
-      std::uint64_t data_seed = 1) {
-    const auto model = open_model(base);
-    text::Mixture train = mixture(options.seq_len, data_seed);
+      Reporter& reporter,
+      const std::atomic<bool>* stop = nullptr) {
+    const auto model = from_disk ? std::make_unique<model::CausalLm>(
+                                       base, model::ModelOptions{})
+                                 : open_model(base);
     TuneInput input{
         .model = *model,
         .train = train,
         .held_out = held_out,
         .out = out,
-        .micro_batch_tokens = 32,
+        .micro_batch_tokens = micro_batch_tokens,
         .sweep = {},
-        .stop_requested = &reporter.flag};
+        .stop_requested = stop};
+    if (from_disk) input.sweep.activations.ram_bytes = 4096;
     if (!teacher.empty()) {
       input.teacher_fingerprint = teacher.string();
       input.open_teacher = [this] {
@@ -87,6 +104,18 @@ struct WholeRuns {
       };
     }
     return tune::tune(input, options, reporter);
+  }
+  TuneResult run(
+      const fs::path& out,
+      const TuneOptions& options,
+      StopAfter& reporter,
+      std::uint64_t data_seed = 1) {
+    return train_on(
+        mixture(options.seq_len, data_seed),
+        out,
+        options,
+        reporter,
+        &reporter.flag);
   }
   TuneResult run(const fs::path& out, const TuneOptions& options) {
     StopAfter never(-1);
