@@ -106,7 +106,12 @@ void check_new_folder(const Target& target) {
   std::error_code ignored;
   if (fs::exists(fs::symlink_status(path, ignored))) {
     io::AtomicDirectory::remove_remains(path);
-    refuse_target(target, "exists already; choose another folder or remove it");
+    const bool adapter = fs::exists(path / "adapter.json", ignored);
+    refuse_target(
+        target,
+        adapter ? "exists already and holds a finished adapter: fettle merge "
+                  "writes its model; or choose another folder"
+                : "exists already; choose another folder or remove it");
   }
   require_parent(target, path);
 }

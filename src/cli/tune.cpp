@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "cli/command.h"
 #include "cli/inputs.h"
@@ -90,7 +91,9 @@ class Tune : public Command {
         "--teacher",
         teacher_,
         "Model folder whose likeliest tokens are learned, see --kd-weight");
-    app.add_option("--out", out_, "Folder for adapter and metrics")->required();
+    out_option_ =
+        app.add_option("--out", out_, "Folder for adapter and metrics");
+    out_option_->required();
     merge_option_ =
         app.add_option("--merge", merged_, "Write the tuned model here too");
     dtype_option_ =
@@ -116,9 +119,9 @@ class Tune : public Command {
     check_data("--data", data_);
     check_data("--eval-data", eval_data_);
     const bool old_out = foreseen != nullptr || goes_on_behind_training();
-    if (!old_out) check_out();
     // An empty name stands for an option that was not given.
-    for (const CLI::Option* option : {merge_option_, peft_option_}) {
+    for (const CLI::Option* option :
+         {out_option_, merge_option_, peft_option_}) {
       if (option->count() > 0 && option->results().front().empty()) {
         check_new_folder({option->get_name(), ""});
       }
@@ -141,17 +144,17 @@ class Tune : public Command {
     auto reader = session.read(model_);
     options_ = tune::settled(options_, reader->config());
     check_model(reader->config());
-    if (goes_on_behind_training()) {
-      if (const auto done = tune::finished_run(out_, *reader, options_)) {
-        session.reporter().note("the adapter is whole already");
-        return outcome(*done, session);
-      }
+    // Where steps are counted in epochs, the data tells how many they are.
+    const bool counts_epochs = epochs_option_->count() > 0;
+    if (!counts_epochs) {
+      if (const auto done = done_before(*reader, session)) return *done;
     }
     const auto tokenizer = session.tokenizer(model_);
     const auto sample_options = session.sample_options(*reader, data_flags_);
     text::Mixture mixture = training_data(tokenizer, sample_options);
-    if (epochs_option_->count() > 0) {
+    if (counts_epochs) {
       set_steps(mixture, reader->config(), session);
+      if (const auto done = done_before(*reader, session)) return *done;
     }
     tell_data(mixture, session);
     const auto held_out = sweep::load_sets(
@@ -183,6 +186,16 @@ class Tune : public Command {
   }
 
  private:
+  // What is left to do where the adapter is whole, or nothing.
+  std::optional<Outcome> done_before(
+      const model::ModelReader& reader, Session& session) {
+    if (!goes_on_behind_training()) return std::nullopt;
+    const auto done = tune::finished_run(out_, reader, options_);
+    if (!done) return std::nullopt;
+    session.reporter().note("the adapter is whole already");
+    return outcome(*done, session);
+  }
+
   // A signal meanwhile has the state saved.
   tune::TuneResult train(tune::TuneInput& input, Session& session) const {
     const Interrupt interrupt;
@@ -223,20 +236,6 @@ class Tune : public Command {
         mixture.samples(),
         options_.steps));
     tune::check_options(options_, config);
-  }
-
-  void check_out() const {
-    const std::filesystem::path adapter =
-        std::filesystem::path(out_) / "adapter.json";
-    if (out_.empty() || !std::filesystem::exists(adapter)) {
-      return check_new_folder({"--out", out_});
-    }
-    io::AtomicDirectory::remove_remains(out_);
-    throw UserError(
-        "output",
-        out_,
-        "exists already and holds a finished adapter: fettle merge writes its "
-        "model; or choose another folder");
   }
 
   void check_teacher() const {
@@ -357,6 +356,7 @@ class Tune : public Command {
 
   double epochs_ = 1.0;
   CLI::Option* epochs_option_ = nullptr;
+  CLI::Option* out_option_ = nullptr;
   CLI::Option* merge_option_ = nullptr;
   CLI::Option* dtype_option_ = nullptr;
   CLI::Option* peft_option_ = nullptr;

@@ -44,6 +44,23 @@ def test_steps_told_as_they_are(fettle, tmp_path):
     assert both.status == 2 and "--steps" in both.err
 
 
+def test_a_merge_that_was_killed_goes_on_behind_epochs(fettle, tmp_path):
+    data = tmp_path / "few.jsonl"
+    data.write_text("".join(TRAIN.read_text().splitlines(True)[:20]))
+    merged = tmp_path / "merged"
+    tune = ("tune", MODEL, "--data", data, "--method", "lora", "--rank", 2,
+            "--tokens-per-step", 256, "--seq-len", 128, "--out",
+            tmp_path / "out", "--merge", merged, "--quiet")
+    assert fettle(*tune, "--epochs", 2).status == 0
+    whole = (merged / "model.safetensors").read_bytes()
+    shutil.rmtree(merged)
+    other = fettle(*tune, "--epochs", 5, "--resume")
+    assert other.status == 1 and "options/steps" in other.err
+    done = fettle(*tune, "--epochs", 2, "--resume")
+    assert done.status == 0, done.err
+    assert (merged / "model.safetensors").read_bytes() == whole
+
+
 def test_options_that_were_refused_late_or_never(fettle, tmp_path):
     out = ("--data", TRAIN, "--out", tmp_path / "tuned", "--quiet")
     wide = fettle("tune", MODEL, *out, "--method", "lora", "--rank", 4096)
