@@ -5,9 +5,11 @@ and shows the share of the loss that each gives back.
 
     python tests/bench/learning_rates.py FETTLE MODEL --name NAME
         --train JSONL ... --held JSONL ... --results FILE [--seeds 3]
+        [--rates 1e-4 ...] [--methods usaf ...]
     python tests/bench/learning_rates.py --table FILE
 
-The first seed tries all rates, the others the two that were best with it.
+The first seed tries all rates, the others the two that were best with it and
+5e-4, which most methods have by default.
 Every run is a line of JSON appended to FILE; what FILE has is not run again.
 The share is (loss of the cut model - loss of the tuned one) / (loss of the cut
 model - loss of the whole one), by means over the held-out files: 0 is nothing,
@@ -21,7 +23,8 @@ import shutil
 import statistics
 import subprocess
 
-RATES = [1e-4, 3e-4, 1e-3, 3e-3]
+RATES = [1e-4, 3e-4, 5e-4, 1e-3, 3e-3]
+ALWAYS = 5e-4
 METHODS = {
     "usaf": ["--method", "usaf", "--router", "frozen", "--lr", "RATE",
              "--score-sequences", 8],
@@ -75,8 +78,8 @@ def prepare(options, work):
 def rates_for(seed, shares):
     """`shares` of the first seed, by rate."""
     if seed == 1:
-        return RATES
-    return sorted(sorted(RATES, key=shares.get)[-2:])
+        return sorted(shares)
+    return sorted({*sorted(shares, key=shares.get)[-2:], ALWAYS})
 
 
 def measure(options):
@@ -95,9 +98,11 @@ def measure(options):
             in options.results.read_text().splitlines()]
     shares = {(d["method"], d["rate"], d["seed"]): d["share"] for d in done
               if d["model"] == options.name}
-    for seed in range(1, options.seeds + 1):
-        for method, arguments in METHODS.items():
-            first = {rate: shares.get((method, rate, 1)) for rate in RATES}
+    for method in options.methods:
+        arguments = METHODS[method]
+        for seed in range(1, options.seeds + 1):
+            first = {rate: shares.get((method, rate, 1))
+                     for rate in options.rates}
             for rate in rates_for(seed, first):
                 key = (method, rate, seed)
                 if key in shares:
@@ -127,13 +132,14 @@ def measure(options):
 
 def table(results):
     lines = [json.loads(line) for line in results.read_text().splitlines()]
+    rates = sorted({line["rate"] for line in lines})
     models = list(dict.fromkeys(line["model"] for line in lines))
-    print("| method | model | " + " | ".join(f"{r:g}" for r in RATES) + " |")
-    print("|---" * (2 + len(RATES)) + "|")
+    print("| method | model | " + " | ".join(f"{r:g}" for r in rates) + " |")
+    print("|---" * (2 + len(rates)) + "|")
     for method in METHODS:
         for model in models:
             cells = []
-            for rate in RATES:
+            for rate in rates:
                 shares = [100 * line["share"] for line in lines
                           if (line["model"], line["method"], line["rate"])
                           == (model, method, rate)]
@@ -154,6 +160,9 @@ def main():
     parser.add_argument("--results", type=path)
     parser.add_argument("--work", type=path, default=path("build/rates"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--methods", nargs="+", choices=METHODS,
+                        default=list(METHODS))
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--held-lines", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
