@@ -34,7 +34,7 @@ METHODS = {
     "lora": ["--method", "lora", "--lr", "RATE"],
     "router": ["--method", "router", "--router-lr", "RATE"],
     # The routers' rate beside neurons that have their own.
-    "usaf and router": ["--method", "usaf", "--lr", "1e-3", "--router-lr",
+    "usaf and router": ["--method", "usaf", "--lr", "5e-4", "--router-lr",
                         "RATE", "--score-sequences", 8],
 }
 
@@ -143,9 +143,10 @@ def table(results):
                 shares = [100 * line["share"] for line in lines
                           if (line["model"], line["method"], line["rate"])
                           == (model, method, rate)]
-                cells.append(
-                    f"{statistics.fmean(shares):.1f} ± "
-                    f"{statistics.pstdev(shares):.1f}" if shares else "")
+                cell = f"{statistics.fmean(shares):.1f}" if shares else ""
+                if len(shares) > 1:
+                    cell += f" ± {statistics.pstdev(shares):.1f}"
+                cells.append(cell)
             print(f"| {method} | {model} | " + " | ".join(cells) + " |")
 
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <system_error>
 
-namespace fettle::testing {
+namespace fettle {
 
 class TemporaryFolder {
  public:
@@ -42,4 +42,4 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-}  // namespace fettle::testing
+}  // namespace fettle

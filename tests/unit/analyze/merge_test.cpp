@@ -16,6 +16,7 @@ using fettle::testing::random_data;
 using fettle::testing::TinyModel;
 using fettle::testing::TinyModelOptions;
 using testing::kAll;
+using testing::require_equal;
 using testing::run;
 
 artifact::ScoreFile merge_all(const std::vector<MergeInput>& inputs) {

@@ -21,6 +21,8 @@
 
 namespace fettle::testing {
 
+using fettle::TemporaryFolder;
+
 struct TinyModelOptions {
   std::string family = "qwen3_moe";
   Json changes = Json::object();  // of config.json

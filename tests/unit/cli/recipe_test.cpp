@@ -8,8 +8,8 @@
 #include "core/error.h"
 
 using Catch::Contains;
+using fettle::TemporaryFolder;
 using fettle::UserError;
-using fettle::testing::TemporaryFolder;
 using namespace fettle::cli;
 
 namespace {

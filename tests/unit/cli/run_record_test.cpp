@@ -7,7 +7,7 @@
 #include "../temporary_folder.h"
 #include "core/error.h"
 
-using fettle::testing::TemporaryFolder;
+using fettle::TemporaryFolder;
 using namespace fettle;
 using namespace fettle::cli;
 namespace fs = std::filesystem;

@@ -9,9 +9,9 @@
 #include "core/error.h"
 
 using Catch::Contains;
+using fettle::TemporaryFolder;
 using fettle::UsageError;
 using fettle::UserError;
-using fettle::testing::TemporaryFolder;
 using namespace fettle::cli;
 namespace fs = std::filesystem;
 
@@ -37,7 +37,7 @@ TEST_CASE("a folder that exists, or a link of its name, is refused") {
   for (const std::string& path :
        {folder.path().string(),
         folder.path().string() + "/",
-        folder / "link",
+        (folder / "link").string(),
         std::string("/"),
         std::string(".")}) {
     CHECK_THROWS_WITH(

@@ -13,7 +13,7 @@
 #include "cli/option_kinds.h"
 #include "cli/session.h"
 
-using fettle::testing::TemporaryFolder;
+using fettle::TemporaryFolder;
 using namespace fettle::cli;
 
 namespace {

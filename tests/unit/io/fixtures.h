@@ -15,7 +15,7 @@
 
 namespace fettle::io {
 
-using fettle::testing::TemporaryFolder;
+using fettle::TemporaryFolder;
 
 inline std::vector<std::byte> to_bytes(const std::string& text) {
   const auto* begin = reinterpret_cast<const std::byte*>(text.data());

@@ -45,6 +45,6 @@ inline std::string load_error(const Json& file) {
   return "loaded";
 }
 
-using fettle::testing::TemporaryFolder;
+using fettle::TemporaryFolder;
 
 }  // namespace fettle::text

@@ -15,7 +15,7 @@
 
 namespace fettle::tune::testing {
 
-using fettle::testing::TemporaryFolder;
+using fettle::TemporaryFolder;
 
 inline constexpr std::int64_t kVocab = 23;
 inline constexpr std::int64_t kHidden = 16;
