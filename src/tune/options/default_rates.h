@@ -15,7 +15,7 @@ inline constexpr double kRouterRateBeside = 1e-4;
 
 // Of a method that is known; 0 where it has no rate.
 double default_rate(std::string_view method);
-// "usaf 1e-3, smt 1e-3": all of them.
+// "usaf 0.0005, smt 0.0003": all of them.
 const std::string& default_rates_text();
 
 // The peak rate that a method trains with in a run of `options`.
