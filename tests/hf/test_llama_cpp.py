@@ -49,14 +49,14 @@ REFUSED = {
     "deepseek_groups": "in groups",
     "deepseek_yarn_mscale": "mscale",
     "deepseek_linear": "linear",
-} | {
-    name: "has no architecture"
-    for name, variant in tiny_models.VARIANTS.items()
-    if variant.model_type
-    in (
-        "deepseek_v3", "glm4_moe_lite", "dots1", "glm4_moe", "ernie4_5_moe",
-        "minimax_m2",
-    )
+    "deepseek_v3_half": "rope_interleave",
+    "deepseek_v3_unnormalized_bias_bf16": "attention_bias",
+    "glm_lite": "rms_norm_eps",
+    "glm_lite_types": "rms_norm_eps",
+    "glm_lite_v4_config": "rms_norm_eps",
+    "dots_window_bias": "attention_bias",
+    "glm_norm_bf16": "attention_bias",
+    "ernie_norm_min": "moe_norm_min",
 }
 
 

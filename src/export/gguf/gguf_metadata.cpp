@@ -17,13 +17,54 @@ namespace {
 
 using model::ModelConfig;
 
-constexpr std::array<GgufFamily, 5> kGgufFamilies{{
-    {"qwen3_moe", "qwen3moe", true, false, false},
-    {"qwen2_moe", "qwen2moe", false, true, false},
-    {"mixtral", "llama", true, false, true},
-    {"olmoe", "olmoe", false, true, false},
-    {"deepseek_v2", "deepseek2", std::nullopt, false, false},
-}};
+constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
+    {.family = "qwen3_moe", .architecture = "qwen3moe", .renormalizes = true},
+    {.family = "qwen2_moe",
+     .architecture = "qwen2moe",
+     .renormalizes = false,
+     .demands_head = true},
+    {.family = "mixtral",
+     .architecture = "llama",
+     .renormalizes = true,
+     .pairs_rotary = true},
+    {.family = "olmoe",
+     .architecture = "olmoe",
+     .renormalizes = false,
+     .demands_head = true},
+    {.family = "deepseek_v2",
+     .architecture = "deepseek2",
+     .has_dense = true,
+     .counts_shared = true},
+    {.family = "deepseek_v3",
+     .architecture = "deepseek2",
+     .has_dense = true,
+     .counts_shared = true},
+    {.family = "glm4_moe_lite",
+     .architecture = "deepseek2",
+     .has_dense = true,
+     .counts_shared = true},
+    {.family = "glm4_moe",
+     .architecture = "glm4moe",
+     .has_dense = true,
+     .counts_shared = true},
+    {.family = "dots1",
+     .architecture = "dots1",
+     .demands_head = true,
+     .has_dense = true,
+     .counts_shared = true},
+    {.family = "ernie4_5_moe",
+     .architecture = "ernie4_5-moe",
+     .renormalizes = true,
+     .has_dense = true},
+    {.family = "minimax_m2",
+     .architecture = "minimax-m2",
+     .renormalizes = true,
+     .demands_head = true},
+});
+
+constexpr std::string_view kErnie = "ernie4_5-moe";
+// Sums of weights below it are taken for it.
+constexpr double kLeastSum = 6.103515625e-5;
 
 [[noreturn]] void refuse_shape(const std::string& why) {
   throw UserError(
@@ -79,24 +120,40 @@ void check_rope(const ModelConfig& config) {
   if (!plain_scale) refuse_shape("'mscale_all_dim' is set without yarn");
 }
 
-void check_attention(const ModelConfig& config, std::string_view name) {
+void check_latent_attention(
+    const ModelConfig& config, const GgufTolerance& tolerance) {
+  const std::int64_t layers = config.num_layers();
+  const bool lite = layers == 26 || layers == 27 ||
+                    (layers == 48 && config.vocab_size == 128256);
+  if (config.attention().q_lora_rank > 0 && lite) {
+    refuse_shape(fmt::format("'q_lora_rank' is set in {} layers", layers));
+  }
+  if (config.attention().rope.pairing != model::RopePairing::kInterleaved) {
+    refuse_shape("'rope_interleave' is false");
+  }
+  if (config.latent_norm_eps == config.norm_eps || tolerance.nearest) return;
+  throw UserError(
+      "export",
+      "config.json",
+      "'rms_norm_eps' is not 1e-6, that of the latents' norms, where "
+      "llama.cpp takes it too; use hf, compressed-tensors or gptq, or export "
+      "with --nearest to have it so");
+}
+
+void check_attention(
+    const ModelConfig& config,
+    std::string_view name,
+    const GgufTolerance& tolerance) {
   const model::AttentionConfig& a = config.attention();
   if (a.clip_qkv) refuse_shape("'clip_qkv' is set");
-  if (a.o_bias || (a.qkv_bias && name != "qwen2moe")) {
+  const bool biased = name == "qwen2moe" || name == "glm4moe";
+  if (a.o_bias || (a.qkv_bias && !biased)) {
     refuse_shape("'attention_bias' is true");
   }
-  if (is_mla(config)) {
-    const std::int64_t layers = config.num_layers();
-    const bool lite = layers == 26 || layers == 27 ||
-                      (layers == 48 && config.vocab_size == 128256);
-    if (a.q_lora_rank > 0 && lite) {
-      refuse_shape(fmt::format("'q_lora_rank' is set in {} layers", layers));
-    }
-    if (config.latent_norm_eps != config.norm_eps) {
-      refuse_shape("'rms_norm_eps' is not 1e-6, that of the latents");
-    }
-    return;
+  if (name == "glm4moe" && !a.qkv_bias) {
+    refuse_shape("'attention_bias' is false");
   }
+  if (is_mla(config)) return check_latent_attention(config, tolerance);
   const bool wide = a.heads * a.head_dim == config.hidden_size;
   if ((name == "qwen2moe" || name == "olmoe") && !wide) {
     refuse_shape("heads together are not 'hidden_size' wide");
@@ -106,29 +163,63 @@ void check_attention(const ModelConfig& config, std::string_view name) {
   }
 }
 
+// Which layers are sparse: from `first` on, each `step`th, layer `step` - 1
+// being the first of them.
+struct SparsePlaces {
+  std::int64_t first = 0;  // the number of layers, if there is none
+  std::int64_t step = 1;
+};
+
+SparsePlaces sparse_places(const ModelConfig& config) {
+  const auto next = [&](std::int64_t l) {
+    while (l < config.num_layers() && !config.layers[l].sparse) ++l;
+    return l;
+  };
+  SparsePlaces places{next(0)};
+  const std::int64_t second = next(places.first + 1);
+  if (second < config.num_layers()) places.step = second - places.first;
+  return places;
+}
+
+bool follows(const ModelConfig& config, const SparsePlaces& places) {
+  for (std::int64_t l = places.first; l < config.num_layers(); ++l) {
+    const bool sparse = (l + 1) % places.step == 0;
+    if (config.layers[l].sparse != sparse) return false;
+  }
+  return true;
+}
+
 void check_layers(const ModelConfig& config, const GgufFamily& family) {
-  const bool mla = is_mla(config);
-  bool sparse = false;
   for (const model::LayerConfig& layer : config.layers) {
     if (layer.sliding_window > 0) refuse_shape("'sliding_window' is set");
-    sparse |= layer.sparse;
-    if (!layer.sparse && (sparse || !mla)) {
-      refuse_shape("a layer is dense");
-    }
   }
-  if (!sparse) refuse_shape("all layers are dense");
-  if (family.renormalizes &&
-      *family.renormalizes != config.router.renormalize) {
-    refuse_shape(
-        fmt::format("'norm_topk_prob' is {}", config.router.renormalize));
+  const SparsePlaces places = sparse_places(config);
+  if (places.first == config.num_layers()) refuse_shape("all layers are dense");
+  const bool stepped = family.architecture == kErnie;
+  if ((places.first > 0 && !family.has_dense) ||
+      (places.step > 1 && !stepped) || !follows(config, places)) {
+    refuse_shape("a layer is dense");
   }
   if (config.attentions.size() > 1) {
     refuse_shape("layers differ in their attention");
   }
-  if (config.router.groups > 1) refuse_shape("experts are chosen in groups");
-  if (mla && widest(config).shared == 0) {
+  if (family.counts_shared && widest(config).shared == 0) {
     refuse_shape("there is no shared expert");
   }
+}
+
+void check_router(const ModelConfig& config, const GgufFamily& family) {
+  const model::RouterConfig& router = config.router;
+  if (family.renormalizes && *family.renormalizes != router.renormalize) {
+    refuse_shape(fmt::format("'norm_topk_prob' is {}", router.renormalize));
+  }
+  if (router.least_sum > kLeastSum) {
+    refuse_shape(fmt::format("'moe_norm_min' is {}", router.least_sum));
+  }
+  const bool known =
+      router.group_score == model::GroupScore::kTopTwoSum &&
+      router.outside_groups == model::OutsideGroups::kMinusInfinity;
+  if (router.groups > 1 && !known) refuse_shape("experts are chosen in groups");
 }
 
 class KeyList {
@@ -187,35 +278,52 @@ void add_attention(const ModelConfig& config, KeyList& keys) {
   keys.count("attention.q_lora_rank", a.q_lora_rank);
 }
 
+// What architectures after DeepSeek's design say of their router.
+void add_router(const model::RouterConfig& router, KeyList& keys) {
+  keys.number("expert_weights_scale", router.scale);
+  keys.put("expert_weights_norm", router.renormalize);
+  constexpr std::int64_t kSoftmax = 1, kSigmoid = 2;
+  keys.count(
+      "expert_gating_func",
+      router.score == model::RouterScore::kSigmoid ? kSigmoid : kSoftmax);
+  if (router.groups == 1) return;
+  keys.count("expert_group_count", router.groups);
+  keys.count("expert_group_used_count", router.topk_groups);
+}
+
 void add_experts(
-    const ModelConfig& config, std::string_view name, KeyList& keys) {
+    const ModelConfig& config, const GgufFamily& family, KeyList& keys) {
+  const std::string_view name = family.architecture;
   const MlpWidths widths = widest(config);
-  const auto sparse = std::ranges::find_if(
-      config.layers, [](const model::LayerConfig& l) { return l.sparse; });
+  const SparsePlaces places = sparse_places(config);
+  const model::LayerConfig& sparse = config.layers[places.first];
   const bool own_width = name != "llama" && name != "olmoe";
   keys.count(
       "feed_forward_length", widths.dense > 0 ? widths.dense : widths.expert);
-  keys.count("expert_count", sparse->num_experts());
-  keys.count("expert_used_count", sparse->top_k);
+  keys.count("expert_count", sparse.num_experts());
+  keys.count("expert_used_count", sparse.top_k);
   if (own_width) keys.count("expert_feed_forward_length", widths.expert);
-  if (name == "qwen2moe") {
+  if (name == "qwen2moe" || (name == kErnie && widths.shared > 0)) {
     keys.count("expert_shared_feed_forward_length", widths.shared);
   }
-  if (name != "deepseek2") return;
-  keys.count("leading_dense_block_count", sparse - config.layers.begin());
-  keys.count("expert_shared_count", widths.shared / widths.expert);
-  keys.number("expert_weights_scale", config.router.scale);
-  keys.put("expert_weights_norm", config.router.renormalize);
-  constexpr std::int64_t kSoftmax = 1;
-  keys.count("expert_gating_func", kSoftmax);
+  if (family.has_dense) keys.count("leading_dense_block_count", places.first);
+  if (name == kErnie) keys.count("interleave_moe_layer_step", places.step);
+  if (family.counts_shared) {
+    keys.count("expert_shared_count", widths.shared / widths.expert);
+  }
+  if (family.counts_shared || config.router.correction_bias) {
+    add_router(config.router, keys);
+  }
 }
 
 }  // namespace
 
-const GgufFamily& gguf_family(const ModelConfig& config) {
+const GgufFamily& gguf_family(
+    const ModelConfig& config, const GgufTolerance& tolerance) {
   const GgufFamily& family = known_family(config);
-  check_attention(config, family.architecture);
+  check_attention(config, family.architecture, tolerance);
   check_layers(config, family);
+  check_router(config, family);
   check_rope(config);
   return family;
 }
@@ -224,7 +332,8 @@ GgufKeys gguf_shape_keys(
     const ModelConfig& config,
     const std::string& model_name,
     std::uint32_t file_type) {
-  const std::string name(gguf_family(config).architecture);
+  const GgufFamily& family = known_family(config);
+  const std::string name(family.architecture);
   KeyList keys(name);
   keys.general("architecture", name);
   keys.general("name", model_name);
@@ -236,7 +345,7 @@ GgufKeys gguf_shape_keys(
   keys.count("embedding_length", config.hidden_size);
   add_attention(config, keys);
   add_rope(config, keys);
-  add_experts(config, name, keys);
+  add_experts(config, family, keys);
   return keys.take();
 }
 

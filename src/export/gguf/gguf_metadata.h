@@ -18,14 +18,22 @@ struct GgufFamily {
   std::string_view architecture;
   // Whether the chosen experts' weights are made to sum to one, which the
   // program knows by the architecture; unset: a key says it.
-  std::optional<bool> renormalizes;
-  bool demands_head;  // also where it is tied to the embeddings
-  bool pairs_rotary;  // rotary pairs are neighbours in stored queries and keys
+  std::optional<bool> renormalizes = {};
+  bool demands_head = false;  // also where it is tied to the embeddings
+  // Rotary pairs are neighbours in stored queries and keys.
+  bool pairs_rotary = false;
+  bool has_dense = false;      // layers before the sparse ones may be dense
+  bool counts_shared = false;  // shared experts, of which there must be some
+};
+
+struct GgufTolerance {
+  bool nearest = false;  // one epsilon for all norms, as llama.cpp has it
 };
 
 // Throws UserError where llama.cpp computes something else than this
 // configuration says, naming it.
-const GgufFamily& gguf_family(const model::ModelConfig& config);
+const GgufFamily& gguf_family(
+    const model::ModelConfig& config, const GgufTolerance& tolerance = {});
 
 // The keys of a model that gguf_family accepts, without the tokenizer's.
 GgufKeys gguf_shape_keys(

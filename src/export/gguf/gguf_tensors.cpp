@@ -20,7 +20,7 @@ using model::ModelConfig;
 using model::Role;
 using model::WeightId;
 
-constexpr std::array<std::pair<Role, std::string_view>, 33> kTensorNames{{
+constexpr std::array<std::pair<Role, std::string_view>, 34> kTensorNames{{
     {Role::kEmbedTokens, "token_embd.weight"},
     {Role::kFinalNorm, "output_norm.weight"},
     {Role::kLmHead, "output.weight"},
@@ -42,6 +42,7 @@ constexpr std::array<std::pair<Role, std::string_view>, 33> kTensorNames{{
     {Role::kKvANorm, "blk.{l}.attn_kv_a_norm.weight"},
     {Role::kKvBProj, "blk.{l}.attn_kv_b.weight"},
     {Role::kRouter, "blk.{l}.ffn_gate_inp.weight"},
+    {Role::kRouterCorrection, "blk.{l}.exp_probs_b.bias"},
     {Role::kExpertGate, "blk.{l}.ffn_gate_exps.weight"},
     {Role::kExpertUp, "blk.{l}.ffn_up_exps.weight"},
     {Role::kExpertDown, "blk.{l}.ffn_down_exps.weight"},
@@ -59,7 +60,10 @@ constexpr std::array<std::pair<Role, std::string_view>, 33> kTensorNames{{
 // Blocks of codes that experts' widths are filled up to.
 constexpr std::array<std::int64_t, 2> kExpertUnits{32, 256};
 
-std::string tensor_name(const WeightId& id) {
+std::string tensor_name(const GgufFamily& family, const WeightId& id) {
+  if (id.role == Role::kPostAttentionNorm && family.architecture == "glm4moe") {
+    return model::expand_name("blk.{l}.post_attention_norm.weight", id);
+  }
   const auto* const found = std::ranges::find(
       kTensorNames, id.role, &std::pair<Role, std::string_view>::first);
   FETTLE_ASSERT(found != kTensorNames.end() && !found->second.empty());
@@ -79,19 +83,19 @@ class TensorPlanner {
       : source_(source),
         options_(options),
         config_(config),
-        family_(gguf_family(config)) {}
+        family_(gguf_family(config, {.nearest = options.nearest})) {}
 
   std::vector<PlannedTensor> plan() const {
     std::vector<PlannedTensor> tensors;
     for (const WeightId& id : model::model_weights(config_)) {
-      std::string name = tensor_name(id);
+      std::string name = tensor_name(family_, id);
       const bool goes_on = !tensors.empty() && tensors.back().name == name;
       if (!goes_on) tensors.push_back({.name = std::move(name)});
       tensors.back().parts.push_back(id);
     }
     if (config_.tie_word_embeddings && family_.demands_head) {
       tensors.push_back(
-          {.name = tensor_name({Role::kLmHead}),
+          {.name = tensor_name(family_, {Role::kLmHead}),
            .parts = {{Role::kEmbedTokens}}});
     }
     for (PlannedTensor& tensor : tensors) {
@@ -244,7 +248,7 @@ bool packs(const SourceForms& source, Role role) {
 ModelConfig padded_config(
     const SourceForms& source, const ExportOptions& options) {
   const ModelConfig stock = stock_config(source.config, options);
-  gguf_family(stock);
+  gguf_family(stock, {.nearest = options.nearest});
   MlpWidths widths = widest(stock);
   constexpr std::int64_t kUnit = kExpertUnits.front();
   if (packs(source, Role::kSharedDown)) {

@@ -68,7 +68,8 @@ void place_experts(
 std::vector<bool> sparse_after_leading(
     const JsonObject& json, std::int64_t fallback, std::int64_t layers) {
   const std::int64_t leading =
-      read_integer(json, {{"first_k_dense_replace"}, fallback, 0});
+      read_optional_integer(json, {{"first_k_dense_replace"}, fallback, 0})
+          .value_or(fallback);
   std::vector<bool> sparse;
   for (std::int64_t l = 0; l < layers; ++l) sparse.push_back(l >= leading);
   return sparse;

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/error.h"
+#include "io/checkpoint.h"
 #include "tiny_model.h"
 
 namespace fettle::artifact {
@@ -38,6 +39,22 @@ TEST_CASE("A model written is the model read") {
     REQUIRE(copy.dtype(id) == source.dtype(id));
     REQUIRE(copy.read(id).equal(source.read(id)));
   }
+}
+
+TEST_CASE("What a family stores as a matrix of one row is written so") {
+  testing::TinyModelOptions options;
+  options.family = "ernie4_5_moe";
+  const testing::TinyModel tiny(options);
+  const testing::TemporaryFolder out;
+  const model::ModelReader source(tiny.path());
+  write_model(copy_of(source), out.path());
+  const model::WeightId id{model::Role::kRouterCorrection, 1};
+  const model::ModelReader copy(out.path());
+  REQUIRE(copy.read(id).sizes() == at::IntArrayRef{4});
+  REQUIRE(copy.read(id).equal(source.read(id)));
+  const auto file = io::Checkpoint::open(out.path());
+  const auto& stored = file.require(model::weight_name(copy.config(), id));
+  REQUIRE(stored.shape == std::vector<std::int64_t>{1, 4});
 }
 
 TEST_CASE("A tensor of another shape or type than declared is our bug") {

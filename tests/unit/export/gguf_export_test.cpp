@@ -58,8 +58,18 @@ struct Read {
 };
 
 TEST_CASE("GGUF files of all families hold every value") {
-  const std::string family =
-      GENERATE("qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "deepseek_v2");
+  const std::string family = GENERATE(
+      "qwen3_moe",
+      "qwen2_moe",
+      "mixtral",
+      "olmoe",
+      "deepseek_v2",
+      "deepseek_v3",
+      "glm4_moe_lite",
+      "glm4_moe",
+      "dots1",
+      "ernie4_5_moe",
+      "minimax_m2");
   const bool packed = GENERATE(true, false);
   const PackedTinyModel tiny(
       wide(family),
@@ -85,6 +95,15 @@ TEST_CASE("GGUF files of all families hold every value") {
   REQUIRE(file.type("blk.1.attn_output.weight") == (packed ? "Q8_0" : "F32"));
   REQUIRE(file.type("blk.1.ffn_gate_inp.weight") == "F32");
   REQUIRE(file.tensors.at("blk.0.attn_norm.weight").sizes.size() == 1);
+  REQUIRE(
+      file.tensors.contains("blk.1.post_attention_norm.weight") ==
+      (family == "glm4_moe"));
+  if (tiny.config().router.correction_bias) {
+    REQUIRE(
+        file.tensors.at("blk.1.exp_probs_b.bias").sizes ==
+        std::vector<std::int64_t>{4});
+    REQUIRE(file.type("blk.1.exp_probs_b.bias") == "F32");
+  }
   std::int64_t bytes = 0;
   for (const auto& [key, tensor] : file.tensors) {
     std::int64_t rows = 1;

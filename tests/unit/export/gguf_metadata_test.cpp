@@ -30,14 +30,35 @@ TEST_CASE("Families have llama.cpp's names") {
   REQUIRE(gguf_family(config_of("olmoe", {})).architecture == "olmoe");
   REQUIRE(
       gguf_family(config_of("deepseek_v2", {})).architecture == "deepseek2");
+  REQUIRE(
+      gguf_family(config_of("glm4_moe_lite", {})).architecture == "deepseek2");
+  REQUIRE(gguf_family(config_of("glm4_moe", {})).architecture == "glm4moe");
+  REQUIRE(
+      gguf_family(config_of("ernie4_5_moe", {})).architecture ==
+      "ernie4_5-moe");
+  const auto lite = config_of("glm4_moe_lite", {{"rms_norm_eps", 1e-5}});
+  REQUIRE_THROWS_WITH(
+      gguf_family(lite), Contains("export with --nearest to have it so"));
+  REQUIRE_NOTHROW(gguf_family(lite, {.nearest = true}));
+}
+
+struct Refused {
+  std::string family;
+  Json changes;
+  std::string message;
+};
+
+void check(const std::vector<Refused>& all) {
+  for (const Refused& refused : all) {
+    INFO(refused.message);
+    const model::ModelConfig config =
+        config_of(refused.family, refused.changes);
+    REQUIRE_THROWS_AS(gguf_family(config), UserError);
+    REQUIRE_THROWS_WITH(gguf_family(config), Contains(refused.message));
+  }
 }
 
 TEST_CASE("What llama.cpp computes otherwise is refused by name") {
-  struct Refused {
-    std::string family;
-    Json changes;
-    std::string message;
-  };
   const Json rope = {{"rope_type", "dynamic"}, {"factor", 2.0}};
   const Json line = {{"rope_type", "linear"}, {"factor", 2.0}};
   const Json yarn = {
@@ -78,13 +99,22 @@ TEST_CASE("What llama.cpp computes otherwise is refused by name") {
       {"deepseek_v2", {{"rope_scaling", yarn}}, "'mscale' of rope scaling"},
       {"deepseek_v2", {{"rope_scaling", yarn_scales}}, "'mscale' of rope"},
   };
-  for (const Refused& refused : all) {
-    INFO(refused.message);
-    const model::ModelConfig config =
-        config_of(refused.family, refused.changes);
-    REQUIRE_THROWS_AS(gguf_family(config), UserError);
-    REQUIRE_THROWS_WITH(gguf_family(config), Contains(refused.message));
-  }
+  check(all);
+}
+
+TEST_CASE("What it computes otherwise of corrected routers' families") {
+  check(
+      {{"deepseek_v3", {{"rope_interleave", false}}, "'rope_interleave'"},
+       {"glm4_moe", {{"attention_bias", false}}, "'attention_bias' is false"},
+       {"dots1", {{"n_shared_experts", 0}}, "there is no shared expert"},
+       {"glm4_moe_lite",
+        {{"first_k_dense_replace", nullptr},
+         {"mlp_layer_types", {"sparse", "dense"}}},
+        "a layer is dense"},
+       {"ernie4_5_moe", {{"moe_norm_min", 0.1}}, "'moe_norm_min' is 0.1"},
+       {"ernie4_5_moe",
+        {{"moe_layer_start_index", 0}, {"moe_layer_end_index", 0}},
+        "a layer is dense"}});
 }
 
 TEST_CASE("Expert widths have the family's own keys") {
@@ -110,6 +140,39 @@ TEST_CASE("Expert widths have the family's own keys") {
   REQUIRE(number("rope.dimension_count") == 16);
   REQUIRE(number("expert_shared_count") == 2);
   REQUIRE(number("leading_dense_block_count") == 1);
+}
+
+TEST_CASE("Corrected routers have llama.cpp's keys") {
+  const auto v3 = keys_of(
+      "deepseek_v3",
+      {{"n_routed_experts", 8}, {"n_group", 4}, {"topk_group", 2}});
+  const auto number = [](const auto& keys, const std::string& key) {
+    return std::get<std::uint32_t>(keys.at(key));
+  };
+  REQUIRE(number(v3, "deepseek2.expert_gating_func") == 2);
+  REQUIRE(number(v3, "deepseek2.expert_group_count") == 4);
+  REQUIRE(number(v3, "deepseek2.expert_group_used_count") == 2);
+  REQUIRE(std::get<float>(v3.at("deepseek2.expert_weights_scale")) == 2.5f);
+  REQUIRE(std::get<bool>(v3.at("deepseek2.expert_weights_norm")));
+  const auto glm = keys_of("glm4_moe");
+  REQUIRE(number(glm, "glm4moe.rope.dimension_count") == 16);
+  REQUIRE(number(glm, "glm4moe.attention.key_length") == 32);
+  REQUIRE(number(glm, "glm4moe.expert_shared_count") == 2);
+  REQUIRE_FALSE(glm.contains("glm4moe.expert_group_count"));
+  const auto ernie = keys_of(
+      "ernie4_5_moe",
+      {{"num_hidden_layers", 4},
+       {"moe_layer_interval", 2},
+       {"moe_layer_start_index", 1}});
+  REQUIRE(number(ernie, "ernie4_5-moe.interleave_moe_layer_step") == 2);
+  REQUIRE(number(ernie, "ernie4_5-moe.leading_dense_block_count") == 1);
+  REQUIRE(number(ernie, "ernie4_5-moe.expert_gating_func") == 1);
+  REQUIRE(
+      number(ernie, "ernie4_5-moe.expert_shared_feed_forward_length") == 64);
+  const auto minimax = keys_of("minimax_m2", {{"rotary_dim", 16}});
+  REQUIRE(number(minimax, "minimax-m2.expert_gating_func") == 2);
+  REQUIRE(number(minimax, "minimax-m2.expert_feed_forward_length") == 32);
+  REQUIRE(number(minimax, "minimax-m2.rope.dimension_count") == 16);
 }
 
 TEST_CASE("Rotary scaling is told by llama.cpp's keys") {

@@ -55,10 +55,18 @@ inline TinyModelOptions wide(
   }
   if (family == "qwen3_moe") json["norm_topk_prob"] = true;
   if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 64;
-  if (family == "deepseek_v2") {
+  if (family == "deepseek_v2" || family == "deepseek_v3" ||
+      family == "glm4_moe_lite" || family == "glm4_moe" || family == "dots1" ||
+      family == "ernie4_5_moe") {
+    json["moe_intermediate_size"] = 32;
+  }
+  if (family == "glm4_moe_lite") json["rms_norm_eps"] = 1e-6;
+  if (family == "glm4_moe") json["attention_bias"] = true;
+  if (family == "minimax_m2") json["head_dim"] = 32;
+  if (family == "deepseek_v2" || family == "deepseek_v3" ||
+      family == "glm4_moe_lite") {
     json.update(
-        {{"moe_intermediate_size", 32},
-         {"kv_lora_rank", 32},
+        {{"kv_lora_rank", 32},
          {"qk_nope_head_dim", 16},
          {"qk_rope_head_dim", 16},
          {"v_head_dim", 32}});

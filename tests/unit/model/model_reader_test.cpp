@@ -270,6 +270,15 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a model is told apart by what its router divides by") {
+  const auto fingerprint_of = [](double least) {
+    ModelFolder folder(sample("ernie4_5_moe"));
+    folder.json()["moe_norm_min"] = least;
+    return ModelReader(folder.write()).fingerprint();
+  };
+  CHECK(fingerprint_of(1e-12) != fingerprint_of(1e-6));
+}
+
 TEST_CASE("a model is told apart by its values, not by how files lie") {
   const auto fingerprint_of = [](const auto& change) {
     ModelFolder folder(sample("qwen3_moe"));

@@ -88,6 +88,11 @@ TEST_CASE("A grouped router keeps equally many experts of each group") {
   REQUIRE(kept_experts(trim(0.25), 0) == Kept{0, 4});
   config.router.group_score = model::GroupScore::kTopTwoSum;
   REQUIRE_THROWS_WITH(trim(0.25), Contains("the smallest is 0.5000"));
+  // Loaders add up two scores even of a single group.
+  config.router.groups = 1;
+  config.router.topk_groups = 1;
+  for (model::LayerConfig& layer : config.layers) layer.top_k = 1;
+  REQUIRE_THROWS_WITH(trim(0.125), Contains("the smallest is 0.2500"));
 }
 
 TEST_CASE("A budget of bytes holds for whole experts of any width") {

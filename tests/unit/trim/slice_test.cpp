@@ -46,6 +46,8 @@ TEST_CASE("Kept rows and columns are those of the untrimmed model") {
   TinyModelOptions options;
   options.type = GENERATE(at::kFloat, at::kBFloat16);
   options.constants = GENERATE(false, true);
+  options.family = GENERATE("qwen3_moe", "ernie4_5_moe");
+  options.changes = {{"moe_layer_start_index", 0}};
   const TinyModel tiny(options);
   const model::ModelReader reader(tiny.path());
   const auto plan = sample_plan(reader);
@@ -63,8 +65,9 @@ TEST_CASE("Kept rows and columns are those of the untrimmed model") {
   for (const model::WeightId& id : model::model_weights(trimmed.config())) {
     CAPTURE(model::weight_name(trimmed.config(), id));
     at::Tensor expected;
-    const bool by_expert =
-        id.role == Role::kRouter || id.role == Role::kExpertConstant;
+    const bool by_expert = id.role == Role::kRouter ||
+                           id.role == Role::kRouterCorrection ||
+                           id.role == Role::kExpertConstant;
     if (model::is_expert_role(id.role)) {
       const auto& expert = plan.layers[id.layer].experts[id.expert];
       expected = reader.read({id.role, id.layer, expert.expert})
