@@ -78,7 +78,10 @@ def test_generation_ends_where_transformers_ends_it(
 
 @pytest.mark.parametrize(
     "name",
-    ["deepseek_v3", "glm_lite", "dots_window_bias", "glm", "ernie", "minimax"],
+    [
+        "deepseek_v3", "glm_lite", "dots_window_bias", "glm", "ernie", "minimax",
+        "mellum_types",
+    ],
 )
 def test_many_tokens_are_the_likeliest(name, fettle, tmp_path):
     """Token by token, each is what transformers finds likeliest after all the

@@ -57,6 +57,9 @@ REFUSED = {
     "dots_window_bias": "attention_bias",
     "glm_norm_bf16": "attention_bias",
     "ernie_norm_min": "moe_norm_min",
+    "mellum": "no architecture",
+    "mellum_types": "no architecture",
+    "mellum_sliding": "no architecture",
 }
 
 

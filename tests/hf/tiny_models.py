@@ -21,6 +21,7 @@ from tiny_shapes import (
     ERNIE,
     GLM,
     GLM_LITE,
+    MELLUM,
     MINIMAX,
     MIXTRAL,
     OLMOE,
@@ -114,6 +115,10 @@ def _glm(**changes: Any) -> Variant:
 
 def _ernie(**changes: Any) -> Variant:
     return _variant("ernie4_5_moe", ERNIE, changes)
+
+
+def _mellum(**changes: Any) -> Variant:
+    return _variant("mellum", MELLUM, changes)
 
 
 def _minimax(**changes: Any) -> Variant:
@@ -274,6 +279,24 @@ VARIANTS: dict[str, Variant] = {
     ),
     "ernie_fused": _ernie(fused=True),
     "ernie_v4_config": _ernie(v4_config=True),
+    "mellum": _mellum(),
+    "mellum_types": _mellum(
+        layer_types=[
+            "sliding_attention",
+            "full_attention",
+            "sliding_attention",
+        ],
+        mlp_layer_types=["sparse", "dense", "sparse"],
+        attention_bias=True,
+        rope_parameters={
+            "full_attention": _yarn()["rope_parameters"],
+            "sliding_attention": {
+                "rope_type": "default",
+                "rope_theta": 100.0,
+            },
+        },
+    ),
+    "mellum_sliding": _mellum(layer_types=["sliding_attention"] * 3),
     "minimax": _minimax(),
     "minimax_fused": _minimax(fused=True),
     "minimax_v4_config": _minimax(v4_config=True, dtype=torch.bfloat16),

@@ -135,6 +135,21 @@ ERNIE = {
     "moe_intermediate_size": 20,
 }
 
+MELLUM = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 24,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "sliding_window": 6,
+}
+
 MINIMAX = {
     "vocab_size": 97,
     "hidden_size": 48,

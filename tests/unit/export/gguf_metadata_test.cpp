@@ -117,6 +117,13 @@ TEST_CASE("What it computes otherwise of corrected routers' families") {
         "a layer is dense"}});
 }
 
+TEST_CASE("Layers of several kinds of attention are refused") {
+  model::ModelConfig config = config_of("qwen3_moe", {});
+  config.attentions.push_back(config.attention());
+  REQUIRE_THROWS_WITH(
+      gguf_family(config), Contains("layers differ in their attention"));
+}
+
 TEST_CASE("Expert widths have the family's own keys") {
   const auto qwen = keys_of("qwen2_moe");
   REQUIRE(

@@ -156,6 +156,39 @@ TEST_CASE("what GLM, ERNIE and MiniMax say where they are silent") {
   CHECK(bare("minimax_m2").attention().rope.dim == 128);
 }
 
+TEST_CASE("Mellum's layers have the rotary embedding of their type") {
+  const ModelConfig plain = bare("mellum");
+  CHECK(plain.attentions.size() == 1);
+  CHECK(plain.attention().head_dim == 128);
+  CHECK(plain.attention().rope.theta == 500000.0);
+  CHECK(plain.attention().qk_norm == QkNorm::kHead);
+  CHECK(plain.router.renormalize);
+  CHECK(plain.layers[0].num_experts() == 64);
+  const Json types = {
+      {"layer_types", {"sliding_attention", "full_attention"}},
+      {"sliding_window", 5},
+      {"mlp_layer_types", {"dense", "sparse"}}};
+  const ModelConfig silent = sample("mellum", types);
+  CHECK(windows(silent) == std::vector<std::int64_t>{5, 0});
+  CHECK(sparse_layers(silent) == std::vector<bool>{false, true});
+  CHECK(silent.attention_of(silent.layers[0]).rope.theta == 10000.0);
+  CHECK(silent.attention_of(silent.layers[1]).rope.theta == 500000.0);
+  Json said = types;
+  said["rope_parameters"] = {
+      {"full_attention",
+       {{"rope_type", "linear"}, {"rope_theta", 3.0}, {"factor", 2.0}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 7.0}}}};
+  const ModelConfig config = sample("mellum", said);
+  CHECK(config.attention_of(config.layers[0]).rope.type == "default");
+  CHECK(config.attention_of(config.layers[0]).rope.theta == 7.0);
+  CHECK(config.attention_of(config.layers[1]).rope.factor == 2.0);
+  said["layer_types"] = {"sliding_attention", "sliding_attention"};
+  said["rope_parameters"].erase("full_attention");
+  const ModelConfig alike = sample("mellum", said);
+  CHECK(alike.attentions.size() == 1);
+  CHECK(alike.attention().rope.theta == 7.0);
+}
+
 TEST_CASE("options of GLM and ERNIE") {
   const ModelConfig glm = sample(
       "glm4_moe",

@@ -22,7 +22,7 @@ inline Json sample_json(const std::string& family) {
       {"num_experts_per_tok", 2},
       {"intermediate_size", 6},
       {"hidden_act", "silu"}};
-  if (family == "qwen3_moe" || family == "qwen2_moe") {
+  if (family == "qwen3_moe" || family == "qwen2_moe" || family == "mellum") {
     json["moe_intermediate_size"] = 6;
     json["intermediate_size"] = 10;
     json["num_experts"] = 4;
@@ -58,6 +58,7 @@ inline Json sample_json(const std::string& family) {
   if (family == "minimax_m2") {
     json.update({{"num_local_experts", 4}, {"head_dim", 6}});
   }
+  if (family == "mellum") json["head_dim"] = 4;
   if (family == "deepseek_v3") json.update({{"n_group", 1}, {"topk_group", 1}});
   return json;
 }

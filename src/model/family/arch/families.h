@@ -12,6 +12,7 @@ Family dots1_family();
 Family ernie4_5_moe_family();
 Family glm4_moe_family();
 Family glm4_moe_lite_family();
+Family mellum_family();
 Family minimax_m2_family();
 Family mixtral_family();
 Family olmoe_family();

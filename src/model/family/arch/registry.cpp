@@ -11,13 +11,14 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 11> all = {
+  static const std::array<Family, 12> all = {
       deepseek_v2_family(),
       deepseek_v3_family(),
       dots1_family(),
       ernie4_5_moe_family(),
       glm4_moe_family(),
       glm4_moe_lite_family(),
+      mellum_family(),
       minimax_m2_family(),
       mixtral_family(),
       olmoe_family(),
