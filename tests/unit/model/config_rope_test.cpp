@@ -12,7 +12,7 @@ namespace {
 
 RopeConfig rope(Json options, Json outside = Json::object()) {
   outside["rope_scaling"] = std::move(options);
-  return sample("mixtral", outside).attention().attention().rope;
+  return sample("mixtral", outside).attention().rope;
 }
 
 }  // namespace
