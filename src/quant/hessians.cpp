@@ -90,7 +90,7 @@ void HessianTap::add_for_all(
       bank.gate_up.narrow(0, 2 * bank.offsets[expert], 2 * bank.width(expert));
   add({Role::kExpertGate, expert}, view.x, weight);
   add({Role::kExpertDown, expert},
-      kernels::swiglu(at::mm(view.x, gate_up.t())),
+      kernels::swiglu(at::mm(view.x, gate_up.t()), bank.activation),
       weight);
 }
 

@@ -153,6 +153,7 @@ VARIANTS: dict[str, Variant] = {
         num_experts=5,
         num_experts_per_tok=5,
     ),
+    "qwen3_gelu": _qwen3(hidden_act="gelu_pytorch_tanh", mlp_only_layers=[1]),
     "qwen3_top1": _qwen3(num_experts_per_tok=1, norm_topk_prob=False),
     "qwen3_linear": _qwen3(**_rope("linear", factor=3.0)),
     "qwen3_yarn": _qwen3(**_yarn()),

@@ -200,6 +200,9 @@ void check_layers(const ModelConfig& config, const GgufFamily& family) {
       (places.step > 1 && !stepped) || !follows(config, places)) {
     refuse_shape("a layer is dense");
   }
+  if (config.activation != model::Activation::kSilu) {
+    refuse_shape("'hidden_act' is not silu");
+  }
   if (config.attentions.size() > 1) {
     refuse_shape("layers differ in their attention");
   }

@@ -60,11 +60,20 @@ void refuse_foreign_options(const JsonObject& json) {
     if (key == "quantization_config" && is_packed_by_fettle(json)) continue;
     require_value(json, key, harmless);
   }
+}
+
+// `hidden_act`, by the names that transformers has for what Fettle computes.
+Activation parse_activation(const JsonObject& json) {
+  Activation activation = Activation::kSilu;
   for (const std::string_view key : {"hidden_act", "hidden_activation"}) {
-    // Another name of it.
-    if (json.has(key) && is_text(json.at(key), "swish")) continue;
-    require_value(json, key, "silu");
+    if (!json.has(key) || is_text(json.at(key), "swish")) continue;
+    if (is_text(json.at(key), "gelu_pytorch_tanh")) {
+      activation = Activation::kGeluTanh;
+    } else {
+      require_value(json, key, "silu");
+    }
   }
+  return activation;
 }
 
 void parse_heads(
@@ -126,6 +135,7 @@ ModelConfig parse_common(
   config.max_position =
       read_integer(json, {{"max_position_embeddings"}, defaults.max_position});
   config.norm_eps = read_number(json, {"rms_norm_eps", defaults.norm_eps});
+  config.activation = parse_activation(json);
   config.tie_word_embeddings =
       json.boolean_or("tie_word_embeddings", defaults.tie_word_embeddings);
   config.eos_token_ids = parse_end_tokens(json, defaults.eos_token_ids);

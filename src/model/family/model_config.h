@@ -10,17 +10,19 @@
 #include <vector>
 
 #include "core/json.h"
+#include "kernels/args.h"
 
 namespace fettle::model {
 
 enum class AttentionKind { kGqa, kMla };
 enum class QkNorm { kNone, kHead, kFull };
-enum class RopePairing { kHalf, kInterleaved };
 enum class RouterScore { kSoftmaxThenTopk, kTopkThenSoftmax, kSigmoid };
 enum class GroupScore { kMax, kTopTwoSum };
 // What experts outside a token's groups score in the choice.
 enum class OutsideGroups { kZero, kMinusInfinity };
 enum class SharedExpert { kNone, kPlain, kSigmoidGated };
+using kernels::Activation;
+using kernels::RopePairing;
 
 struct RopeConfig {
   std::string type = "default";  // default, linear, dynamic, yarn, longrope,
@@ -105,6 +107,7 @@ struct ModelConfig {
   double latent_norm_eps = 1e-6;  // MLA's norms of the compressed latents
   bool tie_word_embeddings = false;
   SharedExpert shared_expert = SharedExpert::kNone;
+  Activation activation = Activation::kSilu;   // of every MLP's gate
   std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
   RouterConfig router;
   std::vector<LayerConfig> layers;

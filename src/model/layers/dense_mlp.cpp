@@ -13,8 +13,9 @@ at::Tensor dense_mlp(
     const at::Tensor& x) {
   const Mlp& mlp =
       roles.gate == kSharedRoles.gate ? weights.shared : weights.dense;
-  if (!mlp.defined()) return packed_mlp(*weights.packed, roles, x);
-  const at::Tensor h = swiglu(at::mm(x, mlp.gate_up.t()));
+  if (!mlp.defined())
+    return packed_mlp(*weights.packed, roles, x, mlp.activation);
+  const at::Tensor h = gated(at::mm(x, mlp.gate_up.t()), mlp.activation);
   if (context.tap != nullptr) {
     context.tap->on_projection(context.layer, roles.gate, x);
     context.tap->on_projection(context.layer, roles.down, h);

@@ -10,7 +10,7 @@
 
 namespace fettle::model {
 
-// down(swiglu(gate_up x)) of the layer's MLP of these roles. x: [N, H] → [N,
+// down(act(gate x) * up x) of the layer's MLP of these roles. x: [N, H] → [N,
 // H].
 at::Tensor dense_mlp(
     const LayerContext& context,

@@ -63,8 +63,8 @@ struct MovedRowsFunction : torch::autograd::Function<MovedRowsFunction> {
 
 kernels::RopeOptions rope_options(bool interleaved, std::int64_t start) {
   kernels::RopeOptions options;
-  options.pairing = interleaved ? kernels::RopePairing::kInterleaved
-                                : kernels::RopePairing::kHalf;
+  options.pairing =
+      interleaved ? RopePairing::kInterleaved : RopePairing::kHalf;
   options.start = start;
   return options;
 }
@@ -124,14 +124,23 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   }
 };
 
-struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+struct GatedFunction : torch::autograd::Function<GatedFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& gate_up,
+      std::int64_t activation) {
     ctx->save_for_backward({gate_up});
-    return kernels::swiglu(gate_up);
+    ctx->saved_data["activation"] = activation;
+    return kernels::swiglu(
+        gate_up, static_cast<kernels::Activation>(activation));
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    return {kernels::swiglu_backward(grads[0].contiguous(), saved[0])};
+    const auto activation =
+        static_cast<kernels::Activation>(ctx->saved_data["activation"].toInt());
+    return {
+        kernels::swiglu_backward(grads[0].contiguous(), saved[0], activation),
+        at::Tensor()};
   }
 };
 
@@ -160,8 +169,8 @@ at::Tensor causal_attention(
       q, k, v, options.starts, options.window, options.scale);
 }
 
-at::Tensor swiglu(const at::Tensor& gate_up) {
-  return SwigluFunction::apply(gate_up);
+at::Tensor gated(const at::Tensor& gate_up, kernels::Activation activation) {
+  return GatedFunction::apply(gate_up, static_cast<std::int64_t>(activation));
 }
 
 at::Tensor moved_rows(

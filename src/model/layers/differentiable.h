@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/args.h"
 #include "kernels/attention.h"
 #include "model/layers/rotary.h"
 
@@ -30,8 +31,8 @@ at::Tensor causal_attention(
     const at::Tensor& v,
     const kernels::AttentionOptions& options);
 
-// silu(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
-at::Tensor swiglu(const at::Tensor& gate_up);
+// act(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
+at::Tensor gated(const at::Tensor& gate_up, kernels::Activation activation);
 
 // y[p] = x[from[p]] for x [N, ..] and from [P] int64. back [N]: the row of y
 // whose gradient is that of a row of x, -1 for none; gradients of other rows of

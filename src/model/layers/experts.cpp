@@ -25,6 +25,7 @@ struct Kept : torch::CustomClassHolder {
   std::vector<at::Tensor> gate_up;  // per run [n, 2I]
   std::vector<at::Tensor> h;        // per run [n, I]
   LayerTap* tap = nullptr;
+  kernels::Activation activation = kernels::Activation::kSilu;
   std::int64_t layer = 0;
   bool differentiated = false;  // whether backward will need gate_up and h
 
@@ -70,7 +71,7 @@ void forward_run(
     at::Tensor xs = kernels::gather_rows(x, tokens);
     at::Tensor gate_up = run_products(
         run, kept.dispatch, xs, kept.gate_up_of(bank[0], run).transpose(1, 2));
-    const at::Tensor h = kernels::swiglu(gate_up);
+    const at::Tensor h = kernels::swiglu(gate_up, kept.activation);
     const bool tapped = kept.tap != nullptr && kept.tap->wants_experts();
     if (kept.differentiated) kept.gate_up[i] = gate_up;
     if (!tapped) xs.reset(), gate_up.reset();
@@ -199,7 +200,8 @@ void backward_run(
     at::Tensor dh = run_products(
         run, kept.dispatch, dys, kept.down_of(saved[3], run).transpose(1, 2));
     d_mix.add_(weigh_(dh, kept.h[i], mix));
-    const at::Tensor dgu = kernels::swiglu_backward(dh, kept.gate_up[i]);
+    const at::Tensor dgu =
+        kernels::swiglu_backward(dh, kept.gate_up[i], kept.activation);
     run_products_into(
         out.d_rows, run, kept.dispatch, dgu, kept.gate_up_of(saved[2], run));
     backward_weights(kept, i, saved[0], {mix, dys, dh, dgu}, out);
@@ -258,7 +260,9 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     at::Tensor d_others;
     if (ctx->saved_data["others"].toBool()) {
       d_others = output_products(
-          {kept->offsets, saved[2], saved[3], saved[4]}, saved[0], dy);
+          {kept->offsets, saved[2], saved[3], saved[4], kept->activation},
+          saved[0],
+          dy);
     }
     const at::Tensor dx =
         kernels::gather_rows_backward(out.d_rows, kept->dispatch.position);
@@ -283,6 +287,7 @@ at::Tensor experts_forward(
   kept->offsets = pass.bank.offsets;
   kept->runs = expert_runs(kept->dispatch, kept->offsets, !x.is_cpu());
   kept->tap = pass.tap;
+  kept->activation = pass.bank.activation;
   kept->layer = pass.layer;
   kept->differentiated =
       at::GradMode::is_enabled() &&

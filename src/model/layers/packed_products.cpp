@@ -59,13 +59,17 @@ at::Tensor packed_linear(const StoredMatrix& matrix, const at::Tensor& x) {
 }
 
 at::Tensor packed_mlp(
-    const PackedLayer& layer, const MlpRoles& roles, const at::Tensor& x) {
+    const PackedLayer& layer,
+    const MlpRoles& roles,
+    const at::Tensor& x,
+    kernels::Activation activation) {
   const std::int64_t width = layer.at(roles.up).rows();
   const at::Tensor gate_up = at::empty({x.size(0), 2 * width}, x.options());
   Products products;
   add_gate_up(products, layer, roles, -1, x, gate_up);
   products.run();
-  return packed_linear(layer.at(roles.down), kernels::swiglu(gate_up));
+  return packed_linear(
+      layer.at(roles.down), kernels::swiglu(gate_up, activation));
 }
 
 at::Tensor packed_experts_forward(
@@ -95,7 +99,7 @@ at::Tensor packed_experts_forward(
   for (const std::int64_t e : chosen) {
     products.add(
         layer.at(kExpertRoles.down, e),
-        kernels::swiglu(gate_up[e]),
+        kernels::swiglu(gate_up[e], bank.activation),
         rows_of(ys, e));
   }
   products.run();

@@ -16,7 +16,10 @@ at::Tensor packed_linear(const StoredMatrix& matrix, const at::Tensor& x);
 
 // mlp() of differentiable.h; no gradient.
 at::Tensor packed_mlp(
-    const PackedLayer& layer, const MlpRoles& roles, const at::Tensor& x);
+    const PackedLayer& layer,
+    const MlpRoles& roles,
+    const at::Tensor& x,
+    kernels::Activation activation);
 
 // experts_forward() of a layer whose experts are packed; no gradient, no tap.
 at::Tensor packed_experts_forward(

@@ -117,6 +117,9 @@ Json computation_of(const ModelConfig& c) {
       router_json(c.router),
       std::move(layers)};
   add_attentions(c, json);
+  if (c.activation != Activation::kSilu) {
+    json.push_back({"activation", static_cast<int>(c.activation)});
+  }
   return json;
 }
 

@@ -9,15 +9,18 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/args.h"
+
 namespace fettle::model {
 
 class PackedLayer;
 
-// A SwiGLU block's weights, neuron-major: row k of each matrix belongs to
+// A gated MLP's weights, neuron-major: row k of each matrix belongs to
 // intermediate dimension k, so a neuron is three rows of H values.
 struct Mlp {
   at::Tensor gate_up;  // [2I, H], gate rows then up rows
   at::Tensor down;     // [I, H], down_proj transposed
+  kernels::Activation activation = kernels::Activation::kSilu;
   bool defined() const { return gate_up.defined(); }
 };
 
@@ -29,6 +32,7 @@ struct ExpertBank {
   at::Tensor gate_up;                 // [2S, H], S = offsets.back()
   at::Tensor down;                    // [S, H]
   at::Tensor constant;                // [E, H], or undefined
+  kernels::Activation activation = kernels::Activation::kSilu;
 
   std::int64_t size() const {
     return static_cast<std::int64_t>(offsets.size()) - 1;

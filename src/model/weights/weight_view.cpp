@@ -7,11 +7,13 @@
 namespace fettle::model {
 namespace {
 
-Mlp empty_mlp(
-    std::int64_t width, std::int64_t hidden, at::TensorOptions options) {
-  return {
-      at::empty({2 * width, hidden}, options),
-      at::empty({width, hidden}, options)};
+void allocate(
+    Mlp& mlp,
+    std::int64_t width,
+    std::int64_t hidden,
+    at::TensorOptions options) {
+  mlp.gate_up = at::empty({2 * width, hidden}, options);
+  mlp.down = at::empty({width, hidden}, options);
 }
 
 }  // namespace
@@ -34,6 +36,9 @@ LayerWeights empty_layer(
     }
     weights.condensers = shape.condensers;
   }
+  weights.experts.activation = config.activation;
+  weights.shared.activation = config.activation;
+  weights.dense.activation = config.activation;
   add_empty(weights, config, layer, options, wanted);
   return weights;
 }
@@ -49,15 +54,16 @@ void add_empty(
   const auto type = c10::typeMetaToScalarType(options.dtype());
   if (shape.sparse && wanted(kExpertRoles.gate)) {
     const std::int64_t total = weights.experts.offsets.back();
-    const Mlp all = empty_mlp(total, hidden, options);
+    Mlp all;
+    allocate(all, total, hidden, options);
     weights.experts.gate_up = all.gate_up;
     weights.experts.down = all.down;
   }
   if (shape.sparse && shape.shared_width > 0 && wanted(kSharedRoles.gate)) {
-    weights.shared = empty_mlp(shape.shared_width, hidden, options);
+    allocate(weights.shared, shape.shared_width, hidden, options);
   }
   if (!shape.sparse && wanted(kDenseRoles.gate)) {
-    weights.dense = empty_mlp(shape.dense_width, hidden, options);
+    allocate(weights.dense, shape.dense_width, hidden, options);
   }
   for (const WeightId& id : layer_weights(config, layer)) {
     if (is_mlp_role(id.role) || !wanted(id.role)) continue;

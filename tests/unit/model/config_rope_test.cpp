@@ -56,7 +56,12 @@ TEST_CASE("options that change nothing about text are passed over") {
       {"mrope_section", {1, 1, 2}},
       {"mrope_interleaved", true}};
   CHECK(rope(sections).type == "default");
-  CHECK(sample("mixtral", {{"hidden_act", "swish"}}).family == "mixtral");
+  CHECK(
+      sample("mixtral", {{"hidden_act", "swish"}}).activation ==
+      Activation::kSilu);
+  CHECK(
+      sample("mixtral", {{"hidden_act", "gelu_pytorch_tanh"}}).activation ==
+      Activation::kGeluTanh);
   CHECK_THROWS_WITH(
       sample("mixtral", {{"hidden_act", "gelu"}}),
       Catch::Contains("'hidden_act' is \"gelu\""));
