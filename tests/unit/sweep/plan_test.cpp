@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Budgets are promises: what a plan allows, and what it refuses.
+#include "sweep/plan.h"
+
+#include <catch2/catch.hpp>
+#include <string>
+
+#include "../artifact/tiny_model.h"
+#include "core/error.h"
+
+using namespace fettle;
+using namespace fettle::sweep;
+using Catch::Matchers::Contains;
+using fettle::testing::TinyModel;
+
+namespace {
+
+constexpr std::int64_t kMiB = 1 << 20;
+
+Budget of_ram(std::int64_t bytes) {
+  Budget budget;
+  budget.ram = bytes;
+  return budget;
+}
+
+Workload of_tokens(std::int64_t tokens, std::int64_t longest) {
+  Workload workload;
+  workload.tokens = tokens;
+  workload.longest_sequence = longest;
+  return workload;
+}
+
+// Mebibytes that the refusal of `budget` names.
+std::int64_t smallest_named(
+    const model::ModelReader& reader,
+    const Workload& workload,
+    const Budget& budget) {
+  try {
+    plan_sweep(reader, workload, budget);
+  } catch (const UserError& error) {
+    const std::string text = error.what();
+    const std::string before = "smallest that works is ";
+    return std::stoll(text.substr(text.find(before) + before.size()));
+  }
+  return 0;
+}
+
+class PlanOfTinyModel {
+ protected:
+  TinyModel tiny;
+  model::ModelReader reader{tiny.path()};
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(PlanOfTinyModel, "the smallest budget that is named works") {
+  for (const bool backward : {false, true}) {
+    Workload workload = of_tokens(1 << 16, 1 << 12);
+    workload.backward = backward;
+    const std::int64_t least =
+        smallest_named(reader, workload, of_ram(1 * kMiB));
+    REQUIRE(least > 1);
+    const SweepPlan plan = plan_sweep(reader, workload, of_ram(least * kMiB));
+    CHECK(plan.ram_bytes() <= least * kMiB);
+    CHECK(
+        smallest_named(reader, workload, of_ram((least - 2) * kMiB)) == least);
+  }
+}
+
+TEST_CASE_METHOD(PlanOfTinyModel, "a plan keeps to its budget of RAM") {
+  Workload workload = of_tokens(1 << 18, 512);
+  workload.backward = true;
+  for (const std::int64_t mebibytes : {256, 400, 800, 4000}) {
+    const SweepPlan plan =
+        plan_sweep(reader, workload, of_ram(mebibytes * kMiB));
+    CHECK(plan.ram_bytes() <= mebibytes * kMiB);
+    CHECK(plan.micro_batch_tokens >= workload.longest_sequence);
+    CHECK(plan.micro_batch_tokens <= workload.micro_batch_tokens);
+  }
+}
+
+TEST_CASE_METHOD(PlanOfTinyModel, "what RAM can't hold goes to the disk") {
+  const Workload workload = of_tokens(1 << 22, 512);
+  const SweepPlan tight = plan_sweep(reader, workload, of_ram(256 * kMiB));
+  const SweepPlan wide = plan_sweep(reader, workload, of_ram(64LL << 30));
+  CHECK(tight.spilled_bytes > 0);
+  CHECK(wide.spilled_bytes == 0);
+  CHECK(tight.spilled_bytes + tight.activation_bytes == wide.activation_bytes);
+  const SweepOptions options = tight.sweep_options(nullptr);
+  CHECK(options.activations.ram_bytes == tight.activation_bytes);
+}
+
+TEST_CASE_METHOD(PlanOfTinyModel, "graphs are kept only where all layers fit") {
+  Workload workload = of_tokens(1 << 14, 512);
+  CHECK(plan_sweep(reader, workload, of_ram(8LL << 30)).graph_bytes == 0);
+  workload.backward = true;
+  const SweepPlan wide = plan_sweep(reader, workload, of_ram(8LL << 30));
+  CHECK(wide.graph_bytes > 0);
+  CHECK(wide.sweep_options(nullptr).keep_graphs);
+  // Eight hundredths of a budget are for what allocators waste.
+  const std::int64_t without =
+      (wide.ram_bytes() - wide.graph_bytes / 2) * 100 / 92;
+  const SweepPlan tight = plan_sweep(reader, workload, of_ram(without));
+  CHECK(tight.graph_bytes == 0);
+  CHECK_FALSE(tight.sweep_options(nullptr).keep_graphs);
+}
+
+TEST_CASE_METHOD(PlanOfTinyModel, "what a stage keeps is part of the plan") {
+  Workload workload = of_tokens(4096, 512);
+  const std::int64_t plain = least_plan(reader, workload).ram_bytes();
+  workload.add(StageMemory{.bytes = 7 * kMiB, .device_bytes = 5 * kMiB});
+  CHECK(least_plan(reader, workload).ram_bytes() == plain + 7 * kMiB);
+}
+
+TEST_CASE_METHOD(PlanOfTinyModel, "a model beside another adds to its memory") {
+  Workload workload = of_tokens(4096, 512);
+  const SweepPlan other = least_plan(reader, workload);
+  const std::int64_t alone = other.ram_bytes();
+  workload.add(other);
+  // The program is there once.
+  CHECK(
+      least_plan(reader, workload).ram_bytes() ==
+      2 * alone - other.runtime_bytes);
+}
+
+TEST_CASE_METHOD(
+    PlanOfTinyModel, "a card's budget is refused by its own name") {
+  Workload workload = of_tokens(4096, 512);
+  workload.device = at::Device(at::kCUDA, 0);
+  const Budget narrow{.ram = 8LL << 30, .vram = 1 * kMiB};
+  CHECK_THROWS_WITH(
+      plan_sweep(reader, workload, narrow), Contains("[plan] --vram"));
+  const std::int64_t least = smallest_named(reader, workload, narrow);
+  const SweepPlan plan =
+      plan_sweep(reader, workload, {.ram = 8LL << 30, .vram = least * kMiB});
+  CHECK(plan.vram_bytes() <= least * kMiB);
+  CHECK_THROWS_WITH(
+      plan_sweep(reader, workload, {.ram = 1 * kMiB, .vram = 1LL << 30}),
+      Contains("[plan] --ram"));
+}
+
+TEST_CASE("a workload of several sets is their largest") {
+  Workload workload;
+  workload.add(fettle::testing::random_data(4, 10, 50));
+  workload.add(fettle::testing::random_data(1, 25, 50));
+  CHECK(workload.tokens == 40);
+  CHECK(workload.longest_sequence == 25);
+  workload.add(fettle::testing::random_data(20, 10, 50), 60);
+  CHECK(workload.tokens == 60);
+}
