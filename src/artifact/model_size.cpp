@@ -16,8 +16,11 @@ std::int64_t weight_bytes(
 }
 
 ModelSize model_size(
-    const model::ModelConfig& config, const model::WeightForms& form) {
+    const model::ModelConfig& config,
+    const model::WeightForms& form,
+    std::int64_t carried_bytes) {
   ModelSize size;
+  size.bytes = size.carried_bytes = carried_bytes;
   size.parameters = config.parameters();
   size.active_parameters = config.active_parameters();
   for (const model::WeightId& id : model::model_weights(config)) {
@@ -48,6 +51,7 @@ Json ModelSize::to_json() const {
       {"parameters", parameters},
       {"active_parameters", active_parameters},
       {"bytes", bytes},
+      {"carried_bytes", carried_bytes},
       {"experts", experts},
       {"neurons", neurons},
       {"min_width", min_width},

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "io/checkpoint.h"
 #include "io/checkpoint_writer.h"
 #include "io/file.h"
+#include "model/family/text_part.h"
 
 namespace fettle::artifact {
 namespace {
@@ -70,9 +72,12 @@ io::TensorSpec tensor_spec(
 void write_config(
     const std::filesystem::path& folder,
     const model::ModelConfig& config,
-    bool packed) {
+    bool packed,
+    const CarriedCopy& carried) {
   Json json = model::config_json(config);
+  carried.change(json);
   json.erase("quantization_config");
+  model::text_part(json).erase("quantization_config");
   if (packed) {
     json["quantization_config"] = {{"quant_method", "fettle"}, {"format", 1}};
   }
@@ -87,10 +92,15 @@ void write_model(
   for (const model::WeightId& id : ids) {
     specs.push_back(tensor_spec(input.config, id, input.form(id)));
   }
+  const CarriedCopy carried(input.source, input.config, input.mtp);
+  if (input.reporter != nullptr && !carried.note().empty()) {
+    input.reporter->note(input.label + ": " + carried.note());
+  }
+  std::ranges::copy(carried.specs(), std::back_inserter(specs));
   copy_companions(input.source.folder(), folder);
   const bool packed = std::ranges::any_of(
       ids, [&](const auto& id) { return input.form(id).packed(); });
-  write_config(folder, input.config, packed);
+  write_config(folder, input.config, packed, carried);
   io::CheckpointWriterOptions options;
   options.stem = stem_of(input.config, packed);
   io::CheckpointWriter writer(folder, specs, options);
@@ -105,6 +115,10 @@ void write_model(
     writer.write(specs[i].name, tensor_bytes(tensor));
     progress.advance(tensor.nbytes());
   }
+  carried.write([&](const std::string& name, std::span<const std::byte> bytes) {
+    writer.write(name, bytes);
+    progress.advance(bytes.size());
+  });
   writer.finish();
   write_manifest(input.source.folder(), folder, input.record);
 }

@@ -11,6 +11,7 @@
 #include <functional>
 #include <string>
 
+#include "artifact/carried_copy.h"
 #include "artifact/manifest.h"
 #include "core/progress.h"
 #include "io/safetensors.h"
@@ -21,7 +22,7 @@
 namespace fettle::artifact {
 
 struct ModelWriterInput {
-  const model::ModelReader& source;  // companions
+  const model::ModelReader& source;  // companions, carried tensors
   const model::ModelConfig& config;  // of the model to write
   // How one tensor lies on disk: headers are written before any tensor.
   model::WeightForms form;
@@ -29,16 +30,19 @@ struct ModelWriterInput {
   // CPU. Called in order.
   std::function<at::Tensor(const model::WeightId&)> tensor;
   StageRecord record = {};
+  Mtp mtp = Mtp::kAuto;
   std::string label = {};        // of the progress shown, such as "trim"
   Reporter* reporter = nullptr;  // null: silent
 };
 
 // Writes config.json. Where weights are packed it says so in the key that other
-// loaders look at, and refuse the model by.
+// loaders look at, and refuse the model by. `carried`: what the model keeps of
+// its source beside its weights.
 void write_config(
     const std::filesystem::path& folder,
     const model::ModelConfig& config,
-    bool packed);
+    bool packed,
+    const CarriedCopy& carried);
 
 // Writes into `folder`, which exists (an AtomicDirectory's path). Files of
 // weights are named model*, packed* where weights are packed, and fettle* where
@@ -52,7 +56,8 @@ void write_model(
 struct ModelSize {
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;
-  std::int64_t bytes = 0;  // of all tensors
+  std::int64_t bytes = 0;          // of all tensors
+  std::int64_t carried_bytes = 0;  // those that are no weights of the model
   std::int64_t experts = 0;
   std::int64_t neurons = 0;  // sum of the experts' widths
   std::int64_t min_width = 0;
@@ -63,9 +68,12 @@ struct ModelSize {
   Json to_json() const;
 };
 
-// The size of a model of `config` whose tensors lie as `form` says.
+// The size of a model of `config` whose tensors lie as `form` says, beside
+// which `carried_bytes` are carried.
 ModelSize model_size(
-    const model::ModelConfig& config, const model::WeightForms& form);
+    const model::ModelConfig& config,
+    const model::WeightForms& form,
+    std::int64_t carried_bytes = 0);
 
 // The tensor of a checkpoint that holds a weight.
 io::TensorSpec tensor_spec(

@@ -19,7 +19,7 @@ constexpr const char* kNote = "fettle";
 
 bool is_shard(const std::filesystem::path& path) {
   return path.filename().string().starts_with(
-             std::string(io::kPackedStem) + "-") &&
+             std::string(io::kPackedStem) + "-0") &&
          path.extension() == ".safetensors";
 }
 
@@ -82,6 +82,28 @@ void ShardSet::write(
   if (error) throw UserError("write", path.string(), error.message());
 }
 
+std::string ShardSet::carried_name() {
+  return fmt::format("{}-carried.safetensors", io::kPackedStem);
+}
+
+void ShardSet::write_carried(const CarriedCopy& carried) const {
+  std::vector<io::TensorSpec> specs = carried.specs();
+  const std::filesystem::path path = folder_ / carried_name();
+  std::error_code error;
+  if (specs.empty()) {
+    std::filesystem::remove(path, error);  // of a run before this one
+    return;
+  }
+  const std::filesystem::path unfinished = io::unfinished(path);
+  io::SafetensorsWriter writer(io::create_file(unfinished), std::move(specs));
+  carried.write([&](const std::string& name, std::span<const std::byte> bytes) {
+    writer.write(name, bytes);
+  });
+  writer.finish();
+  std::filesystem::rename(unfinished, path, error);
+  if (error) throw UserError("write", path.string(), error.message());
+}
+
 bool ShardSet::any() const {
   for (std::int64_t shard = 0; shard < count_; ++shard) {
     if (std::filesystem::exists(folder_ / file_name(shard))) return true;
@@ -92,11 +114,18 @@ bool ShardSet::any() const {
 void ShardSet::write_index() const {
   Json map = Json::object();
   std::uint64_t total = 0;
+  std::vector<std::string> files;
   for (std::int64_t shard = 0; shard < count_; ++shard) {
+    files.push_back(file_name(shard));
+  }
+  if (std::filesystem::exists(folder_ / carried_name())) {
+    files.push_back(carried_name());
+  }
+  for (const std::string& file : files) {
     const auto header =
-        io::SafetensorsFile::parse(*io::open_file(folder_ / file_name(shard)));
+        io::SafetensorsFile::parse(*io::open_file(folder_ / file));
     for (const io::TensorInfo& tensor : header.tensors()) {
-      map[tensor.name] = file_name(shard);
+      map[tensor.name] = file;
       total += tensor.bytes();
     }
   }

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "artifact/carried_copy.h"
 #include "core/json.h"
 #include "io/safetensors.h"
 
@@ -38,15 +39,20 @@ class ShardSet {
   ShardSet(std::filesystem::path folder, std::int64_t count);
 
   std::string file_name(std::int64_t shard) const;
+  // Another file of the set, beside the shards.
+  static std::string carried_name();
   // What is told of a shard, where it is there.
   std::optional<Json> find(std::int64_t shard) const;
   void write(
       std::int64_t shard,
       const std::vector<NamedTensor>& tensors,
       const Json& note) const;
+  // Writes what the model keeps of its source beside its weights; no file
+  // where that is nothing.
+  void write_carried(const CarriedCopy& carried) const;
   // Whether any shard is there.
   bool any() const;
-  // Writes the index over all shards, which are there.
+  // Writes the index over all shards, which are there, and what is carried.
   void write_index() const;
 
  private:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "export/export.h"
 #include "cli/model_option.h"
+#include "cli/mtp_option.h"
 
 #include <fmt/format.h>
 
@@ -45,6 +46,7 @@ class Export : public Command {
            "model's own type")
         ->check(CLI::IsMember({"keep", "float32", "bfloat16", "float16"}))
         ->capture_default_str();
+    add_mtp_option(app, mtp_);
     app.add_flag(
         "--drop-constants",
         options_.drop_constants,
@@ -80,6 +82,7 @@ class Export : public Command {
 
   Outcome run(Session& session) override {
     options_.format = exporter::parse_format(format_);
+    options_.mtp = artifact::parse_mtp(mtp_);
     if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
     const auto opened = session.read(model_);
     const model::ModelReader& reader = *opened;
@@ -165,7 +168,7 @@ class Export : public Command {
     return fmt::format("numbers: {}; {}\n", text, rounded);
   }
 
-  std::string model_, out_, format_ = "hf", dtype_ = "keep";
+  std::string model_, out_, format_ = "hf", dtype_ = "keep", mtp_;
   exporter::ExportOptions options_;
 };
 

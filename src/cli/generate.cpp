@@ -4,7 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iostream>
+#include <utility>
 
 #include "cli/command.h"
 #include "cli/failure.h"
@@ -86,7 +88,14 @@ class Generate : public Command {
     workload.longest_sequence = static_cast<std::int64_t>(ids.size());
     workload.tokens = workload.longest_sequence;
     workload.keep_packed = true;
-    OpenModel opened = session.open(model_, workload);
+    auto reader = session.read(model_);
+    // No more than that is ever made.
+    const std::int64_t most = reader->config().max_position;
+    workload.cached_tokens = std::min(
+        std::min(workload.tokens, most) +
+            std::min(options_.max_new_tokens, most),
+        most);
+    OpenModel opened = session.open(std::move(reader), workload);
     options_.seed = session.seed();
     options_.ends = model::end_tokens(model_, opened.model->config());
     Printer printer(tokenizer, session.options().json == "-");

@@ -18,7 +18,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"analyze", "Input and output", "data columns form out merge by-file"},
     {"analyze", "Scores", "scores tokens seq-len batch-sequences"},
     {"analyze", "Long runs", "chunk-tokens keep-moments resume restart"},
-    {"trim", "Input and output", "scores out plan plan-only report"},
+    {"trim", "Input and output", "scores out plan plan-only report mtp"},
     {"trim",
      "What is cut",
      "keep budget for score scope unit widths round min-width max-width "
@@ -30,7 +30,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"trim", "Quality", "eval-data"},
     {"quant",
      "Input and output",
-     "out data columns form tokens seq-len resume restart"},
+     "out data columns form tokens seq-len mtp resume restart"},
     {"quant",
      "Bits",
      "bits average-bits budget for down attention shared dense embeddings head "
@@ -45,7 +45,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"tune",
      "Input and output",
      "data columns form append-eos eval-data teacher out merge merge-dtype "
-     "peft"},
+     "mtp peft"},
     {"tune",
      "Run",
      "method steps epochs tokens-per-step seq-len save-every eval-every "
@@ -66,7 +66,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"tune",
      "Of condenser",
      "condensers condenser-after bias-rate condenser-bias-rate"},
-    {"export", "Input and output", "out format dtype"},
+    {"export", "Input and output", "out format dtype mtp"},
     {"export",
      "What a format can't hold",
      "drop-constants drop-condensers recode nearest"},

@@ -65,6 +65,34 @@ std::string stored_text(const Part& part) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+// What is copied and not read, by part: {"part": {"tensors": n, "bytes": b}}.
+Json carried_json(const model::ModelReader& reader) {
+  Json parts = Json::object();
+  for (const model::CarriedTensor& carried : reader.carried()) {
+    Json& part = parts[carried.part];
+    if (part.is_null()) part = Json::object();
+    part["tensors"] = part.value("tensors", 0) + 1;
+    part["bytes"] =
+        part.value("bytes", std::uint64_t{0}) + carried.tensor->bytes();
+    const bool head = carried.kind == model::CarriedKind::kMtp;
+    part["kind"] = head ? "predicts further tokens" : "part of a larger model";
+  }
+  return parts;
+}
+
+std::string carried_text(const Json& parts) {
+  if (parts.empty()) return "";
+  Table table({"carried: copied, not read", "tensors", "size", "what"});
+  for (const auto& [name, part] : parts.items()) {
+    table.add(
+        {name + "*",
+         fmt::format("{}", part.at("tensors").get<std::int64_t>()),
+         format_bytes(part.at("bytes").get<std::int64_t>()),
+         part.at("kind").get<std::string>()});
+  }
+  return table.text() + "\n";
+}
+
 std::map<std::string, Part> parts_of(const model::ModelReader& reader) {
   std::map<std::string, Part> parts;
   for (const auto& id : model::model_weights(reader.config())) {
@@ -152,6 +180,7 @@ class Inspect : public Command {
            fmt::format("{}", layer.top_k),
            widths_text(layer)});
     }
+    const Json carried = carried_json(reader);
     Outcome outcome;
     outcome.json = {
         {"family", config.family},
@@ -159,10 +188,12 @@ class Inspect : public Command {
         {"active_parameters", config.active_parameters()},
         {"bytes", bytes},
         {"parts", parts_json},
+        {"carried", carried},
+        {"carried_bytes", reader.carried_bytes()},
         {"layers", layers}};
     outcome.text = fmt::format(
         "{}: {} layers, hidden size {}, vocabulary {}, {} parameters, {} of "
-        "them active on a token\n\n{}\n{}",
+        "them active on a token\n\n{}\n{}{}",
         config.family,
         config.num_layers(),
         config.hidden_size,
@@ -170,6 +201,7 @@ class Inspect : public Command {
         config.parameters(),
         config.active_parameters(),
         table.text(),
+        carried_text(carried),
         widths.text());
     if (values_) add_values(reader, session, outcome);
     outcome.text += "\n" + closing_text(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/model_option.h"
+#include "cli/mtp_option.h"
 #include "tune/adapter/merge_adapter.h"
 
 #include <fmt/format.h>
@@ -29,6 +30,7 @@ class Merge : public Command {
     app.add_option("--dtype", options_.dtype, merge_dtype_help())
         ->check(CLI::IsMember({"keep", "float32"}))
         ->capture_default_str();
+    add_mtp_option(app, mtp_);
     app.add_flag(
         "--any-base",
         options_.any_base,
@@ -56,6 +58,7 @@ class Merge : public Command {
     const auto opened = session.read(model_);
     const model::ModelReader& reader = *opened;
     session.require_ram(reader, 4);
+    options_.mtp = artifact::parse_mtp(mtp_);
     Outcome outcome;
     if (!peft_.empty()) {
       const tune::AdapterLoadOptions insist{.any_base = options_.any_base};
@@ -86,7 +89,7 @@ class Merge : public Command {
   }
 
  private:
-  std::string model_, adapter_, out_, peft_;
+  std::string model_, adapter_, out_, peft_, mtp_;
   CLI::Option* out_option_ = nullptr;
   CLI::Option* peft_option_ = nullptr;
   tune::MergeOptions options_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/model_option.h"
+#include "cli/mtp_option.h"
 #include "quant/quantize.h"
 
 #include <fmt/format.h>
@@ -49,6 +50,7 @@ class Quant : public Command {
     parser_ = &app;
     add_model_option(app, model_)->required();
     app.add_option("--out", out_, "Folder for the quantized model")->required();
+    add_mtp_option(app, mtp_);
     add_quant_flags(app, flags_);
     add_resume_flags(app, resume_, restart_);
   }
@@ -168,11 +170,13 @@ class Quant : public Command {
   quant::QuantOptions options_of(
       Session& session, const model::ModelReader& reader) const {
     quant::QuantOptions options;
+    options.mtp = artifact::parse_mtp(mtp_);
     options.gptq = flags_.gptq();
     options.moment_bytes = parse_size(flags_.moments, "--moments");
     options.input_fingerprint = reader.fingerprint();
     options.reporter = &session.reporter();
     options.identity = options.gptq.to_json();
+    options.identity["mtp"] = mtp_;
     options.identity["model"] = options.input_fingerprint;
     options.identity["version"] = std::string(artifact::version());
     return options;
@@ -272,7 +276,7 @@ class Quant : public Command {
   }
 
   const CLI::App* parser_ = nullptr;
-  std::string model_, out_;
+  std::string model_, out_, mtp_;
   QuantFlags flags_;
   bool resume_ = false, restart_ = false;
   std::optional<TargetWeight> weight_;

@@ -209,7 +209,8 @@ TargetWeight weigh(
       [&](const WeightId& id) -> std::optional<model::PackedHeader> {
         if (!may_be_packed(reader.config(), id)) return std::nullopt;
         return header_of(reader, id, scheme(id), options);
-      }};
+      },
+      reader.carried_bytes()};
   return weigh(planned, flags.target_kind());
 }
 

@@ -66,7 +66,8 @@ std::int64_t bytes_at(
         if (header == nullptr) return std::nullopt;
         return model::is_expert_role(id.role) ? cut_header(*header, id, width)
                                               : *header;
-      }};
+      },
+      reader.carried_bytes()};
   return weigh(planned, target).bytes;
 }
 
@@ -95,9 +96,11 @@ Json TargetWeight::to_json() const {
 TargetWeight weigh(const PlannedModel& planned, exporter::Target target) {
   HeaderStore headers(planned.packed);
   const exporter::SourceForms source{
-      planned.config, planned.name, planned.dtype, [&](const WeightId& id) {
-        return headers.find(id);
-      }};
+      planned.config,
+      planned.name,
+      planned.dtype,
+      [&](const WeightId& id) { return headers.find(id); },
+      planned.carried_bytes};
   const auto ids = model::model_weights(planned.config);
   const bool packed = std::ranges::any_of(ids, [&](const WeightId& id) {
     return model::is_expert_role(id.role) && headers.find(id) != nullptr;
@@ -136,7 +139,8 @@ TargetWeight weigh(const TrimmedModel& trimmed, exporter::Target target) {
         if (!expert) return *header;
         return cut_header(
             *header, id, config.layers[id.layer].expert_widths[id.expert]);
-      }};
+      },
+      trimmed.reader.carried_bytes()};
   return weigh(planned, target);
 }
 

@@ -35,6 +35,7 @@ struct PlannedModel {
   std::string name;
   PlainTypes dtype;
   PackedHeaders packed;
+  std::int64_t carried_bytes = 0;  // beside the weights; at most
 };
 TargetWeight weigh(const PlannedModel& planned, exporter::Target target);
 

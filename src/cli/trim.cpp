@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/model_option.h"
+#include "cli/mtp_option.h"
 #include "trim/slice.h"
 
 #include <fmt/format.h>
@@ -76,6 +77,7 @@ class Trim : public Command {
     app.add_option("--scores", scores_folder_, "Folder that analyze wrote");
     app.add_option("--out", out_, "Folder for the trimmed model")->required();
     add_trim_flags(app, flags_);
+    add_mtp_option(app, mtp_);
     app.add_flag(
         "--plan-only", plan_only_, "Write trim_plan.json and no weights");
     app.add_option(
@@ -185,10 +187,12 @@ class Trim : public Command {
     const trim::TrimRunOptions options{
         .repair = flags_.repair_kind(),
         .scores = scores_ ? &*scores_ : nullptr,
+        .mtp = artifact::parse_mtp(mtp_),
         .reporter = &session.reporter()};
     if (plan_only_) {
       plan.save(folder / "trim_plan.json");
-      return {plan, trim::trimmed_size(*reader, plan, options.repair)};
+      return {
+          plan, trim::trimmed_size(*reader, plan, options.repair, options.mtp)};
     }
     if (!flags_.data.empty()) {
       return trim_with_data(session, std::move(reader), plan, options, folder);
@@ -360,7 +364,7 @@ class Trim : public Command {
   }
 
   const CLI::App* parser_ = nullptr;
-  std::string model_, scores_folder_, out_, report_;
+  std::string model_, scores_folder_, out_, report_, mtp_;
   TrimFlags flags_;
   bool plan_only_ = false;
   std::optional<artifact::ScoreFile> scores_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/tune.h"
 #include "cli/model_option.h"
+#include "cli/mtp_option.h"
 
 #include <fmt/format.h>
 
@@ -96,6 +97,7 @@ class Tune : public Command {
     out_option_->required();
     merge_option_ =
         app.add_option("--merge", merged_, "Write the tuned model here too");
+    add_mtp_option(app, mtp_);
     dtype_option_ =
         app.add_option("--merge-dtype", merge_.dtype, merge_dtype_help())
             ->check(CLI::IsMember({"keep", "float32"}))
@@ -325,6 +327,7 @@ class Tune : public Command {
         choice_text(result),
         held_out_table(result));
     if (!missing(merged_).empty()) {
+      merge_.mtp = artifact::parse_mtp(mtp_);
       const model::ModelReader base(model_);
       const auto report =
           tune::merge_adapter(base, out_, merge_, merged_, session.reporter());
@@ -360,7 +363,7 @@ class Tune : public Command {
   CLI::Option* merge_option_ = nullptr;
   CLI::Option* dtype_option_ = nullptr;
   CLI::Option* peft_option_ = nullptr;
-  std::string model_, out_, merged_, peft_, teacher_;
+  std::string model_, out_, merged_, peft_, teacher_, mtp_;
   std::vector<std::string> data_, eval_data_;
   DataFlags data_flags_;
   std::string append_eos_ = "yes";

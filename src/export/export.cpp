@@ -24,6 +24,7 @@ Json options_json(const ExportOptions& options) {
       {"drop_condensers", options.drop_condensers},
       {"recode", options.recode},
       {"nearest", options.nearest},
+      {"mtp", artifact::mtp_name(options.mtp)},
       {"seed", options.seed}};
 }
 
@@ -47,9 +48,10 @@ artifact::StageRecord record_of(const ExportOptions& options) {
 }
 
 artifact::ModelSize size_of(const model::ModelReader& reader) {
-  return artifact::model_size(reader.config(), [&](const model::WeightId& id) {
-    return reader.form(id);
-  });
+  return artifact::model_size(
+      reader.config(),
+      [&](const model::WeightId& id) { return reader.form(id); },
+      reader.carried_bytes());
 }
 
 // The formats that Fettle does not read.
@@ -86,7 +88,8 @@ ExportResult export_model(
   const auto form = [&](const model::WeightId& id) { return weights.form(id); };
   ExportResult result;
   result.before = size_of(reader);
-  result.after = artifact::model_size(config, form);
+  const artifact::CarriedCopy carried(reader, config, options.mtp);
+  result.after = artifact::model_size(config, form, carried.bytes());
   result.padded_neurons = result.after.neurons - result.before.neurons;
   result.narrowed = weights.narrows();
   weights.require_finite();
@@ -96,6 +99,7 @@ ExportResult export_model(
        .form = form,
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
        .record = record_of(options),
+       .mtp = options.mtp,
        .label = "export",
        .reporter = options.reporter},
       folder);

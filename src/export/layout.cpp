@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "export/export.h"
 #include "export/stock_layout.h"
+#include "model/family/text_part.h"
 #include "model/family/weight_table.h"
 
 namespace fettle::exporter {
@@ -112,9 +113,7 @@ void check_alike(const model::ModelConfig& config, std::int64_t width) {
 // Whether loaders multiply by experts of `width` neurons in the type that
 // config.json names.
 bool runs_as_stored(const model::ModelConfig& config, std::int64_t width) {
-  const JsonObject json(config.json, "export", "config.json");
-  const bool wide =
-      json.string_or("dtype", json.string_or("torch_dtype", "")) == "float32";
+  const bool wide = model::stated_dtype(config.json) == "float32";
   return width % (wide ? kLoaderUnit / 2 : kLoaderUnit) == 0;
 }
 
@@ -144,10 +143,10 @@ model::ModelConfig without_dropped(
 }
 
 void set_dtype(Json& json, at::ScalarType dtype) {
-  const char* const name =
+  model::state_dtype(
+      json,
       dtype == at::kFloat ? "float32"
-                          : (dtype == at::kBFloat16 ? "bfloat16" : "float16");
-  json[json.contains("torch_dtype") ? "torch_dtype" : "dtype"] = name;
+                          : (dtype == at::kBFloat16 ? "bfloat16" : "float16"));
 }
 
 }  // namespace
@@ -220,15 +219,16 @@ model::ModelConfig with_widths(
   Json json = config.json;
   json.erase("fettle");
   const model::Family& family = model::find_family(config.family);
+  Json& text = model::text_part(json);
   if (const model::LayerConfig* const sparse = first_sparse(result)) {
     family.write_uniform(
-        json, sparse->num_experts(), widths.expert, sparse->top_k);
+        text, sparse->num_experts(), widths.expert, sparse->top_k);
   }
   if (shared > 0) {
-    json[std::string(family.shared_key)] =
+    text[std::string(family.shared_key)] =
         counted ? shared / widths.expert : shared;
   }
-  if (widths.dense > 0) json["intermediate_size"] = widths.dense;
+  if (widths.dense > 0) text["intermediate_size"] = widths.dense;
   if (model::parse_model_config(json, "config.json").layers != result.layers) {
     throw UserError(
         "export",

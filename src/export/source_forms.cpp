@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "export/source_forms.h"
 
+#include "model/family/text_part.h"
+
 namespace fettle::exporter {
 namespace {
 
@@ -20,16 +22,13 @@ SourceForms forms_of(const model::ModelReader& reader) {
       reader.config(),
       reader.folder().string(),
       [&reader](const model::WeightId& id) { return reader.dtype(id); },
-      [&reader](const model::WeightId& id) {
-        return reader.packed_header(id);
-      }};
+      [&reader](const model::WeightId& id) { return reader.packed_header(id); },
+      reader.carried_bytes()};
 }
 
 at::ScalarType loaded_type(
     const model::ModelConfig& config, const SourceForms& source) {
-  const JsonObject json(config.json, "export", "config.json");
-  const std::string name =
-      json.string_or("dtype", json.string_or("torch_dtype", ""));
+  const std::string name = model::stated_dtype(config.json);
   if (name == "float32") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
   if (name == "float16") return at::kHalf;

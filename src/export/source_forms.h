@@ -19,6 +19,8 @@ struct SourceForms {
   std::function<at::ScalarType(const model::WeightId&)> dtype;
   // The header of a packed weight; null for a plain one.
   std::function<const model::PackedHeader*(const model::WeightId&)> packed;
+  // Of tensors that are carried beside the weights; at most.
+  std::int64_t carried_bytes = 0;
 };
 
 // Those of a model folder; `reader` must outlive the result.

@@ -85,7 +85,8 @@ std::int64_t exported_bytes(
                  return {at::kByte, header->bytes()};
                }
                return {exported_dtype(source, config, options, id)};
-             })
+             },
+             source.carried_bytes)
       .bytes;
 }
 

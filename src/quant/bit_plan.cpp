@@ -50,6 +50,7 @@ ChoiceSize choice_size(
     const model::ModelReader& reader, const QuantErrors& errors) {
   const model::ModelConfig& config = reader.config();
   ChoiceSize size;
+  size.fixed_bytes = reader.carried_bytes();
   for (const WeightId& id : model::model_weights(config)) {
     size.fixed_bytes += artifact::weight_bytes(config, id, reader.form(id));
   }

@@ -58,6 +58,8 @@ class Run {
       const std::vector<QuantizedWeight>& quantized,
       double seconds);
   void advance(std::int64_t l);
+  void finish_folder(
+      const artifact::CarriedCopy& carried, QuantResult& result) const;
 
   const model::ModelReader& reader_;
   const model::ModelConfig& config_;
@@ -214,6 +216,8 @@ void Run::advance(std::int64_t l) {
 QuantResult Run::run() {
   const at::NoGradGuard no_grad;
   check_identity();
+  // First, since it refuses what can't be carried.
+  const artifact::CarriedCopy carried(reader_, config_, options_.mtp);
   if (data_ != nullptr) {
     stream_.emplace(data_->model, data_->data, data_->activations);
     if (stream_->tokens() == 0) {
@@ -238,14 +242,28 @@ QuantResult Run::run() {
     result.layers.push_back(layer(l));
   }
   progress_.reset();
+  finish_folder(carried, result);
+  return result;
+}
+
+void Run::finish_folder(
+    const artifact::CarriedCopy& carried, QuantResult& result) const {
+  if (options_.reporter != nullptr && !carried.note().empty()) {
+    options_.reporter->note("quant: " + carried.note());
+  }
+  shards_.write_carried(carried);
   shards_.write_index();
   artifact::copy_companions(reader_.folder(), folder_);
-  artifact::write_config(folder_, config_, /*packed=*/true);
+  artifact::write_config(folder_, config_, /*packed=*/true, carried);
   result.before = artifact::model_size(
-      config_, [&](const WeightId& id) { return reader_.form(id); });
+      config_,
+      [&](const WeightId& id) { return reader_.form(id); },
+      reader_.carried_bytes());
   const model::ModelReader written(folder_);
   result.after = artifact::model_size(
-      config_, [&](const WeightId& id) { return written.form(id); });
+      config_,
+      [&](const WeightId& id) { return written.form(id); },
+      written.carried_bytes());
   io::write_file(
       folder_ / "quant_report.json", result.to_json().dump(2) + "\n");
   io::write_file(folder_ / "timings.json", result.timings().dump(2) + "\n");
@@ -258,7 +276,6 @@ QuantResult Run::run() {
        .measured = {
            {"before", result.before.to_json()},
            {"after", result.after.to_json()}}});
-  return result;
 }
 
 Json to_json(const RoleRecord& role) {

@@ -40,6 +40,8 @@ struct QuantOptions {
   // What the run must not differ in to be resumed: model, data, options.
   Json identity = Json::object();
   std::string input_fingerprint = {};
+  // What becomes of heads that predict further tokens.
+  artifact::Mtp mtp = artifact::Mtp::kAuto;
   Reporter* reporter = nullptr;  // null: silent
 };
 

@@ -15,8 +15,11 @@ namespace {
 
 class Decoder {
  public:
-  explicit Decoder(model::CausalLm& model)
-      : model_(model), caches_(model.config().layers.size()) {}
+  // For `tokens` tokens in all.
+  Decoder(model::CausalLm& model, std::int64_t tokens)
+      : model_(model), caches_(model.config().layers.size()) {
+    for (model::KvCache& cache : caches_) cache.reserve = tokens;
+  }
 
   // Passes `ids` behind what was passed before; logits [V] after the last.
   at::Tensor step(const std::vector<std::int32_t>& ids) {
@@ -105,7 +108,8 @@ GenerateResult generate(
     const std::function<void(std::int32_t)>& on_token) {
   check(model.config(), prompt, options);
   const at::NoGradGuard no_grad;
-  Decoder decoder(model);
+  const auto given = static_cast<std::int64_t>(prompt.size());
+  Decoder decoder(model, given + options.max_new_tokens);
   Rng rng(options.seed);
   GenerateResult result;
   if (options.max_new_tokens == 0) return result;

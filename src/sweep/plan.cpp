@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/device_backend.h"
+#include "model/layers/kv_cache.h"
 #include "model/weights/device_transfer.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
@@ -57,6 +58,7 @@ std::int64_t working_values(
 struct Sizes {
   std::int64_t globals, layers, staging, all_layers, per_token, head;
   std::int64_t activations;
+  std::int64_t cache;   // keys and values
   std::int64_t graphs;  // of all tokens in all layers
 };
 
@@ -81,6 +83,7 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   s.layers += fetched / 8;
   s.staging = workload.device.is_cpu() ? 0 : model::staging_bytes(reader, type);
   s.per_token = working_values(config, workload) * bytes_of(type);
+  s.cache = model::cache_bytes(config, workload.cached_tokens, type);
   s.head = 3 * kHeadRows * config.vocab_size * 4;
   const std::int64_t boundary =
       workload.tokens * config.hidden_size * bytes_of(type);
@@ -125,14 +128,14 @@ std::int64_t SweepPlan::vram_bytes() const {
   const std::int64_t extra =
       workload.device.is_cpu() ? 0 : workload.extra_vram_bytes;
   return library_bytes + global_bytes + layer_bytes + resident_bytes +
-         working_bytes + card_activation_bytes + extra;
+         working_bytes + cache_bytes + card_activation_bytes + extra;
 }
 
 std::string SweepPlan::summary() const {
   return fmt::format(
       "plan: {} in all: program {} (and {} of a card), embeddings and head {}, "
-      "two layers {}, layers kept {}, micro-batch of {} tokens {}, activations "
-      "{} (and {} on the card, {} on disk), graphs {}, stage {}",
+      "two layers {}, layers kept {}, micro-batch of {} tokens {}, cache {}, "
+      "activations {} (and {} on the card, {} on disk), graphs {}, stage {}",
       format_bytes(ram_bytes()),
       format_bytes(runtime_bytes),
       format_bytes(library_bytes),
@@ -141,6 +144,7 @@ std::string SweepPlan::summary() const {
       format_bytes(resident_bytes),
       micro_batch_tokens,
       format_bytes(working_bytes),
+      format_bytes(cache_bytes),
       format_bytes(activation_bytes),
       format_bytes(card_activation_bytes),
       format_bytes(spilled_bytes),
@@ -237,7 +241,7 @@ void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   const Memory host = ram(budget);
   const auto fixed = static_cast<double>(
       kRuntimeBytes + plan.workload.extra_bytes + sizes.globals + sizes.layers +
-      sizes.head);
+      sizes.head + sizes.cache);
   size_micro_batch(plan, sizes, host, fixed);
   const double left = host.usable - fixed -
                       static_cast<double>(plan.working_bytes - sizes.head);
@@ -257,7 +261,7 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   const Memory card = memory("--vram", *budget.vram);
   const auto fixed = static_cast<double>(
       plan.library_bytes + sizes.globals + sizes.layers + sizes.head +
-      plan.workload.extra_vram_bytes);
+      sizes.cache + plan.workload.extra_vram_bytes);
   size_micro_batch(plan, sizes, card, fixed);
   const auto left = [&] {
     return static_cast<std::int64_t>(card.usable) - plan.vram_bytes();
@@ -281,6 +285,7 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
       kernels::library_bytes(workload.device, {.backward = workload.backward});
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
+  plan.cache_bytes = sizes.cache;
   plan.staging_bytes = sizes.staging;
   plan.micro_batch_tokens = smallest_batch(workload);
   plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;

@@ -35,6 +35,7 @@ ModelBytes model_bytes(
     const model::ModelReader& reader, const ModelBytesOptions& options) {
   const model::ModelConfig& config = reader.config();
   ModelBytes result;
+  result.fixed = reader.carried_bytes();
   for (const model::WeightId& id : model::model_weights(config)) {
     if (!model::is_expert_role(id.role) && !is_per_expert(id.role)) {
       result.fixed += artifact::weight_bytes(config, id, reader.form(id));

@@ -30,7 +30,8 @@ enum class WidthRule { kFree, kPerLayer, kUniform };
 // root, or divided by their layer's mean.
 enum class Normalise { kNone, kSqrt, kLayerMean };
 
-// Bytes of a model on disk, by what a plan can change.
+// Bytes of a model on disk, by what a plan can change. Heads that predict
+// further tokens count as they are, though some may be cut along.
 struct ModelBytes {
   std::int64_t fixed = 0;       // all that no plan cuts
   std::int64_t per_neuron = 0;  // the most that one neuron takes

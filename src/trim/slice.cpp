@@ -89,16 +89,21 @@ model::ModelConfig trimmed_config(
 TrimResult trimmed_size(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
-    Repair repair) {
+    Repair repair,
+    artifact::Mtp mtp) {
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, repair);
   const SlicedWeights weights(reader, plan, {});
+  const artifact::CarriedCopy carried(reader, config, mtp);
   TrimResult result;
   result.before = artifact::model_size(
       reader.config(),
-      [&](const model::WeightId& id) { return reader.form(id); });
+      [&](const model::WeightId& id) { return reader.form(id); },
+      reader.carried_bytes());
   result.after = artifact::model_size(
-      config, [&](const model::WeightId& id) { return weights.form(id); });
+      config,
+      [&](const model::WeightId& id) { return weights.form(id); },
+      carried.bytes());
   return result;
 }
 
@@ -110,7 +115,7 @@ TrimResult trim_model(
   check_input(reader, plan, options);
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, options.repair);
-  TrimResult result = trimmed_size(reader, plan, options.repair);
+  TrimResult result = trimmed_size(reader, plan, options.repair, options.mtp);
   SlicedWeights::Repairs repairs;
   if (options.repair == Repair::kConstant) repairs.means = options.scores;
   std::optional<RepairSweep> sweep;
@@ -121,6 +126,7 @@ TrimResult trim_model(
   }
   Json record = plan.options;
   record["repair"] = name_of(options.repair);
+  record["mtp"] = artifact::mtp_name(options.mtp);
   if (fits_down(options.repair)) {
     RidgeOptions ridge = options.ridge->options;
     ridge.constant = options.repair == Repair::kRidgeConstant;
@@ -143,6 +149,7 @@ TrimResult trim_model(
             .input_fingerprint = plan.model_fingerprint,
             .options = record,
             .measured = result.to_json()},
+       .mtp = options.mtp,
        .label = "trim",
        .reporter = options.reporter},
       folder);

@@ -35,6 +35,8 @@ struct TrimRunOptions {
   // Experts that take in those that go, of a plan by plan_merge; with repair
   // none.
   const MergedExperts* merged = nullptr;
+  // What becomes of heads that predict further tokens.
+  artifact::Mtp mtp = artifact::Mtp::kAuto;
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;
 };
@@ -57,7 +59,8 @@ model::ModelConfig trimmed_config(
 TrimResult trimmed_size(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
-    Repair repair);
+    Repair repair,
+    artifact::Mtp mtp = artifact::Mtp::kAuto);
 
 // Writes the trimmed model and trim_plan.json into `folder`, which exists.
 // Throws UserError, before anything is written, when the plan is another

@@ -143,6 +143,21 @@ def test_generate_is_greedy_and_repeatable(fettle):
     assert once(*warm, "--seed", 3) == once(*warm, "--seed", 3)
 
 
+def test_generate_counts_its_cache(fettle, model):
+    """Keys and values of all tokens to come are planned for at the start."""
+    config = json.loads((model / "config.json").read_text())
+    config["max_position_embeddings"] = 1 << 20
+    (model / "config.json").write_text(json.dumps(config))
+    command = ("generate", model, "--prompt", "Tom", "--ram", "400MiB")
+    assert fettle(*command, "--max-new-tokens", 2).status == 0
+    refused = fettle(*command, "--max-new-tokens", 1 << 19)
+    assert refused.status == 1 and not refused.out
+    least = int(re.search(r"smallest that works is (\d+)MiB", refused.err)[1])
+    # 4 layers of 2 heads of 32 keys and 32 values, of 2 or 4 bytes.
+    cache = (1 << 19) * 4 * 2 * (32 + 32) * 2 >> 20
+    assert least > cache
+
+
 def test_generate_ends_where_generation_config_says(fettle, tmp_path):
     def ids(folder):
         done = fettle("generate", folder, "--prompt", "Tom has 3", "--quiet",

@@ -311,7 +311,7 @@ def config_of(variant: Variant) -> transformers.PretrainedConfig:
     )
 
 
-def _randomize(model: torch.nn.Module, seed: int) -> None:
+def randomize(model: torch.nn.Module, seed: int) -> None:
     """Wide random weights; norms around one, so that none is the identity."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -399,7 +399,7 @@ def write(
 ) -> pathlib.Path:
     """Writes a variant into `folder` and returns it."""
     model = transformers.AutoModelForCausalLM.from_config(config_of(variant))
-    _randomize(model, seed)
+    randomize(model, seed)
     model.tie_weights()
     model.to(variant.dtype)
     for correction in _corrections(model):

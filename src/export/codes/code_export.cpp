@@ -8,9 +8,11 @@
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "export/codes/code_layout.h"
+#include "export/codes/module_patterns.h"
 #include "export/exported_weights.h"
 #include "export/value_check.h"
 #include "io/checkpoint_writer.h"
+#include "model/family/text_part.h"
 
 namespace fettle::exporter {
 namespace {
@@ -68,16 +70,22 @@ class CodeExport {
         folder_(std::move(folder)),
         plan_(plan_codes(forms_of(reader), options, rules(options))),
         weights_(reader, plan_.config, options),
+        carried_(reader, plan_.config, options.mtp),
         layout_(make_layout(plan_, forms_of(reader), options)),
         specs_(specs_of(plan_, *layout_, forms_of(reader), options)) {}
 
   ExportResult run() {
+    if (options_.reporter != nullptr && !carried_.note().empty()) {
+      options_.reporter->note("export: " + carried_.note());
+    }
     std::size_t next = 0;
-    result_.after =
-        artifact::model_size(plan_.config, [&](const model::WeightId& id) {
+    result_.after = artifact::model_size(
+        plan_.config,
+        [&](const model::WeightId& id) {
           FETTLE_ASSERT(plan_.weights[next].id == id);
           return form(next++);
-        });
+        },
+        carried_.bytes());
     result_.narrowed = weights_.narrows();
     weights_.require_finite();
     artifact::copy_companions(reader_.folder(), folder_);
@@ -120,7 +128,12 @@ class CodeExport {
 
   void write_json() const {
     Json json = plan_.config.json;
-    const Json config = layout_->config(plan_);
+    carried_.change(json);
+    model::text_part(json).erase("quantization_config");
+    Json config = layout_->config(plan_);
+    for (const std::string& part : carried_.parts()) {
+      layout_->leave_plain(config, part_pattern(part));
+    }
     json["quantization_config"] = config;
     io::write_file(folder_ / "config.json", json.dump(2) + "\n");
     layout_->write_extra(folder_, config);
@@ -130,6 +143,9 @@ class CodeExport {
     std::vector<io::TensorSpec> all;
     for (const auto& specs : specs_) {
       all.insert(all.end(), specs.begin(), specs.end());
+    }
+    for (io::TensorSpec& spec : carried_.specs()) {
+      all.push_back(std::move(spec));
     }
     io::CheckpointWriter writer(folder_, std::move(all));
     Progress progress(
@@ -144,6 +160,11 @@ class CodeExport {
         progress.advance(tensor.nbytes());
       }
     }
+    carried_.write(
+        [&](const std::string& tensor, std::span<const std::byte> bytes) {
+          writer.write(tensor, bytes);
+          progress.advance(bytes.size());
+        });
     writer.finish();
   }
 
@@ -186,6 +207,7 @@ class CodeExport {
   std::filesystem::path folder_;
   CodePlan plan_;
   ExportedWeights weights_;
+  artifact::CarriedCopy carried_;
   std::unique_ptr<CodeLayout> layout_;
   std::vector<std::vector<io::TensorSpec>> specs_;  // of each planned weight
   ExportResult result_;
@@ -214,7 +236,7 @@ std::int64_t code_bytes(
     const SourceForms& source, const ExportOptions& options) {
   const CodePlan plan = plan_codes(source, options, rules(options));
   const auto layout = make_layout(plan, source, options);
-  std::int64_t bytes = 0;
+  std::int64_t bytes = source.carried_bytes;
   for (const auto& specs : specs_of(plan, *layout, source, options)) {
     for (const io::TensorSpec& spec : specs) {
       bytes += static_cast<std::int64_t>(spec.bytes());

@@ -43,6 +43,9 @@ class CodeLayout {
       const CodeForm& form) const = 0;
   // "quantization_config" of config.json.
   virtual Json config(const CodePlan& plan) const = 0;
+  // Says in that part of config.json that modules of this pattern hold no
+  // codes.
+  virtual void leave_plain(Json& config, const std::string& regex) const = 0;
   // Files that loaders want beside config.json.
   virtual void write_extra(
       const std::filesystem::path& /*folder*/, const Json& /*config*/) const {}

@@ -148,6 +148,10 @@ class CompressedTensors : public CodeLayout {
         {"global_compression_ratio", nullptr}};
   }
 
+  void leave_plain(Json& config, const std::string& regex) const override {
+    config["ignore"].push_back("re:" + regex);
+  }
+
  private:
   at::ScalarType type_;
 };

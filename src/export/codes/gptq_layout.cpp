@@ -123,6 +123,10 @@ class GptqLayout : public CodeLayout {
     return json;
   }
 
+  void leave_plain(Json& config, const std::string& regex) const override {
+    config["dynamic"]["-:" + regex] = Json::object();
+  }
+
   void write_extra(
       const std::filesystem::path& folder, const Json& config) const override {
     io::write_file(folder / "quantize_config.json", config.dump(2) + "\n");

@@ -22,7 +22,20 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
+// Within a larger model, loaders begin the names otherwise than files do.
+std::string escaped(std::string_view name, const model::TensorNames& names) {
+  const bool nested = names != model::TensorNames{};
+  if (!nested || !name.starts_with(names.body)) return escaped(name);
+  return ".*" + escaped(name.substr(names.body.size()));
+}
+
 }  // namespace
+
+std::string part_pattern(std::string_view part) {
+  constexpr std::string_view kModel = "model.";
+  if (part.starts_with(kModel)) part.remove_prefix(kModel.size());
+  return "^(model\\.)?" + escaped(part) + ".*";
+}
 
 std::string replaced(
     std::string text, std::string_view from, std::string_view to) {
@@ -40,8 +53,9 @@ std::vector<ModulePattern> exceptions(
     if (wanted(weight.id.role)) roles[weight.id.role].push_back(&weight);
   }
   const auto pattern = [&](const model::WeightId& id) {
-    std::string name =
-        escaped(module_of(named(model::weight_name(plan.config, id))));
+    std::string name = escaped(
+        module_of(named(model::weight_name(plan.config, id))),
+        plan.config.names);
     name = replaced(name, std::to_string(kEveryLayer), "\\d+");
     return "^" + replaced(name, std::to_string(kEveryExpert), "\\d+") + "$";
   };

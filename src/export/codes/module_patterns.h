@@ -24,6 +24,10 @@ std::vector<ModulePattern> exceptions(
     const std::function<bool(model::Role)>& wanted,
     const std::function<std::string(const std::string&)>& named);
 
+// A pattern of all modules of a part, such as "model.visual.", which loaders
+// may know with "model." before it or without.
+std::string part_pattern(std::string_view part);
+
 // `text` with the first `from` in it made `to`.
 std::string replaced(
     std::string text, std::string_view from, std::string_view to);

@@ -112,6 +112,14 @@ class GgufExport {
   }
 
   void write() {
+    const std::size_t carried = reader_.carried().size();
+    if (options_.reporter != nullptr && carried > 0) {
+      options_.reporter->note(fmt::format(
+          "export: left out {} tensors that are no weights of the language "
+          "model ({} first); llama.cpp takes vision from a file of its own",
+          carried,
+          reader_.carried().front().tensor->name));
+    }
     GgufKeys keys = gguf_shape_keys(
         plan_.config,
         std::filesystem::absolute(reader_.folder()).filename().string(),

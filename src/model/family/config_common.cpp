@@ -36,11 +36,10 @@ bool is_packed_by_fettle(const JsonObject& json) {
 // Options of other families and of later training methods. A key that is in no
 // list is one that transformers does not read either for these families.
 void refuse_foreign_options(const JsonObject& json) {
-  const std::array<Option, 18> options = {{
+  const std::array<Option, 17> options = {{
       {"quantization_config", nullptr},
       {"compression_config", nullptr},
       {"mlp_bias", false},
-      {"num_nextn_predict_layers", 0},
       {"is_encoder_decoder", false},
       {"add_cross_attention", false},
       {"attn_logit_softcapping", nullptr},

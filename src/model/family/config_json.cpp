@@ -6,6 +6,7 @@
 #include "model/family/config_checks.h"
 #include "model/family/layer_overrides.h"
 #include "model/family/model_config.h"
+#include "model/family/text_part.h"
 #include "model/family/weight_table.h"
 
 namespace fettle::model {
@@ -38,9 +39,12 @@ bool reads_back(const Json& json, const ModelConfig& config) {
 
 ModelConfig parse_model_config(const Json& json, const std::string& subject) {
   const JsonObject object(json, "model", subject);
-  const Family& family = find_family(object.string("model_type"));
-  ModelConfig config = family.parse(object);
+  const Json described = text_config(object);
+  const JsonObject text(described, "model", subject);
+  const Family& family = find_family(text.string("model_type"));
+  ModelConfig config = family.parse(text);
   config.family = family.model_type;
+  config.names = default_names(json);
   config.json = json;
   apply_overrides(object, config);
   check_config(config, subject);
@@ -61,7 +65,7 @@ Json config_json(const ModelConfig& config) {
     Json uniform = json;
     find_family(config.family)
         .write_uniform(
-            uniform,
+            text_part(uniform),
             layer->num_experts(),
             layer->expert_widths.front(),
             layer->top_k);

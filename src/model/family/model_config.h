@@ -11,6 +11,7 @@
 
 #include "core/json.h"
 #include "kernels/args.h"
+#include "model/family/tensor_names.h"
 
 namespace fettle::model {
 
@@ -99,7 +100,8 @@ struct LayerConfig {
 };
 
 struct ModelConfig {
-  std::string family;  // model_type
+  std::string family;  // model_type; within a larger model, the text's
+  TensorNames names;
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
   std::int64_t max_position = 0;
@@ -129,8 +131,7 @@ struct ModelConfig {
 };
 
 // Reads config.json of `folder`; ragged widths come from its "fettle" key
-// (see config_json). Throws UserError on an unknown family, option or
-// impossible value, naming it.
+// (see config_json). Throws UserError naming what is unknown or impossible.
 ModelConfig read_model_config(const std::string& folder);
 
 // The same from parsed JSON; `subject` names it in errors.

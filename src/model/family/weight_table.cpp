@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "model/family/text_part.h"
 
 namespace fettle::model {
 namespace {
@@ -90,8 +91,12 @@ std::string expand_name(std::string_view pattern, const WeightId& id) {
   return name;
 }
 
-std::string weight_name(const ModelConfig& config, const WeightId& id) {
+std::string row_name(const ModelConfig& config, const WeightId& id) {
   return expand_name(find_row(config, id.role).name, id);
+}
+
+std::string weight_name(const ModelConfig& config, const WeightId& id) {
+  return placed_name(config.names, row_name(config, id));
 }
 
 }  // namespace fettle::model

@@ -70,7 +70,10 @@ std::vector<std::int64_t> weight_shape(
 std::vector<std::int64_t> stored_shape(
     const ModelConfig& config, const WeightId& id);
 std::int64_t weight_numel(const ModelConfig& config, const WeightId& id);
+// The tensor's name in files.
 std::string weight_name(const ModelConfig& config, const WeightId& id);
+// The same as the family's table spells it, wherever the model lies.
+std::string row_name(const ModelConfig& config, const WeightId& id);
 
 // `pattern` with {l} and {e} replaced by the layer and the expert of `id`.
 std::string expand_name(std::string_view pattern, const WeightId& id);

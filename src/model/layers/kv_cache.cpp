@@ -8,7 +8,7 @@ namespace fettle::model {
 void KvCache::append(const at::Tensor& new_key, const at::Tensor& new_value) {
   const std::int64_t total = length + new_key.size(0);
   if (!key.defined() || total > key.size(0)) {
-    const std::int64_t capacity = std::max<std::int64_t>(2 * length, total);
+    const std::int64_t capacity = std::max({2 * length, total, reserve});
     const auto grown = [&](const at::Tensor& old, const at::Tensor& like) {
       at::Tensor bigger =
           at::empty({capacity, like.size(1), like.size(2)}, like.options());
@@ -22,6 +22,16 @@ void KvCache::append(const at::Tensor& new_key, const at::Tensor& new_value) {
   key.narrow(0, length, new_key.size(0)).copy_(new_key);
   value.narrow(0, length, new_key.size(0)).copy_(new_value);
   length = total;
+}
+
+std::int64_t cache_bytes(
+    const ModelConfig& config, std::int64_t tokens, at::ScalarType type) {
+  std::int64_t values = 0;  // of a token
+  for (const LayerConfig& layer : config.layers) {
+    const AttentionConfig& a = config.attention_of(layer);
+    values += a.kv_heads * (a.head_dim + a.v_head_dim);
+  }
+  return tokens * values * static_cast<std::int64_t>(c10::elementSize(type));
 }
 
 }  // namespace fettle::model

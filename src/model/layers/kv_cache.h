@@ -6,16 +6,23 @@
 
 #include <cstdint>
 
+#include "model/family/model_config.h"
+
 namespace fettle::model {
 
 struct KvCache {
-  at::Tensor key;           // [capacity, kv_heads, D]; under MLA expanded, so
-                            // that kv_heads = heads
-  at::Tensor value;         // [capacity, kv_heads, Dv]
-  std::int64_t length = 0;  // tokens held
+  at::Tensor key;            // [capacity, kv_heads, D]; under MLA expanded, so
+                             // that kv_heads = heads
+  at::Tensor value;          // [capacity, kv_heads, Dv]
+  std::int64_t length = 0;   // tokens held
+  std::int64_t reserve = 0;  // tokens that there will be; 0: not known
 
   // Adds n tokens' keys [n, kv_heads, D] and values [n, kv_heads, Dv].
   void append(const at::Tensor& new_key, const at::Tensor& new_value);
 };
+
+// Bytes that all layers' caches of `tokens` tokens take in `type`.
+std::int64_t cache_bytes(
+    const ModelConfig& config, std::int64_t tokens, at::ScalarType type);
 
 }  // namespace fettle::model

@@ -145,7 +145,7 @@ std::string ModelReader::fingerprint() const {
                            io::size_of(place.tensor->dtype);
     hasher.update(fmt::format(
         "{} {} [{}] {};",
-        weight_name(config_, id),
+        row_name(config_, id),
         io::name_of(place.tensor->dtype),
         fmt::join(shape, ","),
         size));

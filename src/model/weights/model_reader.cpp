@@ -27,6 +27,12 @@ std::int64_t bytes_as(
                                         loaded_type(id.role, type)));
 }
 
+std::shared_ptr<const WeightIndex> index_of(
+    ModelConfig& config, const io::Checkpoint& checkpoint) {
+  config.names = find_names(config, checkpoint);
+  return std::make_shared<WeightIndex>(config, checkpoint);
+}
+
 }  // namespace
 
 ModelReader::ModelReader(const std::filesystem::path& folder)
@@ -34,7 +40,19 @@ ModelReader::ModelReader(const std::filesystem::path& folder)
       config_(read_model_config(folder.string())),
       checkpoint_(
           std::make_unique<io::Checkpoint>(io::Checkpoint::open(folder))),
-      index_(std::make_shared<WeightIndex>(config_, *checkpoint_)) {}
+      index_(index_of(config_, *checkpoint_)) {}
+
+const std::vector<CarriedTensor>& ModelReader::carried() const {
+  return index_->carried();
+}
+
+std::int64_t ModelReader::carried_bytes() const {
+  std::int64_t bytes = 0;
+  for (const CarriedTensor& carried : index_->carried()) {
+    bytes += static_cast<std::int64_t>(carried.tensor->bytes());
+  }
+  return bytes;
+}
 
 at::ScalarType ModelReader::dtype(const WeightId& id) const {
   const WeightIndex::Place& place = index_->at(id);

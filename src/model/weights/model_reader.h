@@ -15,6 +15,7 @@
 #include "io/checkpoint.h"
 #include "model/family/model_config.h"
 #include "model/family/weight_table.h"
+#include "model/weights/carried_tensors.h"
 #include "model/weights/layer_weights.h"
 #include "model/weights/packed_weight.h"
 
@@ -43,6 +44,9 @@ class ModelReader {
   std::string name() const;  // of the folder, for people
   // Tensors beside the weights that change nothing and are not read.
   const std::vector<std::string>& left_out() const;
+  // Tensors beside the weights that models written from this one keep.
+  const std::vector<CarriedTensor>& carried() const;
+  std::int64_t carried_bytes() const;
   // Of the computation and the weights, not of their files: fingerprint.cpp.
   std::string fingerprint() const;
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "model/family/text_part.h"
 
 namespace fettle::model {
 namespace {
@@ -81,15 +82,15 @@ class Finder {
   }
 
   WeightIndex::Place find(const WeightId& id, const WeightRow& row) {
-    const std::string name = expand_name(row.name, id);
+    const std::string name = expanded(row.name, id);
     const io::TensorInfo* tensor = lookup(name);
     if (!row.alias.empty()) {
-      const auto* other = lookup(expand_name(row.alias, id));
+      const auto* other = lookup(expanded(row.alias, id));
       if (tensor && other) refuse(other->name, "is also stored as " + name);
       if (!tensor) tensor = other;
     }
     if (!row.fused.empty()) {
-      const auto* stack = lookup(expand_name(row.fused, id));
+      const auto* stack = lookup(expanded(row.fused, id));
       if (tensor && stack) refuse(stack->name, "is also stored as " + name);
       if (stack) return slice(*stack, id);
     }
@@ -104,17 +105,24 @@ class Finder {
     return {tensor, 0};
   }
 
-  // Every tensor must be one of the model's, or known to change nothing; what
-  // is left out is given back, by name.
-  std::vector<std::string> check_rest() const {
+  struct Rest {
     std::vector<std::string> left_out;
-    if (claimed_.size() == checkpoint_.size()) return left_out;
+    std::vector<CarriedTensor> carried;
+  };
+
+  // Every tensor must be one of the model's, or carried, or known to change
+  // nothing; the others are given back, by name.
+  Rest check_rest() const {
+    Rest rest;
+    if (claimed_.size() == checkpoint_.size()) return rest;
     for (const io::TensorInfo* tensor : checkpoint_.tensors()) {
       if (claimed_.contains(tensor) || tensor->bytes() == 0) continue;
       if (is_tied_head(*tensor)) {
         check_tensor(*tensor, weight_shape(config_, {Role::kLmHead}));
+      } else if (auto kept = carried_tensor(config_, checkpoint_, *tensor)) {
+        rest.carried.push_back(std::move(*kept));
       } else if (is_leftover(tensor->name)) {
-        left_out.push_back(tensor->name);
+        rest.left_out.push_back(tensor->name);
       } else {
         refuse(
             tensor->name,
@@ -123,10 +131,14 @@ class Finder {
                 config_.family));
       }
     }
-    return left_out;
+    return rest;
   }
 
  private:
+  std::string expanded(std::string_view pattern, const WeightId& id) const {
+    return placed_name(config_.names, expand_name(pattern, id));
+  }
+
   static std::string_view bare_name(std::string_view name) {
     return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
   }
@@ -226,7 +238,9 @@ WeightIndex::WeightIndex(
   for (const WeightId& id : ids) {
     places_.emplace(id, finder.find(id, rows.at(id.role)));
   }
-  left_out_ = finder.check_rest();
+  Finder::Rest rest = finder.check_rest();
+  left_out_ = std::move(rest.left_out);
+  carried_ = std::move(rest.carried);
 }
 
 const WeightIndex::Place& WeightIndex::at(const WeightId& id) const {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where each weight of a model lies in its checkpoint. Building it checks that
 // every tensor is there once, of the right shape and a known type, and that
-// nothing else is but what changes nothing. The names may be those of the bare
-// model ("embed_tokens.weight" without "model."), as transformers reads them.
+// nothing else is but what changes nothing or is carried. The names may be
+// those of the bare model ("embed_tokens.weight" without "model."), as
+// transformers reads them.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include "io/checkpoint.h"
 #include "model/family/model_config.h"
 #include "model/family/weight_table.h"
+#include "model/weights/carried_tensors.h"
 #include "model/weights/packed_weight.h"
 
 namespace fettle::model {
@@ -36,12 +38,16 @@ class WeightIndex {
   // as "v_head.summary.weight".
   const std::vector<std::string>& left_out() const { return left_out_; }
 
+  // By name. See carried_tensors.h.
+  const std::vector<CarriedTensor>& carried() const { return carried_; }
+
  private:
   struct Hash {
     std::size_t operator()(const WeightId& id) const;
   };
   std::unordered_map<WeightId, Place, Hash> places_;
   std::vector<std::string> left_out_;
+  std::vector<CarriedTensor> carried_;
 };
 
 }  // namespace fettle::model

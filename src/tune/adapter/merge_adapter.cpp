@@ -7,6 +7,7 @@
 #include "artifact/run_state.h"
 #include "core/error.h"
 #include "io/atomic_directory.h"
+#include "model/family/text_part.h"
 #include "tune/adapter/adapter.h"
 
 namespace fettle::tune {
@@ -35,9 +36,7 @@ bool is_new(const model::ModelReader& base, const model::WeightId& id) {
 
 // The type that loaders give a model, where config.json names one.
 at::ScalarType loaded_type(const model::ModelReader& base) {
-  const JsonObject json(base.config().json, "merge", "config.json");
-  const std::string name =
-      json.string_or("dtype", json.string_or("torch_dtype", ""));
+  const std::string name = model::stated_dtype(base.config().json);
   if (name == "float32") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
   if (name == "float16") return at::kHalf;
@@ -70,8 +69,7 @@ class Merging {
         config_(base.config()) {
     adapter.change(config_);
     if (!in_float) return;
-    const bool old_key = config_.json.contains("torch_dtype");
-    config_.json[old_key ? "torch_dtype" : "dtype"] = type_name(loaded_);
+    model::state_dtype(config_.json, type_name(loaded_));
   }
 
   const model::ModelConfig& config() const { return config_; }
@@ -112,7 +110,8 @@ class Merging {
   std::int64_t bytes(bool in_float) const {
     return artifact::model_size(
                config_,
-               [&](const model::WeightId& id) { return form(id, in_float); })
+               [&](const model::WeightId& id) { return form(id, in_float); },
+               base_.carried_bytes())
         .bytes;
   }
 
@@ -178,8 +177,11 @@ MergeReport merge_adapter(
        .record =
            {"merge",
             adapter.info().model_fingerprint,
-            {{"adapter", tuned_by}, {"dtype", options.dtype}},
+            {{"adapter", tuned_by},
+             {"dtype", options.dtype},
+             {"mtp", artifact::mtp_name(options.mtp)}},
             adapter.info().measured},
+       .mtp = options.mtp,
        .label = "merge",
        .reporter = &reporter},
       directory.path());

@@ -9,6 +9,7 @@
 #include <map>
 #include <string>
 
+#include "artifact/carried_copy.h"
 #include "core/json.h"
 #include "core/progress.h"
 #include "model/weights/model_reader.h"
@@ -21,6 +22,8 @@ struct MergeOptions {
   std::string dtype = "keep";
   // Takes the adapter for one of this base though the fingerprints differ.
   bool any_base = false;
+  // What becomes of heads that predict further tokens.
+  artifact::Mtp mtp = artifact::Mtp::kAuto;
 };
 
 // How much of the change of one role's tensors the written types hold.

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny language models within larger ones, and with heads of their own."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import safetensors.torch
+import tiny_models
+import tiny_shapes
+import torch
+import transformers
+
+IMAGE_TOKEN = 90  # no text of the tests holds it
+
+_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+_CLIP = {
+    **_VISION,
+    "model_type": "clip_vision_model",
+    "image_size": 8,
+    "patch_size": 4,
+}
+_INTERN = {
+    **_VISION,
+    "model_type": "internvl_vision",
+    "image_size": [8, 8],
+    "patch_size": [4, 4],
+}
+_TEXTS = {
+    "qwen3_moe": tiny_shapes.QWEN3,
+    "qwen2_moe": tiny_shapes.QWEN2,
+    "mixtral": tiny_shapes.MIXTRAL,
+    "deepseek_v2": tiny_shapes.DEEPSEEK,
+}
+_WRAPPERS: dict[str, dict[str, Any]] = {
+    "internvl": {
+        "vision_config": _INTERN,
+        "image_token_id": IMAGE_TOKEN,
+        "tie_word_embeddings": False,
+    },
+    "llava": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
+    "llava_next": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
+    "llava_onevision": {
+        "vision_config": {**_CLIP, "model_type": "siglip_vision_model"},
+        "image_token_index": IMAGE_TOKEN,
+    },
+}
+
+
+def make(
+    wrapper: str,
+    text: str,
+    folder: pathlib.Path,
+    dtype: torch.dtype = torch.float32,
+) -> pathlib.Path:
+    """Writes a model of `wrapper` around one of type `text`."""
+    config = transformers.AutoConfig.for_model(
+        wrapper,
+        text_config={"model_type": text, **_TEXTS[text]},
+        **json.loads(json.dumps(_WRAPPERS[wrapper])),
+    )
+    model = transformers.AutoModelForImageTextToText.from_config(config)
+    tiny_models.randomize(model, 0)
+    model.to(dtype).save_pretrained(folder)
+    return folder
+
+
+def rename_as_v5(folder: pathlib.Path) -> None:
+    """Names as they are in memory: model.language_model.layers..."""
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    renamed = {}
+    for name, tensor in tensors.items():
+        if name.startswith("language_model.lm_head"):
+            name = name.removeprefix("language_model.")
+        elif name.startswith("language_model.model."):
+            name = name.replace(
+                "language_model.model.", "model.language_model.", 1
+            )
+        else:
+            name = "model." + name
+        renamed[name] = tensor
+    safetensors.torch.save_file(renamed, file, {"format": "pt"})
+
+
+def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
+    """The reference, in fp32."""
+    model = transformers.AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    return model.eval()
+
+
+def tensors_of(folder: pathlib.Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder, whatever its files are called."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors.update(safetensors.torch.load_file(file))
+    return tensors
+
+
+def is_carried(name: str) -> bool:
+    """Whether a tensor belongs to a part that is not the language model."""
+    return "vision_tower" in name or "multi_modal" in name or "image_" in name
+
+
+def add_head(folder: pathlib.Path, layers: int, source: int) -> None:
+    """Adds a head as DeepSeek stores it: a copy of layer `source`, whose
+    weights differ a little, behind the model's last."""
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    begin, head = f"model.layers.{source}.", f"model.layers.{layers}."
+    for name, tensor in list(tensors.items()):
+        if name.startswith(begin):
+            noise = 0.01 * torch.randn_like(tensor)
+            tensors[head + name.removeprefix(begin)] = tensor + noise
+    hidden = tensors["model.norm.weight"].shape[0]
+    like = tensors["model.norm.weight"]
+    tensors[head + "eh_proj.weight"] = like.new_ones(hidden, 2 * hidden)
+    for norm in ("enorm", "hnorm", "shared_head.norm"):
+        tensors[f"{head}{norm}.weight"] = torch.ones_like(like)
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("num_mtp_layers", None)
+    config["num_nextn_predict_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
