@@ -11,6 +11,12 @@ std::int64_t weight_bytes(
     const model::WeightId& id,
     const model::WeightForm& form) {
   if (form.packed()) return form.packed_bytes;
+  if (form.blocks) {
+    const auto grid = form.blocks->grid(model::weight_shape(config, id));
+    return model::weight_numel(config, id) +
+           grid[0] * grid[1] *
+               static_cast<std::int64_t>(io::size_of(form.blocks->scale_type));
+  }
   return model::weight_numel(config, id) *
          static_cast<std::int64_t>(c10::elementSize(form.dtype));
 }
@@ -43,6 +49,17 @@ ModelSize model_size(
           ? static_cast<double>(widths[half])
           : 0.5 * static_cast<double>(widths[half - 1] + widths[half]);
   size.zero_width = std::ranges::count(widths, std::int64_t{0});
+  return size;
+}
+
+ModelSize stored_size(const model::ModelReader& reader) {
+  ModelSize size = model_size(reader.config(), [&](const model::WeightId& id) {
+    return reader.form(id);
+  });
+  size.bytes = size.carried_bytes = reader.carried_bytes();
+  for (const model::WeightId& id : model::model_weights(reader.config())) {
+    size.bytes += reader.stored_bytes(id);
+  }
   return size;
 }
 

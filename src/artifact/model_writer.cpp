@@ -56,6 +56,20 @@ void check_values(
 
 }  // namespace
 
+std::vector<io::TensorSpec> tensor_specs(
+    const model::ModelConfig& config,
+    const model::WeightId& id,
+    const model::WeightForm& form) {
+  if (!form.blocks) return {tensor_spec(config, id, form)};
+  const std::vector<std::int64_t> shape = model::weight_shape(config, id);
+  const std::string name = model::weight_name(config, id);
+  return {
+      {name, io::DType::kF8E4M3, shape},
+      {name + std::string(model::kBlockScaleSuffix),
+       form.blocks->scale_type,
+       form.blocks->grid(shape)}};
+}
+
 io::TensorSpec tensor_spec(
     const model::ModelConfig& config,
     const model::WeightId& id,
@@ -72,13 +86,16 @@ io::TensorSpec tensor_spec(
 void write_config(
     const std::filesystem::path& folder,
     const model::ModelConfig& config,
-    bool packed,
+    StoredAs stored,
     const CarriedCopy& carried) {
   Json json = model::config_json(config);
   carried.change(json);
-  json.erase("quantization_config");
-  model::text_part(json).erase("quantization_config");
-  if (packed) {
+  if (stored != StoredAs::kAsInSource) {
+    json.erase("quantization_config");
+    // Some models of several parts say it of their text.
+    model::text_part(json).erase("quantization_config");
+  }
+  if (stored == StoredAs::kPacked) {
     json["quantization_config"] = {{"quant_method", "fettle"}, {"format", 1}};
   }
   io::write_file(folder / "config.json", json.dump(2) + "\n");
@@ -89,8 +106,13 @@ void write_model(
   const std::vector<model::WeightId> ids = model::model_weights(input.config);
   std::vector<io::TensorSpec> specs;
   specs.reserve(ids.size());
+  bool packed = false, blocks = false;
   for (const model::WeightId& id : ids) {
-    specs.push_back(tensor_spec(input.config, id, input.form(id)));
+    const model::WeightForm form = input.form(id);
+    packed = packed || form.packed();
+    blocks = blocks || form.blocks;
+    std::ranges::move(
+        tensor_specs(input.config, id, form), std::back_inserter(specs));
   }
   const CarriedCopy carried(input.source, input.config, input.mtp);
   if (input.reporter != nullptr && !carried.note().empty()) {
@@ -98,22 +120,33 @@ void write_model(
   }
   std::ranges::copy(carried.specs(), std::back_inserter(specs));
   copy_companions(input.source.folder(), folder);
-  const bool packed = std::ranges::any_of(
-      ids, [&](const auto& id) { return input.form(id).packed(); });
-  write_config(folder, input.config, packed, carried);
+  write_config(
+      folder,
+      input.config,
+      packed ? StoredAs::kPacked
+             : (blocks ? StoredAs::kAsInSource : StoredAs::kPlain),
+      carried);
   io::CheckpointWriterOptions options;
   options.stem = stem_of(input.config, packed);
   io::CheckpointWriter writer(folder, specs, options);
   Progress progress(input.reporter, input.label, writer.total_bytes(), "bytes");
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    at::Tensor tensor = input.tensor(ids[i]).contiguous();
-    if (tensor.sizes() == model::weight_shape(input.config, ids[i])) {
-      tensor = tensor.view(specs[i].shape);
+  auto spec = specs.cbegin();
+  for (const model::WeightId& id : ids) {
+    at::Tensor tensor = input.tensor(id).contiguous();
+    const bool parts = input.form(id).blocks.has_value();
+    if (!parts && tensor.sizes() == model::weight_shape(input.config, id)) {
+      tensor = tensor.view(spec->shape);
     }
-    check_tensor(tensor, specs[i]);
-    check_values(tensor, specs[i].name, input.label);
-    writer.write(specs[i].name, tensor_bytes(tensor));
-    progress.advance(tensor.nbytes());
+    std::span<const std::byte> bytes = tensor_bytes(tensor);
+    progress.advance(bytes.size());
+    if (!parts) check_tensor(tensor, *spec);
+    check_values(tensor, spec->name, input.label);
+    for (std::size_t part = 0; part < (parts ? 2u : 1u); ++part, ++spec) {
+      FETTLE_ASSERT(spec->bytes() <= bytes.size());
+      writer.write(spec->name, bytes.first(spec->bytes()));
+      bytes = bytes.subspan(spec->bytes());
+    }
+    FETTLE_ASSERT(bytes.empty());
   }
   carried.write([&](const std::string& name, std::span<const std::byte> bytes) {
     writer.write(name, bytes);

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "artifact/carried_copy.h"
 #include "artifact/manifest.h"
@@ -26,8 +27,9 @@ struct ModelWriterInput {
   const model::ModelConfig& config;  // of the model to write
   // How one tensor lies on disk: headers are written before any tensor.
   model::WeightForms form;
-  // The tensor, [weight_shape] in its type or the bytes of a packed one, on the
-  // CPU. Called in order.
+  // The tensor, [weight_shape] in its type, or the bytes of a packed one, or of
+  // one in blocks the bytes of its codes and then of its scales; on the CPU.
+  // Called in order.
   std::function<at::Tensor(const model::WeightId&)> tensor;
   StageRecord record = {};
   Mtp mtp = Mtp::kAuto;
@@ -35,13 +37,19 @@ struct ModelWriterInput {
   Reporter* reporter = nullptr;  // null: silent
 };
 
-// Writes config.json. Where weights are packed it says so in the key that other
-// loaders look at, and refuse the model by. `carried`: what the model keeps of
-// its source beside its weights.
+// What config.json says of how the weights are stored.
+enum class StoredAs {
+  kPlain,
+  kPacked,     // by Fettle: in the key that other loaders refuse the model by
+  kAsInSource  // what the source's config.json says
+};
+
+// Writes config.json. `carried`: what the model keeps of its source beside its
+// weights.
 void write_config(
     const std::filesystem::path& folder,
     const model::ModelConfig& config,
-    bool packed,
+    StoredAs stored,
     const CarriedCopy& carried);
 
 // Writes into `folder`, which exists (an AtomicDirectory's path). Files of
@@ -75,13 +83,23 @@ ModelSize model_size(
     const model::WeightForms& form,
     std::int64_t carried_bytes = 0);
 
-// The tensor of a checkpoint that holds a weight.
+// The size of a model as it lies in its folder.
+ModelSize stored_size(const model::ModelReader& reader);
+
+// The tensors of a checkpoint that hold a weight: one, or of a weight in blocks
+// codes and scales.
+std::vector<io::TensorSpec> tensor_specs(
+    const model::ModelConfig& config,
+    const model::WeightId& id,
+    const model::WeightForm& form);
+
+// The one tensor of a weight that is not in blocks.
 io::TensorSpec tensor_spec(
     const model::ModelConfig& config,
     const model::WeightId& id,
     const model::WeightForm& form);
 
-// Bytes of one tensor.
+// Bytes of these tensors.
 std::int64_t weight_bytes(
     const model::ModelConfig& config,
     const model::WeightId& id,

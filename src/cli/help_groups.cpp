@@ -22,7 +22,7 @@ constexpr std::array<OptionGroup, 25> kGroups{{
     {"trim",
      "What is cut",
      "keep budget for score scope unit widths round min-width max-width "
-     "normalise condenser-width exchange-rate"},
+     "normalise condenser-width exchange-rate stored"},
     {"trim",
      "What makes up for it",
      "repair data columns form tokens seq-len ridge-lambda repair-inputs "

@@ -42,9 +42,7 @@ std::string part_of(model::Role role) {
 
 std::string stored_name(
     const model::ModelReader& reader, const model::WeightId& id) {
-  if (const auto* header = reader.packed_header(id)) {
-    return model::packed_name(*header);
-  }
+  if (const auto* form = reader.stored_form(id)) return form->name();
   return std::string(
       io::name_of(artifact::stored_type(reader.dtype(id), "weight")));
 }
@@ -101,7 +99,7 @@ std::map<std::string, Part> parts_of(const model::ModelReader& reader) {
     Part& part = parts[part_of(id.role)];
     part.stored_as[stored_name(reader, id)] += numel;
     part.parameters += numel;
-    part.bytes += artifact::weight_bytes(reader.config(), id, reader.form(id));
+    part.bytes += reader.stored_bytes(id);
   }
   return parts;
 }

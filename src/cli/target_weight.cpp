@@ -112,8 +112,8 @@ TargetWeight weigh(const PlannedModel& planned, exporter::Target target) {
 
 TargetWeight weigh(const TrimmedModel& trimmed, exporter::Target target) {
   if (target == exporter::Target::kFettle) {
-    const auto sizes =
-        trim::trimmed_size(trimmed.reader, trimmed.plan, trimmed.repair);
+    const auto sizes = trim::trimmed_size(
+        trimmed.reader, trimmed.plan, trimmed.repair, trimmed.stored);
     return {target, exporter::format_for(target, false), sizes.after.bytes};
   }
   const model::ModelConfig config = trim::trimmed_config(

@@ -45,6 +45,7 @@ struct TrimmedModel {
   const artifact::TrimPlan& plan;
   trim::Repair repair = trim::Repair::kNone;
   bool merges = false;
+  trim::Stored stored = trim::Stored::kPlain;
 };
 TargetWeight weigh(const TrimmedModel& trimmed, exporter::Target target);
 

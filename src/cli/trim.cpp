@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "artifact/manifest.h"
 #include "artifact/run_state.h"
@@ -26,6 +27,7 @@
 #include "core/size_option.h"
 #include "io/atomic_directory.h"
 #include "sweep/micro_batches.h"
+#include "trim/kept_blocks.h"
 #include "trim/kept_check.h"
 #include "trim/plan.h"
 #include "trim/report.h"
@@ -128,7 +130,9 @@ class Trim : public Command {
         session,
         *reader,
         {flags_.eval_data, flags_.seq_len, flags_.data_flags});
+    check_stored(*reader);
     const artifact::TrimPlan plan = make_plan(session, *reader);
+    stored_ = stored_in(session, *reader, plan);
     const std::string table = plan_table(plan, reader->config());
     const TargetWeight weight = weighed(session, *reader, plan);
     const std::string title = reader->name();
@@ -186,13 +190,16 @@ class Trim : public Command {
       const std::filesystem::path& folder) const {
     const trim::TrimRunOptions options{
         .repair = flags_.repair_kind(),
+        .stored = stored_,
         .scores = scores_ ? &*scores_ : nullptr,
         .mtp = artifact::parse_mtp(mtp_),
         .reporter = &session.reporter()};
     if (plan_only_) {
       plan.save(folder / "trim_plan.json");
       return {
-          plan, trim::trimmed_size(*reader, plan, options.repair, options.mtp)};
+          plan,
+          trim::trimmed_size(
+              *reader, plan, options.repair, stored_, options.mtp)};
     }
     if (!flags_.data.empty()) {
       return trim_with_data(session, std::move(reader), plan, options, folder);
@@ -244,6 +251,47 @@ class Trim : public Command {
     }
   }
 
+  void check_stored(const model::ModelReader& reader) const {
+    if (flags_.stored.empty()) return;
+    const std::string subject = "stored " + flags_.stored;
+    if (!reader.has_coded()) {
+      throw UserError(
+          "trim",
+          subject,
+          "is for models that another tool stored in few bits; this one's "
+          "weights are not: leave --stored out");
+    }
+    if (flags_.stored != "keep") return;
+    const std::string why =
+        trim::why_not_kept(reader, {.refits = flags_.reads_data()});
+    if (why.empty()) return;
+    throw UserError(
+        "trim", subject, why + "; use --stored bf16 for values in 16 bits");
+  }
+
+  // How coded weights are written, told where nobody said.
+  trim::Stored stored_in(
+      Session& session,
+      const model::ModelReader& reader,
+      const artifact::TrimPlan& plan) const {
+    if (!reader.has_coded() || flags_.stored == "bf16") {
+      return trim::Stored::kPlain;
+    }
+    const trim::KeptChanges changes{.refits = flags_.reads_data()};
+    if (flags_.stored == "keep") {
+      trim::require_kept(reader, plan, changes);
+      return trim::Stored::kKeep;
+    }
+    const std::string why = trim::why_not_kept(reader, plan, changes);
+    session.reporter().note(
+        why.empty()
+            ? std::string(
+                  "trim: codes and scales stay as they are stored (--stored "
+                  "bf16 would write values in 16 bits)")
+            : "trim: writes values in 16 bits: " + why);
+    return why.empty() ? trim::Stored::kKeep : trim::Stored::kPlain;
+  }
+
   // What the trimmed model will weigh where it is to run, told before any work.
   // Refused where it could not be exported to there.
   TargetWeight weighed(
@@ -252,7 +300,7 @@ class Trim : public Command {
       const artifact::TrimPlan& plan) const {
     const bool merges = flags_.merge_kind() != trim::Merge::kNone;
     const TargetWeight weight = weigh(
-        TrimmedModel{reader, plan, flags_.repair_kind(), merges},
+        TrimmedModel{reader, plan, flags_.repair_kind(), merges, stored_},
         flags_.target_kind());
     session.reporter().note("trim: the model will weigh " + weight.text());
     const bool bounded = flags_.plan.empty() && !flags_.budget.empty();
@@ -301,10 +349,16 @@ class Trim : public Command {
     trim::TrimOptions options = flags_.plan_options();
     options.score =
         flags_.score.empty() ? trim::default_score(*scores_) : flags_.score;
+    const bool kept = flags_.plans_kept(reader);
+    if (kept && options.unit != trim::TrimUnit::kExpert) {
+      options.block = trim::kept_unit(reader);
+      if (!flags_.round) options.round = std::lcm(options.round, options.block);
+    }
     options.bytes = bytes_for(
         reader,
         flags_.target_kind(),
-        {trim::adds_constants(flags_.repair_kind())});
+        {.constants = trim::adds_constants(flags_.repair_kind()),
+         .stored = kept ? trim::Stored::kKeep : trim::Stored::kPlain});
     options.condensers = trim::condensers_of(reader.config());
     const auto plan = trim::plan_trim(*scores_, reader.config(), options);
     trim::require_neurons(plan, reader.config(), options);
@@ -367,6 +421,7 @@ class Trim : public Command {
   std::string model_, scores_folder_, out_, report_, mtp_;
   TrimFlags flags_;
   bool plan_only_ = false;
+  trim::Stored stored_ = trim::Stored::kPlain;
   std::optional<artifact::ScoreFile> scores_;
 };
 

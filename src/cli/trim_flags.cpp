@@ -9,6 +9,7 @@
 #include "cli/session.h"
 #include "core/error.h"
 #include "core/size_option.h"
+#include "trim/kept_blocks.h"
 
 namespace fettle::cli {
 namespace {
@@ -132,6 +133,16 @@ void add_width_flags(CLI::App& app, TrimFlags& f) {
       "Unit mixed: what a whole expert costs, relative to its neurons' sum");
 }
 
+void add_stored_flag(CLI::App& app, TrimFlags& f) {
+  app.add_option(
+         "--stored",
+         f.stored,
+         "Of a model that another tool stored in fp8 blocks. keep: codes and "
+         "scales as they are, neurons cut in whole blocks; bf16: values in 16 "
+         "bits. By default keep where the cut leaves whole blocks")
+      ->check(CLI::IsMember({"keep", "bf16"}));
+}
+
 void add_repair_flags(CLI::App& app, TrimFlags& f) {
   add_named(
       app,
@@ -181,6 +192,7 @@ void add_repair_flags(CLI::App& app, TrimFlags& f) {
 void add_trim_flags(CLI::App& app, TrimFlags& flags) {
   add_plan_flags(app, flags);
   add_width_flags(app, flags);
+  add_stored_flag(app, flags);
   add_repair_flags(app, flags);
 }
 
@@ -193,6 +205,13 @@ trim::Repair TrimFlags::repair_kind() const {
 
 exporter::Target TrimFlags::target_kind() const {
   return exporter::parse_target(target);
+}
+
+bool TrimFlags::plans_kept(const model::ModelReader& reader) const {
+  if (!reader.has_coded() || stored == "bf16") return false;
+  if (stored == "keep") return true;
+  return unit == "expert" &&
+         trim::why_not_kept(reader, {.refits = reads_data()}).empty();
 }
 
 bool TrimFlags::reads_data() const {

@@ -23,6 +23,7 @@ struct TrimFlags {
   std::string target = "fettle";  // --for
   // Empty: by rule, see default_score, plan_options and repair_kind.
   std::string score, repair, scope, widths;
+  std::string stored;  // --stored; empty: keep where that can be
   std::optional<std::int64_t> round = {};
   std::vector<std::string> data;
   std::vector<std::string> eval_data;
@@ -36,6 +37,9 @@ struct TrimFlags {
   // experts go: of those that stay ridge would find nothing cut.
   trim::Repair repair_kind() const;
   exporter::Target target_kind() const;
+  // Whether the plan is made for codes that are kept as they are: asked for, or
+  // of experts that only go whole.
+  bool plans_kept(const model::ModelReader& reader) const;
   // Whether --data has a reader.
   bool reads_data() const;
   trim::Merge merge_kind() const;

@@ -47,13 +47,6 @@ artifact::StageRecord record_of(const ExportOptions& options) {
       .options = options_json(options)};
 }
 
-artifact::ModelSize size_of(const model::ModelReader& reader) {
-  return artifact::model_size(
-      reader.config(),
-      [&](const model::WeightId& id) { return reader.form(id); },
-      reader.carried_bytes());
-}
-
 // The formats that Fettle does not read.
 ExportResult export_foreign(
     const model::ModelReader& reader,
@@ -62,7 +55,7 @@ ExportResult export_foreign(
   ExportResult result = options.format == Format::kGguf
                             ? export_gguf(reader, options, folder)
                             : export_codes(reader, options, folder);
-  result.before = size_of(reader);
+  result.before = artifact::stored_size(reader);
   result.padded_neurons = result.after.neurons - result.before.neurons;
   artifact::StageRecord record = record_of(options);
   record.measured = result.to_json();
@@ -87,7 +80,7 @@ ExportResult export_model(
   const ExportedWeights weights(reader, config, options);
   const auto form = [&](const model::WeightId& id) { return weights.form(id); };
   ExportResult result;
-  result.before = size_of(reader);
+  result.before = artifact::stored_size(reader);
   const artifact::CarriedCopy carried(reader, config, options.mtp);
   result.after = artifact::model_size(config, form, carried.bytes());
   result.padded_neurons = result.after.neurons - result.before.neurons;

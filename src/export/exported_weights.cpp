@@ -56,6 +56,9 @@ bool ExportedWeights::narrows() const {
   return std::ranges::any_of(ids, [&](const auto& id) {
     const bool packed = reader_.packed_header(id) != nullptr;
     const bool codes = packed && options_.format > Format::kRagged;
+    // Values of codes that another tool wrote are exact in fp32 alone.
+    const bool coded = !packed && reader_.stored_form(id) != nullptr;
+    if (coded && dtype(id) != at::kFloat) return true;
     return !codes && !stays_packed(id) && !holds(dtype(id), reader_.dtype(id));
   });
 }

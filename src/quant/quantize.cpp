@@ -254,11 +254,9 @@ void Run::finish_folder(
   shards_.write_carried(carried);
   shards_.write_index();
   artifact::copy_companions(reader_.folder(), folder_);
-  artifact::write_config(folder_, config_, /*packed=*/true, carried);
-  result.before = artifact::model_size(
-      config_,
-      [&](const WeightId& id) { return reader_.form(id); },
-      reader_.carried_bytes());
+  artifact::write_config(
+      folder_, config_, artifact::StoredAs::kPacked, carried);
+  result.before = artifact::stored_size(reader_);
   const model::ModelReader written(folder_);
   result.after = artifact::model_size(
       config_,

@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "core/error.h"
@@ -86,6 +88,31 @@ LayerValues normalised(
   return result;
 }
 
+// Gives each neuron the mean of its block, so that neighbours rank as one. The
+// short block at an expert's end ranks with the least of the others, behind it.
+void rank_by_blocks(
+    const std::vector<std::int64_t>& widths,
+    std::int64_t block,
+    LayerValues& layer) {
+  auto expert = layer.values.begin();
+  for (const std::int64_t width : widths) {
+    const auto end = expert + width;
+    double least = std::numeric_limits<double>::infinity();
+    auto next = expert;
+    for (; end - next >= block; next += block) {
+      const double mean =
+          std::accumulate(next, next + block, 0.0) / static_cast<double>(block);
+      std::fill(next, next + block, mean);
+      least = std::min(least, mean);
+    }
+    if (next != expert) std::fill(next, end, least);
+    expert = end;
+  }
+  std::ranges::transform(layer.values, layer.scores.begin(), [](double value) {
+    return static_cast<float>(value);
+  });
+}
+
 }  // namespace
 
 LayerValues neuron_values(
@@ -103,7 +130,11 @@ LayerValues neuron_values(
   std::vector<float> values = to_vector(found->second);
   check_size(values, entry.total_width(), layer, options);
   check_finite(values, layer, options);
-  return normalised(std::move(values), layer, options);
+  LayerValues result = normalised(std::move(values), layer, options);
+  if (options.block > 1 && options.unit != TrimUnit::kExpert) {
+    rank_by_blocks(entry.widths, options.block, result);
+  }
+  return result;
 }
 
 LayerValues expert_values(

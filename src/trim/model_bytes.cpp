@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "artifact/model_writer.h"
+#include "trim/kept_blocks.h"
 #include "trim/plan.h"
 
 namespace fettle::trim {
@@ -11,6 +12,11 @@ using model::Role;
 
 bool is_per_expert(Role role) {
   return model::role_info(role).scope == model::RoleScope::kRows;
+}
+
+// `bytes` of `parts`, rounded up.
+std::int64_t rounded_share(std::int64_t bytes, std::int64_t parts) {
+  return parts > 0 ? (bytes + parts - 1) / parts : 0;
 }
 
 struct PackedCost {
@@ -34,11 +40,15 @@ PackedCost packed_cost(const model::PackedHeader& header, bool down) {
 ModelBytes model_bytes(
     const model::ModelReader& reader, const ModelBytesOptions& options) {
   const model::ModelConfig& config = reader.config();
+  const auto form = [&](const model::WeightId& id) {
+    return options.stored == Stored::kKeep ? kept_form(reader, id)
+                                           : reader.form(id);
+  };
   ModelBytes result;
   result.fixed = reader.carried_bytes();
   for (const model::WeightId& id : model::model_weights(config)) {
     if (!model::is_expert_role(id.role) && !is_per_expert(id.role)) {
-      result.fixed += artifact::weight_bytes(config, id, reader.form(id));
+      result.fixed += artifact::weight_bytes(config, id, form(id));
     }
   }
   // Layers may be stored in different types; the dearest stands for all, so
@@ -57,14 +67,18 @@ ModelBytes model_bytes(
               packed_cost(*header, id.role == Role::kExpertDown);
           neuron += cost.neuron;
           expert += cost.expert;
+        } else if (form(id).blocks) {
+          const std::int64_t bytes =
+              artifact::weight_bytes(config, id, form(id));
+          neuron += rounded_share(bytes, layer.expert_widths[0]);
         } else {
           neuron += element * config.hidden_size;
         }
       }
       if (id.role == Role::kExpertConstant) continue;
       if (is_per_expert(id.role)) {
-        expert += artifact::weight_bytes(config, id, reader.form(id)) /
-                  layer.num_experts();
+        expert +=
+            artifact::weight_bytes(config, id, form(id)) / layer.num_experts();
       }
     }
     if (layer.has_constants || options.constants) {

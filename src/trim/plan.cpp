@@ -64,6 +64,16 @@ void check_options(const TrimOptions& options) {
   if (options.round < 1) {
     refuse("round", fmt::format("expected 1 or more, found {}", options.round));
   }
+  if (options.block > 1 && options.unit != TrimUnit::kExpert &&
+      options.round % options.block != 0) {
+    refuse(
+        "round",
+        fmt::format(
+            "expected a multiple of {}, since neurons go in blocks of so many, "
+            "found {}",
+            options.block,
+            options.round));
+  }
   if (options.min_width < 0 || options.max_width < 0) {
     refuse("min-width", "expected a number of neurons of at least 0");
   }
@@ -200,6 +210,7 @@ Json options_json(const TrimOptions& options) {
       {"min_width", options.min_width},
       {"max_width", options.max_width},
       {"normalise", kNormalise[static_cast<int>(options.normalise)]}};
+  if (options.block > 1) json["block"] = options.block;
   if (options.widths != WidthRule::kFree) {
     json["widths"] = kWidths[static_cast<int>(options.widths)];
   }

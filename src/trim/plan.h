@@ -13,6 +13,7 @@
 #include "model/family/model_config.h"
 #include "model/weights/model_reader.h"
 #include "trim/condensers.h"
+#include "trim/stored.h"
 
 namespace fettle::trim {
 
@@ -41,6 +42,7 @@ struct ModelBytes {
 struct ModelBytesOptions {
   // Whether a constant output is going to be stored for every expert.
   bool constants = false;
+  Stored stored = Stored::kPlain;
 };
 
 ModelBytes model_bytes(
@@ -59,6 +61,10 @@ struct TrimOptions {
   ModelBytes bytes = {};
   // Kept widths (or expert counts) are multiples of this, or everything.
   std::int64_t round = 1;
+  // Neurons are kept and cut in blocks of so many neighbours, ranked by their
+  // mean; what an expert has beyond whole blocks goes first. `round` is a
+  // multiple of it.
+  std::int64_t block = 1;
   // Fewest neurons that every expert keeps.
   std::int64_t min_width = 0;
   // Most neurons that an expert keeps; 0: no limit.

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "trim/condensers.h"
 #include "trim/cut_layer.h"
+#include "trim/kept_blocks.h"
 #include "trim/plan.h"
 #include "trim/sliced_weights.h"
 
@@ -45,12 +46,29 @@ void check_input(
     throw UserError(
         "trim", "merge", "merged experts are not repaired; use repair none");
   }
+  if (options.stored == Stored::kKeep) {
+    const bool refits = fits_down(options.repair) || options.merged != nullptr;
+    require_kept(reader, plan, {.refits = refits});
+  }
   if (fits_down(options.repair) && options.ridge == nullptr) {
     throw UserError(
         "trim",
         fmt::format("repair {}", name_of(options.repair)),
         "needs calibration data; name files with --data");
   }
+}
+
+// What the manifest says of the options, but for those of ridge.
+Json record_of(
+    const model::ModelReader& reader,
+    const artifact::TrimPlan& plan,
+    const TrimRunOptions& options) {
+  Json record = plan.options;
+  record["repair"] = name_of(options.repair);
+  if (reader.has_coded()) {
+    record["stored"] = options.stored == Stored::kKeep ? "keep" : "bf16";
+  }
+  return record;
 }
 
 }  // namespace
@@ -90,16 +108,14 @@ TrimResult trimmed_size(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     Repair repair,
+    Stored stored,
     artifact::Mtp mtp) {
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, repair);
-  const SlicedWeights weights(reader, plan, {});
+  const SlicedWeights weights(reader, plan, {.stored = stored});
   const artifact::CarriedCopy carried(reader, config, mtp);
   TrimResult result;
-  result.before = artifact::model_size(
-      reader.config(),
-      [&](const model::WeightId& id) { return reader.form(id); },
-      reader.carried_bytes());
+  result.before = artifact::stored_size(reader);
   result.after = artifact::model_size(
       config,
       [&](const model::WeightId& id) { return weights.form(id); },
@@ -115,8 +131,9 @@ TrimResult trim_model(
   check_input(reader, plan, options);
   const model::ModelConfig config =
       trimmed_config(reader.config(), plan, options.repair);
-  TrimResult result = trimmed_size(reader, plan, options.repair, options.mtp);
-  SlicedWeights::Repairs repairs;
+  TrimResult result =
+      trimmed_size(reader, plan, options.repair, options.stored, options.mtp);
+  SlicedWeights::Making repairs{.stored = options.stored};
   if (options.repair == Repair::kConstant) repairs.means = options.scores;
   std::optional<RepairSweep> sweep;
   std::optional<MergedWeights> merged;
@@ -124,8 +141,7 @@ TrimResult trim_model(
     merged.emplace(reader, *options.merged);
     repairs.merged = &*merged;
   }
-  Json record = plan.options;
-  record["repair"] = name_of(options.repair);
+  Json record = record_of(reader, plan, options);
   record["mtp"] = artifact::mtp_name(options.mtp);
   if (fits_down(options.repair)) {
     RidgeOptions ridge = options.ridge->options;

@@ -16,6 +16,7 @@
 #include "trim/merge_plan.h"
 #include "trim/repair.h"
 #include "trim/repair_sweep.h"
+#include "trim/stored.h"
 
 namespace fettle::trim {
 
@@ -28,6 +29,8 @@ struct RidgeInput {
 
 struct TrimRunOptions {
   Repair repair = Repair::kNone;
+  // kKeep: of a plan that why_not_kept (kept_blocks.h) has nothing against.
+  Stored stored = Stored::kPlain;
   // Needed by repair constant: mean activations of this model.
   const artifact::ScoreFile* scores = nullptr;
   // Needed by repair ridge.
@@ -60,6 +63,7 @@ TrimResult trimmed_size(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     Repair repair,
+    Stored stored = Stored::kPlain,
     artifact::Mtp mtp = artifact::Mtp::kAuto);
 
 // Writes the trimmed model and trim_plan.json into `folder`, which exists.

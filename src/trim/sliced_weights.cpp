@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "trim/kept_blocks.h"
 #include "trim/packed_slices.h"
 
 namespace fettle::trim {
@@ -21,8 +22,8 @@ at::Tensor index_tensor(const std::vector<std::int64_t>& values) {
 SlicedWeights::SlicedWeights(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
-    const Repairs& repairs)
-    : reader_(reader), plan_(plan), repairs_(repairs) {}
+    const Making& making)
+    : reader_(reader), plan_(plan), repairs_(making) {}
 
 model::WeightId SlicedWeights::source(const model::WeightId& id) const {
   if (id.expert < 0) return id;
@@ -44,6 +45,7 @@ bool SlicedWeights::stays(const model::WeightId& id) const {
 
 model::WeightForm SlicedWeights::form(const model::WeightId& id) const {
   if (id.role == Role::kExpertConstant) return {at::kFloat};
+  if (keeps_blocks(id)) return kept_form(reader_, source(id));
   if (stays(id)) return reader_.form(source(id));
   if (repacks(id)) {
     const std::int64_t kept = plan_.layers[id.layer].experts[id.expert].width();
@@ -56,6 +58,21 @@ model::WeightForm SlicedWeights::form(const model::WeightId& id) const {
     return {at::kByte, header.bytes()};
   }
   return {reader_.dtype(source(id))};
+}
+
+bool SlicedWeights::keeps_blocks(const model::WeightId& id) const {
+  return repairs_.stored == Stored::kKeep &&
+         model::role_info(id.role).scope != model::RoleScope::kRows &&
+         kept_form(reader_, source(id)).blocks.has_value();
+}
+
+const std::vector<std::int64_t>* SlicedWeights::cut(
+    const model::WeightId& id) const {
+  if (!model::is_expert_role(id.role)) return nullptr;
+  const artifact::ExpertPlan& expert =
+      plan_.layers[id.layer].experts[id.expert];
+  const auto& widths = reader_.config().layers[id.layer].expert_widths;
+  return expert.width() == widths[expert.expert] ? nullptr : &expert.neurons;
 }
 
 bool SlicedWeights::repacks(const model::WeightId& id) const {
@@ -74,6 +91,7 @@ at::Tensor SlicedWeights::repacked(const model::WeightId& id) const {
 }
 
 at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
+  if (keeps_blocks(id)) return kept_bytes(reader_, source(id), cut(id));
   if (stays(id)) return reader_.read_stored(source(id));
   if (repacks(id)) return repacked(id);
   const bool merged =

@@ -10,29 +10,33 @@
 #include "model/weights/model_reader.h"
 #include "trim/merged_weights.h"
 #include "trim/repair_sweep.h"
+#include "trim/stored.h"
 
 namespace fettle::trim {
 
 class SlicedWeights {
  public:
   // What makes up for what is cut: mean activations for constants, a sweep for
-  // fitted weights, experts that take in those that go, or nothing.
-  struct Repairs {
+  // fitted weights, experts that take in those that go, or nothing; and in
+  // which form coded weights are written.
+  struct Making {
     const artifact::ScoreFile* means = nullptr;
     RepairSweep* sweep = nullptr;
     const MergedWeights* merged = nullptr;
+    Stored stored = Stored::kPlain;
   };
 
   // All must outlive this object.
   SlicedWeights(
       const model::ModelReader& reader,
       const artifact::TrimPlan& plan,
-      const Repairs& repairs);
+      const Making& making);
 
   // `id` names a weight of the trimmed model. Under a sweep, layers must be
   // asked for in ascending order.
   // A packed weight stays packed (see packed_slices.h), unless experts are
-  // merged: their values are written in fp32.
+  // merged: their values are written in fp32. One that another tool coded stays
+  // so where it is kept (see kept_blocks.h).
   model::WeightForm form(const model::WeightId& id) const;
   at::Tensor tensor(const model::WeightId& id) const;
 
@@ -42,6 +46,10 @@ class SlicedWeights {
   model::WeightId source(const model::WeightId& id) const;
   // Whether the weight is cut and packed.
   bool repacks(const model::WeightId& id) const;
+  // Whether it is written in blocks of fp8 as it was stored.
+  bool keeps_blocks(const model::WeightId& id) const;
+  // The neurons that stay of the expert of `id`; null where none is cut.
+  const std::vector<std::int64_t>* cut(const model::WeightId& id) const;
   at::Tensor repacked(const model::WeightId& id) const;
   at::Tensor expert_rows(const model::WeightId& id) const;
   at::Tensor constants(std::int64_t layer) const;
@@ -51,7 +59,7 @@ class SlicedWeights {
 
   const model::ModelReader& reader_;
   const artifact::TrimPlan& plan_;
-  Repairs repairs_;
+  Making repairs_;
 };
 
 }  // namespace fettle::trim

@@ -32,7 +32,7 @@ class TemporaryFolder {
   }
   // Writes a file, with the folders that its name has, and returns its path.
   std::filesystem::path write(
-      const std::string& name, const std::string& content) const {
+      const std::string& name, const std::string& content = "") const {
     std::filesystem::create_directories((path_ / name).parent_path());
     std::ofstream(path_ / name, std::ios::binary) << content;
     return path_ / name;

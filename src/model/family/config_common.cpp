@@ -10,6 +10,7 @@
 
 #include "model/family/config_rope.h"
 #include "model/family/end_tokens.h"
+#include "model/family/stored_source.h"
 
 namespace fettle::model {
 namespace {
@@ -22,22 +23,10 @@ struct Option {
   Json harmless;  // the only value with which the forward pass stays the same
 };
 
-// Weights packed by Fettle itself: each tensor tells how.
-bool is_packed_by_fettle(const JsonObject& json) {
-  if (!json.has("quantization_config")) return false;
-  const JsonObject quantization = json.object("quantization_config");
-  if (quantization.string_or("quant_method", "") != "fettle") return false;
-  if (quantization.integer("format") != 1) {
-    quantization.refuse("format", "is not known; a newer Fettle may read it");
-  }
-  return true;
-}
-
 // Options of other families and of later training methods. A key that is in no
 // list is one that transformers does not read either for these families.
 void refuse_foreign_options(const JsonObject& json) {
-  const std::array<Option, 17> options = {{
-      {"quantization_config", nullptr},
+  const std::array<Option, 16> options = {{
       {"compression_config", nullptr},
       {"mlp_bias", false},
       {"is_encoder_decoder", false},
@@ -55,8 +44,8 @@ void refuse_foreign_options(const JsonObject& json) {
       {"index_topk", nullptr},
       {"per_layer_config", nullptr},
   }};
+  (void)parse_stored_source(json);
   for (const auto& [key, harmless] : options) {
-    if (key == "quantization_config" && is_packed_by_fettle(json)) continue;
     require_value(json, key, harmless);
   }
 }

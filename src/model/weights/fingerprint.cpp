@@ -123,35 +123,44 @@ Json computation_of(const ModelConfig& c) {
   return json;
 }
 
+// All bytes of a weight.
+std::vector<StoredSpan> spans_of(
+    const ModelConfig& config,
+    const WeightIndex::Place& place,
+    const WeightId& id) {
+  if (place.form != nullptr) return place.form->spans();
+  const auto bytes = static_cast<std::uint64_t>(weight_numel(config, id)) *
+                     io::size_of(place.tensor->dtype);
+  return {{place.tensor, place.offset, bytes}};
+}
+
 }  // namespace
 
 std::string ModelReader::fingerprint() const {
   io::Hasher hasher;
   hasher.update(computation_of(config_).dump());
   std::vector<std::byte> bytes;
-  const auto add = [&](const WeightIndex::Place& place,
-                       std::uint64_t begin,
-                       std::uint64_t end) {
-    bytes.resize(end - begin);
-    checkpoint_->read_range(place.tensor->name, place.offset + begin, bytes);
-    hasher.update(bytes);
-  };
+  const auto add =
+      [&](const StoredSpan& span, std::uint64_t begin, std::uint64_t end) {
+        bytes.resize(end - begin);
+        checkpoint_->read_range(span.tensor->name, span.offset + begin, bytes);
+        hasher.update(bytes);
+      };
   for (const WeightId& id : model_weights(config_)) {
-    const WeightIndex::Place& place = index_->at(id);
     const auto shape = weight_shape(config_, id);
-    const std::uint64_t size =
-        place.packed ? static_cast<std::uint64_t>(place.packed->bytes())
-                     : static_cast<std::uint64_t>(weight_numel(config_, id)) *
-                           io::size_of(place.tensor->dtype);
-    hasher.update(fmt::format(
-        "{} {} [{}] {};",
-        row_name(config_, id),
-        io::name_of(place.tensor->dtype),
-        fmt::join(shape, ","),
-        size));
-    const std::uint64_t head = std::min(size, kSample);
-    add(place, 0, head);
-    add(place, std::max(head, size - std::min(size, kSample)), size);
+    for (const StoredSpan& span : spans_of(config_, index_->at(id), id)) {
+      hasher.update(fmt::format(
+          "{} {} [{}] {};",
+          row_name(config_, id),
+          io::name_of(span.tensor->dtype),
+          fmt::join(shape, ","),
+          span.bytes));
+      const std::uint64_t head = std::min(span.bytes, kSample);
+      add(span, 0, head);
+      add(span,
+          std::max(head, span.bytes - std::min(span.bytes, kSample)),
+          span.bytes);
+    }
   }
   return hasher.digest();
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -56,7 +55,8 @@ std::int64_t ModelReader::carried_bytes() const {
 
 at::ScalarType ModelReader::dtype(const WeightId& id) const {
   const WeightIndex::Place& place = index_->at(id);
-  return place.packed ? at::kFloat : scalar_type(place.tensor->dtype);
+  return place.form != nullptr ? place.form->type()
+                               : scalar_type(place.tensor->dtype);
 }
 
 std::string ModelReader::name() const {
@@ -70,8 +70,25 @@ const std::vector<std::string>& ModelReader::left_out() const {
 }
 
 const PackedHeader* ModelReader::packed_header(const WeightId& id) const {
-  const auto& packed = index_->at(id).packed;
-  return packed ? &*packed : nullptr;
+  return index_->at(id).packed();
+}
+
+const StoredForm* ModelReader::stored_form(const WeightId& id) const {
+  return index_->at(id).form.get();
+}
+
+bool ModelReader::has_coded() const {
+  return std::ranges::any_of(model_weights(config_), [&](const WeightId& id) {
+    const StoredForm* const form = stored_form(id);
+    return form != nullptr && form->packed() == nullptr;
+  });
+}
+
+std::int64_t ModelReader::stored_bytes(const WeightId& id) const {
+  const StoredForm* const form = stored_form(id);
+  if (form != nullptr) return form->bytes();
+  return weight_numel(config_, id) *
+         static_cast<std::int64_t>(c10::elementSize(dtype(id)));
 }
 
 WeightForm ModelReader::form(const WeightId& id) const {
@@ -81,10 +98,12 @@ WeightForm ModelReader::form(const WeightId& id) const {
 
 at::Tensor ModelReader::read_stored(const WeightId& id) const {
   const WeightIndex::Place& place = index_->at(id);
+  if (place.packed() != nullptr) {
+    return read_span(*checkpoint_, place.form->spans().front());
+  }
+  if (place.form != nullptr) return read(id);
   at::Tensor result =
-      place.packed
-          ? at::empty({place.packed->bytes()}, at::kByte)
-          : at::empty(weight_shape(config_, id), at::TensorOptions(dtype(id)));
+      at::empty(weight_shape(config_, id), at::TensorOptions(dtype(id)));
   checkpoint_->read_range(
       place.tensor->name,
       place.offset,
@@ -97,10 +116,11 @@ kernels::PackedMatrix ModelReader::read_packed(const WeightId& id) const {
 }
 
 at::Tensor ModelReader::read(const WeightId& id) const {
-  if (packed_header(id) == nullptr) return read_stored(id);
-  at::Tensor values = at::empty(weight_shape(config_, id), at::kFloat);
-  kernels::unpack_rows(read_packed(id), 0, values);
-  return values;
+  const StoredForm* const form = stored_form(id);
+  if (form == nullptr) return read_stored(id);
+  const at::Tensor values = at::empty(weight_shape(config_, id), at::kFloat);
+  form->open (*checkpoint_)(0, values);
+  return values.to(form->type());
 }
 
 void ModelReader::read_rows(
@@ -108,14 +128,14 @@ void ModelReader::read_rows(
   const WeightIndex::Place& place = index_->at(id);
   std::vector<std::int64_t> shape = weight_shape(config_, id);
   const std::int64_t all = shape[0];
-  std::optional<kernels::PackedMatrix> packed;
-  if (place.packed) packed = read_packed(id);
+  StoredForm::Rows decode;
+  if (place.form != nullptr) decode = place.form->open(*checkpoint_);
   for (std::int64_t first = 0; first < all; first += rows) {
     shape[0] = std::min(rows, all - first);
     at::Tensor piece =
-        at::empty(shape, at::TensorOptions(packed ? at::kFloat : dtype(id)));
-    if (packed) {
-      kernels::unpack_rows(*packed, first, piece);
+        at::empty(shape, at::TensorOptions(decode ? at::kFloat : dtype(id)));
+    if (decode) {
+      decode(first, piece);
     } else {
       const std::uint64_t row_bytes =
           piece.nbytes() / static_cast<std::uint64_t>(shape[0]);
@@ -132,9 +152,9 @@ bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
   const auto any_packed = [&](Role one) {
     const LayerConfig& shape = config_.layers[layer];
     const std::int64_t experts = is_expert_role(one) ? shape.num_experts() : 0;
-    if (experts == 0) return index_->at({one, layer}).packed.has_value();
+    if (experts == 0) return index_->at({one, layer}).packed() != nullptr;
     for (std::int64_t e = 0; e < experts; ++e) {
-      if (index_->at({one, layer, e}).packed) return true;
+      if (index_->at({one, layer, e}).packed() != nullptr) return true;
     }
     return false;
   };
@@ -227,7 +247,7 @@ GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
 void ModelReader::check_tied_head() const {
   const std::string name = weight_name(config_, {Role::kLmHead});
   if (!config_.tie_word_embeddings || !checkpoint_->find(name)) return;
-  if (packed_header({Role::kEmbedTokens}) != nullptr) {
+  if (stored_form({Role::kEmbedTokens}) != nullptr) {
     throw UserError(
         "weights",
         name,

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,16 +18,18 @@
 #include "model/family/weight_table.h"
 #include "model/weights/carried_tensors.h"
 #include "model/weights/layer_weights.h"
-#include "model/weights/packed_weight.h"
+#include "model/weights/stored_form.h"
 
 namespace fettle::model {
 
 class WeightIndex;
 
-// How a weight lies in a checkpoint.
+// How a weight lies in a checkpoint that Fettle writes.
 struct WeightForm {
   at::ScalarType dtype = at::kFloat;  // of a plain one
   std::int64_t packed_bytes = 0;      // of a packed one, else 0
+  // Of one in blocks of fp8, as another tool stored it.
+  std::optional<BlockGrid> blocks = {};
   bool packed() const { return packed_bytes > 0; }
 };
 using WeightForms = std::function<WeightForm(const WeightId&)>;
@@ -34,8 +37,8 @@ using WeightForms = std::function<WeightForm(const WeightId&)>;
 class ModelReader {
  public:
   // Throws UserError on what is no model folder (see model_folder.h), a missing
-  // tensor, a wrong shape, an unsupported dtype (fp8 is named), or a tensor
-  // that the family's table does not know.
+  // tensor, a wrong shape, an unsupported dtype, or a tensor that the family's
+  // table does not know.
   explicit ModelReader(const std::filesystem::path& folder);
 
   const ModelConfig& config() const { return config_; }
@@ -52,7 +55,8 @@ class ModelReader {
 
   // One tensor in the canonical 2-D shape of its role (a fused expert is cut
   // out of its stack) and the type it is stored in; a packed weight's values,
-  // exactly, in fp32. Thread-safe.
+  // exactly, in fp32; one that another tool coded (coded_finder.h) in the type
+  // that loaders give it. Thread-safe.
   at::Tensor read(const WeightId& id) const;
   // The same in fp32, `rows` rows (of a vector: values) at a time, so that no
   // more than those are held, and a packed weight's bytes.
@@ -61,13 +65,19 @@ class ModelReader {
       const WeightId& id, std::int64_t rows, const Rows& visit) const;
   at::ScalarType dtype(const WeightId& id) const;
 
-  // How it is stored, and what is stored: as read(), or of a packed weight the
-  // bytes, U8.
+  // How it is written where it is carried over, and what is written then: as
+  // read(), or of a packed weight the bytes, U8.
   WeightForm form(const WeightId& id) const;
   at::Tensor read_stored(const WeightId& id) const;
   kernels::PackedMatrix read_packed(const WeightId& id) const;
-  // The header of a packed weight; null for a plain one.
+  // The header of a weight packed by Fettle; null for any other.
   const PackedHeader* packed_header(const WeightId& id) const;
+  // How it is stored; null where it is plain.
+  const StoredForm* stored_form(const WeightId& id) const;
+  // Whether any weight is stored as another tool coded it.
+  bool has_coded() const;
+  // Bytes that it takes in its files.
+  std::int64_t stored_bytes(const WeightId& id) const;
 
   // A layer in the forward pass's form, in the type and memory of `options`, on
   // the CPU; the router and its biases in fp32; packed weights stay packed.

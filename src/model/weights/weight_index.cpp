@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "model/family/text_part.h"
+#include "model/weights/coded_finder.h"
 
 namespace fettle::model {
 namespace {
@@ -26,23 +27,19 @@ constexpr std::string_view kPrefix = "model.";
 }
 
 void check_tensor(const io::TensorInfo& tensor, const Shape& expected) {
-  if (tensor.shape != expected) {
-    refuse(
-        tensor.name,
-        fmt::format(
-            "expected shape [{}] by config.json, found [{}]",
-            fmt::join(expected, ", "),
-            fmt::join(tensor.shape, ", ")));
-  }
+  require_shape(tensor, expected, "by config.json");
   using enum io::DType;
   if (tensor.dtype != kF32 && tensor.dtype != kBF16 && tensor.dtype != kF16) {
     const std::string_view type = io::name_of(tensor.dtype);
     refuse(
         tensor.name,
         fmt::format(
-            "is stored as {}{}; Fettle reads F32, BF16 and F16",
+            "is stored as {}{}; Fettle reads F32, BF16 and F16{}",
             type,
-            type.starts_with("F8") ? " (fp8)" : ""));
+            type.starts_with("F8") ? " (fp8)" : "",
+            type.starts_with("F8")
+                ? ", and fp8 as 'quantization_config' of config.json tells it"
+                : ""));
   }
 }
 
@@ -65,11 +62,29 @@ bool is_leftover(std::string_view name) {
          name.find(".rotary_emb.") != std::string_view::npos;
 }
 
+// The type that loaders give the weights, by config.json; bf16 where it names
+// none.
+at::ScalarType declared_type(const Json& config) {
+  const JsonObject json(config, "weights", "config.json");
+  const std::string name =
+      json.string_or("dtype", json.string_or("torch_dtype", ""));
+  if (name == "float32") return at::kFloat;
+  if (name == "float16") return at::kHalf;
+  const bool nested = name.empty() && json.has("text_config");
+  return nested ? declared_type(config.at("text_config")) : at::kBFloat16;
+}
+
 // Finds the tensors of one model, remembering which have been claimed.
 class Finder {
  public:
   Finder(const ModelConfig& config, const io::Checkpoint& checkpoint)
-      : config_(config), checkpoint_(checkpoint) {
+      : config_(config),
+        checkpoint_(checkpoint),
+        coded_(
+            parse_stored_source(
+                JsonObject(config.json, "model", "config.json")),
+            {checkpoint, [this](const auto& name) { return lookup(name); }},
+            declared_type(config.json)) {
     const std::string name = weight_name(config, {Role::kEmbedTokens});
     bare_ = checkpoint.find(name) == nullptr &&
             checkpoint.find(bare_name(name)) != nullptr;
@@ -99,6 +114,11 @@ class Finder {
       if (tensor) refuse(packed->name, "is also stored as " + tensor->name);
       return find_packed(*packed, id);
     }
+    const Shape shape = weight_shape(config_, id);
+    if (auto coded = coded_.find({tensor ? tensor->name : name, tensor, shape});
+        coded.form != nullptr) {
+      return claim(std::move(coded));
+    }
     if (!tensor) refuse_missing(name);
     check_tensor(*tensor, stored_shape(config_, id));
     claimed_.insert(tensor);
@@ -121,9 +141,11 @@ class Finder {
         check_tensor(*tensor, weight_shape(config_, {Role::kLmHead}));
       } else if (auto kept = carried_tensor(config_, checkpoint_, *tensor)) {
         rest.carried.push_back(std::move(*kept));
-      } else if (is_leftover(tensor->name)) {
+      } else if (is_leftover(tensor->name) || coded_.is_leftover(*tensor)) {
         rest.left_out.push_back(tensor->name);
       } else {
+        const std::string stray = coded_.why_stray(*tensor);
+        if (!stray.empty()) refuse(tensor->name, stray);
         refuse(
             tensor->name,
             fmt::format(
@@ -162,6 +184,11 @@ class Finder {
            tensor.name == weight_name(config_, {Role::kLmHead});
   }
 
+  WeightIndex::Place claim(CodedFinder::Found coded) {
+    claimed_.insert(coded.tensors.begin(), coded.tensors.end());
+    return {coded.tensors.front(), 0, std::move(coded.form)};
+  }
+
   WeightIndex::Place find_packed(
       const io::TensorInfo& tensor, const WeightId& id) {
     const Shape expected = weight_shape(config_, id);
@@ -186,7 +213,7 @@ class Finder {
               header.cols));
     }
     claimed_.insert(&tensor);
-    return {&tensor, 0, header};
+    return {&tensor, 0, std::make_shared<const PackedForm>(tensor, header)};
   }
 
   // The part of a stacked tensor that is one expert's gate, up or down.
@@ -204,10 +231,16 @@ class Finder {
     }
     const bool down = id.role == Role::kExpertDown;
     const std::int64_t hidden = config_.hidden_size;
-    check_tensor(
-        stack,
-        down ? Shape{layer.num_experts(), hidden, width}
-             : Shape{layer.num_experts(), 2 * width, hidden});
+    const Shape shape = down ? Shape{layer.num_experts(), hidden, width}
+                             : Shape{layer.num_experts(), 2 * width, hidden};
+    require_shape(stack, shape, "by config.json");
+    const std::int64_t above = id.role == Role::kExpertUp ? width : 0;
+    if (auto coded =
+            coded_.find(stack, {id.expert, above, down ? hidden : width});
+        coded.form != nullptr) {
+      return claim(std::move(coded));
+    }
+    check_tensor(stack, shape);
     claimed_.insert(&stack);
     const std::int64_t part = down                         ? id.expert
                               : id.role == Role::kExpertUp ? 2 * id.expert + 1
@@ -220,6 +253,7 @@ class Finder {
 
   const ModelConfig& config_;
   const io::Checkpoint& checkpoint_;
+  CodedFinder coded_;
   std::unordered_set<const io::TensorInfo*> claimed_;
   bool bare_ = false;  // see lookup
 };

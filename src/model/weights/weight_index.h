@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -17,7 +17,7 @@
 #include "model/family/model_config.h"
 #include "model/family/weight_table.h"
 #include "model/weights/carried_tensors.h"
-#include "model/weights/packed_weight.h"
+#include "model/weights/stored_form.h"
 
 namespace fettle::model {
 
@@ -26,7 +26,11 @@ class WeightIndex {
   struct Place {
     const io::TensorInfo* tensor = nullptr;  // held by the checkpoint
     std::uint64_t offset = 0;  // bytes into it where the weight begins
-    std::optional<PackedHeader> packed = {};  // where it is a packed weight
+    std::shared_ptr<const StoredForm> form = {};  // null: plain
+
+    const PackedHeader* packed() const {
+      return form == nullptr ? nullptr : form->packed();
+    }
   };
 
   // Throws UserError (see ModelReader). `checkpoint` must outlive the index.

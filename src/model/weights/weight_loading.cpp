@@ -14,6 +14,8 @@ namespace {
 
 // Small enough for a core's cache, where the conversion finds what was read.
 constexpr std::int64_t kPieceBytes = 1 << 20;
+// Each piece of a coded weight reads its scales again.
+constexpr std::int64_t kCodedPieceBytes = 4 << 20;
 
 // Some rows of one copy.
 struct Piece {
@@ -63,6 +65,9 @@ void read_piece(
     const Piece& piece,
     const at::Tensor& into) {
   const auto& from = piece.copy->from;
+  if (from.form != nullptr) {
+    return from.form->open(checkpoint)(piece.first, into);
+  }
   const std::uint64_t row_bytes =
       static_cast<std::uint64_t>(into.size(1)) * into.element_size();
   checkpoint.read_range(
@@ -71,20 +76,29 @@ void read_piece(
       bytes_of(into));
 }
 
+// In which it is read: a weight that is not plain comes out of its form in
+// fp32.
+at::ScalarType read_type(const WeightCopy& copy) {
+  return copy.from.form != nullptr ? at::kFloat
+                                   : scalar_type(copy.from.tensor->dtype);
+}
+
 at::Tensor staging(const Piece& piece) {
   return at::empty(
       {piece.count, stored_cols(*piece.copy)},
-      at::TensorOptions(scalar_type(piece.copy->from.tensor->dtype)));
+      at::TensorOptions(read_type(*piece.copy)));
 }
 
 std::vector<Piece> cut(const WeightCopy& copy) {
   const std::int64_t rows = stored_rows(copy);
   const std::int64_t row_bytes =
       stored_cols(copy) *
-      static_cast<std::int64_t>(io::size_of(copy.from.tensor->dtype));
+      static_cast<std::int64_t>(c10::elementSize(read_type(copy)));
   std::vector<Piece> pieces;
   if (rows == 0 || row_bytes == 0) return pieces;
-  const std::int64_t step = std::max<std::int64_t>(1, kPieceBytes / row_bytes);
+  const std::int64_t most =
+      copy.from.form != nullptr ? kCodedPieceBytes : kPieceBytes;
+  const std::int64_t step = std::max<std::int64_t>(1, most / row_bytes);
   for (std::int64_t first = 0; first < rows; first += step) {
     pieces.push_back({&copy, first, std::min(step, rows - first)});
   }
@@ -115,7 +129,7 @@ void load_piece(const io::Checkpoint& checkpoint, const Piece& piece) {
   const at::Tensor target =
       copy.into.narrow(copy.transposed ? 1 : 0, piece.first, piece.count);
   const at::ScalarType type = target.scalar_type();
-  const at::ScalarType stored = scalar_type(copy.from.tensor->dtype);
+  const at::ScalarType stored = read_type(copy);
   const bool direct =
       !copy.transposed && stored == type && target.is_contiguous();
   const at::Tensor raw = direct ? target : staging(piece);

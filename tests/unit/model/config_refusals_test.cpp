@@ -37,8 +37,8 @@ TEST_CASE("options that Fettle does not know are named") {
   for (const Refusal& refusal : std::vector<Refusal>{
            {"mixtral", {{"hidden_act", "gelu"}}, "'hidden_act' is \"gelu\""},
            {"olmoe",
-            {{"quantization_config", {{"quant_method", "gptq"}}}},
-            "gptq"},
+            {{"quantization_config", {{"quant_method", "bitsandbytes"}}}},
+            "'quant_method' is 'bitsandbytes'; Fettle reads fp8"},
            {"deepseek_v2", {{"mlp_bias", true}}, "'mlp_bias' is true"},
            {"deepseek_v2", {{"moe_layer_freq", 2}}, "'moe_layer_freq' is 2"},
            {"deepseek_v2", {{"norm_topk_prob", true}}, "'norm_topk_prob'"},

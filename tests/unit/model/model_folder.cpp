@@ -16,10 +16,26 @@ namespace {
 namespace fs = std::filesystem;
 
 io::DType dtype_of(const at::Tensor& tensor) {
-  if (tensor.scalar_type() == at::kBFloat16) return io::DType::kBF16;
-  if (tensor.scalar_type() == at::kHalf) return io::DType::kF16;
-  if (tensor.scalar_type() == at::kByte) return io::DType::kU8;
-  return io::DType::kF32;
+  switch (tensor.scalar_type()) {
+    case at::kBFloat16:
+      return io::DType::kBF16;
+    case at::kHalf:
+      return io::DType::kF16;
+    case at::kByte:
+      return io::DType::kU8;
+    case at::kChar:
+      return io::DType::kI8;
+    case at::kInt:
+      return io::DType::kI32;
+    case at::kLong:
+      return io::DType::kI64;
+    case at::kFloat8_e4m3fn:
+      return io::DType::kF8E4M3;
+    case at::kFloat8_e8m0fnu:
+      return io::DType::kF8E8M0;
+    default:
+      return io::DType::kF32;
+  }
 }
 
 fs::path fresh_folder() {
@@ -98,19 +114,8 @@ const fs::path& ModelFolder::write() {
   for (const auto& [name, tensor] : tensors_) {
     specs.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
   }
-  if (!fp8_name_.empty()) {
-    specs.push_back(
-        {fp8_name_, io::DType::kF8E4M3, tensors_[fp8_name_].sizes().vec()});
-    std::erase_if(specs, [&](const io::TensorSpec& spec) {
-      return spec.name == fp8_name_ && spec.dtype == io::DType::kF32;
-    });
-  }
   io::CheckpointWriter writer(folder_, specs);
   for (const io::TensorSpec& spec : specs) {
-    if (spec.dtype == io::DType::kF8E4M3) {
-      writer.write(spec.name, std::vector<std::byte>(spec.bytes()));
-      continue;
-    }
     const at::Tensor dense = tensors_[spec.name].contiguous();
     writer.write(
         spec.name,

@@ -39,7 +39,6 @@ class ModelFolder {
   }
   void rename(const std::function<std::string(std::string)>& to);
   void erase(const std::string& name) { tensors_.erase(name); }
-  void add_fp8(const std::string& name) { fp8_name_ = name; }
   Json& json() { return json_; }
 
   // Replaces the experts of a layer by stacked tensors under `prefix`.
@@ -52,7 +51,6 @@ class ModelFolder {
   ModelConfig config_;
   Json json_;
   std::map<std::string, at::Tensor> tensors_;
-  std::string fp8_name_;
   std::filesystem::path folder_;
 };
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is given as a model and is none: named for what it is.
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <fstream>
 
+#include "../temporary_folder.h"
 #include "core/error.h"
 #include "model/weights/model_folder.h"
 #include "model/weights/model_reader.h"
@@ -19,27 +18,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "fettle-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  fs::path file(const std::string& name, const std::string& text = "") const {
-    fs::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name) << text;
-    return path_ / name;
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 std::string why(const fs::path& path) {
   try {
     checked_model_folder(path);
@@ -52,14 +30,14 @@ std::string why(const fs::path& path) {
 }  // namespace
 
 TEST_CASE("a model folder is taken, others say what is missing") {
-  const Folder folder;
+  const TemporaryFolder folder;
   CHECK_THAT(why(folder.path()), Contains("holds no config.json"));
-  folder.file("config.json", "{}");
+  folder.write("config.json", "{}");
   CHECK_THAT(why(folder.path()), Contains("holds config.json, but no weights"));
-  folder.file("model-00001-of-00002.safetensors");
+  folder.write("model-00001-of-00002.safetensors");
   CHECK_THAT(
       why(folder.path()), Contains("found model-00001-of-00002.safetensors"));
-  folder.file("model.safetensors.index.json");
+  folder.write("model.safetensors.index.json");
   CHECK(why(folder.path()).empty());
   CHECK_THAT(
       why(folder.path() / "config.json"),
@@ -69,37 +47,37 @@ TEST_CASE("a model folder is taken, others say what is missing") {
 }
 
 TEST_CASE("what is no model is named for what it is") {
-  const Folder folder;
+  const TemporaryFolder folder;
   CHECK_THAT(why(folder.path() / "none"), Contains("there is no such folder"));
   CHECK_THAT(
-      why(folder.file("a/m.gguf")),
+      why(folder.write("a/m.gguf")),
       Contains("is a GGUF file") && Contains("doesn't read"));
   CHECK_THAT(why(folder.path() / "a"), Contains("holds GGUF files"));
   CHECK_THAT(
-      why(folder.file("b/pytorch_model.bin")), Contains("PyTorch weights"));
-  folder.file("b/config.json", "{}");
+      why(folder.write("b/pytorch_model.bin")), Contains("PyTorch weights"));
+  folder.write("b/config.json", "{}");
   CHECK_THAT(
       why(folder.path() / "b"),
       Contains("has its weights in pytorch_model.bin") &&
           Contains("save_pretrained"));
-  folder.file("c/adapter_config.json", "{}");
+  folder.write("c/adapter_config.json", "{}");
   CHECK_THAT(why(folder.path() / "c"), Contains("holds a PEFT adapter"));
-  folder.file("d/adapter.json", "{}");
-  folder.file("d/adapter.safetensors");
+  folder.write("d/adapter.json", "{}");
+  folder.write("d/adapter.safetensors");
   CHECK_THAT(why(folder.path() / "d"), Contains("fettle merge BASE --adapter"));
-  folder.file("e/scores.safetensors");
+  folder.write("e/scores.safetensors");
   CHECK_THAT(why(folder.path() / "e"), Contains("scores of fettle analyze"));
-  folder.file("f/sub/config.json", "{}");
+  folder.write("f/sub/config.json", "{}");
   CHECK_THAT(
       why(folder.path() / "f"),
       Contains("perhaps you mean " + (folder.path() / "f/sub").string()));
-  CHECK_THAT(why(folder.file("g.txt")), Contains("is a file; a model is a"));
+  CHECK_THAT(why(folder.write("g.txt")), Contains("is a file; a model is a"));
   CHECK_THAT(why("/dev/null"), Contains("found a device"));
   CHECK_THROWS_AS(ModelReader(folder.path()), UserError);
 }
 
 TEST_CASE("a model's name on the Hub is told from a path") {
-  const Folder cache;
+  const TemporaryFolder cache;
   ::setenv("HF_HUB_CACHE", cache.path().c_str(), 1);
   CHECK_THAT(
       why("no-such-org/Some-30B-A3B"),
@@ -108,7 +86,7 @@ TEST_CASE("a model's name on the Hub is told from a path") {
   CHECK_THAT(why("no/such/folder"), !Contains("hf download"));
   CHECK_THAT(why("./Some-30B"), !Contains("hf download"));
   const std::string model = "models--no-such-org--Some-30B-A3B";
-  cache.file(model + "/snapshots/0a/config.json", "{}");
+  cache.write(model + "/snapshots/0a/config.json", "{}");
   CHECK_THAT(
       why("no-such-org/Some-30B-A3B"),
       Contains(
@@ -118,9 +96,9 @@ TEST_CASE("a model's name on the Hub is told from a path") {
 }
 
 TEST_CASE("the cache's folder of a model becomes its snapshot") {
-  const Folder cache;
+  const TemporaryFolder cache;
   const fs::path model = cache.path() / "models--org--name";
-  cache.file("models--org--name/snapshots/0a/config.json", "{}");
+  cache.write("models--org--name/snapshots/0a/config.json", "{}");
   const fs::path snapshot = model / "snapshots" / "0a";
   CHECK(resolved_model_folder(model) == snapshot);
   CHECK(resolved_model_folder(model / "") == snapshot);
@@ -132,9 +110,9 @@ TEST_CASE("the cache's folder of a model becomes its snapshot") {
   CHECK(model_name(snapshot) == "name");
   CHECK(model_name("/models/other") == "other");
 
-  cache.file("models--org--name/snapshots/1b/config.json", "{}");
+  cache.write("models--org--name/snapshots/1b/config.json", "{}");
   CHECK(resolved_model_folder(model) == model);
   CHECK_THAT(why(model), Contains("the one of its snapshots that you mean"));
-  cache.file("models--org--name/refs/main", "1b\n");
+  cache.write("models--org--name/refs/main", "1b\n");
   CHECK(resolved_model_folder(model) == model / "snapshots" / "1b");
 }

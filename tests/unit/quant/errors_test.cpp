@@ -232,8 +232,8 @@ TEST_CASE("Measuring needs a token, and outputs that are finite") {
     nearest.gptq.method = Method::kRtn;
     REQUIRE_THROWS_WITH(
         measure_errors(model::ModelReader(tiny.path()), nearest, nullptr, file),
-        Contains("model.layers.1.mlp.experts.0.up_proj.weight") &&
-            Contains("none that is finite"));
+        Contains("model.layers.1.mlp.experts.") &&
+            Contains(".up_proj.weight") && Contains("none that is finite"));
     // What was measured before is there.
     REQUIRE(read_json(file, "test")["layers"].size() == 2);
   }
