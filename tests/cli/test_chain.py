@@ -278,9 +278,11 @@ def test_two_runs_on_one_folder(program, fettle, tmp_path):
     first = subprocess.Popen([program, *map(str, command)],
                              stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)
-    while not (tmp_path / "tuned.partial").exists():
+    while not list((tmp_path / "tuned.partial").glob("*")):
         time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # so that it can't be done too early
     second = fettle(*command)
+    first.send_signal(signal.SIGCONT)
     assert second.status == 1 and "another run" in second.err
     assert first.wait() == 0
 
