@@ -326,9 +326,7 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
        return has_shared(config, layer) &&
               config.shared_expert == SharedExpert::kSigmoidGated;
      },
-     [](Model config, Layer, Width) {
-       return Shape{1, config.hidden_size};
-     }},
+     [](Model config, Layer, Width) { return Shape{1, config.hidden_size}; }},
     {kDenseGate, "dense_gate", kLayer, kMatrix, kDenseGate, is_dense, dense_in},
     {kDenseUp, "dense_up", kLayer, kMatrix, kDenseGate, is_dense, dense_in},
     {kDenseDown,
