@@ -76,7 +76,12 @@ void write_uniform(
 }  // namespace
 
 Family deepseek_v2_family() {
-  return {"deepseek_v2", parse, write_uniform, kLatentRows, "n_shared_experts"};
+  return {
+      "deepseek_v2",
+      parse,
+      write_uniform,
+      kLatentSparseRows,
+      "n_shared_experts"};
 }
 
 }  // namespace fettle::model

@@ -58,7 +58,12 @@ void write_uniform(
 }  // namespace
 
 Family deepseek_v3_family() {
-  return {"deepseek_v3", parse, write_uniform, kLatentRows, "n_shared_experts"};
+  return {
+      "deepseek_v3",
+      parse,
+      write_uniform,
+      kLatentSparseRows,
+      "n_shared_experts"};
 }
 
 }  // namespace fettle::model

@@ -59,7 +59,8 @@ void write_uniform(
 }  // namespace
 
 Family dots1_family() {
-  return {"dots1", parse, write_uniform, kGroupedRows, "n_shared_experts"};
+  return {
+      "dots1", parse, write_uniform, kGroupedSparseRows, "n_shared_experts"};
 }
 
 }  // namespace fettle::model

@@ -3,6 +3,7 @@
 // choice a bias corrects, which is stored as a matrix of one row. Source:
 // transformers 5.17, models/ernie4_5_moe and conversion_mapping.py.
 #include "model/family/arch/families.h"
+#include "model/family/arch/shared_rows.h"
 #include "model/family/config_common.h"
 #include "model/family/config_sparse.h"
 
@@ -67,40 +68,24 @@ void write_uniform(
   write_sparse(json, sparse_keys(), {experts, width, top_k});
 }
 
-constexpr WeightRow kWeights[] = {
-    {Role::kEmbedTokens, "model.embed_tokens.weight"},
-    {Role::kInputNorm, "model.layers.{l}.input_layernorm.weight"},
-    {Role::kQProj, "model.layers.{l}.self_attn.q_proj.weight"},
-    {Role::kKProj, "model.layers.{l}.self_attn.k_proj.weight"},
-    {Role::kVProj, "model.layers.{l}.self_attn.v_proj.weight"},
-    {Role::kOProj, "model.layers.{l}.self_attn.o_proj.weight"},
-    {Role::kPostAttentionNorm,
-     "model.layers.{l}.post_attention_layernorm.weight"},
+constexpr WeightRow kOwnRows[] = {
     {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
     {.role = Role::kRouterCorrection,
      .name = "model.layers.{l}.mlp.moe_statics.e_score_correction_bias",
      .alias = "model.layers.{l}.mlp.gate.moe_statics.e_score_correction_bias",
      .as_row = true},
     {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
-    {Role::kExpertGate,
-     "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
-     "model.layers.{l}.mlp.experts.gate_up_proj"},
-    {Role::kExpertUp,
-     "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
-     "model.layers.{l}.mlp.experts.gate_up_proj"},
-    {Role::kExpertDown,
-     "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
-     "model.layers.{l}.mlp.experts.down_proj"},
-    {Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"},
-    {Role::kSharedGate, "model.layers.{l}.mlp.shared_experts.gate_proj.weight"},
-    {Role::kSharedUp, "model.layers.{l}.mlp.shared_experts.up_proj.weight"},
-    {Role::kSharedDown, "model.layers.{l}.mlp.shared_experts.down_proj.weight"},
-    {Role::kDenseGate, "model.layers.{l}.mlp.gate_proj.weight"},
-    {Role::kDenseUp, "model.layers.{l}.mlp.up_proj.weight"},
-    {Role::kDenseDown, "model.layers.{l}.mlp.down_proj.weight"},
-    {Role::kFinalNorm, "model.norm.weight"},
-    {Role::kLmHead, "lm_head.weight"},
 };
+
+constexpr auto kWeights = joined(
+    kFirstRows,
+    kGroupedRows,
+    kNormRows,
+    kOwnRows,
+    kExpertRows,
+    kSharedExpertRows,
+    kDenseRows,
+    kLastRows);
 
 }  // namespace
 

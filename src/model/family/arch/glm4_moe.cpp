@@ -57,7 +57,8 @@ void write_uniform(
 }  // namespace
 
 Family glm4_moe_family() {
-  return {"glm4_moe", parse, write_uniform, kGroupedRows, "n_shared_experts"};
+  return {
+      "glm4_moe", parse, write_uniform, kGroupedSparseRows, "n_shared_experts"};
 }
 
 }  // namespace fettle::model

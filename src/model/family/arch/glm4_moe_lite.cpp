@@ -69,7 +69,11 @@ void write_uniform(
 
 Family glm4_moe_lite_family() {
   return {
-      "glm4_moe_lite", parse, write_uniform, kLatentRows, "n_shared_experts"};
+      "glm4_moe_lite",
+      parse,
+      write_uniform,
+      kLatentSparseRows,
+      "n_shared_experts"};
 }
 
 }  // namespace fettle::model

@@ -108,7 +108,7 @@ void write_uniform(
 }  // namespace
 
 Family mellum_family() {
-  return {"mellum", parse, write_uniform, kGroupedRows};
+  return {"mellum", parse, write_uniform, kGroupedSparseRows};
 }
 
 }  // namespace fettle::model

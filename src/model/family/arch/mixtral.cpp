@@ -4,6 +4,7 @@
 // names that transformers 5 uses in memory are read as well. Source:
 // transformers 5.17, models/mixtral and conversion_mapping.py.
 #include "model/family/arch/families.h"
+#include "model/family/arch/shared_rows.h"
 #include "model/family/config_common.h"
 
 namespace fettle::model {
@@ -43,34 +44,16 @@ void write_uniform(
   write_experts(json, expert_keys(), {experts, width, top_k});
 }
 
-constexpr WeightRow kWeights[] = {
-    {Role::kEmbedTokens, "model.embed_tokens.weight"},
-    {Role::kInputNorm, "model.layers.{l}.input_layernorm.weight"},
-    {Role::kQProj, "model.layers.{l}.self_attn.q_proj.weight"},
-    {Role::kKProj, "model.layers.{l}.self_attn.k_proj.weight"},
-    {Role::kVProj, "model.layers.{l}.self_attn.v_proj.weight"},
-    {Role::kOProj, "model.layers.{l}.self_attn.o_proj.weight"},
-    {Role::kPostAttentionNorm,
-     "model.layers.{l}.post_attention_layernorm.weight"},
+constexpr WeightRow kOwnRows[] = {
     {Role::kRouter,
      "model.layers.{l}.block_sparse_moe.gate.weight",
      {},
      "model.layers.{l}.mlp.gate.weight"},
     {Role::kRouterBias, "model.layers.{l}.block_sparse_moe.gate.logit_bias"},
-    {Role::kExpertGate,
-     "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight",
-     "model.layers.{l}.mlp.experts.gate_up_proj"},
-    {Role::kExpertUp,
-     "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight",
-     "model.layers.{l}.mlp.experts.gate_up_proj"},
-    {Role::kExpertDown,
-     "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight",
-     "model.layers.{l}.mlp.experts.down_proj"},
-    {Role::kExpertConstant,
-     "model.layers.{l}.block_sparse_moe.experts.constant"},
-    {Role::kFinalNorm, "model.norm.weight"},
-    {Role::kLmHead, "lm_head.weight"},
 };
+
+constexpr auto kWeights = joined(
+    kFirstRows, kGroupedRows, kNormRows, kOwnRows, kBlockSparseRows, kLastRows);
 
 }  // namespace
 

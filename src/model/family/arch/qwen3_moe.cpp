@@ -2,6 +2,7 @@
 // Qwen3-MoE: GQA with a norm on each query and key head, softmax routing.
 // Source: transformers 5.17, models/qwen3_moe.
 #include "model/family/arch/families.h"
+#include "model/family/arch/shared_rows.h"
 #include "model/family/config_common.h"
 
 namespace fettle::model {
@@ -44,39 +45,14 @@ void write_uniform(
   write_experts(json, expert_keys(), {experts, width, top_k});
 }
 
-constexpr WeightRow kWeights[] = {
-    {Role::kEmbedTokens, "model.embed_tokens.weight"},
-    {Role::kInputNorm, "model.layers.{l}.input_layernorm.weight"},
-    {Role::kQProj, "model.layers.{l}.self_attn.q_proj.weight"},
-    {Role::kQBias, "model.layers.{l}.self_attn.q_proj.bias"},
-    {Role::kKProj, "model.layers.{l}.self_attn.k_proj.weight"},
-    {Role::kKBias, "model.layers.{l}.self_attn.k_proj.bias"},
-    {Role::kVProj, "model.layers.{l}.self_attn.v_proj.weight"},
-    {Role::kVBias, "model.layers.{l}.self_attn.v_proj.bias"},
-    {Role::kOProj, "model.layers.{l}.self_attn.o_proj.weight"},
-    {Role::kOBias, "model.layers.{l}.self_attn.o_proj.bias"},
-    {Role::kQNorm, "model.layers.{l}.self_attn.q_norm.weight"},
-    {Role::kKNorm, "model.layers.{l}.self_attn.k_norm.weight"},
-    {Role::kPostAttentionNorm,
-     "model.layers.{l}.post_attention_layernorm.weight"},
-    {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
-    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
-    {Role::kExpertGate,
-     "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
-     "model.layers.{l}.mlp.experts.gate_up_proj"},
-    {Role::kExpertUp,
-     "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
-     "model.layers.{l}.mlp.experts.gate_up_proj"},
-    {Role::kExpertDown,
-     "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
-     "model.layers.{l}.mlp.experts.down_proj"},
-    {Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"},
-    {Role::kDenseGate, "model.layers.{l}.mlp.gate_proj.weight"},
-    {Role::kDenseUp, "model.layers.{l}.mlp.up_proj.weight"},
-    {Role::kDenseDown, "model.layers.{l}.mlp.down_proj.weight"},
-    {Role::kFinalNorm, "model.norm.weight"},
-    {Role::kLmHead, "lm_head.weight"},
-};
+constexpr auto kWeights = joined(
+    kFirstRows,
+    kGroupedRows,
+    kNormRows,
+    kRouterRows,
+    kExpertRows,
+    kDenseRows,
+    kLastRows);
 
 }  // namespace
 
