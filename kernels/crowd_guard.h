@@ -23,20 +23,32 @@ struct CoreTime {
 // The sum over all threads that live; none where the kernel doesn't tell.
 std::optional<CoreTime> core_time();
 
-// Decides from samples of core_time whether the machine is crowded: at once
-// when threads waited for a core more than a tenth of the time, and no more
-// after a while with less than a thirtieth; that while doubles each time it
-// proves too short.
+// By how many threads those that are ready to run in other programs, and a team
+// of `threads` of this one, outnumber the cores; below 1: each finds one. None
+// where the kernel doesn't tell.
+std::optional<std::int64_t> missing_cores(int threads);
+
+// What a moment shows of the machine. Without a word from the kernel on time
+// the machine counts as crowded: to sleep is the lesser evil.
+struct CoreSample {
+  std::int64_t now = 0;  // nanoseconds since any beginning
+  std::optional<CoreTime> time;
+  std::optional<std::int64_t> missing;  // see missing_cores
+};
+
+// Decides from samples whether the machine is crowded: at once when threads
+// waited for a core more than a quarter of the time and other programs want one
+// (for a program's own threads wait for each other too), and no more after a
+// while with less than a thirtieth; that while doubles each time it proves too
+// short.
 class CrowdSense {
  public:
-  // Begins with what the process has met so far, while it was loaded. `now` in
-  // nanoseconds since any beginning. Without `time` the machine counts as
-  // crowded: to sleep is the lesser evil.
-  CrowdSense(std::int64_t now, std::optional<CoreTime> time);
+  // Begins with what the process has met so far, while it was loaded.
+  explicit CrowdSense(const CoreSample& first);
 
   bool crowded() const { return crowded_; }
   // The same after a further sample.
-  bool crowded(std::int64_t now, std::optional<CoreTime> time);
+  bool crowded(const CoreSample& sample);
 
  private:
   bool crowded_ = false;
@@ -59,7 +71,7 @@ class CrowdGuard {
   CrowdGuard& operator=(const CrowdGuard&) = delete;
 
  private:
-  void watch(int idle_threads);
+  void watch(int threads);
 
   std::mutex mutex_;
   std::condition_variable changed_;

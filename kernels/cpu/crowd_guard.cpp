@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <semaphore>
+#include <string>
 #include <system_error>
 
 namespace fettle::kernels {
@@ -71,24 +72,48 @@ std::optional<CoreTime> core_time() {
   return any ? std::optional(sum) : std::nullopt;
 }
 
-CrowdSense::CrowdSense(std::int64_t now, std::optional<CoreTime> time)
-    : sampled_(now), changed_(now) {
-  if (time) {
-    waited_ = time->waited;
-    crowded_ = time->waited > (time->ran + time->waited) / 10;
+std::optional<std::int64_t> missing_cores(int threads) {
+  // "0.20 0.18 0.12 3/80 11206": three of 80 threads are ready to run.
+  std::ifstream load("/proc/loadavg");
+  std::string average;
+  std::int64_t ready = 0;
+  load >> average >> average >> average >> ready;
+  std::error_code error;
+  fs::directory_iterator task("/proc/self/task", error);
+  if (!load || error) return std::nullopt;
+  for (; !error && task != fs::directory_iterator(); task.increment(error)) {
+    // "11206 (name) R ..": the name may hold anything but its end.
+    std::ifstream file(task->path() / "stat");
+    std::string line;
+    std::getline(file, line);
+    const auto end = line.rfind(") ");
+    if (end != std::string::npos && line.substr(end + 2, 1) == "R") --ready;
+  }
+  return ready + threads - omp_get_num_procs();
+}
+
+CrowdSense::CrowdSense(const CoreSample& first)
+    : sampled_(first.now), changed_(first.now) {
+  if (first.time) {
+    const auto [ran, waited] = *first.time;
+    waited_ = waited;
+    crowded_ = first.missing.value_or(1) > 0 && waited > (ran + waited) / 10;
   } else {
     crowded_ = true;
   }
   if (crowded_) patience_ = kLeastPatience;
 }
 
-bool CrowdSense::crowded(std::int64_t now, std::optional<CoreTime> time) {
-  if (!time) return crowded_ = true;
+bool CrowdSense::crowded(const CoreSample& sample) {
+  if (!sample.time) return crowded_ = true;
+  const std::int64_t now = sample.now;
+  const std::int64_t waited = sample.time->waited - waited_;
   // Threads that sleep wait less often than those that spin.
-  const std::int64_t part = crowded_ ? 30 : 10;
-  const bool waits = time->waited - waited_ > (now - sampled_) / part;
+  const std::int64_t part = crowded_ ? 30 : 4;
+  const bool waits =
+      sample.missing.value_or(1) > 0 && waited > (now - sampled_) / part;
   sampled_ = now;
-  waited_ = time->waited;
+  waited_ += waited;
   if (waits) {
     if (!crowded_) {
       const bool early = patience_ > 0 && now - changed_ < kTooEarly;
@@ -106,8 +131,7 @@ bool CrowdSense::crowded(std::int64_t now, std::optional<CoreTime> time) {
 
 CrowdGuard::CrowdGuard(int threads) {
   if (threads < 2) return;
-  const int idle_threads = std::max(1, omp_get_num_procs() + 1 - threads);
-  watcher_ = std::thread([this, idle_threads] { watch(idle_threads); });
+  watcher_ = std::thread([this, threads] { watch(threads); });
 }
 
 CrowdGuard::~CrowdGuard() {
@@ -120,8 +144,13 @@ CrowdGuard::~CrowdGuard() {
   watcher_.join();
 }
 
-void CrowdGuard::watch(int idle_threads) {
-  CrowdSense sense(steady_nanoseconds(), core_time());
+void CrowdGuard::watch(int threads) {
+  const int idle_threads = std::max(1, omp_get_num_procs() + 1 - threads);
+  const auto sample = [threads] {
+    return CoreSample{
+        steady_nanoseconds(), core_time(), missing_cores(threads)};
+  };
+  CrowdSense sense(sample());
   std::optional<IdleTeam> team;
   std::unique_lock lock(mutex_);
   do {
@@ -131,7 +160,7 @@ void CrowdGuard::watch(int idle_threads) {
       team.emplace(idle_threads);
     }
     if (!changed_.wait_for(lock, kInterval, [this] { return ends_; })) {
-      sense.crowded(steady_nanoseconds(), core_time());
+      sense.crowded(sample());
     }
   } while (!ends_);
 }
