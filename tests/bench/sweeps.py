@@ -49,12 +49,21 @@ class Reference:
         self.ids = torch.tensor(ids, device=options.device)
         self.models = {}
         for experts in ("grouped_mm", "eager"):
-            self.models[experts] = (
-                transformers.AutoModelForCausalLM.from_pretrained(
-                    options.model, dtype=getattr(torch, options.dtype),
-                    attn_implementation="sdpa",
-                    experts_implementation=experts).to(options.device))
+            self.models[experts] = self.load(transformers, experts, options)
         self.fastest = None
+
+    def load(self, transformers, experts, options):
+        """With the fastest attention that the family has."""
+        def loaded(attention):
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                options.model, dtype=getattr(self.torch, options.dtype),
+                attn_implementation=attention,
+                experts_implementation=experts).to(options.device)
+
+        try:
+            return loaded("sdpa")
+        except ValueError:  # gpt-oss has sinks
+            return loaded("eager")
 
     def __call__(self, command):
         if self.fastest is None:
@@ -88,18 +97,23 @@ class Reference:
         return self.torch.cuda.max_memory_reserved()
 
 
-def product_flops(config, length):
-    """Floating-point operations of a token's matrix products, forward."""
-    hidden = config["hidden_size"]
-    heads = config["num_attention_heads"]
-    kv_heads = config["num_key_value_heads"]
-    head = config.get("head_dim") or hidden // heads
-    experts = config.get("num_experts") or config["num_local_experts"]
-    attention = hidden * head * (2 * heads + 2 * kv_heads) + length * heads * head
-    expert = 3 * hidden * config["moe_intermediate_size"]
-    layer = attention + hidden * experts + config["num_experts_per_tok"] * expert
-    return 2 * (config["num_hidden_layers"] * layer
-                + config["vocab_size"] * hidden)
+def product_flops(options, config):
+    """Floating-point operations of a token's matrix products, forward: two for
+    each weight that works on it, and attention's own."""
+    model = json.loads(subprocess.run(
+        [build_folder.find("fettle"), "inspect", options.model, "--json", "-"],
+        check=True, stdout=subprocess.PIPE).stdout)
+    working = model["active_parameters"]
+    if not config.get("tie_word_embeddings"):
+        working -= config["vocab_size"] * config["hidden_size"]
+    head = (config.get("head_dim")
+            or config["hidden_size"] // config["num_attention_heads"])
+    kinds = config.get("layer_types") or []
+    attending = (sum("attention" in kind and "linear" not in kind
+                     for kind in kinds)
+                 or config["num_hidden_layers"])
+    return 2 * (working + attending * options.length
+                * config["num_attention_heads"] * head)
 
 
 def measure(fettle, reference, command, options):
@@ -168,7 +182,7 @@ def main():
             rates += some
         result["matmul_gflops"] = statistics.median(rates)
         result["forward"]["share_of_matmul_rate"] = (
-            product_flops(config, options.length) * 1e-9
+            product_flops(options, config) * 1e-9
             * result["forward"]["tokens_per_second"] / result["matmul_gflops"])
         result["peak_bytes"] = fettle("peak")["bytes"]
         if reference and options.device != "cpu":
