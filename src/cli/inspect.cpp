@@ -106,7 +106,7 @@ std::map<std::string, Part> parts_of(const model::ModelReader& reader) {
 
 Json layer_json(const model::LayerConfig& layer) {
   if (!layer.sparse) return {{"dense_width", layer.dense_width}};
-  return {
+  Json json = {
       {"experts", layer.num_experts()},
       {"top_k", layer.top_k},
       {"widths", layer.expert_widths},
@@ -114,6 +114,8 @@ Json layer_json(const model::LayerConfig& layer) {
       {"constants", layer.has_constants},
       {"condensers", layer.condensers},
       {"router_bias", layer.router_bias}};
+  if (layer.has_dense()) json["dense_width"] = layer.dense_width;
+  return json;
 }
 
 std::string widths_text(const model::LayerConfig& layer) {

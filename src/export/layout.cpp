@@ -207,18 +207,19 @@ model::ModelConfig with_widths(
     const model::ModelConfig& config, const MlpWidths& widths) {
   model::ModelConfig result = config;
   std::int64_t shared = widths.shared;
-  const bool counted = config.shared_expert == model::SharedExpert::kPlain;
+  const model::Family& family = model::find_family(config.family);
+  const bool counted = config.shared_expert == model::SharedExpert::kPlain &&
+                       !family.shared_in_neurons;
   if (counted && widths.expert > 0) {
     shared = (shared + widths.expert - 1) / widths.expert * widths.expert;
   }
   set_widths(result, widths.expert);
   for (model::LayerConfig& layer : result.layers) {
     if (layer.shared_width > 0) layer.shared_width = shared;
-    if (!layer.sparse) layer.dense_width = widths.dense;
+    if (layer.has_dense()) layer.dense_width = widths.dense;
   }
   Json json = config.json;
   json.erase("fettle");
-  const model::Family& family = model::find_family(config.family);
   Json& text = model::text_part(json);
   if (const model::LayerConfig* const sparse = first_sparse(result)) {
     family.write_uniform(

@@ -42,10 +42,30 @@ std::shared_ptr<LayerWeights> CausalLm::acquire(
   return own;
 }
 
+double embedding_multiplier(const CausalLm& model) {
+  const EndsConfig& ends = model.config().ends;
+  if (!ends.rounds_embedding_multiplier) return ends.embedding_multiplier;
+  return at::scalar_tensor(ends.embedding_multiplier, at::kFloat)
+      .to(model.globals().embed_tokens.scalar_type())
+      .item<double>();
+}
+
+at::Tensor embed(const CausalLm& model, const at::Tensor& ids) {
+  const at::Tensor rows = model.globals().embed_tokens.index_select(0, ids);
+  const double multiplier = embedding_multiplier(model);
+  return multiplier == 1.0 ? rows : rows * multiplier;
+}
+
 at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {
   const at::Tensor normed =
       rms_norm(hidden, model.globals().final_norm, model.config().norm_eps);
-  return at::mm(normed, model.globals().lm_head.t()).to(at::kFloat);
+  const at::Tensor products =
+      at::mm(normed, model.globals().lm_head.t()).to(at::kFloat);
+  const EndsConfig& ends = model.config().ends;
+  const at::Tensor scaled =
+      ends.logits_scaling == 1.0 ? products : products / ends.logits_scaling;
+  return ends.soft_cap == 0.0 ? scaled
+                              : (scaled / ends.soft_cap).tanh() * ends.soft_cap;
 }
 
 }  // namespace fettle::model

@@ -63,6 +63,12 @@ class CausalLm {
   Patch patch_;
 };
 
+// ids [N] → [N, H].
+at::Tensor embed(const CausalLm& model, const at::Tensor& ids);
+
+// By what embed multiplies the embeddings.
+double embedding_multiplier(const CausalLm& model);
+
 // Vocabulary logits [n, V] fp32 of final hidden states [n, H] (norm included).
 at::Tensor logits(const CausalLm& model, const at::Tensor& hidden);
 

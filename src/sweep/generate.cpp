@@ -28,7 +28,7 @@ class Decoder {
     const std::int64_t length = past_ + tokens.tokens();
     const model::MicroBatch part = model::make_part_of_sequence(
         model_.config(), std::move(tokens), length);
-    at::Tensor x = model::embed(model_.globals(), part.tokens.ids);
+    at::Tensor x = model::embed(model_, part.tokens.ids);
     for (std::int64_t l = 0; l < layers; ++l) {
       const auto weights = model_.acquire(l, (l + 1) % layers);
       const model::LayerContext context{

@@ -37,15 +37,28 @@ HeadChunk::HeadChunk(
   rstd_ = std::move(normed.rstd);
 }
 
-at::Tensor HeadChunk::logits() const {
-  return at::mm(normed_, model_.globals().lm_head.t());
+at::Tensor HeadChunk::logits() {
+  const model::EndsConfig& ends = model_.config().ends;
+  at::Tensor products = at::mm(normed_, model_.globals().lm_head.t());
+  if (ends.logits_scaling != 1.0) products.div_(ends.logits_scaling);
+  if (ends.soft_cap == 0.0) return products;
+  tanh_ = products.div_(ends.soft_cap).tanh_();
+  return tanh_ * ends.soft_cap;
+}
+
+at::Tensor HeadChunk::through_ends(const at::Tensor& d_logits) const {
+  const double scaling = model_.config().ends.logits_scaling;
+  at::Tensor result = d_logits;
+  if (tanh_.defined()) result = at::tanh_backward(result, tanh_);
+  return scaling == 1.0 ? result : result / scaling;
 }
 
 at::Tensor HeadChunk::backward(
     const at::Tensor& d_logits, std::span<Observer* const> observers) const {
   const auto& globals = model_.globals();
+  const at::Tensor d_products = through_ends(d_logits);
   const at::Tensor d_normed =
-      at::mm(d_logits.to(hidden_.scalar_type()), globals.lm_head);
+      at::mm(d_products.to(hidden_.scalar_type()), globals.lm_head);
   const bool wanted = std::ranges::any_of(
       observers, [](const Observer* o) { return o->wants_global_gradients(); });
   const auto gradients = kernels::rms_norm_backward(
@@ -56,7 +69,7 @@ at::Tensor HeadChunk::backward(
       {.weight_gradient = wanted});
   for (Observer* o : observers) {
     if (!o->wants_global_gradients()) continue;
-    o->on_head_gradient({normed_, d_logits, gradients.dw});
+    o->on_head_gradient({normed_, d_products, gradients.dw});
   }
   return gradients.dx;
 }
@@ -84,7 +97,7 @@ HeadResult head_nll_with_gradient(
       at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
   at::Tensor d_hidden = at::zeros_like(hidden);
   for_each_chunk(input.targets, [&](const at::Tensor& rows) {
-    const HeadChunk chunk(model, hidden, rows);
+    HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits();
     nll.index_copy_(
         0,

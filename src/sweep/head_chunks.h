@@ -29,17 +29,21 @@ class HeadChunk {
       const model::CausalLm& model,
       const at::Tensor& hidden,
       const at::Tensor& rows);
-  at::Tensor logits() const;  // [n, V], of the type of the hidden rows
-  // Gradient of the hidden rows [n, H], given that of the logits; shows the
-  // weights' to observers that want it.
+  at::Tensor logits();  // [n, V], of the type of the hidden rows
+  // Gradient of the hidden rows [n, H], given that of the logits, after they
+  // were asked for; shows the weights' to observers that want it.
   at::Tensor backward(
       const at::Tensor& d_logits, std::span<Observer* const> observers) const;
 
  private:
+  // From the gradient of logits to that of the products with the vocabulary.
+  at::Tensor through_ends(const at::Tensor& d_logits) const;
+
   const model::CausalLm& model_;
   at::Tensor hidden_;  // [n, H]
   at::Tensor normed_;  // [n, H]
   at::Tensor rstd_;    // [n]
+  at::Tensor tanh_;    // [n, V] of soft-capped logits, else undefined
 };
 
 }  // namespace fettle::sweep

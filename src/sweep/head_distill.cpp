@@ -96,7 +96,7 @@ DistillResult head_distill_with_gradient(
   at::Tensor kl = at::zeros({hidden.size(0)}, floats);
   at::Tensor d_hidden = at::zeros_like(hidden);
   for_each_chunk(input.targets, [&](const at::Tensor& rows) {
-    const HeadChunk chunk(model, hidden, rows);
+    HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits().to(at::kFloat);
     at::Tensor chunk_nll, chunk_kl;
     losses_with_gradient_(

@@ -16,7 +16,7 @@ LayerStream::LayerStream(
     model::MicroBatch next = model::make_micro_batch(
         model.config(), batch.to(model.options().device), tokens_);
     activations_.put(
-        {0, micro_batches()}, model::embed(model.globals(), next.tokens.ids));
+        {0, micro_batches()}, model::embed(model, next.tokens.ids));
     batches_.push_back(std::move(next));
     tokens_ += batch.tokens();
   }

@@ -22,7 +22,7 @@ enum class Pass { kForward, kBackward };
 // the sum of d_logitsᵀ normed over all of them.
 struct HeadGradView {
   const at::Tensor& normed;        // [n, H], after the final norm
-  const at::Tensor& d_logits;      // [n, V] fp32
+  const at::Tensor& d_logits;      // [n, V] fp32, of normed's products
   const at::Tensor& d_final_norm;  // [H] fp32: gradient of the norm's weight
 };
 

@@ -84,7 +84,8 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   s.staging = workload.device.is_cpu() ? 0 : model::staging_bytes(reader, type);
   s.per_token = working_values(config, workload) * bytes_of(type);
   s.cache = model::cache_bytes(config, workload.cached_tokens, type);
-  s.head = 3 * kHeadRows * config.vocab_size * 4;
+  const bool capped = config.ends.soft_cap > 0.0;
+  s.head = (capped ? 4 : 3) * kHeadRows * config.vocab_size * 4;
   const std::int64_t boundary =
       workload.tokens * config.hidden_size * bytes_of(type);
   s.activations =

@@ -81,8 +81,7 @@ void Sweep::forward(
   Progress progress =
       layer_progress(options_.reporter, "forward", layers * tokens_);
   for (std::int64_t m = 0; m < count; ++m) {
-    activations_.put(
-        {0, m}, model::embed(model_.globals(), batches_[m].tokens.ids));
+    activations_.put({0, m}, model::embed(model_, batches_[m].tokens.ids));
   }
   tap_.begin(Pass::kForward, observers);
   graphs_.assign(graphs ? layers : 0, {});
@@ -210,11 +209,14 @@ void Sweep::backward(
 
 void Sweep::show_embeddings(std::span<Observer* const> observers) {
   const at::NoGradGuard no_grad;
+  const double multiplier = model::embedding_multiplier(model_);
   for (Observer* o : observers) {
     if (!o->wants_global_gradients()) continue;
     for (std::size_t m = 0; m < batches_.size(); ++m) {
+      const at::Tensor gradient = fetch(0, static_cast<std::int64_t>(m));
       o->on_embedding_gradient(
-          batches_[m].tokens.ids, fetch(0, static_cast<std::int64_t>(m)));
+          batches_[m].tokens.ids,
+          multiplier == 1.0 ? gradient : gradient * multiplier);
     }
     o->end_embeddings();
   }

@@ -14,6 +14,7 @@ import pathlib
 import subprocess
 from typing import Any
 
+import moe_parts
 import safetensors.torch
 import tokenizers
 import torch
@@ -66,7 +67,7 @@ class TracedExperts:
             x = hidden_states[token]
             gate_up = x @ self.module.gate_up_proj[expert].T
             gate, up = gate_up.chunk(2, dim=1)
-            h = torch.nn.functional.silu(gate) * up
+            h = self.module.act_fn(gate) * up
             cut = self.cuts.get(expert)
             y = (h if cut is None else h * cut.kept) @ self.module.down_proj[
                 expert
@@ -91,9 +92,10 @@ def trace(model: torch.nn.Module) -> dict[int, TracedExperts]:
     """Opens the experts of every sparse layer, by layer."""
     traced = {}
     for index, layer in enumerate(model.model.layers):
-        experts = getattr(layer.mlp, "experts", None)
-        if experts is None:
+        block = moe_parts.block_of(layer)
+        if block is None:
             continue
+        experts = block.experts
         traced[index] = TracedExperts(index, experts)
         experts.forward = traced[index]
     return traced

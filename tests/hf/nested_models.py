@@ -38,6 +38,15 @@ _TEXTS = {
     "qwen2_moe": tiny_shapes.QWEN2,
     "mixtral": tiny_shapes.MIXTRAL,
     "deepseek_v2": tiny_shapes.DEEPSEEK,
+    "gemma4_text": {**tiny_shapes.GEMMA, "pad_token_id": 0},
+}
+_GEMMA = {
+    **_VISION,
+    "model_type": "gemma4_vision",
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "patch_size": 4,
+    "position_embedding_size": 8,
 }
 _WRAPPERS: dict[str, dict[str, Any]] = {
     "internvl": {
@@ -45,6 +54,7 @@ _WRAPPERS: dict[str, dict[str, Any]] = {
         "image_token_id": IMAGE_TOKEN,
         "tie_word_embeddings": False,
     },
+    "gemma4": {"vision_config": _GEMMA, "image_token_id": IMAGE_TOKEN},
     "llava": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
     "llava_next": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
     "llava_onevision": {
@@ -76,6 +86,8 @@ def rename_as_v5(folder: pathlib.Path) -> None:
     """Names as they are in memory: model.language_model.layers..."""
     file = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(file)
+    if any(name.startswith("model.language_model.") for name in tensors):
+        return
     renamed = {}
     for name, tensor in tensors.items():
         if name.startswith("language_model.lm_head"):
@@ -111,7 +123,8 @@ def tensors_of(folder: pathlib.Path) -> dict[str, torch.Tensor]:
 
 def is_carried(name: str) -> bool:
     """Whether a tensor belongs to a part that is not the language model."""
-    return "vision_tower" in name or "multi_modal" in name or "image_" in name
+    parts = ("vision_tower", "embed_vision", "multi_modal", "image_")
+    return any(part in name for part in parts)
 
 
 def add_head(folder: pathlib.Path, layers: int, source: int) -> None:

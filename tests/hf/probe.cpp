@@ -53,7 +53,7 @@ at::Tensor forward(
     const Layers& layers,
     const model::TokenBatch& tokens) {
   const auto batch = model::make_micro_batch(lm.config(), tokens);
-  at::Tensor hidden = model::embed(lm.globals(), tokens.ids);
+  at::Tensor hidden = model::embed(lm, tokens.ids);
   for (std::size_t l = 0; l < layers.size(); ++l) {
     hidden = model::decoder_layer(
         {lm.config(), static_cast<std::int64_t>(l), batch}, *layers[l], hidden);

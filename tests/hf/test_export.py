@@ -126,6 +126,7 @@ def test_trimming_is_masking(scored, scope, repair, fettle, build_dir, ids):
         "deepseek",
         "glm",
         "minimax",
+        "afmoe",
         "qwen3_sparse_step",
         "mixtral_fused",
     ],
@@ -144,7 +145,16 @@ def test_padded_export_loads_in_transformers(scored, fettle, build_dir, ids):
 @pytest.mark.parametrize("unit", ["neuron", "expert"])
 @pytest.mark.parametrize(
     "scored",
-    ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek", "deepseek_v3", "ernie"],
+    [
+        "qwen3",
+        "qwen2",
+        "mixtral",
+        "olmoe",
+        "deepseek",
+        "deepseek_v3",
+        "ernie",
+        "afmoe",
+    ],
     indirect=True,
 )
 def test_uniform_export_loads_in_transformers(

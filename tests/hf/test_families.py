@@ -41,26 +41,57 @@ def reference_loss(logits: torch.Tensor, ids: list[list[int]]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, targets)
 
 
+# Names that differ in memory, but for those of single experts.
+IN_MEMORY = {
+    "block_sparse_moe.router.layer.weight": "block_sparse_moe.router.weight",
+    "block_sparse_moe.gate.weight": "mlp.gate.weight",
+    "block_sparse_moe.e_score_correction_bias":
+        "mlp.e_score_correction_bias",
+    "shared_mlp.gate_proj.weight": "shared_mlp.input_linear.weight",
+    "shared_mlp.up_proj.weight": "shared_mlp.input_linear.weight",
+}
+
+
+def parameter(model, name: str) -> torch.Tensor:
+    for on_disk, in_memory in IN_MEMORY.items():
+        name = name.replace(on_disk, in_memory)
+    return model.get_parameter(name)
+
+
+def stack_of(model, prefix: str, part: str) -> torch.Tensor:
+    """The gradient of the experts' weights, which Mixtral has elsewhere."""
+    parameters = dict(model.named_parameters())
+    for place in (prefix, prefix.replace(".block_sparse_moe.", ".mlp.")):
+        if f"{place}.{part}" in parameters:
+            return parameters[f"{place}.{part}"].grad
+    raise KeyError(prefix)
+
+
 def reference_gradient(model, name: str) -> torch.Tensor:
     """The gradient of the weight that has this name on disk."""
-    name = name.replace(".block_sparse_moe.", ".mlp.")
     match = EXPERT.fullmatch(name)
     if match is None:
-        return model.get_parameter(name).grad
+        gradient = parameter(model, name).grad
+        if "shared_mlp.gate_proj" in name:
+            return gradient.chunk(2)[0]
+        if "shared_mlp.up_proj" in name:
+            return gradient.chunk(2)[1]
+        return gradient
     expert, part = int(match["expert"]), match["part"]
     if part in ("down_proj", "w2"):
-        return model.get_parameter(match["prefix"] + ".down_proj").grad[expert]
-    stack = model.get_parameter(match["prefix"] + ".gate_up_proj").grad[expert]
+        return stack_of(model, match["prefix"], "down_proj")[expert]
+    stack = stack_of(model, match["prefix"], "gate_up_proj")[expert]
     gate, up = stack.chunk(2)
     return gate if part in ("gate_proj", "w1") else up
 
 
 def trained(tensors: dict[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
-    """All but what only enters the choice of experts."""
+    """All but what only enters the choice of experts, and fixed factors."""
+    fixed = ("e_score_correction_bias", "expert_bias", "layer_scalar")
     return [
         (name, tensor)
         for name, tensor in tensors.items()
-        if not name.endswith("e_score_correction_bias")
+        if not name.endswith(fixed)
     ]
 
 
@@ -108,6 +139,7 @@ def test_options_show_in_the_logits(ids, tmp_path):
         "deepseek_v3": ["half", "no_groups"],
         "glm": ["partial"],
         "ernie": ["norm_min"],
+        "granite": ["plain"],
     }
     for plain, variants in same_weights.items():
         model = tiny_models.load(tiny_models.make(plain, tmp_path))

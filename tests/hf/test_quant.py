@@ -151,7 +151,16 @@ def test_packed_weights_are_what_their_bytes_say(
 
 @pytest.mark.parametrize(
     "variant",
-    ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek", "deepseek_v3", "ernie"],
+    [
+        "qwen3",
+        "qwen2",
+        "mixtral",
+        "olmoe",
+        "deepseek",
+        "deepseek_v3",
+        "ernie",
+        "afmoe",
+    ],
 )
 def test_a_quantized_model_computes_with_its_values(
     variant, fettle, build_dir, ids, tmp_path

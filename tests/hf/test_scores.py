@@ -243,7 +243,17 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str):
 @pytest.mark.parametrize("batch", [1, 12])
 @pytest.mark.parametrize(
     "variant",
-    ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek_groups", "deepseek_v3", "qwen3_top1"],
+    [
+        "qwen3",
+        "qwen2",
+        "mixtral",
+        "olmoe",
+        "deepseek_groups",
+        "deepseek_v3",
+        "qwen3_top1",
+        "granite_shared",
+        "gemma",
+    ],
 )
 def test_scores_are_what_autograd_gives(
     variant: str, batch: int, fettle: pathlib.Path, tmp_path: pathlib.Path

@@ -14,6 +14,7 @@ import pathlib
 import subprocess
 from typing import Any
 
+import moe_parts
 import pytest
 import safetensors.torch
 import tiny_models
@@ -81,10 +82,11 @@ def _held_out(line: dict[str, Any]) -> float:
 class Layer:
     """One layer's experts: which neurons are trained, and as what."""
 
-    def __init__(self, mlp: torch.nn.Module) -> None:
-        self.gate_up: torch.nn.Parameter = mlp.experts.gate_up_proj
-        self.down: torch.nn.Parameter = mlp.experts.down_proj
-        self.router: torch.nn.Parameter = mlp.gate.weight
+    def __init__(self, layer: torch.nn.Module) -> None:
+        experts = moe_parts.block_of(layer).experts
+        self.gate_up: torch.nn.Parameter = experts.gate_up_proj
+        self.down: torch.nn.Parameter = experts.down_proj
+        self.router: torch.nn.Parameter = moe_parts.router_of(layer)
         self.width = self.down.shape[2]
         self.score = torch.zeros(self.down.shape[0] * self.width)
 
@@ -148,9 +150,9 @@ def _reference(
 ) -> dict[str, Any]:
     """Trains `model` in place; ids: [sequences, T]."""
     layers = [
-        Layer(block.mlp)
-        for block in model.model.layers
-        if hasattr(block.mlp, "experts")
+        Layer(layer)
+        for layer in model.model.layers
+        if moe_parts.block_of(layer)
     ]
     _choose(model, layers, ids, scope)
     routers = [layer.router for layer in layers]
@@ -244,6 +246,7 @@ def _check_adapter(path: pathlib.Path, layers: list[Layer], first: int) -> None:
         ("olmoe", "layer"),
         ("deepseek", "layer"),
         ("deepseek_v3", "layer"),
+        ("afmoe", "layer"),
     ],
 )
 def test_ten_steps_then_merge(

@@ -14,13 +14,17 @@ from typing import Any
 
 import torch
 import transformers
+import v4_config
 from tiny_shapes import (
+    AFMOE,
     DEEPSEEK,
     DEEPSEEK_V3,
     DOTS,
     ERNIE,
+    GEMMA,
     GLM,
     GLM_LITE,
+    GRANITE,
     MELLUM,
     MINIMAX,
     MIXTRAL,
@@ -123,6 +127,23 @@ def _mellum(**changes: Any) -> Variant:
 
 def _minimax(**changes: Any) -> Variant:
     return _variant("minimax_m2", MINIMAX, changes)
+
+
+def _granite(**changes: Any) -> Variant:
+    return _variant("granitemoe", GRANITE, changes)
+
+
+def _granite_shared(**changes: Any) -> Variant:
+    base = {**GRANITE, "shared_intermediate_size": 28}
+    return _variant("granitemoeshared", base, changes)
+
+
+def _afmoe(**changes: Any) -> Variant:
+    return _variant("afmoe", AFMOE, changes)
+
+
+def _gemma(**changes: Any) -> Variant:
+    return _variant("gemma4_text", GEMMA, changes)
 
 
 def _variant(
@@ -301,6 +322,50 @@ VARIANTS: dict[str, Variant] = {
     "minimax": _minimax(),
     "minimax_fused": _minimax(fused=True),
     "minimax_v4_config": _minimax(v4_config=True, dtype=torch.bfloat16),
+    "granite": _granite(),
+    "granite_plain": _granite(
+        embedding_multiplier=1.0,
+        residual_multiplier=1.0,
+        attention_multiplier=1.0,
+        logits_scaling=1.0,
+    ),
+    "granite_fused_bias": _granite(
+        fused=True, attention_bias=True, tie_word_embeddings=True
+    ),
+    "granite_shared": _granite_shared(),
+    "granite_shared_none_bf16": _granite_shared(
+        shared_intermediate_size=0, v4_config=True, dtype=torch.bfloat16
+    ),
+    "afmoe": _afmoe(),
+    "afmoe_types": _afmoe(
+        layer_types=["full_attention"] * 3,
+        mup_enabled=False,
+        num_dense_layers=0,
+        attention_bias=True,
+        tie_word_embeddings=True,
+    ),
+    "afmoe_v4_config": _afmoe(v4_config=True, num_shared_experts=1),
+    "gemma": _gemma(),
+    "gemma_own_values": _gemma(
+        attention_k_eq_v=False,
+        final_logit_softcapping=None,
+        attention_bias=True,
+        tie_word_embeddings=False,
+        rope_parameters={
+            "full_attention": {
+                "rope_type": "proportional",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.6,
+                "factor": 2.0,
+            },
+            "sliding_attention": _rope("linear", factor=2.0)[
+                "rope_parameters"
+            ],
+        },
+    ),
+    "gemma_full_bf16": _gemma(
+        layer_types=["full_attention"] * 3, dtype=torch.bfloat16
+    ),
 }
 
 
@@ -311,16 +376,20 @@ def config_of(variant: Variant) -> transformers.PretrainedConfig:
     )
 
 
+ROUTERS = ("mlp.gate.weight", "router.gate.weight", "router.weight",
+           "router.proj.weight")
+
+
 def randomize(model: torch.nn.Module, seed: int) -> None:
     """Wide random weights; norms around one, so that none is the identity."""
     generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        if name.endswith("correction_bias"):
+    for name, weight in [*model.named_parameters(), *_scalars(model)]:
+        if name.endswith(("correction_bias", "expert_bias")):
             continue
         noise = torch.randn(weight.shape, generator=generator)
-        if weight.dim() == 1 and "norm" in name:
+        if weight.dim() == 1 and ("norm" in name or "scal" in name):
             weight.data = 1.0 + 0.2 * noise
-        elif name.endswith(("mlp.gate.weight", "embed_tokens.weight")):
+        elif name.endswith((*ROUTERS, "embed_tokens.weight")):
             weight.data = noise
         else:
             # Keeps the variance of what a row is multiplied with.
@@ -335,56 +404,17 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
 def _corrections(model: torch.nn.Module) -> list[torch.Tensor]:
     """What routers add to scores, parameters or not."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    return [t for name, t in tensors if name.endswith("correction_bias")]
+    names = ("correction_bias", "expert_bias")
+    return [t for name, t in tensors if name.endswith(names)]
 
 
-def _rewrite_as_v4(config_file: pathlib.Path) -> None:
-    """Keys as transformers 4 writes them."""
-    config = json.loads(config_file.read_text())
-    config["torch_dtype"] = config.pop("dtype")
-    rope = config.pop("rope_parameters")
-    config["rope_theta"] = rope.pop("rope_theta")
-    if "partial_rotary_factor" in rope:
-        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
-    kind = rope.pop("rope_type")
-    config["rope_scaling"] = (
-        None if kind == "default" else {"type": kind, **rope}
-    )
-    if config["model_type"] in ("qwen3_moe", "qwen2_moe"):
-        config["num_experts"] = config.pop(
-            "num_local_experts", config.get("num_experts")
-        )
-        config.pop("layer_types", None)
-    if config["model_type"] == "deepseek_v2":
-        config.update(
-            moe_layer_freq=1, scoring_func="softmax", aux_loss_alpha=0.001
-        )
-    if config["model_type"] in (
-        "deepseek_v3", "glm4_moe_lite", "dots1", "glm4_moe",
-    ):
-        config.update(
-            moe_layer_freq=1,
-            scoring_func="sigmoid",
-            topk_method="noaux_tc",
-            num_nextn_predict_layers=0,
-        )
-    if config["model_type"] == "glm4_moe_lite":
-        config.pop("mlp_layer_types")
-        config["first_k_dense_replace"] = 1
-    if config["model_type"] == "minimax_m2":
-        config.update(
-            scoring_func="sigmoid",
-            use_routing_bias=True,
-            use_qk_norm=True,
-            qk_norm_type="per_layer",
-            shared_intermediate_size=0,
-            attn_type_list=[1] * config["num_hidden_layers"],
-        )
-    if config["model_type"] == "dots1":
-        config["scoring_func"] = "noaux_tc"
-        config.pop("layer_types")
-    config["transformers_version"] = "4.46.0"
-    config_file.write_text(json.dumps(config, indent=2))
+def _scalars(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Factors of layers, which are no parameters."""
+    return [
+        (name, tensor)
+        for name, tensor in model.named_buffers()
+        if name.endswith("layer_scalar")
+    ]
 
 
 def make(
@@ -410,7 +440,7 @@ def write(
         save_original_format=not variant.fused,
     )
     if variant.v4_config:
-        _rewrite_as_v4(folder / "config.json")
+        v4_config.rewrite(folder / "config.json")
     return folder
 
 

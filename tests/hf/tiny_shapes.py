@@ -165,3 +165,65 @@ MINIMAX = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+
+GRANITE = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITION,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.15,
+    "logits_scaling": 2.5,
+}
+
+AFMOE = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 20,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_shared_experts": 2,
+    "route_scale": 2.1,
+    "global_attn_every_n_layers": 2,
+    "sliding_window": 6,
+    "mup_enabled": True,
+}
+
+GEMMA = {
+    "pad_token_id": None,  # a row of embeddings without gradient otherwise
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "global_head_dim": 24,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "max_position_embeddings": MAX_POSITION,
+    "sliding_window": 6,
+    "layer_types": [
+        "sliding_attention",
+        "full_attention",
+        "full_attention",
+    ],
+    "enable_moe_block": True,
+    "num_experts": 8,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 20,
+    "hidden_size_per_layer_input": 0,
+    "final_logit_softcapping": 12.0,
+}

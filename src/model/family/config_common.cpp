@@ -25,7 +25,8 @@ struct Option {
 
 // Options of other families and of later training methods. A key that is in no
 // list is one that transformers does not read either for these families.
-void refuse_foreign_options(const JsonObject& json) {
+void refuse_foreign_options(
+    const JsonObject& json, const std::vector<std::string_view>& own) {
   const std::array<Option, 16> options = {{
       {"compression_config", nullptr},
       {"mlp_bias", false},
@@ -46,7 +47,9 @@ void refuse_foreign_options(const JsonObject& json) {
   }};
   (void)parse_stored_source(json);
   for (const auto& [key, harmless] : options) {
-    require_value(json, key, harmless);
+    if (std::ranges::find(own, key) == own.end()) {
+      require_value(json, key, harmless);
+    }
   }
 }
 
@@ -115,7 +118,7 @@ void parse_head_dim(
 
 ModelConfig parse_common(
     const JsonObject& json, const CommonDefaults& defaults) {
-  refuse_foreign_options(json);
+  refuse_foreign_options(json, defaults.own_options);
   ModelConfig config;
   config.vocab_size = read_integer(json, {{"vocab_size"}, defaults.vocab_size});
   config.hidden_size =

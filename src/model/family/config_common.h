@@ -25,6 +25,8 @@ struct CommonDefaults {
   double norm_eps = 1e-6;
   std::vector<std::int64_t> eos_token_ids = {};
   bool tie_word_embeddings = false;
+  // Options that the family reads itself, where others must leave them alone.
+  std::vector<std::string_view> own_options = {};
 };
 
 // Sizes, norms, tying, end tokens, head counts, and as many layers, still

@@ -106,6 +106,15 @@ std::int64_t read_rotated(
   return dim;
 }
 
+// How many pairs of a head's dimensions turn at all.
+std::int64_t proportional_angles(const JsonObject& rope, std::int64_t dim) {
+  const double part = read_number(rope, {kPart, 1.0});
+  if (part > 1.0) {
+    rope.refuse(kPart, fmt::format("is {}; it must be at most 1", part));
+  }
+  return static_cast<std::int64_t>(part * static_cast<double>(dim)) / 2;
+}
+
 // Where several options tell it, they must agree.
 std::int64_t rotated_dimensions(
     const JsonObject& config,
@@ -174,12 +183,13 @@ void parse_kind(
     const JsonObject& config, const JsonObject& rope, RopeConfig& result) {
   const bool lengthens = result.type == "yarn" || result.type == "longrope" ||
                          result.type == "llama3";
-  if (!lengthens && result.type != "linear" && result.type != "dynamic") {
+  if (!lengthens && result.type != "linear" && result.type != "dynamic" &&
+      result.type != "proportional") {
     rope.refuse(
         rope.has("rope_type") ? "rope_type" : "type",
         fmt::format(
-            "is '{}'; Fettle knows default, linear, dynamic, yarn, longrope "
-            "and llama3",
+            "is '{}'; Fettle knows default, linear, dynamic, yarn, longrope, "
+            "llama3 and proportional",
             result.type));
   }
   std::optional<double> implied;
@@ -191,6 +201,7 @@ void parse_kind(
                 static_cast<double>(result.original_max_position);
     }
   }
+  if (result.type == "proportional") implied = 1.0;
   result.factor = read_number(rope, {"factor", implied});
   result.mscale = read_nonzero(rope, "mscale");
   result.mscale_all_dim = read_nonzero(rope, "mscale_all_dim");
@@ -222,12 +233,17 @@ RopeConfig parse_rope(const JsonObject& config, const RopeDefaults& defaults) {
                               : JsonObject(nothing, "model", config.subject());
   check_keys(rope);
   RopeConfig result;
-  result.dim = rotated_dimensions(config, rope, defaults);
+  result.type = rope.string_or("rope_type", rope.string_or("type", "default"));
+  if (result.type == "proportional") {
+    result.dim = defaults.dim;
+    result.angles = proportional_angles(rope, defaults.dim);
+  } else {
+    result.dim = rotated_dimensions(config, rope, defaults);
+  }
   result.max_position = defaults.max_position;
   result.original_max_position = defaults.max_position;
   const JsonObject& theta = rope.has("rope_theta") ? rope : config;
   result.theta = read_number(theta, {"rope_theta", defaults.theta});
-  result.type = rope.string_or("rope_type", rope.string_or("type", "default"));
   if (result.type == "mrope") result.type = "default";
   if (result.type != "default") parse_kind(config, rope, result);
   return result;

@@ -11,58 +11,18 @@
 
 #include "core/json.h"
 #include "kernels/args.h"
+#include "model/family/attention_config.h"
+#include "model/family/block_config.h"
 #include "model/family/tensor_names.h"
 
 namespace fettle::model {
 
-enum class AttentionKind { kGqa, kMla };
-enum class QkNorm { kNone, kHead, kFull };
 enum class RouterScore { kSoftmaxThenTopk, kTopkThenSoftmax, kSigmoid };
 enum class GroupScore { kMax, kTopTwoSum };
 // What experts outside a token's groups score in the choice.
 enum class OutsideGroups { kZero, kMinusInfinity };
 enum class SharedExpert { kNone, kPlain, kSigmoidGated };
 using kernels::Activation;
-using kernels::RopePairing;
-
-struct RopeConfig {
-  std::string type = "default";  // default, linear, dynamic, yarn, longrope,
-                                 // llama3
-  double theta = 10000.0;
-  double factor = 1.0;
-  std::int64_t dim = 0;           // rotated dimensions of a head
-  std::int64_t max_position = 0;  // max_position_embeddings
-  std::int64_t original_max_position = 0;
-  std::optional<double> attention_factor;
-  double beta_fast = 32.0;
-  double beta_slow = 1.0;
-  std::optional<double> mscale;
-  std::optional<double> mscale_all_dim;
-  bool truncate = true;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
-  std::vector<double> short_factor;
-  std::vector<double> long_factor;
-  RopePairing pairing = RopePairing::kHalf;
-};
-
-struct AttentionConfig {
-  AttentionKind kind = AttentionKind::kGqa;
-  std::int64_t heads = 0;
-  std::int64_t kv_heads = 0;
-  std::int64_t head_dim = 0;    // of queries and keys
-  std::int64_t v_head_dim = 0;  // of values; equal to head_dim under GQA
-  bool qkv_bias = false;        // under MLA: bias of q_a and kv_a
-  bool o_bias = false;
-  QkNorm qk_norm = QkNorm::kNone;
-  std::optional<double> clip_qkv;
-  double softmax_scale = 0.0;
-  // MLA only.
-  std::int64_t q_lora_rank = 0;  // 0: one q_proj
-  std::int64_t kv_lora_rank = 0;
-  std::int64_t qk_nope_head_dim = 0;
-  RopeConfig rope = {};
-};
 
 struct RouterConfig {
   RouterScore score = RouterScore::kSoftmaxThenTopk;
@@ -76,11 +36,16 @@ struct RouterConfig {
   double added_sum = 0.0;
   double scale = 1.0;  // routed_scaling_factor
   bool correction_bias = false;
+  // The router sees the residual under a norm of its own, not what the experts
+  // see: x / rms(x) * a stored weight [H] / sqrt(H).
+  bool own_norm = false;
+  bool expert_scales = false;  // mixing weights times a number of the expert
 };
 
 struct LayerConfig {
   bool sparse = false;
-  std::int64_t dense_width = 0;             // of a dense layer's MLP
+  // Of a dense layer's MLP, or of one beside the experts; 0: none.
+  std::int64_t dense_width = 0;
   std::int64_t top_k = 0;                   // experts per token
   std::vector<std::int64_t> expert_widths;  // size: number of experts
   bool has_constants = false;               // [E, H] constant outputs stored
@@ -96,6 +61,8 @@ struct LayerConfig {
     return static_cast<std::int64_t>(expert_widths.size());
   }
   std::int64_t total_width() const;  // sum of expert_widths
+  bool has_dense() const { return !sparse || dense_width > 0; }
+  bool has_dense_beside_experts() const { return sparse && dense_width > 0; }
   bool operator==(const LayerConfig&) const = default;
 };
 
@@ -112,6 +79,8 @@ struct ModelConfig {
   Activation activation = Activation::kSilu;   // of every MLP's gate
   std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
   RouterConfig router;
+  BlockConfig block;
+  EndsConfig ends;
   std::vector<LayerConfig> layers;
   std::vector<std::int64_t> eos_token_ids;
   Json json;  // config.json as read, for writing it back

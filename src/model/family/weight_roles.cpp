@@ -16,7 +16,11 @@ using Width = std::int64_t;
 
 bool always(Model, Layer) { return true; }
 bool is_sparse(Model, Layer layer) { return layer.sparse; }
-bool is_dense(Model, Layer layer) { return !layer.sparse; }
+bool has_dense(Model, Layer layer) { return layer.has_dense(); }
+bool is_side_by_side(Model, Layer layer) {
+  return layer.has_dense_beside_experts();
+}
+bool has_out_norms(Model config, Layer) { return config.block.out_norms; }
 bool has_shared(Model, Layer layer) {
   return layer.sparse && layer.shared_width > 0;
 }
@@ -25,6 +29,9 @@ bool is_mla(Model config, Layer layer) {
   return config.attention_of(layer).kind == AttentionKind::kMla;
 }
 bool is_gqa(Model config, Layer layer) { return !is_mla(config, layer); }
+bool has_value(Model config, Layer layer) {
+  return is_gqa(config, layer) && !config.attention_of(layer).k_as_v;
+}
 bool has_query_latent(Model config, Layer layer) {
   return is_mla(config, layer) && config.attention_of(layer).q_lora_rank > 0;
 }
@@ -33,6 +40,9 @@ bool has_whole_query(Model config, Layer layer) {
 }
 bool has_qkv_bias(Model config, Layer layer) {
   return is_gqa(config, layer) && config.attention_of(layer).qkv_bias;
+}
+bool has_v_bias(Model config, Layer layer) {
+  return has_value(config, layer) && config.attention_of(layer).qkv_bias;
 }
 bool has_o_bias(Model config, Layer layer) {
   return config.attention_of(layer).o_bias;
@@ -113,6 +123,13 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      [](Model config, Layer) { return !config.tie_word_embeddings; },
      vocabulary},
     {kInputNorm, "input_norm", kLayer, kVector, kInputNorm, always, hidden},
+    {kAttentionOutNorm,
+     "attention_out_norm",
+     kLayer,
+     kVector,
+     kAttentionOutNorm,
+     has_out_norms,
+     hidden},
     {kPostAttentionNorm,
      "post_attention_norm",
      kLayer,
@@ -120,6 +137,41 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kPostAttentionNorm,
      always,
      hidden},
+    {kMlpOutNorm,
+     "mlp_out_norm",
+     kLayer,
+     kVector,
+     kMlpOutNorm,
+     has_out_norms,
+     hidden},
+    {kDenseOutNorm,
+     "dense_out_norm",
+     kLayer,
+     kVector,
+     kDenseOutNorm,
+     is_side_by_side,
+     hidden},
+    {kExpertsNorm,
+     "experts_norm",
+     kLayer,
+     kVector,
+     kExpertsNorm,
+     is_side_by_side,
+     hidden},
+    {kExpertsOutNorm,
+     "experts_out_norm",
+     kLayer,
+     kVector,
+     kExpertsOutNorm,
+     is_side_by_side,
+     hidden},
+    {kLayerScalar,
+     "layer_scalar",
+     kLayer,
+     kVector,
+     kLayerScalar,
+     [](Model config, Layer) { return config.block.layer_scalar; },
+     [](Model, Layer, Width) { return Shape{1}; }},
     {kQProj,
      "q_proj",
      kLayer,
@@ -140,8 +192,8 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      }},
     {kKProj, "k_proj", kLayer, kMatrix, kQProj, is_gqa, key_rows},
     {kKBias, "k_bias", kLayer, kVector, kKBias, has_qkv_bias, key_vector},
-    {kVProj, "v_proj", kLayer, kMatrix, kQProj, is_gqa, key_rows},
-    {kVBias, "v_bias", kLayer, kVector, kVBias, has_qkv_bias, key_vector},
+    {kVProj, "v_proj", kLayer, kMatrix, kQProj, has_value, key_rows},
+    {kVBias, "v_bias", kLayer, kVector, kVBias, has_v_bias, key_vector},
     {kOProj,
      "o_proj",
      kLayer,
@@ -172,6 +224,18 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      [](Model config, Layer layer, Width) {
        return Shape{norm_size(
            config.attention_of(layer), key_size(config.attention_of(layer)))};
+     }},
+    {kAttentionGate,
+     "attention_gate",
+     kLayer,
+     kMatrix,
+     kQProj,
+     [](Model config, Layer layer) {
+       return config.attention_of(layer).gate == OutputGate::kOwnProjection;
+     },
+     [](Model config, Layer layer, Width) {
+       const AttentionConfig& a = config.attention_of(layer);
+       return Shape{a.heads * a.v_head_dim, config.hidden_size};
      }},
     {kQAProj,
      "q_a_proj",
@@ -268,6 +332,24 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kRouterBias,
      [](Model, Layer layer) { return layer.sparse && layer.router_bias; },
      one_per_expert},
+    {kRouterNorm,
+     "router_norm",
+     kLayer,
+     kDecision,
+     kRouterNorm,
+     [](Model config, Layer layer) {
+       return layer.sparse && config.router.own_norm;
+     },
+     hidden},
+    {kExpertScale,
+     "expert_scale",
+     kRows,
+     kDecision,
+     kExpertScale,
+     [](Model config, Layer layer) {
+       return layer.sparse && config.router.expert_scales;
+     },
+     one_per_expert},
     {kExpertGate,
      "expert_gate",
      kExpert,
@@ -327,14 +409,20 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
               config.shared_expert == SharedExpert::kSigmoidGated;
      },
      [](Model config, Layer, Width) { return Shape{1, config.hidden_size}; }},
-    {kDenseGate, "dense_gate", kLayer, kMatrix, kDenseGate, is_dense, dense_in},
-    {kDenseUp, "dense_up", kLayer, kMatrix, kDenseGate, is_dense, dense_in},
+    {kDenseGate,
+     "dense_gate",
+     kLayer,
+     kMatrix,
+     kDenseGate,
+     has_dense,
+     dense_in},
+    {kDenseUp, "dense_up", kLayer, kMatrix, kDenseGate, has_dense, dense_in},
     {kDenseDown,
      "dense_down",
      kLayer,
      kMatrix,
      kDenseDown,
-     is_dense,
+     has_dense,
      dense_out},
 });
 
@@ -347,7 +435,15 @@ constexpr bool in_order() {
 static_assert(in_order(), "a row for each role, in their order");
 
 constexpr std::array kAttention{
-    kQProj, kKProj, kVProj, kOProj, kQAProj, kQBProj, kKvAProj, kKvBProj};
+    kQProj,
+    kKProj,
+    kVProj,
+    kOProj,
+    kAttentionGate,
+    kQAProj,
+    kQBProj,
+    kKvAProj,
+    kKvBProj};
 
 }  // namespace
 

@@ -20,7 +20,15 @@ enum class Role {
   kFinalNorm,
   kLmHead,  // absent when tied
   kInputNorm,
-  kPostAttentionNorm,
+  kAttentionOutNorm,   // of what the attention gives
+  kPostAttentionNorm,  // of the MLP's input
+  kMlpOutNorm,         // of what the MLPs give
+  // Of a dense MLP and experts side by side: of what each gives, and of the
+  // experts' input.
+  kDenseOutNorm,
+  kExpertsNorm,
+  kExpertsOutNorm,
+  kLayerScalar,
   kQProj,
   kQBias,
   kKProj,
@@ -31,6 +39,7 @@ enum class Role {
   kOBias,
   kQNorm,
   kKNorm,
+  kAttentionGate,
   // Latent attention (MLA)
   kQAProj,
   kQABias,
@@ -43,6 +52,8 @@ enum class Role {
   kRouter,
   kRouterCorrection,  // added to the scores for the choice alone
   kRouterBias,        // Fettle's own: added to the router's logits
+  kRouterNorm,        // of the router's input
+  kExpertScale,       // of an expert's mixing weights
   kExpertGate,
   kExpertUp,
   kExpertDown,

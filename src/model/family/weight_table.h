@@ -16,16 +16,20 @@
 namespace fettle::model {
 
 // One row of a family's table. `name` holds {l} for the layer and {e} for the
-// expert. `fused` names the stacked form of an expert role where the family has
-// one: gate and up share a [E, 2I, H] tensor (gate rows first), down is
-// [E, H, I]. `alias` is a second name under which the tensor is also read. A
-// vector with `as_row` is stored as [1, n].
+// expert. `fused` names the form in which several weights are one tensor, where
+// the family has one: of experts, gate and up share a [E, 2I, H] tensor (gate
+// rows first), down is [E, H, I]; of other MLPs, gate and up are [2I, H].
+// Loaders of a family with `stacked_only` know no other form, and `name` is
+// Fettle's own. `alias` and `fused_alias` are second names under which the
+// tensors are also read. A vector with `as_row` is stored as [1, n].
 struct WeightRow {
   Role role;
   std::string_view name;
   std::string_view fused = {};
   std::string_view alias = {};
   bool as_row = false;
+  std::string_view fused_alias = {};
+  bool stacked_only = false;
 };
 
 struct Family {
@@ -41,8 +45,9 @@ struct Family {
       std::int64_t top_k);
   std::span<const WeightRow> weights;
   // The key that says how wide the shared expert is, in experts where it is
-  // SharedExpert::kPlain.
+  // SharedExpert::kPlain and not `shared_in_neurons`.
   std::string_view shared_key = {};
+  bool shared_in_neurons = false;
 };
 
 // All families. Throws UserError naming the known ones on an unknown type.

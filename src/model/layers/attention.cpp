@@ -18,6 +18,8 @@ struct Heads {
   at::Tensor query;  // [N, heads, D]
   at::Tensor key;    // [N, kv_heads, D]
   at::Tensor value;  // [N, kv_heads, Dv]
+  // [N, heads Dv] whose sigmoid multiplies the heads' outputs, or undefined.
+  at::Tensor gate = {};
 };
 
 const at::Tensor kNoBias;
@@ -68,7 +70,7 @@ Heads gqa_heads(
   const Projection project{context, weights};
   at::Tensor q = project(Role::kQProj, x, w.q_proj, w.q_bias);
   at::Tensor k = project(Role::kKProj, x, w.k_proj, w.k_bias);
-  at::Tensor v = project(Role::kVProj, x, w.v_proj, w.v_bias);
+  at::Tensor v = a.k_as_v ? k : project(Role::kVProj, x, w.v_proj, w.v_bias);
   if (a.qk_norm == QkNorm::kFull) {
     q = rms_norm(q, w.q_norm, context.config.norm_eps);
     k = rms_norm(k, w.k_norm, context.config.norm_eps);
@@ -85,11 +87,20 @@ Heads gqa_heads(
     q = rms_norm(q, w.q_norm, context.config.norm_eps);
     k = rms_norm(k, w.k_norm, context.config.norm_eps);
   }
-  const RotaryPlace place{a.rope.pairing};
-  return {
-      apply_rotary(q, context.rotary(), place),
-      apply_rotary(k, context.rotary(), place),
-      v};
+  if (a.v_norm) {
+    const at::Tensor ones = at::ones({a.v_head_dim}, v.options());
+    v = rms_norm(v, ones, context.config.norm_eps);
+  }
+  if (a.rope.dim > 0) {
+    const RotaryPlace place{a.rope.pairing};
+    q = apply_rotary(q, context.rotary(), place);
+    k = apply_rotary(k, context.rotary(), place);
+  }
+  Heads heads{q, k, v};
+  if (a.gate == OutputGate::kOwnProjection) {
+    heads.gate = project(Role::kAttentionGate, x, w.gate);
+  }
+  return heads;
 }
 
 // DeepSeek-V2 (section 2.1): keys and values come from one compressed latent;
@@ -291,9 +302,10 @@ at::Tensor attention(
   const Heads heads = context.attention().kind == AttentionKind::kMla
                           ? mla_heads(context, weights, x)
                           : gqa_heads(context, weights, x);
-  const at::Tensor mixed = context.cache != nullptr
-                               ? attend_cached(context, heads)
-                               : attend_sequences(context, heads);
+  at::Tensor mixed = context.cache != nullptr
+                         ? attend_cached(context, heads)
+                         : attend_sequences(context, heads);
+  if (heads.gate.defined()) mixed = mixed * heads.gate.sigmoid();
   const AttentionWeights& w = weights.attention;
   return Projection{context, weights}(Role::kOProj, mixed, w.o_proj, w.o_bias);
 }

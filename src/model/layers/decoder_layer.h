@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One decoder layer over a micro-batch: norm, attention, residual, norm,
-// experts, residual.
+// One decoder layer over a micro-batch: norm, attention, residual, norm, MLP
+// or experts, residual; where a family has them, norms of what is added too, a
+// dense MLP beside the experts, and factors (block_config.h).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -16,8 +17,5 @@ at::Tensor decoder_layer(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x);
-
-// ids [N] → [N, H].
-at::Tensor embed(const GlobalWeights& weights, const at::Tensor& ids);
 
 }  // namespace fettle::model

@@ -14,7 +14,7 @@
 namespace fettle::model {
 
 struct RoutingView {
-  const at::Tensor& x;         // [N, H] input of router and experts
+  const at::Tensor& x;         // [N, H] input of the experts
   const at::Tensor& logits;    // [N, E] fp32, with the router's bias
   const at::Tensor& probs;     // [N, E] fp32, full softmax or sigmoid
   const at::Tensor& selected;  // [N, K] int64
@@ -85,7 +85,8 @@ class LayerTap {
   // Gradient of the loss with respect to the sum over experts of weight times
   // output [N, H]; comes before the gradients of the experts, where wanted.
   virtual void on_output_gradient(std::int64_t, const at::Tensor&) {}
-  // Gradient of the loss with respect to the router's logits [N, E].
+  // Gradient of the loss with respect to the router's logits [N, E], and the
+  // router's input [N, H].
   virtual void on_router_gradient(
       std::int64_t, const at::Tensor& /*x*/, const at::Tensor& /*d_logits*/) {}
 };

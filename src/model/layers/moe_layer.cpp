@@ -47,22 +47,24 @@ at::Tensor noise_of(const LayerContext& context, const at::Tensor& x) {
 at::Tensor moe_layer(
     const LayerContext& context,
     const LayerWeights& weights,
-    const at::Tensor& x) {
+    const MoeInput& input) {
   const LayerConfig& layer = context.shape();
+  const at::Tensor& x = input.experts;
   const Routing routing = route(
       context.config.router,
       layer.top_k,
-      x,
+      input.router,
       {weights.router,
        weights.router_correction,
        weights.router_bias,
        weights.condensers,
-       noise_of(context, x)});
+       noise_of(context, x),
+       weights.expert_scale});
   if (context.tap != nullptr) {
     context.tap->on_routing(
         context.layer,
         {x, routing.logits, routing.probs, routing.selected, routing.weights});
-    tap_router_gradient(context, x, routing.logits);
+    tap_router_gradient(context, input.router, routing.logits);
   }
   at::Tensor others;
   if (context.router != nullptr && context.router->dense_gradient &&

@@ -9,10 +9,15 @@
 
 namespace fettle::model {
 
-// x: [N, H], normed → [N, H].
+struct MoeInput {
+  const at::Tensor& experts;  // [N, H], normed
+  const at::Tensor& router;   // likewise; the same in most families
+};
+
+// → [N, H].
 at::Tensor moe_layer(
     const LayerContext& context,
     const LayerWeights& weights,
-    const at::Tensor& x);
+    const MoeInput& input);
 
 }  // namespace fettle::model

@@ -78,6 +78,13 @@ at::Tensor dynamic_frequencies(const RopeConfig& rope, std::int64_t longest) {
   return plain_frequencies(rope, theta);
 }
 
+// The first angles turn as those of a whole head would, the others not at all.
+at::Tensor proportional_frequencies(const RopeConfig& rope) {
+  at::Tensor result = plain_frequencies(rope, rope.theta) / rope.factor;
+  result.narrow(0, rope.angles, result.size(0) - rope.angles).zero_();
+  return result;
+}
+
 at::Tensor frequencies(const RopeConfig& rope, std::int64_t longest) {
   if (rope.type == "linear") {
     return plain_frequencies(rope, rope.theta) / rope.factor;
@@ -86,6 +93,7 @@ at::Tensor frequencies(const RopeConfig& rope, std::int64_t longest) {
   if (rope.type == "yarn") return yarn_frequencies(rope);
   if (rope.type == "longrope") return longrope_frequencies(rope, longest);
   if (rope.type == "llama3") return llama3_frequencies(rope);
+  if (rope.type == "proportional") return proportional_frequencies(rope);
   FETTLE_ASSERT(rope.type == "default");
   return plain_frequencies(rope, rope.theta);
 }

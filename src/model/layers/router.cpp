@@ -97,6 +97,14 @@ Routing route(
     }
   }
   if (config.scale != 1.0) routing.weights = routing.weights * config.scale;
+  routing.scales = router.scales;
+  if (routing.scales.defined()) {
+    // A lookup: every gradient that comes to an expert's number is added up.
+    routing.weights =
+        routing.weights *
+        at::embedding(routing.scales.unsqueeze(1), routing.selected)
+            .squeeze(-1);
+  }
   return routing;
 }
 

@@ -23,6 +23,7 @@ struct Routing {
   at::Tensor probs;     // [N, E] fp32, over all experts
   at::Tensor selected;  // [N, K] int64, condensers first, each expert once
   at::Tensor weights;   // [N, K] fp32
+  at::Tensor scales;  // [E] fp32 that weights were multiplied by, or undefined
 };
 
 struct RouterTensors {
@@ -33,7 +34,8 @@ struct RouterTensors {
   const at::Tensor& correction;
   const at::Tensor& bias;
   const std::vector<std::int64_t>& condensers;  // ascending, at most K
-  at::Tensor noise = {};  // [N, E] fp32, added to the logits, or undefined
+  at::Tensor noise = {};   // [N, E] fp32, added to the logits, or undefined
+  at::Tensor scales = {};  // [E] fp32, multiply mixing weights, or undefined
 };
 
 // x: [N, H]. Differentiable in x and weight through the chosen experts'

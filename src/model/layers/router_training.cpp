@@ -37,6 +37,7 @@ at::Tensor weights_of_others(
     weights = weights / mixing_divisor(config, chosen).detach();
   }
   if (config.scale != 1.0) weights = weights * config.scale;
+  if (routing.scales.defined()) weights = weights * routing.scales;
   const at::Tensor chosen = at::zeros_like(routing.probs, at::kBool)
                                 .scatter_(1, routing.selected, true);
   return weights.masked_fill(chosen, 0.0);

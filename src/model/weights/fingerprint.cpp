@@ -20,7 +20,7 @@ namespace {
 constexpr std::uint64_t kSample = 64 << 10;
 
 Json attention_json(const AttentionConfig& a) {
-  return {
+  Json json = {
       static_cast<int>(a.kind),
       a.heads,
       a.kv_heads,
@@ -34,10 +34,13 @@ Json attention_json(const AttentionConfig& a) {
       a.q_lora_rank,
       a.kv_lora_rank,
       a.qk_nope_head_dim};
+  const Json later = {static_cast<int>(a.gate), a.v_norm, a.k_as_v};
+  if (later != Json{0, false, false}) json.push_back(later);
+  return json;
 }
 
 Json rope_json(const RopeConfig& r) {
-  return {
+  Json json = {
       r.type,
       r.theta,
       r.factor,
@@ -55,6 +58,8 @@ Json rope_json(const RopeConfig& r) {
       r.short_factor,
       r.long_factor,
       static_cast<int>(r.pairing)};
+  if (r.angles != 0) json.push_back(r.angles);
+  return json;
 }
 
 Json router_json(const RouterConfig& r) {
@@ -71,6 +76,9 @@ Json router_json(const RouterConfig& r) {
   const Json later = {
       static_cast<int>(r.outside_groups), r.least_sum, r.added_sum};
   if (later != Json{0, 0.0, 0.0}) json.push_back(later);
+  if (r.own_norm || r.expert_scales) {
+    json.push_back({r.own_norm, r.expert_scales});
+  }
   return json;
 }
 
@@ -101,6 +109,22 @@ void add_attentions(const ModelConfig& config, Json& json) {
   json.push_back(std::move(layers));
 }
 
+// What a model does around its attention and MLPs, where it does anything.
+void add_block(const ModelConfig& config, Json& json) {
+  const BlockConfig& b = config.block;
+  const EndsConfig& e = config.ends;
+  const Json block = {b.out_norms, b.residual_multiplier, b.layer_scalar};
+  const Json ends = {
+      e.embedding_multiplier,
+      e.rounds_embedding_multiplier,
+      e.logits_scaling,
+      e.soft_cap};
+  if (block == Json{false, 1.0, false} && ends == Json{1.0, false, 1.0, 0.0}) {
+    return;
+  }
+  json.push_back({"block", block, ends});
+}
+
 Json computation_of(const ModelConfig& c) {
   Json layers = Json::array();
   for (const LayerConfig& layer : c.layers) layers.push_back(layer_json(layer));
@@ -120,6 +144,7 @@ Json computation_of(const ModelConfig& c) {
   if (c.activation != Activation::kSilu) {
     json.push_back({"activation", static_cast<int>(c.activation)});
   }
+  add_block(c, json);
   return json;
 }
 

@@ -53,6 +53,7 @@ struct AttentionWeights {
   at::Tensor o_proj;          // [H, N Dv]
   at::Tensor o_bias;          // [H]
   at::Tensor q_norm, k_norm;  // [D], or [N D] and [Nkv D] over all heads
+  at::Tensor gate;            // [N Dv, H]
   // MLA
   at::Tensor q_a_proj;   // [Lq, H]
   at::Tensor q_a_bias;   // [Lq]
@@ -65,13 +66,18 @@ struct AttentionWeights {
 };
 
 struct LayerWeights {
-  at::Tensor input_norm;           // [H]
-  at::Tensor post_attention_norm;  // [H]
+  // All [H]; see weight_roles.h. Undefined where the model has none.
+  at::Tensor input_norm, attention_out_norm;
+  at::Tensor post_attention_norm, mlp_out_norm;
+  at::Tensor dense_out_norm, experts_norm, experts_out_norm;
+  at::Tensor layer_scalar;  // [1]
   AttentionWeights attention;
-  Mlp dense;                     // of a dense layer
+  Mlp dense;                     // of a dense layer, or beside the experts
   at::Tensor router;             // [E, H], fp32
   at::Tensor router_correction;  // [E], fp32, or undefined
   at::Tensor router_bias;        // [E], fp32, added to logits, or undefined
+  at::Tensor router_norm;        // [H], fp32, or undefined
+  at::Tensor expert_scale;       // [E], fp32, or undefined
   std::vector<std::int64_t> condensers;  // experts of every token, ascending
   ExpertBank experts;
   Mlp shared;                // or undefined

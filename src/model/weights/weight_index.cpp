@@ -104,10 +104,9 @@ class Finder {
       if (tensor && other) refuse(other->name, "is also stored as " + name);
       if (!tensor) tensor = other;
     }
-    if (!row.fused.empty()) {
-      const auto* stack = lookup(expanded(row.fused, id));
-      if (tensor && stack) refuse(stack->name, "is also stored as " + name);
-      if (stack) return slice(*stack, id);
+    if (const auto* stack = find_fused(row, id)) {
+      if (tensor) refuse(stack->name, "is also stored as " + name);
+      return slice(*stack, id);
     }
     const std::string packed_name = name + std::string(kPackedSuffix);
     if (const auto* packed = lookup(packed_name)) {
@@ -216,8 +215,37 @@ class Finder {
     return {&tensor, 0, std::make_shared<const PackedForm>(tensor, header)};
   }
 
-  // The part of a stacked tensor that is one expert's gate, up or down.
+  const io::TensorInfo* find_fused(
+      const WeightRow& row, const WeightId& id) const {
+    if (row.fused.empty()) return nullptr;
+    const auto* stack = lookup(expanded(row.fused, id));
+    if (stack != nullptr || row.fused_alias.empty()) return stack;
+    return lookup(expanded(row.fused_alias, id));
+  }
+
   WeightIndex::Place slice(const io::TensorInfo& stack, const WeightId& id) {
+    return is_expert_role(id.role) ? slice_of_experts(stack, id)
+                                   : half(stack, id);
+  }
+
+  // The part of a matrix [2I, H] that is an MLP's gate or up.
+  WeightIndex::Place half(const io::TensorInfo& both, const WeightId& id) {
+    Shape shape = weight_shape(config_, id);
+    const std::int64_t width = shape.front();
+    shape.front() *= 2;
+    require_shape(both, shape, "by config.json");
+    const std::int64_t above = is_up_role(id.role) ? width : 0;
+    check_tensor(both, shape);
+    claimed_.insert(&both);
+    return {
+        &both,
+        static_cast<std::uint64_t>(above * shape.back()) *
+            io::size_of(both.dtype)};
+  }
+
+  // The part of a stacked tensor that is one expert's gate, up or down.
+  WeightIndex::Place slice_of_experts(
+      const io::TensorInfo& stack, const WeightId& id) {
     const LayerConfig& layer = config_.layers[id.layer];
     const std::int64_t width = layer.expert_widths.front();
     const bool ragged = std::any_of(

@@ -29,6 +29,8 @@ bool is_trainable(const TuneOptions& options, const model::WeightId& id) {
   switch (id.role) {
     case model::Role::kRouterCorrection:
       return false;  // has no gradient
+    case model::Role::kLayerScalar:
+      return false;  // no parameter to other programs either
     case model::Role::kEmbedTokens:
     case model::Role::kLmHead:
       return options.embeddings == "train";

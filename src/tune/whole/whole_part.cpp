@@ -43,7 +43,10 @@ bool WholePart::trains(std::int64_t layer) const {
 AdamWOptions WholePart::adamw_of(std::size_t place) const {
   const model::WeightId& id = ids_[place];
   AdamWOptions adamw = options_.adamw;
-  const bool vector = model::weight_shape(reader_.config(), id).size() < 2;
+  const bool scale = id.role == model::Role::kRouterNorm ||
+                     id.role == model::Role::kExpertScale;
+  const bool vector =
+      !scale && model::weight_shape(reader_.config(), id).size() < 2;
   if (vector || id.role == model::Role::kExpertConstant) {
     adamw.weight_decay = 0.0;
   }

@@ -70,7 +70,8 @@ class WholePart : public TrainablePart {
   virtual void put(std::size_t place, const at::Tensor& weight) const = 0;
 
   const model::ModelReader& reader() const { return reader_; }
-  // Norms, biases and constants don't decay, as in transformers' Trainer.
+  // Norms, biases and constants don't decay, as in transformers' Trainer, which
+  // takes a router's scales for neither.
   AdamWOptions adamw_of(std::size_t place) const;
   bool training() const { return training_; }
   // By place: those outside the layers, as globals() numbers them, then those

@@ -117,7 +117,7 @@ TEST_CASE("rotary options that are unknown or impossible are named") {
     CHECK_THROWS_AS(rope(options), UserError);
   };
   refused({{"type", "su"}}, "'type' is 'su'");
-  refused({{"rope_type", "proportional"}}, "'proportional'");
+  refused({{"rope_type", "axial"}}, "'axial'");
   refused({{"rope_type", "linear"}}, "'factor' is missing");
   refused({{"rope_type", "linear"}, {"factor", 0}}, "'factor' is 0");
   refused({{"rope_type", "default"}, {"sections", {1}}}, "'sections'");

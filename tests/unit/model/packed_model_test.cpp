@@ -48,7 +48,7 @@ at::Tensor layer_output(
   const MicroBatch batch = make_micro_batch(
       model.config(),
       model::pack({Sequence{ids, ids, {}}}, model.config().vocab_size));
-  at::Tensor x = embed(model.globals(), batch.tokens.ids);
+  at::Tensor x = embed(model, batch.tokens.ids);
   for (std::int64_t l = 0; l < model.config().num_layers(); ++l) {
     const auto weights = model.acquire(l, -1);
     CHECK((weights->packed != nullptr) == packed);

@@ -9,6 +9,32 @@
 
 namespace fettle::model::testing {
 
+inline void add_two_kinds_of_layers(const std::string& family, Json& json) {
+  if (family == "afmoe") {
+    json.update(
+        {{"moe_intermediate_size", 6},
+         {"intermediate_size", 10},
+         {"num_experts", 4},
+         {"head_dim", 4},
+         {"global_attn_every_n_layers", 2}});
+  }
+  if (family == "gemma4_text") {
+    json.update(
+        {{"moe_intermediate_size", 6},
+         {"intermediate_size", 10},
+         {"num_experts", 4},
+         {"top_k_experts", 2},
+         {"head_dim", 4},
+         {"global_head_dim", 6},
+         {"attention_k_eq_v", true},
+         {"layer_types", {"sliding_attention", "full_attention"}},
+         {"enable_moe_block", true},
+         {"hidden_size_per_layer_input", 0}});
+    json.erase("num_experts_per_tok");
+    json.erase("hidden_act");
+  }
+}
+
 // hidden 8, 2 layers, 4 experts of width 6, top-2; families differ in the rest.
 inline Json sample_json(const std::string& family) {
   Json json = {
@@ -28,7 +54,10 @@ inline Json sample_json(const std::string& family) {
     json["num_experts"] = 4;
   }
   if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 5;
-  if (family == "mixtral") json["num_local_experts"] = 4;
+  if (family == "mixtral" || family.starts_with("granitemoe")) {
+    json["num_local_experts"] = 4;
+  }
+  if (family == "granitemoeshared") json["shared_intermediate_size"] = 5;
   if (family == "olmoe") json["num_experts"] = 4;
   const bool latent = family == "deepseek_v2" || family == "deepseek_v3" ||
                       family == "glm4_moe_lite";
@@ -59,6 +88,7 @@ inline Json sample_json(const std::string& family) {
     json.update({{"num_local_experts", 4}, {"head_dim", 6}});
   }
   if (family == "mellum") json["head_dim"] = 4;
+  add_two_kinds_of_layers(family, json);
   if (family == "deepseek_v3") json.update({{"n_group", 1}, {"topk_group", 1}});
   return json;
 }

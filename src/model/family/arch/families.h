@@ -6,12 +6,16 @@
 
 namespace fettle::model {
 
+Family afmoe_family();
 Family deepseek_v2_family();
 Family deepseek_v3_family();
 Family dots1_family();
 Family ernie4_5_moe_family();
+Family gemma4_family();
 Family glm4_moe_family();
 Family glm4_moe_lite_family();
+Family granitemoe_family();
+Family granitemoeshared_family();
 Family mellum_family();
 Family minimax_m2_family();
 Family mixtral_family();

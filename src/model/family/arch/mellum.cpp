@@ -3,20 +3,16 @@
 // embedding for each of the two types. Source: transformers 5.17,
 // models/mellum.
 #include <algorithm>
-#include <string>
+#include <string_view>
 
 #include "model/family/arch/families.h"
 #include "model/family/arch/shared_rows.h"
 #include "model/family/config_common.h"
-#include "model/family/config_rope.h"
+#include "model/family/config_kinds.h"
 #include "model/family/config_sparse.h"
 
 namespace fettle::model {
 namespace {
-
-constexpr std::string_view kFull = "full_attention";
-constexpr std::string_view kSliding = "sliding_attention";
-constexpr std::string_view kRope = "rope_parameters";
 
 SparseKeys sparse_keys() {
   return {
@@ -31,48 +27,30 @@ SparseKeys sparse_keys() {
       .default_dense_width = 7168};
 }
 
-// The configuration with the rotary options of one layer type for all.
-Json with_rope_of(const JsonObject& json, std::string_view type) {
-  Json result = json.json();
-  if (!json.has(kRope)) return result;
-  const JsonObject all = json.object(kRope);
-  for (const auto& [key, value] : all.json().items()) {
-    if (key != kFull && key != kSliding) {
-      json.refuse(kRope, "must hold options for each type of layer");
-    }
-  }
-  const JsonObject own = all.object(type);
-  if (!own.has("rope_theta")) own.refuse("rope_theta", "is missing");
-  result[std::string(kRope)] = own.json();
-  return result;
-}
-
 // Layers with a window have another rotary embedding than those without.
 void parse_attention(const JsonObject& json, ModelConfig& config) {
   const auto windowed = [](const LayerConfig& layer) {
     return layer.sliding_window > 0;
   };
-  const bool any = std::ranges::any_of(config.layers, windowed);
-  const bool all = std::ranges::all_of(config.layers, windowed);
   const auto parse_as = [&](std::string_view type, double theta) {
     const Json flat = with_rope_of(json, type);
     parse_gqa(
         JsonObject(flat, "model", json.subject()),
         {.theta = theta, .head_dim = 128},
         config);
+    return config.attention();
   };
   config.attention().qkv_bias = json.boolean_or("attention_bias", false);
   config.attention().o_bias = config.attention().qkv_bias;
   config.attention().qk_norm = QkNorm::kHead;
-  constexpr double kSlidingTheta = 10000.0;
-  parse_as(all ? kSliding : kFull, all ? kSlidingTheta : 500000.0);
-  if (!any || all) return;
-  const AttentionConfig full = config.attention();
-  parse_as(kSliding, kSlidingTheta);
-  config.attentions = {full, config.attention()};
-  for (LayerConfig& layer : config.layers) {
-    layer.attention = windowed(layer) ? 1 : 0;
+  AttentionConfig full, sliding;
+  if (!std::ranges::all_of(config.layers, windowed)) {
+    full = parse_as(kFullType, 500000.0);
   }
+  if (std::ranges::any_of(config.layers, windowed)) {
+    sliding = parse_as(kSlidingType, 10000.0);
+  }
+  set_attentions(full, sliding, config);
 }
 
 ModelConfig parse(const JsonObject& json) {

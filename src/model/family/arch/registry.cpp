@@ -11,13 +11,17 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 12> all = {
+  static const std::array<Family, 16> all = {
+      afmoe_family(),
       deepseek_v2_family(),
       deepseek_v3_family(),
       dots1_family(),
       ernie4_5_moe_family(),
+      gemma4_family(),
       glm4_moe_family(),
       glm4_moe_lite_family(),
+      granitemoe_family(),
+      granitemoeshared_family(),
       mellum_family(),
       minimax_m2_family(),
       mixtral_family(),
