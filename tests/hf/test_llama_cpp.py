@@ -60,6 +60,12 @@ REFUSED = {
     "mellum": "no architecture",
     "mellum_types": "no architecture",
     "mellum_sliding": "no architecture",
+    "granite_fused_bias": "attention_bias",
+    "afmoe": "not each fourth layer",
+    "afmoe_types": "attention_bias",
+    "afmoe_v4_config": "not each fourth layer",
+    "gemma_own_values": "attention_bias",
+    "gemma_full_bf16": "no layer has a window",
 }
 
 

@@ -64,6 +64,7 @@ class GgufExport {
       const GgufTensor& found = header.tensors[i];
       FETTLE_ASSERT(found.name == tensor.name);
       FETTLE_ASSERT(found.sizes == declared(plan_.config, tensor).sizes);
+      if (tensor.parts.empty()) continue;
       std::uint64_t at = header.data_begin + found.begin;
       for (const WeightId& id : tensor.parts) {
         const auto [rows, cols] = part_shape(plan_.config, id);
@@ -82,6 +83,7 @@ class GgufExport {
 
  private:
   void count(const PlannedTensor& tensor) {
+    if (tensor.parts.empty()) return;
     const auto [rows, cols] = part_shape(plan_.config, tensor.parts[0]);
     result_.types[std::string(block_name(tensor.type))] +=
         std::ssize(tensor.parts) * rows * cols;
@@ -103,7 +105,10 @@ class GgufExport {
     std::map<BlockType, std::uint64_t> bytes;
     for (std::size_t i = 0; i < declared_.size(); ++i) {
       const PlannedTensor& tensor = plan_.tensors[i];
-      if (!model::is_expert_role(tensor.parts[0].role)) continue;
+      if (tensor.parts.empty() ||
+          !model::is_expert_role(tensor.parts[0].role)) {
+        continue;
+      }
       bytes[tensor.type] += declared_[i].bytes;
     }
     return file_type(std::ranges::max_element(bytes, {}, [](const auto& b) {
@@ -131,6 +136,9 @@ class GgufExport {
     Progress progress(
         options_.reporter, "export", writer.total_bytes(), "bytes");
     for (const PlannedTensor& tensor : plan_.tensors) {
+      if (tensor.parts.empty()) {
+        writer.write(tensor.name, artifact::tensor_bytes(tensor.values));
+      }
       for (const WeightId& id : tensor.parts) {
         const at::Tensor stored = stored_part(tensor, id).contiguous();
         writer.write(tensor.name, artifact::tensor_bytes(stored));

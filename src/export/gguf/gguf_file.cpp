@@ -122,7 +122,7 @@ class GgufReader {
   template <typename T>
   GgufValue list() {
     std::vector<T> values(number<std::uint64_t>());
-    for (T& value : values) value = item<T>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = item<T>();
     return values;
   }
 
@@ -143,6 +143,7 @@ class GgufReader {
     const auto of = number<std::uint32_t>();
     if (of == kGgufString) return list<std::string>();
     if (of == kGgufI32) return list<std::int32_t>();
+    if (of == kGgufBool) return list<bool>();
     FETTLE_ASSERT(of == kGgufF32);
     return list<float>();
   }

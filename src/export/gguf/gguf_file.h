@@ -25,7 +25,8 @@ using GgufValue = std::variant<
     std::string,
     std::vector<std::string>,
     std::vector<std::int32_t>,
-    std::vector<float>>;
+    std::vector<float>,
+    std::vector<bool>>;
 using GgufKeys = std::vector<std::pair<std::string, GgufValue>>;
 
 struct GgufTensor {

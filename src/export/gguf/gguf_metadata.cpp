@@ -9,6 +9,8 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "export/gguf/gguf_keys.h"
+#include "export/gguf/gguf_layer_kinds.h"
 #include "export/stock_layout.h"
 #include "model/layers/rotary.h"
 
@@ -60,20 +62,26 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
      .architecture = "minimax-m2",
      .renormalizes = true,
      .demands_head = true},
+    {.family = "granitemoe",
+     .architecture = kGraniteArchitecture,
+     .pairs_rotary = true},
+    {.family = "granitemoeshared",
+     .architecture = kGraniteArchitecture,
+     .pairs_rotary = true},
+    {.family = "afmoe",
+     .architecture = kAfmoeArchitecture,
+     .renormalizes = true,
+     .demands_head = true,
+     .has_dense = true,
+     .counts_shared = true},
+    {.family = "gemma4_text",
+     .architecture = kGemmaArchitecture,
+     .renormalizes = true},
 });
 
 constexpr std::string_view kErnie = "ernie4_5-moe";
 // Sums of weights below it are taken for it.
 constexpr double kLeastSum = 6.103515625e-5;
-
-[[noreturn]] void refuse_shape(const std::string& why) {
-  throw UserError(
-      "export",
-      "config.json",
-      why +
-          ", which llama.cpp does not compute for this family; use hf, "
-          "compressed-tensors or gptq");
-}
 
 const GgufFamily& known_family(const ModelConfig& config) {
   const auto* const found =
@@ -98,11 +106,12 @@ double rotary_factor(const model::RopeConfig& rope) {
       .item<double>();
 }
 
-void check_rope(const ModelConfig& config) {
+void check_rope(const ModelConfig& config, std::string_view architecture) {
   const model::RopeConfig& rope = config.attention().rope;
   const double plain = 1 / std::sqrt(config.attention().head_dim);
   const double scale = config.attention().softmax_scale / plain;
-  const bool plain_scale = std::abs(scale - 1) < 1e-6;
+  const bool plain_scale =
+      std::abs(scale - 1) < 1e-6 || architecture == kGraniteArchitecture;
   if (rope.type == "yarn") {
     if (!rope.truncate) refuse_shape("'truncate' of rope scaling is false");
     if (!is_mla(config)) return;
@@ -190,7 +199,9 @@ bool follows(const ModelConfig& config, const SparsePlaces& places) {
 }
 
 void check_layers(const ModelConfig& config, const GgufFamily& family) {
+  const bool kinds = has_layer_kinds(family.architecture);
   for (const model::LayerConfig& layer : config.layers) {
+    if (kinds) break;
     if (layer.sliding_window > 0) refuse_shape("'sliding_window' is set");
   }
   const SparsePlaces places = sparse_places(config);
@@ -200,10 +211,11 @@ void check_layers(const ModelConfig& config, const GgufFamily& family) {
       (places.step > 1 && !stepped) || !follows(config, places)) {
     refuse_shape("a layer is dense");
   }
-  if (config.activation != model::Activation::kSilu) {
+  const bool gelu = family.architecture == kGemmaArchitecture;
+  if (config.activation != model::Activation::kSilu && !gelu) {
     refuse_shape("'hidden_act' is not silu");
   }
-  if (config.attentions.size() > 1) {
+  if (config.attentions.size() > 1 && !kinds) {
     refuse_shape("layers differ in their attention");
   }
   if (family.counts_shared && widest(config).shared == 0) {
@@ -225,34 +237,12 @@ void check_router(const ModelConfig& config, const GgufFamily& family) {
   if (router.groups > 1 && !known) refuse_shape("experts are chosen in groups");
 }
 
-class KeyList {
- public:
-  explicit KeyList(std::string_view architecture) : prefix_(architecture) {}
-
-  void count(std::string_view key, std::int64_t value) {
-    put(key, static_cast<std::uint32_t>(value));
-  }
-  void number(std::string_view key, double value) {
-    put(key, static_cast<float>(value));
-  }
-  void put(std::string_view key, GgufValue value) {
-    keys_.emplace_back(fmt::format("{}.{}", prefix_, key), std::move(value));
-  }
-  void general(std::string_view key, GgufValue value) {
-    keys_.emplace_back(fmt::format("general.{}", key), std::move(value));
-  }
-  GgufKeys take() { return std::move(keys_); }
-
- private:
-  std::string prefix_;
-  GgufKeys keys_;
-};
-
 void add_rope(const ModelConfig& config, KeyList& keys) {
-  const model::RopeConfig& rope = config.attention().rope;
+  const model::RopeConfig& rope = main_attention(config).rope;
   keys.number("rope.freq_base", rope.theta);
   keys.count("rope.dimension_count", rope.dim);
-  if (rope.type == "default") return;
+  // The latter by a tensor of the file.
+  if (rope.type == "default" || rope.type == "proportional") return;
   keys.put("rope.scaling.type", rope.type);
   keys.number("rope.scaling.factor", rope.factor);
   if (rope.type == "linear") return;
@@ -272,7 +262,9 @@ void add_rope(const ModelConfig& config, KeyList& keys) {
 void add_attention(const ModelConfig& config, KeyList& keys) {
   const model::AttentionConfig& a = config.attention();
   keys.count("attention.head_count", a.heads);
-  keys.count("attention.head_count_kv", a.kv_heads);
+  if (config.attentions.size() == 1) {
+    keys.count("attention.head_count_kv", a.kv_heads);
+  }
   keys.count("attention.key_length", a.head_dim);
   keys.count("attention.value_length", a.v_head_dim);
   keys.number("attention.layer_norm_rms_epsilon", config.norm_eps);
@@ -306,7 +298,8 @@ void add_experts(
   keys.count("expert_count", sparse.num_experts());
   keys.count("expert_used_count", sparse.top_k);
   if (own_width) keys.count("expert_feed_forward_length", widths.expert);
-  if (name == "qwen2moe" || (name == kErnie && widths.shared > 0)) {
+  const bool told = name == kErnie || name == kGraniteArchitecture;
+  if (name == "qwen2moe" || (told && widths.shared > 0)) {
     keys.count("expert_shared_feed_forward_length", widths.shared);
   }
   if (family.has_dense) keys.count("leading_dense_block_count", places.first);
@@ -327,7 +320,10 @@ const GgufFamily& gguf_family(
   check_attention(config, family.architecture, tolerance);
   check_layers(config, family);
   check_router(config, family);
-  check_rope(config);
+  if (!has_layer_kinds(family.architecture)) {
+    check_rope(config, family.architecture);
+  }
+  check_layer_kinds(config, family.architecture);
   return family;
 }
 
@@ -349,6 +345,7 @@ GgufKeys gguf_shape_keys(
   add_attention(config, keys);
   add_rope(config, keys);
   add_experts(config, family, keys);
+  add_layer_kinds(config, name, keys);
   return keys.take();
 }
 

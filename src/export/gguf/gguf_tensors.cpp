@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "export/gguf/gguf_layer_kinds.h"
 #include "export/gguf/gguf_metadata.h"
 #include "export/stock_layout.h"
 
@@ -64,6 +65,9 @@ std::string tensor_name(const GgufFamily& family, const WeightId& id) {
   if (id.role == Role::kPostAttentionNorm && family.architecture == "glm4moe") {
     return model::expand_name("blk.{l}.post_attention_norm.weight", id);
   }
+  if (const auto own = layer_kinds_name(id.role)) {
+    return model::expand_name(*own, id);
+  }
   const auto* const found = std::ranges::find(
       kTensorNames, id.role, &std::pair<Role, std::string_view>::first);
   FETTLE_ASSERT(found != kTensorNames.end() && !found->second.empty());
@@ -101,6 +105,11 @@ class TensorPlanner {
     for (PlannedTensor& tensor : tensors) {
       choose_type(tensor);
       tensor.paired_heads = paired_heads(tensor.parts.front().role);
+    }
+    at::Tensor divisors = rotary_divisors(config_, family_.architecture);
+    if (divisors.defined()) {
+      tensors.push_back(
+          {.name = "rope_freqs.weight", .values = std::move(divisors)});
     }
     return tensors;
   }
@@ -297,6 +306,13 @@ std::pair<std::int64_t, std::int64_t> part_shape(
 }
 
 GgufTensor declared(const ModelConfig& config, const PlannedTensor& tensor) {
+  if (tensor.parts.empty()) {
+    return {
+        .name = tensor.name,
+        .sizes = {tensor.values.size(0)},
+        .type = static_cast<std::uint32_t>(BlockType::kF32),
+        .bytes = tensor.values.nbytes()};
+  }
   const WeightId& first = tensor.parts.front();
   const auto [rows, cols] = part_shape(config, first);
   GgufTensor result{

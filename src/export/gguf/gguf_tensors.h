@@ -23,6 +23,8 @@ struct PlannedTensor {
   // Rows are reordered so that rotary pairs, half a head apart in stock
   // checkpoints, are neighbours: in each of so many heads; 0: not.
   std::int64_t paired_heads = 0;
+  // Of a tensor that is no weight, [n] fp32; it has no parts.
+  at::Tensor values = {};
 };
 
 struct GgufPlan {

@@ -43,7 +43,13 @@ class TokenizerKeys {
 
   GgufKeys make() {
     const JsonObject model = tokenizer_.object("model");
-    if (model.boolean_or("byte_fallback", false)) {
+    const bool falls_back = model.boolean_or("byte_fallback", false);
+    if (falls_back && only_replaces_spaces()) {
+      put("model", std::string("gemma4"));
+      put("add_space_prefix", false);
+      put("merges", read_merges(model));
+      mark_bytes(model);
+    } else if (falls_back) {
       add_sentence_pieces(model);
     } else {
       put("model", std::string("gpt2"));
@@ -71,10 +77,29 @@ class TokenizerKeys {
     put(fmt::format("{}_token_id", key), static_cast<std::uint32_t>(id));
   }
 
+  static Json replaced_spaces() {
+    return {
+        {"type", "Replace"},
+        {"pattern", {{"String", " "}}},
+        {"content", kSpace}};
+  }
+
+  // As Gemma's tokenizer does, which llama.cpp knows by its name: merges by
+  // their ranks, of text that is not cut into words.
+  bool only_replaces_spaces() const {
+    return tokenizer_.has("normalizer") &&
+           tokenizer_.at("normalizer") == replaced_spaces();
+  }
+
   void add_sentence_pieces(const JsonObject& model) {
     check_spaces();
     put("model", std::string("llama"));
     put("add_space_prefix", true);
+    mark_bytes(model);
+    put("scores", merge_scores(tokenizer_, vocabulary_));
+  }
+
+  void mark_bytes(const JsonObject& model) {
     for (int byte = 0; byte < 256; ++byte) {
       const std::string token = fmt::format("<0x{:02X}>", byte);
       const auto id = loaded_.token_id(token);
@@ -89,16 +114,12 @@ class TokenizerKeys {
         put_id("unknown", *id);
       }
     }
-    put("scores", merge_scores(tokenizer_, vocabulary_));
   }
 
   // llama.cpp puts a space before every stretch of text between special
   // tokens.
   void check_spaces() const {
-    const Json replace = {
-        {"type", "Replace"},
-        {"pattern", {{"String", " "}}},
-        {"content", kSpace}};
+    const Json replace = replaced_spaces();
     const Json wanted = {
         {"type", "Sequence"},
         {"normalizers", {{{"type", "Prepend"}, {"prepend", kSpace}}, replace}}};

@@ -55,6 +55,18 @@ struct Read {
     return std::string(
         block_name(static_cast<BlockType>(tensors.at(name).type)));
   }
+  std::int64_t bytes() const {
+    std::int64_t bytes = 0;
+    for (const auto& [key, tensor] : tensors) {
+      std::int64_t rows = 1;
+      for (std::size_t d = 1; d < tensor.sizes.size(); ++d) {
+        rows *= tensor.sizes[d];
+      }
+      bytes += rows *
+               row_bytes(static_cast<BlockType>(tensor.type), tensor.sizes[0]);
+    }
+    return bytes;
+  }
 };
 
 TEST_CASE("GGUF files of all families hold every value") {
@@ -69,7 +81,11 @@ TEST_CASE("GGUF files of all families hold every value") {
       "glm4_moe",
       "dots1",
       "ernie4_5_moe",
-      "minimax_m2");
+      "minimax_m2",
+      "granitemoe",
+      "granitemoeshared",
+      "afmoe",
+      "gemma4_text");
   const bool packed = GENERATE(true, false);
   const PackedTinyModel tiny(
       wide(family),
@@ -97,23 +113,113 @@ TEST_CASE("GGUF files of all families hold every value") {
   REQUIRE(file.tensors.at("blk.0.attn_norm.weight").sizes.size() == 1);
   REQUIRE(
       file.tensors.contains("blk.1.post_attention_norm.weight") ==
-      (family == "glm4_moe"));
+      (family == "glm4_moe" || family == "afmoe" || family == "gemma4_text"));
   if (tiny.config().router.correction_bias) {
     REQUIRE(
         file.tensors.at("blk.1.exp_probs_b.bias").sizes ==
         std::vector<std::int64_t>{4});
     REQUIRE(file.type("blk.1.exp_probs_b.bias") == "F32");
   }
-  std::int64_t bytes = 0;
-  for (const auto& [key, tensor] : file.tensors) {
-    std::int64_t rows = 1;
-    for (std::size_t d = 1; d < tensor.sizes.size(); ++d) {
-      rows *= tensor.sizes[d];
-    }
-    bytes +=
-        rows * row_bytes(static_cast<BlockType>(tensor.type), tensor.sizes[0]);
+  REQUIRE(file.bytes() == result.after.bytes);
+}
+
+TEST_CASE("Factors and kinds of layers are told by keys") {
+  const TemporaryFolder out, other;
+  run_gguf(
+      PackedTinyModel(
+          wide(
+              "granitemoeshared",
+              {{"residual_multiplier", 0.5},
+               {"embedding_multiplier", 12},
+               {"attention_multiplier", 0.25},
+               {"logits_scaling", 3.0}}),
+          grids(std::nullopt, std::nullopt)),
+      {},
+      out);
+  const Read granite(out);
+  const auto number = [](const Read& file, const std::string& key) {
+    return std::get<float>(file.keys.at(key));
+  };
+  CHECK(number(granite, "granitemoe.residual_scale") == 0.5f);
+  CHECK(number(granite, "granitemoe.embedding_scale") == 12.0f);
+  CHECK(number(granite, "granitemoe.attention.scale") == 0.25f);
+  CHECK(number(granite, "granitemoe.logit_scale") == 3.0f);
+  CHECK(granite.number("granitemoe.expert_shared_feed_forward_length") == 5);
+
+  run_gguf(
+      PackedTinyModel(
+          wide("gemma4_text", {{"final_logit_softcapping", 30.0}}),
+          grids(std::nullopt, std::nullopt)),
+      {},
+      other);
+  const Read gemma(other);
+  CHECK(number(gemma, "gemma4.final_logit_softcapping") == 30.0f);
+  CHECK(number(gemma, "gemma4.rope.freq_base") == 1e6f);
+  CHECK(number(gemma, "gemma4.rope.freq_base_swa") == 1e4f);
+  CHECK(gemma.number("gemma4.attention.key_length") == 64);
+  CHECK(gemma.number("gemma4.attention.key_length_swa") == 32);
+  CHECK(gemma.number("gemma4.attention.sliding_window") == 512);
+  CHECK(gemma.number("gemma4.feed_forward_length") == 32);
+  using Flags = std::vector<bool>;
+  CHECK(
+      std::get<Flags>(gemma.keys.at(
+          "gemma4.attention.sliding_window_pattern")) == Flags{true, false});
+  using Counts = std::vector<std::int32_t>;
+  CHECK(
+      std::get<Counts>(gemma.keys.at("gemma4.attention.head_count_kv")) ==
+      Counts{2, 1});
+  const GgufTensor& freqs = gemma.tensors.at("rope_freqs.weight");
+  CHECK(freqs.sizes == std::vector<std::int64_t>{32});
+  const auto file = io::open_file(other.path() / kGgufFile);
+  std::vector<float> divisors(32);
+  file->read_at(
+      read_gguf(*file).data_begin + freqs.begin,
+      std::as_writable_bytes(std::span(divisors)));
+  CHECK(divisors[7] == 1.0f);  // a quarter of 64, in pairs
+  CHECK(divisors[8] == 1e30f);
+  CHECK_FALSE(gemma.tensors.contains("blk.1.attn_v.weight"));
+  CHECK(gemma.tensors.contains("blk.0.attn_v.weight"));
+  CHECK(gemma.tensors.contains("blk.1.ffn_down_exps.scale"));
+  CHECK(gemma.tensors.contains("blk.1.layer_output_scale.weight"));
+}
+
+TEST_CASE("What llama.cpp computes otherwise in these families is refused") {
+  struct Otherwise {
+    std::string family;
+    Json changes;
+    std::string text;
+  };
+  const Json scaled = {
+      {"rope_type", "linear"}, {"rope_theta", 1e4}, {"factor", 2.0}};
+  const Json plain = {{"rope_type", "default"}, {"rope_theta", 1e4}};
+  for (const auto& [family, changes, text] : std::vector<Otherwise>{
+           {"afmoe", {{"mup_enabled", false}}, "'mup_enabled' is false"},
+           {"afmoe",
+            {{"global_attn_every_n_layers", 2}},
+            "not each fourth layer"},
+           {"afmoe",
+            {{"rope_parameters", scaled}},
+            "layers with a window have rope scaling"},
+           {"gemma4_text",
+            {{"layer_types", {"full_attention", "full_attention"}}},
+            "no layer has a window"},
+           {"gemma4_text",
+            {{"rope_parameters",
+              {{"sliding_attention", scaled}, {"full_attention", plain}}}},
+            "layers with a window have rope scaling"},
+           {"gemma4_text",
+            {{"rope_parameters",
+              {{"sliding_attention", plain}, {"full_attention", scaled}}}},
+            "full layers have rope scaling"},
+           {"gemma4_text",
+            {{"hidden_activation", "silu"}},
+            "'hidden_activation' is not gelu_pytorch_tanh"}}) {
+    INFO(family << " " << changes.dump());
+    const PackedTinyModel tiny(
+        wide(family, changes), grids(std::nullopt, std::nullopt));
+    const TemporaryFolder out;
+    CHECK_THROWS_WITH(run_gguf(tiny, {}, out), Contains(text));
   }
-  REQUIRE(bytes == result.after.bytes);
 }
 
 TEST_CASE("A tied head is written where the architecture demands one") {

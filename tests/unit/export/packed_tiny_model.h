@@ -60,6 +60,20 @@ inline TinyModelOptions wide(
       family == "ernie4_5_moe") {
     json["moe_intermediate_size"] = 32;
   }
+  if (family == "afmoe") {
+    json.update(
+        {{"moe_intermediate_size", 32},
+         {"head_dim", 32},
+         {"global_attn_every_n_layers", 4},
+         {"mup_enabled", true}});
+  }
+  if (family == "gemma4_text") {
+    json.update(
+        {{"moe_intermediate_size", 32},
+         {"head_dim", 32},
+         {"global_head_dim", 64},
+         {"num_global_key_value_heads", 1}});
+  }
   if (family == "glm4_moe_lite") json["rms_norm_eps"] = 1e-6;
   if (family == "glm4_moe") json["attention_bias"] = true;
   if (family == "minimax_m2") json["head_dim"] = 32;
