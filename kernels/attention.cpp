@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention.h"
 
-#include <algorithm>
-
 #include "kernels/cpu/attention.h"
 #include "kernels/dispatch.h"
+#include "kernels/sequences.h"
 
 namespace fettle::kernels {
 namespace {
-
-void check_starts(
-    const std::vector<std::int64_t>& starts, std::int64_t tokens) {
-  FETTLE_ASSERT(!starts.empty() && starts.front() == 0);
-  FETTLE_ASSERT(starts.back() == tokens && std::ranges::is_sorted(starts));
-}
 
 // Checked sizes and inputs; the outputs are the caller's to fill in.
 AttentionArgs arguments(

@@ -7,19 +7,10 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/cpu/vec-inl.h"
+#include "kernels/cpu/activation-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
-
-// σ(v), through e^−|v| so that nothing overflows.
-HWY_INLINE V sigmoid(V v) {
-  const D d;
-  const V one = hn::Set(d, 1.0f);
-  const V e = exp_negative(hn::Neg(hn::Abs(v)));
-  const V top = hn::IfThenElse(hn::Lt(v, hn::Zero(d)), e, one);
-  return hn::Div(top, hn::Add(one, e));
-}
 
 // Both activations are z·σ(inner(z)).
 struct Silu {

@@ -5,6 +5,7 @@
 
 #include "kernels/args.h"
 #include "kernels/gptq_args.h"
+#include "kernels/mixer_args.h"
 #include "kernels/packed_args.h"
 
 namespace fettle::kernels::gpu {
@@ -21,6 +22,9 @@ const char* combine(const CombineArgs& args, void* stream);
 const char* combine_backward(const CombineBackwardArgs& args, void* stream);
 const char* cross_entropy(const CrossEntropyArgs& args, void* stream);
 const char* rope(const RopeArgs& args, void* stream);
+const char* causal_conv1d(const ConvolutionArgs& args, void* stream);
+const char* causal_conv1d_backward(
+    const ConvolutionBackwardArgs& args, void* stream);
 const char* unpack_rows(const UnpackRowsArgs& args, void* stream);
 const char* packed_products(const PackedProductsArgs& args, void* stream);
 const char* fit_grid(const FitGridArgs& args, void* stream);

@@ -7,6 +7,7 @@
 
 #include "kernels/args.h"
 #include "kernels/gptq_args.h"
+#include "kernels/mixer_args.h"
 #include "kernels/packed_args.h"
 
 namespace fettle::kernels {
@@ -26,6 +27,8 @@ struct Launchers {
   Launcher<CombineBackwardArgs> combine_backward;
   Launcher<CrossEntropyArgs> cross_entropy;
   Launcher<RopeArgs> rope;
+  Launcher<ConvolutionArgs> causal_conv1d;
+  Launcher<ConvolutionBackwardArgs> causal_conv1d_backward;
   Launcher<UnpackRowsArgs> unpack_rows;
   Launcher<PackedProductsArgs> packed_products;
   Launcher<FitGridArgs> fit_grid;

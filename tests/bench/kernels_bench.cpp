@@ -27,33 +27,17 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
+#include "kernels_case.h"
 
 namespace {
 
+using namespace fettle::bench;
 using namespace fettle::kernels;
 using at::Tensor;
-
-struct Case {
-  std::string name;
-  std::string shape;
-  double bytes;
-  std::function<void()> op;
-  std::function<void()> aten;
-  double weights = 0;  // of a packed matrix
-};
 
 constexpr std::int64_t kHidden = 2048, kWidth = 768;
 constexpr std::int64_t kTopK = 8, kVocab = 32000;
 constexpr std::int64_t kHeads = 16, kHead = 128;
-
-// Where ops run, on values of what type, and how many tokens.
-struct Bench {
-  at::TensorOptions type = at::dtype(at::kFloat);
-  std::int64_t tokens = 1024;
-
-  at::TensorOptions wide() const { return type.dtype(at::kFloat); }
-  at::TensorOptions index() const { return type.dtype(at::kLong); }
-};
 
 void wait_for(at::Device device) {
   if (device.is_cpu()) return;
@@ -409,6 +393,7 @@ int main(int argc, char** argv) {
   add_cross_entropy(cases, bench);
   add_rope(cases, bench);
   if (device.is_cpu()) add_attention(cases);
+  add_mixers(cases, bench);
   add_packed(cases, bench);
   fettle::Json report = {
       {"threads", at::get_num_threads()},

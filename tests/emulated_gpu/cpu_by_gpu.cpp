@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/mixers.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/gptq_args.h"
 #include "kernels/gpu/gpu.h"
@@ -57,6 +58,12 @@ void cpu::cross_entropy(const CrossEntropyArgs& a) {
   on_gpu(gpu::cross_entropy, a);
 }
 void cpu::rope(const RopeArgs& a) { on_gpu(gpu::rope, a); }
+void cpu::causal_conv1d(const ConvolutionArgs& a) {
+  on_gpu(gpu::causal_conv1d, a);
+}
+void cpu::causal_conv1d_backward(const ConvolutionBackwardArgs& a) {
+  on_gpu(gpu::causal_conv1d_backward, a);
+}
 void cpu::fit_grid(const FitGridArgs& a) { on_gpu(gpu::fit_grid, a); }
 void cpu::gptq_block(const GptqBlockArgs& a) { on_gpu(gpu::gptq_block, a); }
 
