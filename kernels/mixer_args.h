@@ -35,6 +35,10 @@ struct ConvolutionBackwardArgs {
 
 // Tokens of a chunk of a scan.
 inline constexpr std::int64_t kScanChunk = 64;
+// Tokens of a sequence that a scan computes one by one, and of how large keys
+// a GPU does so.
+inline constexpr std::int64_t kMostSteps = 4;
+inline constexpr std::int64_t kMostStepKeys = 256;
 
 // The gated delta rule (`delta`), or the scan of Mamba-2, whose queries, keys,
 // values and writes are C, B, x and dt. float32.

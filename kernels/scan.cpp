@@ -33,6 +33,15 @@ void check_scan(const ScanInputs& in, const ScanOptions& options) {
   check_starts(options.starts, tokens);
 }
 
+// Whether a device has a kernel for it: for a few tokens behind a state.
+bool goes_by_steps(const ScanInputs& in, const ScanOptions& options) {
+  const std::vector<std::int64_t>& starts = options.starts;
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    if (starts[s + 1] - starts[s] > kMostSteps) return false;
+  }
+  return options.state.defined() && in.q.size(2) <= kMostStepKeys;
+}
+
 ScanArgs scan_args(const ScanInputs& in, const ScanOptions& options) {
   const std::int64_t of_key = in.v.size(1) / in.q.size(1);
   return {
@@ -100,12 +109,16 @@ at::Tensor scan(const ScanInputs& inputs, const ScanOptions& options) {
         matches(options.state, {sequences, v.size(1), key_size, v.size(2)}, v));
   }
   if (v.size(0) == 0) return at::empty(v.sizes(), v.options());
-  if (!v.is_cpu()) return scan_products(inputs, options);
+  if (!v.is_cpu() && !goes_by_steps(inputs, options)) {
+    return scan_products(inputs, options);
+  }
   at::Tensor out = at::empty(v.sizes(), v.options());
+  const at::Tensor starts = starts_on(v.device(), options.starts);
   ScanArgs args = scan_args(inputs, options);
+  args.starts = starts.const_data_ptr<std::int64_t>();
   args.out = out.data_ptr<float>();
   if (options.state.defined()) args.state = options.state.data_ptr<float>();
-  cpu::scan(args);
+  dispatch(v.device(), {"scan", cpu::scan, &Launchers::scan_steps}, args);
   return out;
 }
 

@@ -4,7 +4,8 @@
 // head. Token by token
 //   S = e^g S;  u = w v, or by the delta rule w (v - Sᵀ k);  S = S + k uᵀ;
 //   o = Sᵀ q + D v.
-// On the CPU tile by tile, on a device as ATen's batched products.
+// On the CPU tile by tile, on a device as ATen's batched products, or token by
+// token where a few follow a state.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -61,17 +61,28 @@ struct Window {
   }
 };
 
+HWY_INLINE float wide(float v) { return v; }
+HWY_INLINE float wide(Bf16 v) {
+  const std::uint32_t bits = std::uint32_t{v} << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 // The convolution's weights as [W + 1, C], the bias last.
 template <class T>
 void turn_weights(const ConvolutionArgs& a, float* to) {
+  const std::int64_t channels = a.channels, taps = a.taps;
   const T* weight = static_cast<const T*>(a.weight);
   const T* bias = static_cast<const T*>(a.bias);
-  const auto wide = [](T v) HWY_ATTR { return hn::GetLane(load(&v, Part{1})); };
-  for (std::int64_t c = 0; c < a.channels; ++c) {
-    for (std::int64_t tap = 0; tap < a.taps; ++tap) {
-      to[tap * a.channels + c] = wide(weight[c * a.taps + tap]);
+  for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::int64_t tap = 0; tap < taps; ++tap) {
+      to[tap * channels + c] = wide(weight[c * taps + tap]);
     }
-    to[a.taps * a.channels + c] = bias == nullptr ? 0.0f : wide(bias[c]);
+  }
+  float* const last = to + taps * channels;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    last[c] = bias == nullptr ? 0.0f : wide(bias[c]);
   }
 }
 

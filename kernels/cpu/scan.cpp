@@ -103,7 +103,7 @@ class ForwardScan {
 void Scan(const ScanArgs& a, std::int64_t task, float* memory) {
   const ScanTask t(a, task);
   if (t.length == 0) return;
-  if (t.length <= kMostSteps) {
+  if (t.length <= std::size_t{kMostSteps}) {
     a.delta ? scan_steps<true>(t, memory) : scan_steps<false>(t, memory);
   } else if (a.delta) {
     ForwardScan<true>(t, Scratch(memory)).run();
@@ -119,10 +119,14 @@ HWY_AFTER_NAMESPACE();
 namespace fettle::kernels {
 namespace {
 
-// Values of scratch memory that a task takes: rows of up to 16 values more
+// Values of scratch memory that a task takes: rows of up to 32 values more
 // than they have.
-std::int64_t scan_scratch(const ScanArgs& a) {
+std::int64_t scan_scratch(const ScanArgs& a, std::int64_t task) {
+  const std::int64_t s = task / a.parts / a.key_heads;
   const std::int64_t key = a.key_size + 32, value = a.value_size + 32;
+  if (a.starts[s + 1] - a.starts[s] <= kMostSteps) {
+    return 2 * kMostSteps * key + (a.state == nullptr ? key * value : 0);
+  }
   const std::int64_t tokens = kScanChunk + 32;
   const std::int64_t heads = (a.heads / a.key_heads + a.parts - 1) / a.parts;
   return tokens * (4 * key + 5 * tokens + 4 * value) + heads * key * value;
@@ -135,7 +139,7 @@ HWY_EXPORT(Scan);
 void cpu::scan(const ScanArgs& args) {
   const std::int64_t tasks = args.sequences * args.key_heads * args.parts;
   parallel_tasks(tasks, [&](std::int64_t task) {
-    const ScanMemory memory(scan_scratch(args));
+    const ScanMemory memory(scan_scratch(args, task));
     HWY_DYNAMIC_DISPATCH(Scan)(args, task, memory.get());
   });
 }

@@ -13,9 +13,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
 
-// Tokens of a sequence that are computed one by one.
-constexpr std::size_t kMostSteps = 4;
-
 // One token of one head on its state, [Dk, Dv] with rows of `size` values.
 template <bool kDelta>
 struct ScanStep {
@@ -78,7 +75,8 @@ void scan_steps(const ScanTask& t, float* memory) {
   const ScanArgs& a = t.a;
   float* const q = scratch.take(kMostSteps * t.key_stride);
   float* const k = scratch.take(kMostSteps * t.key_stride);
-  float* const own = scratch.take(t.key_size * t.value_size);
+  float* const own =
+      scratch.take(a.state == nullptr ? t.key_size * t.value_size : 0);
   const auto rows = [&](const Rows& x, std::size_t size, std::size_t head) {
     return Source{
         static_cast<const float*>(x.data) + t.first * x.token_stride +

@@ -25,6 +25,7 @@ const char* rope(const RopeArgs& args, void* stream);
 const char* causal_conv1d(const ConvolutionArgs& args, void* stream);
 const char* causal_conv1d_backward(
     const ConvolutionBackwardArgs& args, void* stream);
+const char* scan_steps(const ScanArgs& args, void* stream);
 const char* unpack_rows(const UnpackRowsArgs& args, void* stream);
 const char* packed_products(const PackedProductsArgs& args, void* stream);
 const char* fit_grid(const FitGridArgs& args, void* stream);

@@ -29,6 +29,7 @@ struct Launchers {
   Launcher<RopeArgs> rope;
   Launcher<ConvolutionArgs> causal_conv1d;
   Launcher<ConvolutionBackwardArgs> causal_conv1d_backward;
+  Launcher<ScanArgs> scan_steps;
   Launcher<UnpackRowsArgs> unpack_rows;
   Launcher<PackedProductsArgs> packed_products;
   Launcher<FitGridArgs> fit_grid;

@@ -25,6 +25,7 @@ constexpr Plugin kPlugin = {
         .rope = gpu::rope,
         .causal_conv1d = gpu::causal_conv1d,
         .causal_conv1d_backward = gpu::causal_conv1d_backward,
+        .scan_steps = gpu::scan_steps,
         .unpack_rows = gpu::unpack_rows,
         .packed_products = gpu::packed_products,
         .fit_grid = gpu::fit_grid,

@@ -21,6 +21,7 @@ constexpr Launchers kStubs = {
     .rope = refuse,
     .causal_conv1d = refuse,
     .causal_conv1d_backward = refuse,
+    .scan_steps = refuse,
     .unpack_rows = refuse,
     .packed_products = refuse,
     .fit_grid = refuse,
