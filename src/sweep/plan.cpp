@@ -49,9 +49,17 @@ std::int64_t working_values(
   }
   std::int64_t heads = 0;
   for (const auto& a : config.attentions) {
-    heads = std::max(heads, a.heads * (a.head_dim * 4 + a.v_head_dim * 2));
+    const std::int64_t gate = a.gate != model::OutputGate::kNone ? 2 : 0;
+    heads = std::max(
+        heads, a.heads * (a.head_dim * 4 + a.v_head_dim * (2 + gate)));
   }
-  const std::int64_t forward = 10 * config.hidden_size + heads + widest;
+  // The residual stream and norms; those of branches, and of MLPs side by side.
+  const bool beside = std::ranges::any_of(
+      config.layers, &model::LayerConfig::has_dense_beside_experts);
+  const std::int64_t rows_of_hidden =
+      10 + (config.block.out_norms ? 4 : 0) + (beside ? 6 : 0);
+  const std::int64_t forward =
+      rows_of_hidden * config.hidden_size + heads + widest;
   return workload.backward ? 5 * forward / 2 : forward;
 }
 

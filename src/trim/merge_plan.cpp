@@ -29,7 +29,7 @@ class MergeStatistics : public sweep::Observer {
 
   void begin_layer(
       sweep::Pass, std::int64_t, model::LayerWeights& weights) override {
-    experts_ = &weights.experts;
+    weights_ = &weights;
   }
 
   void on_routing(std::int64_t l, const model::RoutingView& view) override {
@@ -50,23 +50,25 @@ class MergeStatistics : public sweep::Observer {
     const std::int64_t rows = view.x.size(0);
     const at::Tensor one = at::ones({rows, 1}, view.weights.options());
     std::vector<at::Tensor> sums;
-    for (std::int64_t e = 0; e < experts_->size(); ++e) {
+    const model::ExpertBank& experts = weights_->experts;
+    for (std::int64_t e = 0; e < experts.size(); ++e) {
       const at::Tensor chosen = at::full({rows, 1}, e, view.selected.options());
-      sums.push_back(
-          model::experts_forward({l, *experts_}, view.x, {chosen, one})
-              .sum(0, false, at::kFloat)
-              .to(at::kDouble)
-              .cpu());
+      sums.push_back(model::experts_forward({l, experts}, view.x, {chosen, one})
+                         .sum(0, false, at::kFloat)
+                         .to(at::kDouble)
+                         .cpu());
     }
     Layer& layer = layers_[l];
-    const at::Tensor all = at::stack(sums);
+    at::Tensor all = at::stack(sums);
+    const at::Tensor& scales = weights_->expert_scale;
+    if (scales.defined()) all = all * scales.to(all.options()).unsqueeze(1);
     layer.outputs = layer.outputs.defined() ? layer.outputs + all : all;
     layer.rows += static_cast<double>(rows);
   }
 
   std::vector<Layer> layers_;
   bool outputs_;
-  const model::ExpertBank* experts_ = nullptr;
+  const model::LayerWeights* weights_ = nullptr;
 };
 
 void check_mergeable(

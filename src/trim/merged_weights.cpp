@@ -22,9 +22,25 @@ std::vector<double> MergedWeights::shares(
   return result;
 }
 
+// A merged expert has the scale of its group's first: what came under another
+// is weighed by the ratio.
+std::vector<double> MergedWeights::ratios(
+    std::int64_t layer, const ExpertGroup& group) const {
+  std::vector<double> result(group.size(), 1.0);
+  if (!reader_.config().router.expert_scales) return result;
+  const at::Tensor scales =
+      reader_.read({Role::kExpertScale, layer, -1}).to(at::kDouble);
+  const auto* const scale = scales.const_data_ptr<double>();
+  for (std::size_t i = 1; i < group.size(); ++i) {
+    result[i] = scale[group[i]] / scale[group[0]];
+  }
+  return result;
+}
+
 void MergedWeights::merge(std::int64_t layer, std::int64_t place) const {
   const ExpertGroup& group = experts_.groups[layer][place];
   const std::vector<double> weights = shares(layer, group);
+  const std::vector<double> scaled = ratios(layer, group);
   MergedExpert merged(experts_.align);
   for (std::size_t i = 0; i < group.size(); ++i) {
     const auto read = [&](Role role) {
@@ -38,6 +54,7 @@ void MergedWeights::merge(std::int64_t layer, std::int64_t place) const {
       expert.gate_bias = read(Role::kExpertGateBias);
       expert.up_bias = read(Role::kExpertUpBias);
     }
+    if (scaled[i] != 1.0) expert.down = expert.down.to(at::kDouble) * scaled[i];
     merged.add(expert, weights[i]);
   }
   merged_[place] = merged.mean();
@@ -51,9 +68,10 @@ at::Tensor MergedWeights::constants(std::int64_t layer) const {
       {static_cast<std::int64_t>(groups.size()), whole.size(1)}, at::kFloat);
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const std::vector<double> weights = shares(layer, groups[g]);
+    const std::vector<double> scaled = ratios(layer, groups[g]);
     for (std::size_t i = 0; i < weights.size(); ++i) {
       result[static_cast<std::int64_t>(g)].add_(
-          whole[groups[g][i]], weights[i]);
+          whole[groups[g][i]], weights[i] * scaled[i]);
     }
   }
   return result;

@@ -26,6 +26,8 @@ class MergedWeights {
  private:
   std::vector<double> shares(
       std::int64_t layer, const ExpertGroup& group) const;
+  std::vector<double> ratios(
+      std::int64_t layer, const ExpertGroup& group) const;
   void merge(std::int64_t layer, std::int64_t place) const;
   at::Tensor constants(std::int64_t layer) const;
 

@@ -38,6 +38,16 @@ _TEXTS = {
     "qwen2_moe": tiny_shapes.QWEN2,
     "mixtral": tiny_shapes.MIXTRAL,
     "deepseek_v2": tiny_shapes.DEEPSEEK,
+    "glm4v_moe_text": {
+        **tiny_shapes.DOTS,
+        "head_dim": 16,
+        # Sections of half of the pairs that rotate.
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "mrope_section": [1, 1, 2],
+        },
+    },
     "gemma4_text": {**tiny_shapes.GEMMA, "pad_token_id": 0},
 }
 _GEMMA = {
@@ -48,6 +58,15 @@ _GEMMA = {
     "patch_size": 4,
     "position_embedding_size": 8,
 }
+_GLM = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "depth": 1,
+    "num_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+    "out_hidden_size": 48,
+}
 _WRAPPERS: dict[str, dict[str, Any]] = {
     "internvl": {
         "vision_config": _INTERN,
@@ -55,6 +74,18 @@ _WRAPPERS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "gemma4": {"vision_config": _GEMMA, "image_token_id": IMAGE_TOKEN},
+    "glm4v_moe": {
+        "vision_config": _GLM,
+        "image_token_id": IMAGE_TOKEN,
+        **{
+            f"{kind}_token_id": IMAGE_TOKEN + place
+            for place, kind in enumerate(
+                ("video", "image_start", "image_end", "video_start",
+                 "video_end"),
+                start=1,
+            )
+        },
+    },
     "llava": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
     "llava_next": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
     "llava_onevision": {
@@ -123,7 +154,7 @@ def tensors_of(folder: pathlib.Path) -> dict[str, torch.Tensor]:
 
 def is_carried(name: str) -> bool:
     """Whether a tensor belongs to a part that is not the language model."""
-    parts = ("vision_tower", "embed_vision", "multi_modal", "image_")
+    parts = ("vision_tower", "embed_vision", "visual", "multi_modal", "image_")
     return any(part in name for part in parts)
 
 

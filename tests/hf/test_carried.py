@@ -19,6 +19,7 @@ import torch
 from test_export import assert_close, transformers_logits
 
 NESTED = [
+    ("glm4v_moe", "glm4v_moe_text"),
     ("internvl", "qwen3_moe"),
     ("internvl", "deepseek_v2"),
     ("llava", "qwen2_moe"),

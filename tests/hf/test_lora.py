@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 from typing import Any
 
+import moe_parts
 import peft
 import pytest
 import safetensors.torch
@@ -32,6 +33,7 @@ TARGETS = {
     "olmoe": "experts",
     "deepseek": "experts,attention,shared,dense",
     "gpt_oss": "experts,attention",
+    "afmoe": "experts,attention,shared,dense",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
@@ -97,14 +99,16 @@ def _pair(name: str, shape: torch.Size, targets: list[str]) -> Pair | None:
         return None
     layer, _, rest = name.removeprefix("model.layers.").partition(".")
     key = f"lora.layers.{layer}"
-    if rest == "mlp.experts.gate_up_proj" and "experts" in targets:
+    if rest.endswith("experts.gate_up_proj") and "experts" in targets:
         return Pair(f"{key}.expert_gate_up", shape[0], True)
-    if rest == "mlp.experts.down_proj" and "experts" in targets:
+    if rest.endswith("experts.down_proj") and "experts" in targets:
         return Pair(f"{key}.expert_down", shape[0], False)
     module = rest.removesuffix(".weight")
     if module == rest or len(shape) != 2:
         return None
     prefix, _, last = module.rpartition(".")
+    if module == "self_attn.gate_proj" and "attention" in targets:
+        return Pair(f"{key}.attention_gate", 1, True)
     if prefix == "self_attn" and "attention" in targets:
         return Pair(f"{key}.{last.removesuffix('_with_mqa')}", 1, True)
     kind = ROLES.get(f"{prefix}.")
@@ -150,8 +154,9 @@ def _watch_routing(model: torch.nn.Module) -> dict[str, set[int]]:
         return hook
 
     for place, layer in enumerate(model.model.layers):
-        if hasattr(layer.mlp, "experts"):
-            layer.mlp.experts.register_forward_pre_hook(watch(place))
+        block = moe_parts.block_of(layer)
+        if block is not None:
+            block.experts.register_forward_pre_hook(watch(place))
     return used
 
 
@@ -267,7 +272,8 @@ def test_ten_steps_then_merge(
 
 
 @pytest.mark.parametrize(
-    "family", ["qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek"]
+    "family",
+    ["qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek", "afmoe"],
 )
 def test_peft_loads_the_adapter(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str

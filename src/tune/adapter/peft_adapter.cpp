@@ -18,6 +18,8 @@ namespace fettle::tune {
 
 namespace {
 
+using model::Role;
+
 constexpr std::string_view kPrefix = "base_model.model.";
 
 [[noreturn]] void refuse(
@@ -78,12 +80,21 @@ Sides sides_of(const LowRankPairs& pairs) {
       b.permute({1, 2, 0}).reshape({-1, rank * experts})};
 }
 
+// Where transformers 5 keeps the experts of a layer, {l}: by the stack that it
+// holds in memory.
+std::string experts_module(const model::ModelConfig& config) {
+  const model::WeightRow& row = model::weight_row(config, model::kExpertRoles.gate);
+  std::string name(row.fused_alias.empty() ? row.fused : row.fused_alias);
+  name.resize(name.rfind('.'));
+  return name;
+}
+
 // The module of transformers 5 that the pair stands beside.
 std::string module_of(
     const LowRankTarget& target, const model::ModelConfig& config) {
   if (target.of_experts()) {
     const std::string experts =
-        fmt::format("model.layers.{}.mlp.experts", target.layer);
+        model::expand_name(experts_module(config), {target.role, target.layer});
     return target.upright() ? experts + ".base_layer" : experts;
   }
   std::string name = model::weight_name(config, {target.role, target.layer});
@@ -96,17 +107,18 @@ struct Places {
   std::set<std::string> modules, parameters;
 
   void add(const LowRankTarget& target, const std::string& module) {
+    std::string end =
+        module.substr(fmt::format("model.layers.{}.", target.layer).size());
     if (target.of_experts()) {
-      parameters.insert(
-          target.upright() ? "mlp.experts.gate_up_proj"
-                           : "mlp.experts.down_proj");
+      constexpr std::string_view kBase = ".base_layer";
+      if (target.upright()) end.resize(end.size() - kBase.size());
+      end += target.upright() ? ".gate_up_proj" : ".down_proj";
+      parameters.insert(end);
       return;
     }
-    const std::string end =
-        module.substr(fmt::format("model.layers.{}.", target.layer).size());
     // PEFT takes every module of the name gate_proj, up_proj or down_proj for
     // an expert's from before experts were fused; a parameter it leaves alone.
-    if (end.starts_with("mlp.")) {
+    if (end.starts_with("mlp.") || target.role == Role::kAttentionGate) {
       parameters.insert(end + ".weight");
     } else {
       modules.insert(end);
@@ -140,12 +152,22 @@ Json config_json(
   return json;
 }
 
+// Gate and up that are one matrix elsewhere have no modules of their own.
+void check_modules(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  if (options.lora_targets.find("shared") == std::string::npos) return;
+  if (config.shared_expert == model::SharedExpert::kNone) return;
+  if (!model::weight_row(config, model::kSharedRoles.gate).stacked_only) return;
+  refuse("gate and up in matrices of their own", "the shared experts' in one");
+}
+
 // What check_peft asks for of the run that left an adapter.
 TuneOptions options_of(const AdapterInfo& info) {
   const JsonObject json(info.options, "tune", "adapter.json");
   TuneOptions options;
   options.method = info.method;
   options.router = json.string("router");
+  options.lora_targets = json.string_or("lora_targets", "");
   return options;
 }
 
@@ -156,10 +178,11 @@ void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
     if (method != "lora") refuse("the method lora alone", "also " + method);
   }
   if (trains_router(options)) refuse("frozen routers", "--router topk");
-  const auto& gate = model::weight_row(config, model::Role::kExpertGate);
+  const auto& gate = model::weight_row(config, Role::kExpertGate);
   if (gate.order != model::StackOrder::kGateFirst) {
     refuse("experts' gate rows before those of up", "them in turns");
   }
+  check_modules(options, config);
   const model::LayerConfig* first = nullptr;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const model::LayerConfig& layer = config.layers[l];

@@ -186,3 +186,28 @@ TEST_CASE("a condenser's mixing weight has a gradient, its choice has none") {
   CHECK(x.grad().allclose(
       fp32({-0.05, -0.025, -0.015, 0.09}).unsqueeze(0), 1e-5, 1e-7));
 }
+
+TEST_CASE("an expert's scale multiplies its weights after they are divided") {
+  const at::AutoGradMode grad(true);
+  RouterConfig config;
+  config.renormalize = true;
+  const at::Tensor none;
+  const at::Tensor scales = fp32({2, 1, 4, 1}).requires_grad_(true);
+  const at::Tensor logits = at::stack({fp32(kFour), fp32(kFour)});
+  const Experts no_condensers;
+  const RouterTensors router{
+      at::eye(4), none, none, no_condensers, none, scales};
+  const Routing routing = route(config, 2, logits, router);
+  const Routing plain =
+      route(config, 2, logits, {at::eye(4), none, none, no_condensers});
+  CHECK(routing.selected.equal(plain.selected));
+  const at::Tensor own =
+      scales.detach().index_select(0, routing.selected.flatten());
+  CHECK(routing.weights.detach().equal(
+      plain.weights * own.view(plain.weights.sizes())));
+  // Both tokens' weights add up.
+  torch::autograd::backward({routing.weights.sum()}, {});
+  at::Tensor expected = at::zeros({4});
+  expected.scatter_add_(0, plain.selected.flatten(), plain.weights.flatten());
+  CHECK(scales.grad().allclose(expected));
+}

@@ -62,8 +62,10 @@ TEST_CASE("DenseMixer: the forward pass of few, the router's gradient of all") {
     const at::Tensor weight = at::randn({4, kHidden}).set_requires_grad(true);
     const at::Tensor none;
     const std::vector<std::int64_t> no_condensers;
+    const at::Tensor scales =
+        renormalize ? at::tensor({0.5, 1.0, 2.0, 0.8}).to(at::kFloat) : none;
     const Routing routing =
-        route(config, 2, x, {weight, none, none, no_condensers});
+        route(config, 2, x, {weight, none, none, no_condensers, {}, scales});
     const at::Tensor y = experts_forward(
         {0, experts},
         x,
@@ -88,7 +90,8 @@ TEST_CASE("DenseMixer: the forward pass of few, the router's gradient of all") {
     }
     at::Tensor dense = at::zeros_like(x);
     for (std::int64_t e = 0; e < 4; ++e) {
-      dense = dense + config.scale * mix.narrow(1, e, 1) *
+      const double own = renormalize ? scales[e].item<double>() : 1.0;
+      dense = dense + config.scale * own * mix.narrow(1, e, 1) *
                           output(experts, e, x).detach();
     }
     torch::autograd::backward({dense}, {dy});

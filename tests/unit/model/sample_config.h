@@ -63,7 +63,8 @@ inline Json sample_json(const std::string& family) {
   if (family == "olmoe") json["num_experts"] = 4;
   const bool latent = family == "deepseek_v2" || family == "deepseek_v3" ||
                       family == "glm4_moe_lite";
-  if (latent || family == "dots1" || family == "glm4_moe") {
+  if (latent || family == "dots1" || family == "glm4_moe" ||
+      family == "glm4v_moe_text") {
     json.update(
         {{"moe_intermediate_size", 6},
          {"intermediate_size", 10},

@@ -174,6 +174,42 @@ TEST_CASE("Twins are merged into what both were") {
   }
 }
 
+TEST_CASE("Twins of other scales are merged into what both were") {
+  TinyModelOptions options = with_twins();
+  options.family = "gemma4_text";
+  options.edit = [twins = options.edit](
+                     const model::WeightId& id, at::Tensor tensor) {
+    if (id.role == Role::kExpertScale) return at::tensor({1.0, 1.2, 0.5, 0.8});
+    tensor = twins(id, std::move(tensor));
+    const bool second = id.role == Role::kExpertDown && id.expert == 2;
+    return second ? tensor * 2.0 : tensor;
+  };
+  const TinyModel tiny(options);
+  model::CausalLm model(tiny.path(), {});
+  const auto plan = keep_experts(model.reader(), {0, 1, 3});
+  const Merge method = GENERATE(Merge::kMSmoe, Merge::kHcSmoe);
+  const MergePlan merge = plan_merge(input_of(model), plan, method);
+  const TemporaryFolder out;
+  trim_model(
+      model.reader(), merge.plan, {.merged = &merge.experts}, out.path());
+  const model::ModelReader merged(out.path());
+  for (std::int64_t l = 0; l < 2; ++l) {
+    const auto& groups = merge.experts.groups[l];
+    const auto twins = std::ranges::find_if(
+        groups, [](const ExpertGroup& g) { return g.size() == 2; });
+    REQUIRE(twins != groups.end());
+    REQUIRE(std::ranges::is_permutation(*twins, ExpertGroup{0, 2}));
+    const auto place = twins - groups.begin();
+    const std::int64_t first = twins->front();
+    REQUIRE(merged.read({Role::kExpertScale, l, -1})[place].equal(
+        model.reader().read({Role::kExpertScale, l, -1})[first]));
+    if (method == Merge::kHcSmoe) continue;  // averages neurons as they come
+    REQUIRE(at::allclose(
+        merged.read({Role::kExpertDown, l, place}),
+        model.reader().read({Role::kExpertDown, l, first})));
+  }
+}
+
 TEST_CASE("HC-SMoE clusters twins by their outputs, and averages by tokens") {
   const TinyModel tiny(with_twins());
   model::CausalLm model(tiny.path(), {});

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "../model/sample_config.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "tiny_model.h"
@@ -60,6 +61,15 @@ TEST_CASE("what a PEFT adapter can't hold is refused by name") {
   refused("constants", [](Layer& layer) { layer.has_constants = true; });
   refused("condensers", [](Layer& layer) { layer.condensers = {1}; });
   refused("router bias", [](Layer& layer) { layer.router_bias = true; });
+
+  TuneOptions shared = peft_options();
+  shared.lora_targets = "experts,shared";
+  const model::ModelConfig joined = model::testing::sample("granitemoeshared");
+  CHECK_NOTHROW(check_peft(peft_options(), joined));
+  CHECK_THROWS_WITH(
+      check_peft(shared, joined),
+      Contains("gate and up in matrices of their own"));
+  CHECK_NOTHROW(check_peft(shared, model::testing::sample("granitemoe")));
 }
 
 TEST_CASE("pairs are laid out as PEFT reads them") {

@@ -14,6 +14,7 @@ Family ernie4_5_moe_family();
 Family gemma4_family();
 Family glm4_moe_family();
 Family glm4_moe_lite_family();
+Family glm4v_moe_family();
 Family granitemoe_family();
 Family granitemoeshared_family();
 Family gpt_oss_family();
