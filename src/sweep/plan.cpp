@@ -50,8 +50,8 @@ std::int64_t working_values(
   std::int64_t heads = 0;
   for (const auto& a : config.attentions) {
     const std::int64_t gate = a.gate != model::OutputGate::kNone ? 2 : 0;
-    heads = std::max(
-        heads, a.heads * (a.head_dim * 4 + a.v_head_dim * (2 + gate)));
+    heads =
+        std::max(heads, a.heads * (a.head_dim * 4 + a.v_head_dim * (2 + gate)));
   }
   // The residual stream and norms; those of branches, and of MLPs side by side.
   const bool beside = std::ranges::any_of(

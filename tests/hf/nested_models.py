@@ -38,6 +38,16 @@ _TEXTS = {
     "qwen2_moe": tiny_shapes.QWEN2,
     "mixtral": tiny_shapes.MIXTRAL,
     "deepseek_v2": tiny_shapes.DEEPSEEK,
+    "qwen3_vl_moe_text": {
+        **tiny_shapes.QWEN3,
+        "moe_intermediate_size": 20,  # sides of stacks differ
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [3, 3, 2],
+            "mrope_interleaved": True,
+        },
+    },
     "glm4v_moe_text": {
         **tiny_shapes.DOTS,
         "head_dim": 16,
@@ -85,6 +95,18 @@ _WRAPPERS: dict[str, dict[str, Any]] = {
                 start=1,
             )
         },
+    },
+    "qwen3_vl_moe": {
+        "vision_config": {
+            **_GLM,
+            "num_position_embeddings": 4,
+            "deepstack_visual_indexes": [0],
+        },
+        "image_token_id": IMAGE_TOKEN,
+        "video_token_id": IMAGE_TOKEN + 1,
+        "vision_start_token_id": IMAGE_TOKEN + 2,
+        "vision_end_token_id": IMAGE_TOKEN + 3,
+        "tie_word_embeddings": False,
     },
     "llava": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},
     "llava_next": {"vision_config": _CLIP, "image_token_index": IMAGE_TOKEN},

@@ -19,6 +19,8 @@ import torch
 from test_export import assert_close, transformers_logits
 
 NESTED = [
+    ("qwen3_vl_moe", "qwen3_vl_moe_text"),
+    ("gemma4", "gemma4_text"),
     ("glm4v_moe", "glm4v_moe_text"),
     ("internvl", "qwen3_moe"),
     ("internvl", "deepseek_v2"),
@@ -93,6 +95,22 @@ def test_logits_and_an_untouched_copy(
     )
     found = transformers_logits(nested_models.load(exported), ids)
     assert torch.equal(found, expected)
+
+
+def test_stacks_of_columns_are_read(build_dir, ids, tmp_path):
+    folder = nested_models.make(
+        "qwen3_vl_moe", "qwen3_vl_moe_text", tmp_path / "model"
+    )
+    expected = expert_trace.fettle_logits(build_dir, folder, ids)
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    for name, tensor in tensors.items():
+        if ".experts." in name:
+            tensors[name] = tensor.transpose(1, 2).contiguous()
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    found = expert_trace.fettle_logits(build_dir, folder, ids)
+    assert torch.equal(found, expected)
+    assert_close(found, transformers_logits(nested_models.load(folder), ids))
 
 
 @pytest.mark.parametrize("wrapper,text", NESTED)

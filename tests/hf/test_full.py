@@ -25,7 +25,7 @@ TIED = [
 ]
 
 # With factors of embeddings, residuals or logits.
-SCALED = ["afmoe"]
+SCALED = ["granite_shared", "afmoe", "gemma"]
 
 
 def _all_weights(model: torch.nn.Module) -> list[list[test_methods.Trained]]:

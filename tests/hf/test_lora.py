@@ -34,6 +34,7 @@ TARGETS = {
     "deepseek": "experts,attention,shared,dense",
     "gpt_oss": "experts,attention",
     "afmoe": "experts,attention,shared,dense",
+    "gemma": "experts,attention,dense",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much

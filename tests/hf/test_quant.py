@@ -159,7 +159,9 @@ def test_packed_weights_are_what_their_bytes_say(
         "deepseek",
         "deepseek_v3",
         "ernie",
+        "granite_shared",
         "afmoe",
+        "gemma",
         "gpt_oss",
     ],
 )

@@ -88,18 +88,19 @@ struct ExpertSize {
 StackPart stack_part(
     StackOrder order, const WeightId& id, const ExpertSize& size) {
   const auto [width, hidden] = size;
-  const bool turned = order == StackOrder::kInterleaved;
+  const bool turned = order != StackOrder::kGateFirst;
+  const bool in_turns = order == StackOrder::kInterleaved;
+  const std::int64_t step = in_turns ? 2 : 1;
   const bool up = id.role == Role::kExpertUp || id.role == Role::kExpertUpBias;
-  const std::int64_t above = up ? (turned ? 1 : width) : 0;
+  const std::int64_t above = up ? (in_turns ? 1 : width) : 0;
   if (is_expert_bias(id.role)) {
-    const std::int64_t step = turned ? 2 : 1;
     return {{2 * width}, above, {step, step}};
   }
   if (id.role == Role::kExpertDown) {
     if (turned) return {{width, hidden}, 0, {1, hidden}};
     return {{hidden, width}, 0, {width, 1}};
   }
-  if (turned) return {{hidden, 2 * width}, above, {2, 2 * width}};
+  if (turned) return {{hidden, 2 * width}, above, {step, 2 * width}};
   return {{2 * width, hidden}, above * hidden, {hidden, 1}};
 }
 
@@ -300,6 +301,23 @@ class Finder {
         .cols = shape[1]};
   }
 
+  // As loaders tell the two orders of kEither apart.
+  static StackOrder order_of(
+      const io::TensorInfo& stack,
+      StackOrder order,
+      const WeightId& id,
+      const ExpertSize& size) {
+    if (order != StackOrder::kEither) return order;
+    const Shape turned = stack_part(StackOrder::kTurned, id, size).shape;
+    const Shape plain = stack_part(StackOrder::kGateFirst, id, size).shape;
+    const auto fits = [&](const Shape& shape) {
+      return stack.shape.size() == 3 && stack.shape[1] == shape[0] &&
+             stack.shape[2] == shape[1];
+    };
+    return fits(turned) && !fits(plain) ? StackOrder::kTurned
+                                        : StackOrder::kGateFirst;
+  }
+
   // The part of a stacked tensor that is one expert's gate, up or down.
   WeightIndex::Place slice_of_experts(
       const io::TensorInfo& stack, const WeightId& id, const WeightRow& row) {
@@ -314,14 +332,15 @@ class Finder {
           stack.name,
           "stacks experts that differ in width; each needs its own tensor");
     }
-    const StackPart part =
-        stack_part(row.order, id, {width, config_.hidden_size});
+    const ExpertSize size{width, config_.hidden_size};
+    const StackOrder order = order_of(stack, row.order, id, size);
+    const StackPart part = stack_part(order, id, size);
     Shape shape = part.shape;
     shape.insert(shape.begin(), layer.num_experts());
     require_shape(stack, shape, "by config.json");
     const bool down = id.role == Role::kExpertDown;
     const std::int64_t above = id.role == Role::kExpertUp ? width : 0;
-    if (row.order == StackOrder::kGateFirst) {
+    if (order == StackOrder::kGateFirst) {
       auto coded = coded_.find(
           stack, {id.expert, above, down ? config_.hidden_size : width});
       if (coded.form != nullptr) return claim(std::move(coded));

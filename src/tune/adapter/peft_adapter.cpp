@@ -83,7 +83,8 @@ Sides sides_of(const LowRankPairs& pairs) {
 // Where transformers 5 keeps the experts of a layer, {l}: by the stack that it
 // holds in memory.
 std::string experts_module(const model::ModelConfig& config) {
-  const model::WeightRow& row = model::weight_row(config, model::kExpertRoles.gate);
+  const model::WeightRow& row =
+      model::weight_row(config, model::kExpertRoles.gate);
   std::string name(row.fused_alias.empty() ? row.fused : row.fused_alias);
   name.resize(name.rfind('.'));
   return name;
@@ -179,7 +180,7 @@ void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
   }
   if (trains_router(options)) refuse("frozen routers", "--router topk");
   const auto& gate = model::weight_row(config, Role::kExpertGate);
-  if (gate.order != model::StackOrder::kGateFirst) {
+  if (gate.order == model::StackOrder::kInterleaved) {
     refuse("experts' gate rows before those of up", "them in turns");
   }
   check_modules(options, config);

@@ -9,7 +9,14 @@
 
 namespace fettle::model::testing {
 
-inline void add_two_kinds_of_layers(const std::string& family, Json& json) {
+inline void add_own_keys(const std::string& family, Json& json) {
+  if (family == "ernie4_5_moe") {
+    json.update(
+        {{"moe_intermediate_size", 6},
+         {"intermediate_size", 10},
+         {"moe_num_experts", 4},
+         {"moe_num_shared_experts", 2}});
+  }
   if (family == "afmoe") {
     json.update(
         {{"moe_intermediate_size", 6},
@@ -48,7 +55,8 @@ inline Json sample_json(const std::string& family) {
       {"num_experts_per_tok", 2},
       {"intermediate_size", 6},
       {"hidden_act", "silu"}};
-  if (family == "qwen3_moe" || family == "qwen2_moe" || family == "mellum") {
+  if (family == "qwen3_moe" || family == "qwen2_moe" || family == "mellum" ||
+      family == "qwen3_vl_moe_text") {
     json["moe_intermediate_size"] = 6;
     json["intermediate_size"] = 10;
     json["num_experts"] = 4;
@@ -80,18 +88,11 @@ inline Json sample_json(const std::string& family) {
          {"qk_rope_head_dim", 2},
          {"v_head_dim", 3}});
   }
-  if (family == "ernie4_5_moe") {
-    json.update(
-        {{"moe_intermediate_size", 6},
-         {"intermediate_size", 10},
-         {"moe_num_experts", 4},
-         {"moe_num_shared_experts", 2}});
-  }
   if (family == "minimax_m2") {
     json.update({{"num_local_experts", 4}, {"head_dim", 6}});
   }
   if (family == "mellum" || gpt_oss) json["head_dim"] = 4;
-  add_two_kinds_of_layers(family, json);
+  add_own_keys(family, json);
   if (family == "deepseek_v3") json.update({{"n_group", 1}, {"topk_group", 1}});
   return json;
 }

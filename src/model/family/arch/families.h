@@ -24,5 +24,6 @@ Family mixtral_family();
 Family olmoe_family();
 Family qwen2_moe_family();
 Family qwen3_moe_family();
+Family qwen3_vl_moe_family();
 
 }  // namespace fettle::model

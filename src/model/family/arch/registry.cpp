@@ -11,7 +11,7 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 18> all = {
+  static const std::array<Family, 19> all = {
       afmoe_family(),
       deepseek_v2_family(),
       deepseek_v3_family(),
@@ -29,7 +29,8 @@ std::span<const Family> families() {
       mixtral_family(),
       olmoe_family(),
       qwen2_moe_family(),
-      qwen3_moe_family()};
+      qwen3_moe_family(),
+      qwen3_vl_moe_family()};
   return all;
 }
 
