@@ -274,7 +274,15 @@ def test_ten_steps_then_merge(
 
 @pytest.mark.parametrize(
     "family",
-    ["qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek", "afmoe"],
+    [
+        "qwen3",
+        "qwen3_sparse_step",
+        "qwen2",
+        "mixtral",
+        "deepseek",
+        "afmoe",
+        "gemma",
+    ],
 )
 def test_peft_loads_the_adapter(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import moe_parts
 import pytest
 import safetensors.torch
 import test_tune
@@ -168,7 +169,7 @@ class Case:
 
     def sparse_layers(self) -> list[torch.nn.Module]:
         layers = self.model.model.layers
-        return [layer for layer in layers if hasattr(layer.mlp, "experts")]
+        return [layer for layer in layers if moe_parts.block_of(layer)]
 
 
 FAMILIES = ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek"]
@@ -302,7 +303,7 @@ def _choose_blocks(
     return trained
 
 
-@pytest.mark.parametrize("family", ["qwen3", "mixtral", "deepseek"])
+@pytest.mark.parametrize("family", ["qwen3", "mixtral", "deepseek", "afmoe"])
 def test_smt(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str
 ) -> None:
@@ -335,7 +336,7 @@ def _expert_parameters(case: Case) -> list[torch.nn.Parameter]:
     parameters = []
     for layer in case.sparse_layers():
         for name in ["gate_up_proj", "down_proj"]:
-            parameter = getattr(layer.mlp.experts, name)
+            parameter = getattr(moe_parts.block_of(layer).experts, name)
             parameter.fused = name == "gate_up_proj"
             parameters.append(parameter)
     return parameters
@@ -382,7 +383,7 @@ def _disturb(path: pathlib.Path) -> None:
     safetensors.torch.save_file(tensors, path, {"format": "pt"})
 
 
-@pytest.mark.parametrize("family", ["qwen3", "deepseek"])
+@pytest.mark.parametrize("family", ["qwen3", "deepseek", "gemma"])
 def test_router_kd(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str
 ) -> None:
@@ -416,10 +417,7 @@ def test_router_kd(
         return KD * kl + (1 - KD) * nll
 
     trained = [
-        Trained(
-            layer.mlp.gate.weight,
-            torch.ones_like(layer.mlp.gate.weight, dtype=torch.bool),
-        )
-        for layer in case.sparse_layers()
+        Trained(router, torch.ones_like(router, dtype=torch.bool))
+        for router in map(moe_parts.router_of, case.sparse_layers())
     ]
     case.check(found, _train(case.model, case.ids, trained, loss_sum))

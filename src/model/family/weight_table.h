@@ -17,12 +17,9 @@ namespace fettle::model {
 
 // How all of a layer's experts lie in one tensor.
 enum class StackOrder {
-  kGateFirst,  // gate and up in [E, 2I, H], gate rows first; down [E, H, I]
-  kTurned,     // gate and up in [E, H, 2I], gate columns first; down [E, I, H]
+  kGateFirst,    // gate and up in [E, 2I, H], gate rows first; down [E, H, I]
   kInterleaved,  // gate and up in [E, H, 2I], a column of gate, then one of up;
                  // their biases [E, 2I] likewise; down [E, I, H]
-  kEither,       // kGateFirst, or kTurned where a tensor has that shape alone;
-                 // written as the first
 };
 
 // One row of a family's table. `name` holds {l} for the layer and {e} for the

@@ -85,11 +85,15 @@ struct ExpertSize {
   std::int64_t width, hidden;
 };
 
+struct StackShape {
+  bool in_turns = false;       // a column of gate, then one of up
+  bool turned = in_turns;      // rows are inputs, columns outputs
+};
+
 StackPart stack_part(
-    StackOrder order, const WeightId& id, const ExpertSize& size) {
+    const StackShape& order, const WeightId& id, const ExpertSize& size) {
   const auto [width, hidden] = size;
-  const bool turned = order != StackOrder::kGateFirst;
-  const bool in_turns = order == StackOrder::kInterleaved;
+  const auto [in_turns, turned] = order;
   const std::int64_t step = in_turns ? 2 : 1;
   const bool up = id.role == Role::kExpertUp || id.role == Role::kExpertUpBias;
   const std::int64_t above = up ? (in_turns ? 1 : width) : 0;
@@ -301,21 +305,22 @@ class Finder {
         .cols = shape[1]};
   }
 
-  // As loaders tell the two orders of kEither apart.
-  static StackOrder order_of(
+  // Some releases have columns for rows, which only the shape tells; where it
+  // doesn't, loaders take rows.
+  static StackShape shape_of(
       const io::TensorInfo& stack,
       StackOrder order,
       const WeightId& id,
       const ExpertSize& size) {
-    if (order != StackOrder::kEither) return order;
-    const Shape turned = stack_part(StackOrder::kTurned, id, size).shape;
-    const Shape plain = stack_part(StackOrder::kGateFirst, id, size).shape;
+    if (order == StackOrder::kInterleaved) return {.in_turns = true};
     const auto fits = [&](const Shape& shape) {
       return stack.shape.size() == 3 && stack.shape[1] == shape[0] &&
              stack.shape[2] == shape[1];
     };
-    return fits(turned) && !fits(plain) ? StackOrder::kTurned
-                                        : StackOrder::kGateFirst;
+    constexpr StackShape kTurned{.turned = true};
+    const bool turned = !fits(stack_part({}, id, size).shape) &&
+                        fits(stack_part(kTurned, id, size).shape);
+    return turned ? kTurned : StackShape{};
   }
 
   // The part of a stacked tensor that is one expert's gate, up or down.
@@ -333,14 +338,14 @@ class Finder {
           "stacks experts that differ in width; each needs its own tensor");
     }
     const ExpertSize size{width, config_.hidden_size};
-    const StackOrder order = order_of(stack, row.order, id, size);
+    const StackShape order = shape_of(stack, row.order, id, size);
     const StackPart part = stack_part(order, id, size);
     Shape shape = part.shape;
     shape.insert(shape.begin(), layer.num_experts());
     require_shape(stack, shape, "by config.json");
     const bool down = id.role == Role::kExpertDown;
     const std::int64_t above = id.role == Role::kExpertUp ? width : 0;
-    if (order == StackOrder::kGateFirst) {
+    if (!order.turned) {
       auto coded = coded_.find(
           stack, {id.expert, above, down ? config_.hidden_size : width});
       if (coded.form != nullptr) return claim(std::move(coded));

@@ -222,6 +222,27 @@ TEST_CASE("SentencePiece's BPE is told by scores") {
   REQUIRE(kinds[259] == 1);
 }
 
+TEST_CASE("Gemma's tokenizer is told by its name and its merges") {
+  Json gemma = sentence_pieces();
+  gemma["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}};
+  gemma["pre_tokenizer"] = {
+      {"type", "Split"},
+      {"pattern", {{"String", " "}}},
+      {"behavior", "MergedWithPrevious"},
+      {"invert", false}};
+  const Keys keys = tokenizer_keys(gemma, 265);
+  REQUIRE(value<std::string>(keys, "ggml.model") == "gemma4");
+  REQUIRE_FALSE(value<bool>(keys, "ggml.add_space_prefix"));
+  REQUIRE(value<bool>(keys, "ggml.add_bos_token"));
+  REQUIRE(
+      value<std::vector<std::string>>(keys, "ggml.merges") ==
+      std::vector<std::string>{"▁ a", "▁a b", "▁ ab", "a b"});
+  REQUIRE_FALSE(keys.contains("tokenizer.ggml.scores"));
+  const auto kinds = value<std::vector<std::int32_t>>(keys, "ggml.token_type");
+  REQUIRE(kinds[3] == 6);
+}
+
 void require_refusal(
     const Json& tokenizer, std::int64_t rows, const std::string& message) {
   REQUIRE_THROWS_AS(tokenizer_keys(tokenizer, rows), UserError);

@@ -50,7 +50,6 @@ constexpr WeightRow stacked(
       .role = role,
       .name = name,
       .fused = stack,
-      .order = StackOrder::kEither,
       .stacked_only = true};
 }
 
