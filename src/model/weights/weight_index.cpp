@@ -86,8 +86,8 @@ struct ExpertSize {
 };
 
 struct StackShape {
-  bool in_turns = false;       // a column of gate, then one of up
-  bool turned = in_turns;      // rows are inputs, columns outputs
+  bool in_turns = false;   // a column of gate, then one of up
+  bool turned = in_turns;  // rows are inputs, columns outputs
 };
 
 StackPart stack_part(
