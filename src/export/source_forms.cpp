@@ -9,10 +9,12 @@ namespace {
 using model::Role;
 
 // Selection hangs on the last bits of what is added to a router's scores, and
-// stock checkpoints keep it in fp32; so are Fettle's own constants.
+// stock checkpoints keep it in fp32; so are rates of decay and Fettle's own
+// constants.
 bool keeps_type(Role role) {
-  return model::role_info(role).scope == model::RoleScope::kRows &&
-         role != Role::kRouter;
+  const model::RoleInfo& info = model::role_info(role);
+  return role != Role::kRouter && (info.scope == model::RoleScope::kRows ||
+                                   info.kind == model::RoleKind::kDecision);
 }
 
 }  // namespace

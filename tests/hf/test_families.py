@@ -2,6 +2,7 @@
 """Every family's logits and gradients against transformers, in fp32, on the
 CPU and on a card."""
 
+import pathlib
 import re
 
 import pytest
@@ -107,7 +108,22 @@ def assert_close(
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)
 def test_family_equals_transformers(name, ids, probe, tmp_path):
-    folder = tiny_models.make(name, tmp_path)
+    check(tiny_models.make(name, tmp_path), ids, probe)
+
+
+# Around the chunks of a recurrence, and shorter than a convolution.
+@pytest.mark.parametrize("name", ["qwen_next", "qwen35"])
+def test_recurrences_may_end_anywhere_in_a_chunk(name, probe, tmp_path):
+    generator = torch.Generator().manual_seed(2)
+    ids = [
+        torch.randint(0, 97, (length,), generator=generator).tolist()
+        for length in (63, 2, 64, 65, 3, 130)
+    ]
+    check(tiny_models.make(name, tmp_path), ids, probe)
+
+
+def check(folder: pathlib.Path, ids: list[list[int]], probe) -> None:
+    """Logits and gradients, where sequences lie packed behind each other."""
     model = tiny_models.load(folder)
     logits = reference_logits(model, ids)
     loss = reference_loss(logits, ids)

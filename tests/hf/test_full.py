@@ -63,7 +63,8 @@ def _export(case: test_methods.Case, model: pathlib.Path) -> pathlib.Path:
     ("family", "states"),
     [(family, "disk") for family in test_methods.FAMILIES + TIED + SCALED]
     + [("qwen3", "ram"), ("deepseek", "device")]
-    + [(TIED[0], "ram"), (TIED[4], "device")],
+    + [(TIED[0], "ram"), (TIED[4], "device")]
+    + [("qwen35", "disk"), ("lfm2", "disk")],
 )
 def test_full(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str, states: str

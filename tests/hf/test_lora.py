@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 from typing import Any
 
+import moe_parts
 import peft
 import pytest
 import safetensors.torch
@@ -31,6 +32,9 @@ TARGETS = {
     "mixtral": "experts,attention",
     "olmoe": "experts",
     "deepseek": "experts,attention,shared,dense",
+    "qwen_next": "experts,attention,shared",
+    "qwen35": "attention",
+    "lfm2": "experts,attention,dense",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
@@ -82,7 +86,19 @@ ROLES = {
     "mlp.shared_expert.": "shared",
     "mlp.shared_experts.": "shared",
     "mlp.": "dense",
+    "feed_forward.": "dense",
 }
+# Of what layers have in the place of attention, or call otherwise.
+MIXERS = {
+    "linear_attn.in_proj_qkv": "delta_qkv",
+    "linear_attn.in_proj_z": "delta_gate",
+    "linear_attn.in_proj_qkvz": "delta_qkv_gate",
+    "linear_attn.out_proj": "delta_out",
+    "conv.in_proj": "short_conv_in",
+    "conv.out_proj": "short_conv_out",
+    "self_attn.out_proj": "o_proj",
+}
+MLP = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 
 
 def _pair(name: str, shape: torch.Size, targets: list[str]) -> Pair | None:
@@ -91,14 +107,18 @@ def _pair(name: str, shape: torch.Size, targets: list[str]) -> Pair | None:
         return None
     layer, _, rest = name.removeprefix("model.layers.").partition(".")
     key = f"lora.layers.{layer}"
-    if rest == "mlp.experts.gate_up_proj" and "experts" in targets:
+    if rest.endswith(".experts.gate_up_proj") and "experts" in targets:
         return Pair(f"{key}.expert_gate_up", shape[0], True)
-    if rest == "mlp.experts.down_proj" and "experts" in targets:
+    if rest.endswith(".experts.down_proj") and "experts" in targets:
         return Pair(f"{key}.expert_down", shape[0], False)
     module = rest.removesuffix(".weight")
     if module == rest or len(shape) != 2:
         return None
     prefix, _, last = module.rpartition(".")
+    last = MLP.get(last, last)
+    if module in MIXERS:
+        attends = "attention" in targets
+        return Pair(f"{key}.{MIXERS[module]}", 1, True) if attends else None
     if prefix == "self_attn" and "attention" in targets:
         return Pair(f"{key}.{last.removesuffix('_with_mqa')}", 1, True)
     kind = ROLES.get(f"{prefix}.")
@@ -144,8 +164,9 @@ def _watch_routing(model: torch.nn.Module) -> dict[str, set[int]]:
         return hook
 
     for place, layer in enumerate(model.model.layers):
-        if hasattr(layer.mlp, "experts"):
-            layer.mlp.experts.register_forward_pre_hook(watch(place))
+        block = moe_parts.block_of(layer)
+        if block is not None:
+            block.experts.register_forward_pre_hook(watch(place))
     return used
 
 
@@ -261,7 +282,11 @@ def test_ten_steps_then_merge(
 
 
 @pytest.mark.parametrize(
-    "family", ["qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek"]
+    "family",
+    [
+        "qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek", "qwen_next",
+        "lfm2",
+    ],
 )
 def test_peft_loads_the_adapter(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str

@@ -120,7 +120,7 @@ def test_repair_is_least_squares(variant, repair, fettle, ids, tmp_path):
 
 
 @pytest.mark.parametrize("repair", ["ridge", "joint"])
-@pytest.mark.parametrize("variant", ["qwen3", "deepseek"])
+@pytest.mark.parametrize("variant", ["qwen3", "deepseek", "lfm2"])
 def test_padded_export_of_a_repaired_model(
     variant, repair, fettle, build_dir, ids, tmp_path
 ):
@@ -134,7 +134,7 @@ def test_padded_export_of_a_repaired_model(
 
 
 @pytest.mark.parametrize("method", ["m_smoe", "hc_smoe"])
-@pytest.mark.parametrize("variant", ["qwen3", "olmoe", "deepseek_v3"])
+@pytest.mark.parametrize("variant", ["qwen3", "olmoe", "deepseek_v3", "qwen_next"])
 def test_merged_experts_load_in_transformers(
     variant, method, fettle, build_dir, ids, tmp_path
 ):

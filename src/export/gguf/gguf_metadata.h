@@ -24,6 +24,8 @@ struct GgufFamily {
   bool pairs_rotary = false;
   bool has_dense = false;      // layers before the sparse ones may be dense
   bool counts_shared = false;  // shared experts, of which there must be some
+  // Value heads of the delta rule stand in rounds of all key heads.
+  bool tiles_heads = false;
 };
 
 struct GgufTolerance {

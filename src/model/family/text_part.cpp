@@ -25,6 +25,7 @@ constexpr std::array<Wrapper, 7> kWrappers = {{
     {"llava", "llama", false},
     {"llava_next", "llama", false},
     {"llava_onevision", "qwen2", false},
+    {"qwen3_5_moe", "qwen3_5_moe_text", false},
 }};
 
 constexpr std::array<std::string_view, 21> kCarriedParts = {

@@ -21,13 +21,15 @@ namespace fettle::model {
 // rows first), down is [E, H, I]; of other MLPs, gate and up are [2I, H].
 // Loaders of a family with `stacked_only` know no other form, and `name` is
 // Fettle's own. `alias` and `fused_alias` are second names under which the
-// tensors are also read. A vector with `as_row` is stored as [1, n].
+// tensors are also read. A vector with `as_row` is stored as [1, n], a matrix
+// with `by_channel` as [n, 1, m].
 struct WeightRow {
   Role role;
   std::string_view name;
   std::string_view fused = {};
   std::string_view alias = {};
   bool as_row = false;
+  bool by_channel = false;
   std::string_view fused_alias = {};
   bool stacked_only = false;
 };

@@ -16,11 +16,14 @@ Family glm4_moe_family();
 Family glm4_moe_lite_family();
 Family granitemoe_family();
 Family granitemoeshared_family();
+Family lfm2_moe_family();
 Family mellum_family();
 Family minimax_m2_family();
 Family mixtral_family();
 Family olmoe_family();
 Family qwen2_moe_family();
+Family qwen3_5_moe_text_family();
 Family qwen3_moe_family();
+Family qwen3_next_family();
 
 }  // namespace fettle::model
