@@ -15,6 +15,10 @@ from conftest import DEVICE
 # them by 2e-4 (both mixtral_tied_linear, whose gradients nearly cancel).
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-4 if DEVICE == "cuda" else 1e-4}
 
+# transformers' own two forms of the gated delta rule, by chunks and by tokens,
+# give gradients that differ by 5e-4.
+RECURRENT = 1e-3
+
 EXPERT = re.compile(
     r"(?P<prefix>.*\.experts)\.(?P<expert>\d+)\."
     r"(?P<part>gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
@@ -96,14 +100,19 @@ def trained(tensors: dict[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
     ]
 
 
+def tolerance(model, device: str) -> float:
+    kinds = getattr(model.config, "layer_types", None) or ()
+    recurrent = RECURRENT if "linear_attention" in kinds else 0.0
+    return max(TOLERANCE[device], recurrent)
+
+
 def assert_close(
-    found: torch.Tensor, expected: torch.Tensor, name: str, device: str
+    found: torch.Tensor, expected: torch.Tensor, name: str, bound: float
 ) -> None:
     assert found.shape == expected.shape, name
     scale = expected.abs().max().item()
     error = (found - expected).abs().max().item()
-    assert error <= TOLERANCE[device] * scale, (
-        f"{name} on {device}: {error} of {scale}")
+    assert error <= bound * scale, f"{name}: {error} of {scale}"
 
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)
@@ -130,14 +139,15 @@ def check(folder: pathlib.Path, ids: list[list[int]], probe) -> None:
     loss.backward()
 
     for device in ("cpu", "cuda"):
+        bound = tolerance(model, device)
         found = probe("logits", folder, ids, device)["logits"]
-        assert_close(found, logits.detach(), "logits", device)
+        assert_close(found, logits.detach(), "logits", bound)
 
         gradients = probe("gradients", folder, ids, device)
-        assert_close(gradients.pop("loss"), loss.detach(), "loss", device)
+        assert_close(gradients.pop("loss"), loss.detach(), "loss", bound)
         for weight, gradient in trained(gradients):
             expected = reference_gradient(model, weight)
-            assert_close(gradient, expected, weight, device)
+            assert_close(gradient, expected, weight, bound)
         # Nothing is left out: together they are all of the model's parameters.
         found_size = sum(gradient.numel() for _, gradient in trained(gradients))
         parameters = trained(dict(model.named_parameters()))

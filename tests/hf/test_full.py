@@ -64,7 +64,7 @@ def _export(case: test_methods.Case, model: pathlib.Path) -> pathlib.Path:
     [(family, "disk") for family in test_methods.FAMILIES + TIED + SCALED]
     + [("qwen3", "ram"), ("deepseek", "device")]
     + [(TIED[0], "ram"), (TIED[4], "device")]
-    + [("qwen35", "disk"), ("lfm2", "disk")],
+    + [("qwen_next", "disk"), ("lfm2_bias_untied", "disk")],
 )
 def test_full(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str, states: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 import torch
@@ -394,6 +395,9 @@ def config_of(variant: Variant) -> transformers.PretrainedConfig:
 
 ROUTERS = ("mlp.gate.weight", "router.gate.weight", "router.weight",
            "router.proj.weight", "feed_forward.gate.weight")
+# Into and out of a state, which sums up many tokens: wider ones make more of
+# rounding.
+RECURRENT = re.compile(r"linear_attn\.(in_proj_qkv|out_proj)")
 CORRECTIONS = ("correction_bias", "expert_bias")
 
 
@@ -414,7 +418,8 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
         else:
             # Keeps the variance of what a row is multiplied with.
             fan_in = weight.shape[-1] if weight.dim() > 1 else 4
-            weight.data = 1.5 * noise / fan_in**0.5
+            gain = 0.75 if RECURRENT.search(name) else 1.5
+            weight.data = gain * noise / fan_in**0.5
     # Such that corrected scores may be negative.
     for correction in _corrections(model):
         noise = torch.randn(correction.shape, generator=generator)

@@ -17,7 +17,7 @@ constexpr std::string_view kBody = "model.";
 // Source: transformers 5.17, models/<model_type>: each puts the features of
 // images in the place of their tokens' embeddings, and does nothing else to a
 // sequence without images.
-constexpr std::array<Wrapper, 7> kWrappers = {{
+constexpr std::array<Wrapper, 8> kWrappers = {{
     {"gemma4", "gemma4_text", true},
     {"internvl", "qwen2", true},
     {"kimi_k25", "deepseek_v3", true},
