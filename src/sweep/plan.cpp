@@ -31,6 +31,7 @@ std::int64_t bytes_of(at::ScalarType type) {
 // convolution and a recurrence take; this keeps states between chunks.
 std::int64_t mixer_values(
     const model::ModelConfig& config, const model::LayerConfig& layer) {
+  constexpr std::int64_t kChunk = 64;
   switch (layer.mixer) {
     case model::MixerKind::kAttention: {
       const model::AttentionConfig& a = config.attention_of(layer);
@@ -39,10 +40,14 @@ std::int64_t mixer_values(
     case model::MixerKind::kShortConv:
       return 6 * config.hidden_size;
     case model::MixerKind::kGatedDelta: {
-      constexpr std::int64_t kChunk = 64;
       const model::GatedDeltaConfig& d = config.gated_delta;
       return 4 * d.channels() + 6 * d.value_size() +
              d.value_size() * d.key_dim / kChunk;
+    }
+    case model::MixerKind::kMamba: {
+      const model::MambaConfig& m = config.mamba;
+      return 4 * m.channels() + 8 * m.inner_size() +
+             m.inner_size() * m.state_dim / kChunk;
     }
     case model::MixerKind::kNone:
       break;

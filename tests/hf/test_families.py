@@ -121,7 +121,7 @@ def test_family_equals_transformers(name, ids, probe, tmp_path):
 
 
 # Around the chunks of a recurrence, and shorter than a convolution.
-@pytest.mark.parametrize("name", ["qwen_next", "qwen35"])
+@pytest.mark.parametrize("name", ["qwen_next", "qwen35", "granite_hybrid"])
 def test_recurrences_may_end_anywhere_in_a_chunk(name, probe, tmp_path):
     generator = torch.Generator().manual_seed(2)
     ids = [

@@ -27,6 +27,7 @@ from tiny_shapes import (
     GLM,
     GLM_LITE,
     GRANITE,
+    GRANITE_HYBRID,
     LFM2,
     MELLUM,
     MINIMAX,
@@ -118,6 +119,10 @@ def _granite(**changes: Any) -> Variant:
 def _granite_shared(**changes: Any) -> Variant:
     base = {**GRANITE, "shared_intermediate_size": 28}
     return _variant("granitemoeshared", base, changes)
+
+
+def _granite_hybrid(**changes: Any) -> Variant:
+    return _variant("granitemoehybrid", GRANITE_HYBRID, changes)
 
 
 def _afmoe(**changes: Any) -> Variant:
@@ -352,6 +357,20 @@ VARIANTS: dict[str, Variant] = {
     "granite_shared": _granite_shared(),
     "granite_shared_none_bf16": _granite_shared(
         shared_intermediate_size=0, v4_config=True, dtype=torch.bfloat16
+    ),
+    "granite_hybrid": _granite_hybrid(),
+    "granite_hybrid_rope_bias": _granite_hybrid(
+        position_embedding_type="rope",
+        mamba_proj_bias=True,
+        mamba_conv_bias=False,
+        mamba_d_conv=3,
+        mamba_n_groups=1,
+        time_step_limit=[0.2, 0.9],
+    ),
+    "granite_hybrid_v4_config_bf16": _granite_hybrid(
+        v4_config=True,
+        fused=True,
+        dtype=torch.bfloat16,
     ),
     "afmoe": _afmoe(),
     "afmoe_types": _afmoe(

@@ -231,6 +231,18 @@ GRANITE = {
     "logits_scaling": 2.5,
 }
 
+GRANITE_HYBRID = {
+    **GRANITE,
+    "num_hidden_layers": 3,
+    "shared_intermediate_size": 28,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "mamba_n_heads": 6,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 12,
+    "mamba_d_head": 16,
+    "mamba_chunk_size": 16,
+}
+
 AFMOE = {
     "vocab_size": 97,
     "hidden_size": 48,

@@ -86,6 +86,7 @@ struct ModelConfig {
   std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
   ShortConvConfig short_conv;                  // of layers that have one
   GatedDeltaConfig gated_delta;                // of layers that have one
+  MambaConfig mamba;                           // of layers that have one
   RouterConfig router;
   BlockConfig block;
   EndsConfig ends;

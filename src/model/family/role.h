@@ -61,6 +61,15 @@ enum class Role {
   kDeltaDecayBias,
   kDeltaNorm,
   kDeltaOut,
+  // Mamba-2
+  kMambaIn,
+  kMambaInBias,
+  kMambaLogRate,
+  kMambaStepBias,
+  kMambaSkip,
+  kMambaNorm,
+  kMambaOut,
+  kMambaOutBias,
   kRouter,
   kRouterCorrection,  // added to the scores for the choice alone
   kRouterBias,        // Fettle's own: added to the router's logits

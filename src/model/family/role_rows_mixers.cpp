@@ -24,18 +24,30 @@ bool has_plain_delta(Model config, Layer layer) {
 bool has_grouped_delta(Model config, Layer layer) {
   return has_delta(config, layer) && config.gated_delta.grouped;
 }
+bool has_mamba(Model, Layer layer) { return layer.mixer == MixerKind::kMamba; }
+bool has_mamba_bias(Model config, Layer layer) {
+  return has_mamba(config, layer) && config.mamba.bias;
+}
 bool has_convolution(Model config, Layer layer) {
-  return has_short_conv(config, layer) || has_delta(config, layer);
+  return has_short_conv(config, layer) || has_delta(config, layer) ||
+         has_mamba(config, layer);
+}
+bool has_convolution_bias(Model config, Layer layer) {
+  return has_short_conv_bias(config, layer) ||
+         (has_mamba(config, layer) && config.mamba.conv_bias);
 }
 
 std::int64_t conv_channels(Model config, Layer layer) {
+  if (has_mamba(config, layer)) return config.mamba.channels();
   return has_delta(config, layer) ? config.gated_delta.channels()
                                   : config.hidden_size;
 }
 std::int64_t conv_width(Model config, Layer layer) {
+  if (has_mamba(config, layer)) return config.mamba.conv_width;
   return has_delta(config, layer) ? config.gated_delta.conv_width
                                   : config.short_conv.width;
 }
+Shape mamba_heads(Model config, Layer, Width) { return {config.mamba.heads}; }
 Shape delta_heads(Model config, Layer, Width) {
   return {config.gated_delta.value_heads};
 }
@@ -62,7 +74,7 @@ constexpr auto kMixerRows = std::to_array<RoleInfo>({
      kLayer,
      kVector,
      kConvBias,
-     has_short_conv_bias,
+     has_convolution_bias,
      [](Model config, Layer layer, Width) {
        return Shape{conv_channels(config, layer)};
      }},
@@ -181,6 +193,73 @@ constexpr auto kMixerRows = std::to_array<RoleInfo>({
      [](Model config, Layer, Width) {
        return Shape{config.hidden_size, config.gated_delta.value_size()};
      }},
+    {kMambaIn,
+     "mamba_in",
+     kLayer,
+     kMatrix,
+     kMambaIn,
+     has_mamba,
+     [](Model config, Layer, Width) {
+       const MambaConfig& m = config.mamba;
+       const std::int64_t rows = m.inner_size() + m.channels() + m.heads;
+       return Shape{rows, config.hidden_size};
+     }},
+    {kMambaInBias,
+     "mamba_in_bias",
+     kLayer,
+     kVector,
+     kMambaInBias,
+     has_mamba_bias,
+     [](Model config, Layer, Width) {
+       const MambaConfig& m = config.mamba;
+       return Shape{m.inner_size() + m.channels() + m.heads};
+     }},
+    {kMambaLogRate,
+     "mamba_log_rate",
+     kLayer,
+     kDecision,
+     kMambaLogRate,
+     has_mamba,
+     mamba_heads},
+    {kMambaStepBias,
+     "mamba_step_bias",
+     kLayer,
+     kDecision,
+     kMambaStepBias,
+     has_mamba,
+     mamba_heads},
+    {kMambaSkip,
+     "mamba_skip",
+     kLayer,
+     kDecision,
+     kMambaSkip,
+     has_mamba,
+     mamba_heads},
+    {kMambaNorm,
+     "mamba_norm",
+     kLayer,
+     kVector,
+     kMambaNorm,
+     has_mamba,
+     [](Model config, Layer, Width) {
+       return Shape{config.mamba.inner_size()};
+     }},
+    {kMambaOut,
+     "mamba_out",
+     kLayer,
+     kMatrix,
+     kMambaOut,
+     has_mamba,
+     [](Model config, Layer, Width) {
+       return Shape{config.hidden_size, config.mamba.inner_size()};
+     }},
+    {kMambaOutBias,
+     "mamba_out_bias",
+     kLayer,
+     kVector,
+     kMambaOutBias,
+     has_mamba_bias,
+     hidden},
 });
 
 }  // namespace

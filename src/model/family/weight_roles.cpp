@@ -276,7 +276,9 @@ constexpr std::array kAttention{
     kDeltaQkv,
     kDeltaGate,
     kDeltaQkvGate,
-    kDeltaOut};
+    kDeltaOut,
+    kMambaIn,
+    kMambaOut};
 
 }  // namespace
 

@@ -76,6 +76,32 @@ struct GatedDeltaFunction : torch::autograd::Function<GatedDeltaFunction> {
   }
 };
 
+struct SelectiveScanFunction
+    : torch::autograd::Function<SelectiveScanFunction> {
+  static at::Tensor forward(
+      AutogradContext* ctx,
+      const at::Tensor& x,
+      const at::Tensor& dt,
+      const at::Tensor& a,
+      const at::Tensor& b,
+      const at::Tensor& c,
+      const at::Tensor& d,
+      const std::vector<std::int64_t>& starts) {
+    ctx->save_for_backward({x, dt, a, b, c, d});
+    ctx->saved_data["starts"] = starts;
+    return kernels::selective_scan(
+        {x, dt, a, b, c, d}, {.starts = starts, .state = {}});
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto in = ctx->get_saved_variables();
+    const auto d = kernels::selective_scan_backward(
+        grads[0].contiguous(),
+        {in[0], in[1], in[2], in[3], in[4], in[5]},
+        {.starts = ctx->saved_data["starts"].toIntVector(), .state = {}});
+    return {d.dx, d.ddt, d.da, d.db, d.dc, d.dd, at::Tensor()};
+  }
+};
+
 }  // namespace
 
 at::Tensor causal_convolution(
@@ -103,6 +129,20 @@ at::Tensor gated_delta_rule(
       inputs.beta,
       options.starts,
       options.eps);
+}
+
+at::Tensor selective_scan(
+    const kernels::SelectiveScanInputs& inputs,
+    const kernels::SelectiveScanOptions& options) {
+  FETTLE_ASSERT(!options.state.defined());
+  return SelectiveScanFunction::apply(
+      inputs.x,
+      inputs.dt,
+      inputs.a,
+      inputs.b,
+      inputs.c,
+      inputs.d,
+      options.starts);
 }
 
 }  // namespace fettle::model

@@ -7,6 +7,7 @@
 
 #include "kernels/causal_conv1d.h"
 #include "kernels/gated_delta.h"
+#include "kernels/selective_scan.h"
 
 namespace fettle::model {
 
@@ -20,5 +21,10 @@ at::Tensor causal_convolution(
 at::Tensor gated_delta_rule(
     const kernels::GatedDeltaInputs& inputs,
     const kernels::GatedDeltaOptions& options);
+
+// See kernels/selective_scan.h; without a state.
+at::Tensor selective_scan(
+    const kernels::SelectiveScanInputs& inputs,
+    const kernels::SelectiveScanOptions& options);
 
 }  // namespace fettle::model

@@ -26,6 +26,12 @@ StateSize state_size(const ModelConfig& config, const LayerConfig& layer) {
           .tail = (d.conv_width - 1) * d.channels(),
           .recurrent = d.value_heads * d.key_dim * d.value_dim};
     }
+    case MixerKind::kMamba: {
+      const MambaConfig& m = config.mamba;
+      return {
+          .tail = (m.conv_width - 1) * m.channels(),
+          .recurrent = m.inner_size() * m.state_dim};
+    }
     case MixerKind::kNone:
       break;
   }

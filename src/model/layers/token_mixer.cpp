@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "model/layers/attention.h"
 #include "model/layers/gated_delta.h"
+#include "model/layers/mamba.h"
 #include "model/layers/short_conv.h"
 
 namespace fettle::model {
@@ -19,6 +20,8 @@ at::Tensor token_mixer(
       return short_conv(context, weights, x);
     case MixerKind::kGatedDelta:
       return gated_delta(context, weights, x);
+    case MixerKind::kMamba:
+      return mamba(context, weights, x);
     case MixerKind::kNone:
       break;
   }

@@ -5,6 +5,7 @@
 // that the computation does not ask for have no part in it.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <cmath>
 
 #include <algorithm>
 #include <vector>
@@ -146,6 +147,19 @@ void add_mixers(const ModelConfig& config, Json& json) {
         d.value_dim,
         d.conv_width,
         d.grouped}});
+  const MambaConfig& m = config.mamba;
+  if (m.heads == 0) return;
+  json.push_back(
+      {m.heads,
+       m.head_dim,
+       m.groups,
+       m.state_dim,
+       m.conv_width,
+       m.conv_bias,
+       m.bias,
+       m.norm_groups,
+       m.least_step,
+       std::isinf(m.most_step) ? Json() : Json(m.most_step)});
 }
 
 Json computation_of(const ModelConfig& c) {

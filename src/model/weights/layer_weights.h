@@ -94,6 +94,19 @@ struct GatedDeltaWeights {
   at::Tensor out;         // [H, Nv Dv]
 };
 
+// Of a layer with Mamba-2: N heads of P, G groups of S states. The inner size I
+// is N P.
+struct MambaWeights {
+  at::Tensor in;         // [2 I + 2 G S + N, H]: gate, inputs, B, C, steps
+  at::Tensor in_bias;    // [2 I + 2 G S + N], or undefined
+  at::Tensor log_rate;   // [N], fp32
+  at::Tensor step_bias;  // [N], fp32
+  at::Tensor skip;       // [N], fp32
+  at::Tensor norm;       // [I]
+  at::Tensor out;        // [H, I]
+  at::Tensor out_bias;   // [H], or undefined
+};
+
 struct LayerWeights {
   // All [H]; see weight_roles.h. Undefined where the layer has none.
   at::Tensor input_norm, attention_out_norm;
@@ -104,6 +117,7 @@ struct LayerWeights {
   ConvolutionWeights convolution;
   ShortConvWeights short_conv;
   GatedDeltaWeights gated_delta;
+  MambaWeights mamba;
   Mlp dense;                     // of a dense layer, or beside the experts
   at::Tensor router;             // [E, H], fp32
   at::Tensor router_correction;  // [E], fp32, or undefined

@@ -32,6 +32,18 @@ inline Json hybrid_changes() {
       {"layer_types", {"linear_attention", "full_attention"}}};
 }
 
+inline Json mamba_changes() {
+  return {
+      {"intermediate_size", 6},
+      {"num_local_experts", 4},
+      {"shared_intermediate_size", 5},
+      {"mamba_n_heads", 4},
+      {"mamba_d_head", 4},
+      {"mamba_n_groups", 2},
+      {"mamba_d_state", 3},
+      {"layer_types", {"linear_attention", "full_attention"}}};
+}
+
 inline void add_two_kinds_of_layers(const std::string& family, Json& json) {
   if (family == "afmoe") {
     json.update(
@@ -57,6 +69,7 @@ inline void add_two_kinds_of_layers(const std::string& family, Json& json) {
     json.erase("hidden_act");
   }
   if (family == "lfm2_moe") json.update(lfm2_changes());
+  if (family == "granitemoehybrid") json.update(mamba_changes());
   if (family == "qwen3_next" || family == "qwen3_5_moe_text") {
     json.update(hybrid_changes());
   }

@@ -15,6 +15,7 @@ Family gemma4_family();
 Family glm4_moe_family();
 Family glm4_moe_lite_family();
 Family granitemoe_family();
+Family granitemoehybrid_family();
 Family granitemoeshared_family();
 Family lfm2_moe_family();
 Family mellum_family();

@@ -11,7 +11,7 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 19> all = {
+  static const std::array<Family, 20> all = {
       afmoe_family(),
       deepseek_v2_family(),
       deepseek_v3_family(),
@@ -21,6 +21,7 @@ std::span<const Family> families() {
       glm4_moe_family(),
       glm4_moe_lite_family(),
       granitemoe_family(),
+      granitemoehybrid_family(),
       granitemoeshared_family(),
       lfm2_moe_family(),
       mellum_family(),
