@@ -43,6 +43,7 @@ struct RmsNormArgs {
   void* y;        // [rows, cols]
   float* rstd;    // [rows]
   float eps;
+  float offset;  // added to w; unless it is 0, y is rounded once
 };
 
 struct RmsNormBackwardArgs {
@@ -55,6 +56,7 @@ struct RmsNormBackwardArgs {
   float* dw;          // [cols], or null when not wanted
   float* partial;     // [blocks, cols], sums over one block of rows each
   std::int64_t blocks;
+  float offset;  // added to w
 };
 
 struct SwigluArgs {

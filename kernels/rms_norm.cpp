@@ -16,7 +16,11 @@ std::int64_t blocks_of(std::int64_t rows) {
 
 }  // namespace
 
-RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& w, double eps) {
+RmsNormResult rms_norm(
+    const at::Tensor& x,
+    const at::Tensor& w,
+    double eps,
+    const RmsNormOptions& options) {
   FETTLE_ASSERT(x.numel() == 0 || has_rows(x));
   FETTLE_ASSERT(matches(w, {x.size(-1)}, x));
   const std::int64_t rows = x.numel() / x.size(-1);
@@ -32,7 +36,8 @@ RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& w, double eps) {
       .w = w.data_ptr(),
       .y = result.y.data_ptr(),
       .rstd = result.rstd.data_ptr<float>(),
-      .eps = static_cast<float>(eps)};
+      .eps = static_cast<float>(eps),
+      .offset = static_cast<float>(options.offset)};
   dispatch(x.device(), {"rms_norm", cpu::rms_norm, &Launchers::rms_norm}, args);
   return result;
 }
@@ -64,7 +69,8 @@ RmsNormGradients rms_norm_backward(
       .dx = result.dx.data_ptr(),
       .dw = nullptr,
       .partial = nullptr,
-      .blocks = blocks_of(rows)};
+      .blocks = blocks_of(rows),
+      .offset = static_cast<float>(options.offset)};
   at::Tensor partial;
   if (options.weight_gradient) {
     partial = at::empty({args.blocks, cols}, fp32);

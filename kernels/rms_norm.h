@@ -15,11 +15,20 @@ struct RmsNormResult {
   at::Tensor rstd;  // [rows] float32, 1/√(mean(x²) + eps)
 };
 
+struct RmsNormOptions {
+  double offset = 0.0;  // added to w
+};
+
 // y = w · (x·rstd rounded to x's dtype), as transformers computes it. w is [D]
-// of x's dtype.
-RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& w, double eps);
+// of x's dtype. With an offset, y = (offset + w)·x·rstd is rounded only then.
+RmsNormResult rms_norm(
+    const at::Tensor& x,
+    const at::Tensor& w,
+    double eps,
+    const RmsNormOptions& options = {});
 
 struct RmsNormBackwardOptions {
+  double offset = 0.0;  // of the forward pass
   bool weight_gradient = false;
 };
 
@@ -28,8 +37,8 @@ struct RmsNormGradients {
   at::Tensor dw;  // [D] float32, undefined unless asked for
 };
 
-// With g = dy·w and x̂ = x·rstd: dx = rstd·(g − x̂·mean(g·x̂)), dw = Σ dy·x̂ over
-// rows in a fixed order. dy has x's sizes and may be strided like x.
+// With g = dy·(offset + w) and x̂ = x·rstd: dx = rstd·(g − x̂·mean(g·x̂)), dw = Σ
+// dy·x̂ over rows in a fixed order. dy has x's sizes and may be strided like x.
 RmsNormGradients rms_norm_backward(
     const at::Tensor& dy,
     const at::Tensor& x,

@@ -19,6 +19,8 @@ template <class T>
 void forward(const RmsNormArgs& a, std::int64_t begin, std::int64_t end) {
   const std::size_t n = a.cols;
   const T* w = static_cast<const T*>(a.w);
+  const V offset = hn::Set(D(), a.offset);
+  const bool plain = a.offset == 0.0f;
   for (std::int64_t r = begin; r < end; ++r) {
     const T* x = static_cast<const T*>(a.x.data) + row_offset(a.x, r);
     T* y = static_cast<T*>(a.y) + r * a.cols;
@@ -32,13 +34,14 @@ void forward(const RmsNormArgs& a, std::int64_t begin, std::int64_t end) {
     a.rstd[r] = rstd;
     const V scale = hn::Set(D(), rstd);
     for_row(n, [&](std::size_t i, auto part) HWY_ATTR {
-      const V hat = rounded_to<T>(hn::Mul(load(x + i, part), scale));
-      store(hn::Mul(hat, load(w + i, part)), y + i, part);
+      const V hat = hn::Mul(load(x + i, part), scale);
+      const V weight = hn::Add(load(w + i, part), offset);
+      store(hn::Mul(plain ? rounded_to<T>(hat) : hat, weight), y + i, part);
     });
   }
 }
 
-// With g = dy·w and x̂ = x·rstd: dx = rstd·(g − x̂·mean(g·x̂)).
+// With g = dy·(offset + w) and x̂ = x·rstd: dx = rstd·(g − x̂·mean(g·x̂)).
 template <class T>
 void backward_row(const RmsNormBackwardArgs& a, std::int64_t r, float* dw) {
   const std::size_t n = a.cols;
@@ -47,8 +50,10 @@ void backward_row(const RmsNormBackwardArgs& a, std::int64_t r, float* dw) {
   const T* w = static_cast<const T*>(a.w);
   T* dx = static_cast<T*>(a.dx) + r * a.cols;
   const float rstd = a.rstd[r];
+  const V offset = hn::Set(D(), a.offset);
   const float dot = sum_row(n, [&](V sum, std::size_t i, auto part) HWY_ATTR {
-    const V g = hn::Mul(load(dy + i, part), load(w + i, part));
+    const V weight = hn::Add(load(w + i, part), offset);
+    const V g = hn::Mul(load(dy + i, part), weight);
     return hn::MulAdd(g, load(x + i, part), sum);
   });
   const V scale = hn::Set(D(), rstd);
@@ -57,7 +62,8 @@ void backward_row(const RmsNormBackwardArgs& a, std::int64_t r, float* dw) {
   for_row(n, [&](std::size_t i, auto part) HWY_ATTR {
     const V vx = load(x + i, part);
     const V vdy = load(dy + i, part);
-    const V g = hn::Mul(hn::Mul(vdy, load(w + i, part)), scale);
+    const V weight = hn::Add(load(w + i, part), offset);
+    const V g = hn::Mul(hn::Mul(vdy, weight), scale);
     if (dw != nullptr) {
       const V sum = load(dw + i, part);
       store(hn::MulAdd(hn::Mul(vdy, vx), scale, sum), dw + i, part);

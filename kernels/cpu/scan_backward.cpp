@@ -35,6 +35,7 @@ class BackwardScan {
         dq_turned_(memory.take(t_.key_size * c_.token_stride)),
         dk_turned_(memory.take(t_.key_size * c_.token_stride)),
         of_state_(memory.take(t_.key_size * c_.token_stride)),
+        rows_(memory.take(kScanChunk * t_.key_stride)),
         d_state_(memory.zeros(t_.heads * t_.state_size())),
         states_(memory.take(0)) {}
 
@@ -346,11 +347,10 @@ class BackwardScan {
     const ScanArgs& f = t_.a;
     const bool query = unit == c_.q;
     const std::size_t all = f.starts[f.sequences];
+    turn({turned, c_.token_stride, t_.key_size, c_.rows}, t_.key_stride, rows_);
     for (std::size_t i = 0; i < c_.rows; ++i) {
       float* const row = rows + i * t_.key_stride;
-      for (std::size_t d = 0; d < t_.key_size; ++d) {
-        row[d] += turned[d * c_.token_stride + i];
-      }
+      add_scaled(rows_ + i * t_.key_stride, t_.key_width, 1.0f, row);
       const std::size_t token = t_.part * all + t_.first + c_.start + i;
       float* const d_row =
           to + (token * f.key_heads + t_.key_head) * t_.key_size;
@@ -387,6 +387,7 @@ class BackwardScan {
   float *d_seen_, *d_mixed_;  // [j, i], of products between tokens
   // Of queries and keys, summed over heads, in two parts: [i, Dk] and [Dk, i].
   float *dq_, *dk_, *dq_turned_, *dk_turned_, *of_state_;
+  float* rows_;
   float *d_state_, *states_;
   float d_g_[kScanChunk], d_level_[kScanChunk];
 };
@@ -421,7 +422,7 @@ std::int64_t backward_scratch(const ScanArgs& a, std::int64_t task) {
   const std::int64_t key = a.key_size + 32, value = a.value_size + 32;
   const std::int64_t tokens = kScanChunk + 32;
   const std::int64_t heads = (a.heads / a.key_heads + a.parts - 1) / a.parts;
-  return tokens * (9 * key + 7 * tokens + 9 * value) +
+  return tokens * (10 * key + 7 * tokens + 9 * value) +
          (chunks + 1) * heads * key * value;
 }
 

@@ -15,6 +15,7 @@
 #endif
 
 #include "kernels/cpu/scan_task-inl.h"
+#include "kernels/cpu/scan_turn-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {

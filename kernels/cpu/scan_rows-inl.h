@@ -108,18 +108,6 @@ HWY_INLINE void write_row(const float* from, std::size_t n, float* to) {
   });
 }
 
-// [rows, cols] to [cols, rows], its rows filled up with zeros.
-inline void turn(const Source& from, std::size_t stride, float* to) {
-  const std::size_t width = whole_vectors(from.rows);
-  for (std::size_t c = 0; c < from.cols; ++c) {
-    float* const row = to + c * stride;
-    for (std::size_t r = 0; r < from.rows; ++r) {
-      row[r] = from.data[r * from.stride + c];
-    }
-    fill(row + from.rows, width - from.rows, 0.0f);
-  }
-}
-
 }  // namespace fettle::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

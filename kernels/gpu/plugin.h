@@ -12,7 +12,7 @@ namespace fettle::kernels {
 
 // Raise with every change of Plugin, of Launchers or of a struct in args.h,
 // packed_args.h, gptq_args.h or mixer_args.h.
-inline constexpr std::uint32_t kPluginVersion = 6;
+inline constexpr std::uint32_t kPluginVersion = 7;
 inline constexpr const char* kPluginSymbol = "fettle_gpu_plugin";
 
 struct Plugin {

@@ -11,18 +11,18 @@ __device__ inline float rstd_of(const RmsNormArgs& a, float squares) {
   return 1.0f / sqrtf(squares / static_cast<float>(a.cols) + a.eps);
 }
 
-// y = w · (x·rstd rounded to T)
+// y = w · (x·rstd rounded to T), or (offset + w) · x·rstd
 template <class T, int W>
 __device__ void write_scaled(
-    const Pack<T, W>& x, float rstd, const Pack<T, W>& w, T* y) {
+    const Pack<T, W>& x, float rstd, const Pack<T, W>& w, float offset, T* y) {
   float v[W], weight[W];
   widen(w, weight);
   widen(x, v);
 #pragma unroll
   for (int j = 0; j < W; ++j) v[j] *= rstd;
-  widen(narrow<T>(v), v);
+  if (offset == 0.0f) widen(narrow<T>(v), v);
 #pragma unroll
-  for (int j = 0; j < W; ++j) v[j] *= weight[j];
+  for (int j = 0; j < W; ++j) v[j] *= offset + weight[j];
   store<W>(v, y);
 }
 
@@ -60,7 +60,7 @@ __global__ void forward(const RmsNormArgs a, const int shift) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const int i = lane + (k << shift);
-    if (i < vectors) write_scaled<T, W>(x[k], rstd, w[k], y + i * W);
+    if (i < vectors) write_scaled<T, W>(x[k], rstd, w[k], a.offset, y + i * W);
   }
   if (lane == 0 && vectors > 0) a.rstd[r] = rstd;
 }
@@ -81,7 +81,8 @@ __global__ void forward_long(const RmsNormArgs a) {
   const float rstd = rstd_of(a, over_block<Sum>(squares));
   if (threadIdx.x == 0) a.rstd[r] = rstd;
   for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
-    write_scaled<T, W>(pack_at<W>(x + i), rstd, pack_at<W>(w + i), y + i);
+    write_scaled<T, W>(
+        pack_at<W>(x + i), rstd, pack_at<W>(w + i), a.offset, y + i);
   }
 }
 

@@ -22,16 +22,16 @@ struct Part {
   Pack<T, W> dy[V] = {};
 };
 
-// Σ dy·w·x of W columns.
+// Σ dy·(offset + w)·x of W columns.
 template <class T, int W>
 __device__ float weighted_dot(
-    const Pack<T, W>& x, const Pack<T, W>& dy, const T* w) {
+    const Pack<T, W>& x, const Pack<T, W>& dy, const T* w, float offset) {
   float v[W], g[W], weight[W], dot = 0.0f;
   load<W>(w, weight);
   widen(x, v);
   widen(dy, g);
 #pragma unroll
-  for (int j = 0; j < W; ++j) dot += g[j] * weight[j] * v[j];
+  for (int j = 0; j < W; ++j) dot += g[j] * (offset + weight[j]) * v[j];
   return dot;
 }
 
@@ -40,6 +40,7 @@ __device__ void write_gradient(
     const Pack<T, W>& x,
     const Pack<T, W>& dy,
     const T* w,
+    float offset,
     float rstd,
     float pull,
     T* dx) {
@@ -48,7 +49,9 @@ __device__ void write_gradient(
   widen(x, v);
   widen(dy, g);
 #pragma unroll
-  for (int j = 0; j < W; ++j) v[j] = g[j] * weight[j] * rstd - v[j] * pull;
+  for (int j = 0; j < W; ++j) {
+    v[j] = g[j] * (offset + weight[j]) * rstd - v[j] * pull;
+  }
   store<W>(v, dx);
 }
 
@@ -94,7 +97,7 @@ __device__ float turn_row(
   for (int k = 0; k < V; ++k) {
     const int i = lane + (k << shift);
     if (i < vectors) {
-      dot += weighted_dot<T, W>(part.x[k], part.dy[k], w + i * W);
+      dot += weighted_dot<T, W>(part.x[k], part.dy[k], w + i * W, a.offset);
     }
   }
   const float pull = pull_of(a, over_team<V>(dot, shift), rstd);
@@ -104,7 +107,7 @@ __device__ float turn_row(
     const int i = lane + (k << shift);
     if (i < vectors) {
       write_gradient<T, W>(
-          part.x[k], part.dy[k], w + i * W, rstd, pull, dx + i * W);
+          part.x[k], part.dy[k], w + i * W, a.offset, rstd, pull, dx + i * W);
     }
   }
   return rstd;
@@ -185,14 +188,21 @@ __global__ void backward_long(const RmsNormBackwardArgs a) {
   T* dx = static_cast<T*>(a.dx) + blockIdx.x * a.cols;
   float dot = 0.0f;
   for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
-    dot += weighted_dot<T, W>(pack_at<W>(x + i), pack_at<W>(dy + i), w + i);
+    dot += weighted_dot<T, W>(
+        pack_at<W>(x + i), pack_at<W>(dy + i), w + i, a.offset);
   }
   dot = over_block<Sum>(dot);
   const float rstd = a.rstd[blockIdx.x];
   const float pull = pull_of(a, dot, rstd);
   for (std::int64_t i = threadIdx.x * W; i < a.cols; i += blockDim.x * W) {
     write_gradient<T, W>(
-        pack_at<W>(x + i), pack_at<W>(dy + i), w + i, rstd, pull, dx + i);
+        pack_at<W>(x + i),
+        pack_at<W>(dy + i),
+        w + i,
+        a.offset,
+        rstd,
+        pull,
+        dx + i);
   }
 }
 

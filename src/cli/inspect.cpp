@@ -37,6 +37,9 @@ std::string part_of(model::Role role) {
   if (begins("dense")) return "dense layers";
   if (begins("embed") || begins("lm_head")) return "embeddings and head";
   if (name.find("norm") != std::string::npos) return "norms";
+  if (begins("conv") || begins("short_conv") || begins("delta")) {
+    return "convolutions and recurrences";
+  }
   return "attention";
 }
 

@@ -225,7 +225,7 @@ model::ModelConfig with_widths(
   set_widths(result, widths.expert);
   for (model::LayerConfig& layer : result.layers) {
     if (layer.shared_width > 0) layer.shared_width = shared;
-    if (layer.has_dense()) layer.dense_width = widths.dense;
+    if (layer.dense_width > 0) layer.dense_width = widths.dense;
   }
   Json json = config.json;
   json.erase("fettle");

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "export/source_forms.h"
 
+#include <algorithm>
+#include <array>
+
 #include "model/family/text_part.h"
 
 namespace fettle::exporter {
@@ -9,9 +12,19 @@ namespace {
 using model::Role;
 
 // Selection hangs on the last bits of what is added to a router's scores, and
-// stock checkpoints keep it in fp32; so are Fettle's own constants.
+// stock checkpoints keep it in fp32; so are rates of decay and Fettle's own
+// constants.
 bool keeps_type(const model::ModelConfig& config, Role role) {
-  return role == Role::kRouterCorrection || model::weight_row(config, role).own;
+  using enum Role;
+  constexpr std::array kKept{
+      kRouterCorrection,
+      kDeltaLogRate,
+      kDeltaDecayBias,
+      kMambaLogRate,
+      kMambaStepBias,
+      kMambaSkip};
+  return std::ranges::find(kKept, role) != kKept.end() ||
+         model::weight_row(config, role).own;
 }
 
 }  // namespace

@@ -57,8 +57,10 @@ at::Tensor embed(const CausalLm& model, const at::Tensor& ids) {
 }
 
 at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {
-  const at::Tensor normed =
-      rms_norm(hidden, model.globals().final_norm, model.config().norm_eps);
+  const at::Tensor normed = rms_norm(
+      hidden,
+      model.globals().final_norm,
+      {model.config().norm_eps, model.config().norm_offset});
   const at::Tensor products =
       at::mm(normed, model.globals().lm_head.t()).to(at::kFloat);
   const EndsConfig& ends = model.config().ends;

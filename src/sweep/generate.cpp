@@ -17,8 +17,8 @@ class Decoder {
  public:
   // For `tokens` tokens in all.
   Decoder(model::CausalLm& model, std::int64_t tokens)
-      : model_(model), caches_(model.config().layers.size()) {
-    for (model::KvCache& cache : caches_) cache.reserve = tokens;
+      : model_(model), states_(model.config().layers.size()) {
+    for (model::LayerState& state : states_) state.cache.reserve = tokens;
   }
 
   // Passes `ids` behind what was passed before; logits [V] after the last.
@@ -35,7 +35,7 @@ class Decoder {
           .config = model_.config(),
           .layer = l,
           .batch = part,
-          .cache = &caches_[l]};
+          .state = &states_[l]};
       x = model::decoder_layer(context, *weights, x);
     }
     past_ = length;
@@ -53,7 +53,7 @@ class Decoder {
   }
 
   model::CausalLm& model_;
-  std::vector<model::KvCache> caches_;
+  std::vector<model::LayerState> states_;
   std::int64_t past_ = 0;
 };
 

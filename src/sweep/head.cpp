@@ -32,7 +32,10 @@ HeadChunk::HeadChunk(
     const at::Tensor& rows)
     : model_(model), hidden_(hidden.index_select(0, rows)) {
   auto normed = kernels::rms_norm(
-      hidden_, model.globals().final_norm, model.config().norm_eps);
+      hidden_,
+      model.globals().final_norm,
+      model.config().norm_eps,
+      {.offset = model.config().norm_offset});
   normed_ = std::move(normed.y);
   rstd_ = std::move(normed.rstd);
 }
@@ -66,7 +69,7 @@ at::Tensor HeadChunk::backward(
       hidden_,
       globals.final_norm,
       rstd_,
-      {.weight_gradient = wanted});
+      {.offset = model_.config().norm_offset, .weight_gradient = wanted});
   for (Observer* o : observers) {
     if (!o->wants_global_gradients()) continue;
     o->on_head_gradient({normed_, d_products, gradients.dw});

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/device_backend.h"
-#include "model/layers/kv_cache.h"
+#include "model/layers/layer_state.h"
 #include "model/weights/device_transfer.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
@@ -25,6 +25,34 @@ constexpr double kUsable = 0.92;
 
 std::int64_t bytes_of(at::ScalarType type) {
   return static_cast<std::int64_t>(at::elementSize(type));
+}
+
+// Values alive at once per token in a layer's mixer: heads, or what a
+// convolution and a recurrence take; this keeps states between chunks.
+std::int64_t mixer_values(
+    const model::ModelConfig& config, const model::LayerConfig& layer) {
+  constexpr std::int64_t kChunk = 64;
+  switch (layer.mixer) {
+    case model::MixerKind::kAttention: {
+      const model::AttentionConfig& a = config.attention_of(layer);
+      return a.heads * (a.head_dim * 4 + a.v_head_dim * 2);
+    }
+    case model::MixerKind::kShortConv:
+      return 6 * config.hidden_size;
+    case model::MixerKind::kGatedDelta: {
+      const model::GatedDeltaConfig& d = config.gated_delta;
+      return 4 * d.channels() + 6 * d.value_size() +
+             d.value_size() * d.key_dim / kChunk;
+    }
+    case model::MixerKind::kMamba: {
+      const model::MambaConfig& m = config.mamba;
+      return 4 * m.channels() + 8 * m.inner_size() +
+             m.inner_size() * m.state_dim / kChunk;
+    }
+    case model::MixerKind::kNone:
+      break;
+  }
+  return 0;
 }
 
 // Values alive at once per token while a micro-batch passes a layer: the
@@ -47,11 +75,9 @@ std::int64_t working_values(
     widest = std::max(
         widest, rows * layer.top_k * config.hidden_size + kept * width);
   }
-  std::int64_t heads = 0;
-  for (const auto& a : config.attentions) {
-    const std::int64_t gate = a.gate != model::OutputGate::kNone ? 2 : 0;
-    heads =
-        std::max(heads, a.heads * (a.head_dim * 4 + a.v_head_dim * (2 + gate)));
+  std::int64_t mixer = 0;
+  for (const auto& layer : config.layers) {
+    mixer = std::max(mixer, mixer_values(config, layer));
   }
   // The residual stream and norms; those of branches, and of MLPs side by side.
   const bool beside = std::ranges::any_of(
@@ -59,14 +85,14 @@ std::int64_t working_values(
   const std::int64_t rows_of_hidden =
       10 + (config.block.out_norms ? 4 : 0) + (beside ? 6 : 0);
   const std::int64_t forward =
-      rows_of_hidden * config.hidden_size + heads + widest;
+      rows_of_hidden * config.hidden_size + mixer + widest;
   return workload.backward ? 5 * forward / 2 : forward;
 }
 
 struct Sizes {
   std::int64_t globals, layers, staging, all_layers, per_token, head;
   std::int64_t activations;
-  std::int64_t cache;   // keys and values
+  std::int64_t cache;   // states of earlier tokens
   std::int64_t graphs;  // of all tokens in all layers
 };
 
@@ -91,7 +117,7 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   s.layers += fetched / 8;
   s.staging = workload.device.is_cpu() ? 0 : model::staging_bytes(reader, type);
   s.per_token = working_values(config, workload) * bytes_of(type);
-  s.cache = model::cache_bytes(config, workload.cached_tokens, type);
+  s.cache = model::state_bytes(config, workload.cached_tokens, type);
   const bool capped = config.ends.soft_cap > 0.0;
   s.head = (capped ? 4 : 3) * kHeadRows * config.vocab_size * 4;
   const std::int64_t boundary =

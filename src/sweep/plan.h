@@ -37,8 +37,8 @@ struct Workload {
   std::int64_t longest_sequence = 0;  // tokens
   bool backward = false;
   bool keep_packed = false;  // of few tokens, multiplied by packed weights
-  std::int64_t cached_tokens = 0;  // whose keys and values are held: decoding
-  std::int64_t extra_bytes = 0;    // what the stage itself keeps in RAM
+  std::int64_t cached_tokens = 0;     // whose states are held: decoding
+  std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
   std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
   // What the stage adds where the graphs of all layers are kept.
   std::int64_t extra_graph_bytes = 0;
@@ -69,7 +69,7 @@ struct SweepPlan {
   std::int64_t staging_bytes = 0;   // in RAM, of a layer on its way to a card
   std::int64_t resident_bytes = 0;  // layers kept between sweeps
   std::int64_t working_bytes = 0;   // one micro-batch in one layer
-  std::int64_t cache_bytes = 0;     // keys and values of the cached tokens
+  std::int64_t cache_bytes = 0;     // states of the cached tokens
   std::int64_t card_activation_bytes = 0;  // boundary activations on a card
   std::int64_t activation_bytes = 0;       // boundary activations in RAM
   std::int64_t spilled_bytes = 0;          // boundary activations on disk

@@ -59,6 +59,17 @@ _TEXTS = {
         },
     },
     "gemma4_text": {**tiny_shapes.GEMMA, "pad_token_id": 0},
+    "qwen3_5_moe_text": tiny_shapes.QWEN35,
+}
+_QWEN_VISION = {
+    "model_type": "qwen3_5_moe_vision",
+    "depth": 1,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_heads": 2,
+    "patch_size": 4,
+    "out_hidden_size": 48,
+    "num_position_embeddings": 16,
 }
 _GEMMA = {
     **_VISION,
@@ -78,6 +89,13 @@ _GLM = {
     "out_hidden_size": 48,
 }
 _WRAPPERS: dict[str, dict[str, Any]] = {
+    "qwen3_5_moe": {
+        "vision_config": _QWEN_VISION,
+        "image_token_id": IMAGE_TOKEN,
+        "video_token_id": IMAGE_TOKEN + 1,
+        "vision_start_token_id": IMAGE_TOKEN + 2,
+        "vision_end_token_id": IMAGE_TOKEN + 3,
+    },
     "internvl": {
         "vision_config": _INTERN,
         "image_token_id": IMAGE_TOKEN,
@@ -176,7 +194,9 @@ def tensors_of(folder: pathlib.Path) -> dict[str, torch.Tensor]:
 
 def is_carried(name: str) -> bool:
     """Whether a tensor belongs to a part that is not the language model."""
-    parts = ("vision_tower", "embed_vision", "visual", "multi_modal", "image_")
+    parts = (
+        "vision_tower", "embed_vision", "visual", "multi_modal", "image_",
+    )
     return any(part in name for part in parts)
 
 
@@ -200,3 +220,26 @@ def add_head(folder: pathlib.Path, layers: int, source: int) -> None:
     config.pop("num_mtp_layers", None)
     config["num_nextn_predict_layers"] = 1
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def is_mtp(name: str) -> bool:
+    """Whether a tensor belongs to a head as Qwen names it."""
+    return name.startswith("mtp.")
+
+
+def add_mtp(folder: pathlib.Path, source: int) -> None:
+    """Adds a head as Qwen stores it: a copy of layer `source`, whose weights
+    differ a little, beside the layers."""
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    begin = f"model.layers.{source}."
+    for name, tensor in list(tensors.items()):
+        if name.startswith(begin):
+            noise = 0.01 * torch.randn_like(tensor)
+            head = "mtp.layers.0." + name.removeprefix(begin)
+            tensors[head] = tensor + noise
+    like = tensors["model.norm.weight"]
+    tensors["mtp.fc.weight"] = like.new_ones(len(like), 2 * len(like))
+    for norm in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        tensors[f"mtp.{norm}.weight"] = torch.ones_like(like)
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})

@@ -80,7 +80,9 @@ artifact::TensorMap gradients(
   artifact::TensorMap result{{"loss", loss.detach().cpu()}};
   const auto take = [&](const model::WeightId& id, const at::Tensor& value) {
     result[model::weight_name(lm.config(), id)] =
-        value.cpu().clone(at::MemoryFormat::Contiguous);
+        value.cpu()
+            .clone(at::MemoryFormat::Contiguous)
+            .view(model::stored_shape(lm.config(), id));
   };
   take({model::Role::kEmbedTokens}, gradient_of(globals.embed_tokens));
   take({model::Role::kFinalNorm}, gradient_of(globals.final_norm));

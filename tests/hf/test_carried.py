@@ -27,6 +27,7 @@ NESTED = [
     ("llava", "qwen2_moe"),
     ("llava_next", "mixtral"),
     ("llava_onevision", "qwen3_moe"),
+    ("qwen3_5_moe", "qwen3_5_moe_text"),
 ]
 
 
@@ -276,3 +277,23 @@ def test_a_head_in_fp8_can_not_be_kept(headed, fettle):
     assert "--mtp drop" in refused.stderr
     subprocess.run(command, check=True, capture_output=True)
     assert not any(map(is_head, nested_models.tensors_of(out)))
+
+
+def test_a_head_beside_the_layers_fits_them(fettle, build_dir, ids, tmp_path):
+    folder = tiny_models.make("qwen_next", tmp_path)
+    nested_models.add_mtp(folder, source=3)
+    analyze(fettle, folder, ids)
+    trimmed = test_export.trim(fettle, folder, keep=0.4)
+    assert_carried(folder, trimmed, nested_models.is_mtp)
+    exported = test_export.export(fettle, trimmed, "--format", "hf-padded")
+    tensors = nested_models.tensors_of(exported)
+    layer = [name for name in tensors if name.startswith("model.layers.3.")]
+    for name in layer:
+        head = tensors[name.replace("model.layers.3.", "mtp.layers.0.")]
+        assert head.shape == tensors[name].shape, name
+    heads = [name for name in tensors if nested_models.is_mtp(name)]
+    assert len(heads) == len(layer) + 4
+    assert_close(
+        transformers_logits(tiny_models.load(exported), ids),
+        expert_trace.fettle_logits(build_dir, trimmed, ids),
+    )

@@ -96,13 +96,15 @@ def test_logits(
     with torch.no_grad():
         # The reference without either is transformers' own routing.
         unpatched = test_families.reference_logits(model, ids)
-        test_families.assert_close(unpatched, plain, "reference", "cpu")
+        test_families.assert_close(
+            unpatched, plain, "reference", test_families.TOLERANCE["cpu"])
         for gate, bias, condensers in zip(gates, biases, lists, strict=True):
             gate.bias, gate.condensers = bias, condensers
         expected = test_families.reference_logits(model, ids)
     for device in ("cpu", "cuda"):
         found = probe("logits", folder, ids, device)
-        test_families.assert_close(found["logits"], expected, "logits", device)
+        test_families.assert_close(
+            found["logits"], expected, "logits", test_families.TOLERANCE[device])
     # Not what the model would be without.
     assert (plain - expected).abs().max() > 0.1 * plain.abs().max()
 

@@ -138,6 +138,8 @@ def test_trimming_is_masking(scored, scope, repair, fettle, build_dir, ids):
         "afmoe",
         "gemma",
         "gpt_oss",
+        "lfm2",
+        "qwen_next",
         "qwen3_sparse_step",
         "mixtral_fused",
     ],
@@ -168,6 +170,8 @@ def test_padded_export_loads_in_transformers(scored, fettle, build_dir, ids):
         "afmoe",
         "gemma",
         "gpt_oss",
+        "lfm2",
+        "qwen35",
     ],
     indirect=True,
 )
@@ -192,12 +196,15 @@ def test_uniform_export_loads_in_transformers(
     assert sum(p.numel() for p in model.parameters()) < parameters
 
 
-@pytest.mark.parametrize("scored", ["qwen3", "ernie"], indirect=True)
+KEPT = ("e_score_correction_bias", "A_log", "dt_bias")
+
+
+@pytest.mark.parametrize("scored", ["qwen3", "ernie", "qwen35"], indirect=True)
 def test_export_in_another_type(scored, fettle, build_dir, ids):
     exported = export(fettle, scored, "--format", "hf", "--dtype", "bfloat16")
     tensors = safetensors.torch.load_file(exported / "model.safetensors")
     for name, tensor in tensors.items():
-        kept = name.endswith("e_score_correction_bias")
+        kept = name.endswith(KEPT)
         assert tensor.dtype == (torch.float32 if kept else torch.bfloat16), name
     config = json.loads((exported / "config.json").read_text())
     assert config["dtype"] == "bfloat16"

@@ -2,6 +2,7 @@
 """Every family's logits and gradients against transformers, in fp32, on the
 CPU and on a card."""
 
+import pathlib
 import re
 
 import pytest
@@ -13,6 +14,10 @@ from conftest import DEVICE
 # different orders. Two CPU programs differ by 5e-5 at most, a card (H200) from
 # them by 2e-4 (both mixtral_tied_linear, whose gradients nearly cancel).
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-4 if DEVICE == "cuda" else 1e-4}
+
+# transformers' own two forms of the gated delta rule, by chunks and by tokens,
+# give gradients that differ by 5e-4.
+RECURRENT = 1e-3
 
 EXPERT = re.compile(
     r"(?P<prefix>.*\.experts)\.(?P<expert>\d+)\."
@@ -109,33 +114,54 @@ def trained(tensors: dict[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
     ]
 
 
+def tolerance(model, device: str) -> float:
+    kinds = getattr(model.config, "layer_types", None) or ()
+    recurrent = RECURRENT if "linear_attention" in kinds else 0.0
+    return max(TOLERANCE[device], recurrent)
+
+
 def assert_close(
-    found: torch.Tensor, expected: torch.Tensor, name: str, device: str
+    found: torch.Tensor, expected: torch.Tensor, name: str, bound: float
 ) -> None:
     assert found.shape == expected.shape, name
     scale = expected.abs().max().item()
     error = (found - expected).abs().max().item()
-    assert error <= TOLERANCE[device] * scale, (
-        f"{name} on {device}: {error} of {scale}")
+    assert error <= bound * scale, f"{name}: {error} of {scale}"
 
 
 @pytest.mark.parametrize("name", tiny_models.VARIANTS)
 def test_family_equals_transformers(name, ids, probe, tmp_path):
-    folder = tiny_models.make(name, tmp_path)
+    check(tiny_models.make(name, tmp_path), ids, probe)
+
+
+# Around the chunks of a recurrence, and shorter than a convolution.
+@pytest.mark.parametrize("name", ["qwen_next", "qwen35", "granite_hybrid"])
+def test_recurrences_may_end_anywhere_in_a_chunk(name, probe, tmp_path):
+    generator = torch.Generator().manual_seed(2)
+    ids = [
+        torch.randint(0, 97, (length,), generator=generator).tolist()
+        for length in (63, 2, 64, 65, 3, 130)
+    ]
+    check(tiny_models.make(name, tmp_path), ids, probe)
+
+
+def check(folder: pathlib.Path, ids: list[list[int]], probe) -> None:
+    """Logits and gradients, where sequences lie packed behind each other."""
     model = tiny_models.load(folder)
     logits = reference_logits(model, ids)
     loss = reference_loss(logits, ids)
     loss.backward()
 
     for device in ("cpu", "cuda"):
+        bound = tolerance(model, device)
         found = probe("logits", folder, ids, device)["logits"]
-        assert_close(found, logits.detach(), "logits", device)
+        assert_close(found, logits.detach(), "logits", bound)
 
         gradients = probe("gradients", folder, ids, device)
-        assert_close(gradients.pop("loss"), loss.detach(), "loss", device)
+        assert_close(gradients.pop("loss"), loss.detach(), "loss", bound)
         for weight, gradient in trained(gradients):
             expected = reference_gradient(model, weight)
-            assert_close(gradient, expected, weight, device)
+            assert_close(gradient, expected, weight, bound)
         # Nothing is left out: together they are all of the model's parameters.
         found_size = sum(gradient.numel() for _, gradient in trained(gradients))
         parameters = trained(dict(model.named_parameters()))

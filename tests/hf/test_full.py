@@ -64,7 +64,8 @@ def _export(case: test_methods.Case, model: pathlib.Path) -> pathlib.Path:
     ("family", "states"),
     [(family, "disk") for family in test_methods.FAMILIES + TIED + SCALED + ["gpt_oss"]]
     + [("qwen3", "ram"), ("deepseek", "device")]
-    + [(TIED[0], "ram"), (TIED[4], "device")],
+    + [(TIED[0], "ram"), (TIED[4], "device")]
+    + [("qwen_next", "disk"), ("lfm2_bias_untied", "disk")],
 )
 def test_full(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str, states: str

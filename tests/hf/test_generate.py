@@ -76,14 +76,23 @@ def test_generation_ends_where_transformers_ends_it(
     assert json.loads(done.stdout)["ids"] == reference(folder)
 
 
+# The shortest prompts are shorter than a convolution.
 @pytest.mark.parametrize(
-    "name",
+    "name,prompt",
     [
-        "deepseek_v3", "glm_lite", "dots_window_bias", "glm", "ernie", "minimax",
-        "mellum_types", "granite_shared", "afmoe", "gemma", "gpt_oss",
+        *(
+            (name, PROMPT)
+            for name in (
+                "deepseek_v3", "glm_lite", "dots_window_bias", "glm", "ernie",
+                "minimax", "mellum_types", "granite_shared", "afmoe", "gemma",
+                "gpt_oss", "lfm2", "qwen35",
+            )
+        ),
+        ("lfm2_bias_untied", "T"),
+        ("qwen_next", "T"),
     ],
 )
-def test_many_tokens_are_the_likeliest(name, fettle, tmp_path):
+def test_many_tokens_are_the_likeliest(name, prompt, fettle, tmp_path):
     """Token by token, each is what transformers finds likeliest after all the
     tokens before it, or next to it within rounding."""
     variant = tiny_models.VARIANTS[name]
@@ -94,7 +103,7 @@ def test_many_tokens_are_the_likeliest(name, fettle, tmp_path):
     )
     folder = tiny_models.write(variant, tmp_path / "m")
     expert_trace.write_tokenizer(folder)
-    command = [fettle, "generate", folder, "--prompt", PROMPT, "--quiet"]
+    command = [fettle, "generate", folder, "--prompt", prompt, "--quiet"]
     command += ["--max-new-tokens", str(LONG), "--json", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     made = torch.tensor(json.loads(done.stdout)["ids"])
@@ -102,10 +111,10 @@ def test_many_tokens_are_the_likeliest(name, fettle, tmp_path):
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json")
     )
-    prompt = tokenizer(PROMPT, return_tensors="pt").input_ids[0]
+    given = tokenizer(prompt, return_tensors="pt").input_ids[0]
     with torch.no_grad():
-        ids = torch.cat([prompt, made]).unsqueeze(0)
+        ids = torch.cat([given, made]).unsqueeze(0)
         logits = tiny_models.load(folder)(ids).logits[0]
-    logits = logits[len(prompt) - 1 : -1]
+    logits = logits[len(given) - 1 : -1]
     chosen = logits.gather(1, made[:, None])[:, 0]
     assert (logits.amax(1) - chosen).max() <= 1e-3 * logits.abs().max()

@@ -35,6 +35,9 @@ TARGETS = {
     "gpt_oss": "experts,attention",
     "afmoe": "experts,attention,shared,dense",
     "gemma": "experts,attention,dense",
+    "qwen_next": "experts,attention,shared",
+    "qwen35": "attention",
+    "lfm2": "experts,attention,dense",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
@@ -91,7 +94,19 @@ ROLES = {
     "mlp.shared_expert.": "shared",
     "mlp.shared_experts.": "shared",
     "mlp.": "dense",
+    "feed_forward.": "dense",
 }
+# Of what layers have in the place of attention, or call otherwise.
+MIXERS = {
+    "linear_attn.in_proj_qkv": "delta_qkv",
+    "linear_attn.in_proj_z": "delta_gate",
+    "linear_attn.in_proj_qkvz": "delta_qkv_gate",
+    "linear_attn.out_proj": "delta_out",
+    "conv.in_proj": "short_conv_in",
+    "conv.out_proj": "short_conv_out",
+    "self_attn.out_proj": "o_proj",
+}
+MLP = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 
 
 def _pair(name: str, shape: torch.Size, targets: list[str]) -> Pair | None:
@@ -110,6 +125,10 @@ def _pair(name: str, shape: torch.Size, targets: list[str]) -> Pair | None:
     prefix, _, last = module.rpartition(".")
     if module == "self_attn.gate_proj" and "attention" in targets:
         return Pair(f"{key}.attention_gate", 1, True)
+    last = MLP.get(last, last)
+    if module in MIXERS:
+        attends = "attention" in targets
+        return Pair(f"{key}.{MIXERS[module]}", 1, True) if attends else None
     if prefix == "self_attn" and "attention" in targets:
         return Pair(f"{key}.{last.removesuffix('_with_mqa')}", 1, True)
     kind = ROLES.get(f"{prefix}.")
@@ -275,13 +294,8 @@ def test_ten_steps_then_merge(
 @pytest.mark.parametrize(
     "family",
     [
-        "qwen3",
-        "qwen3_sparse_step",
-        "qwen2",
-        "mixtral",
-        "deepseek",
-        "afmoe",
-        "gemma",
+        "qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek", "afmoe",
+        "gemma", "qwen_next", "lfm2",
     ],
 )
 def test_peft_loads_the_adapter(

@@ -163,6 +163,9 @@ def test_packed_weights_are_what_their_bytes_say(
         "afmoe",
         "gemma",
         "gpt_oss",
+        "lfm2",
+        "qwen_next",
+        "qwen35",
     ],
 )
 def test_a_quantized_model_computes_with_its_values(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 import torch
 import transformers
 import v4_config
+from tiny_ropes import LLAMA3, longrope, rope, yarn
 from tiny_shapes import (
     AFMOE,
     DEEPSEEK,
@@ -26,12 +28,16 @@ from tiny_shapes import (
     GLM_LITE,
     GPT_OSS,
     GRANITE,
+    GRANITE_HYBRID,
+    LFM2,
     MELLUM,
     MINIMAX,
     MIXTRAL,
     OLMOE,
     QWEN2,
     QWEN3,
+    QWEN35,
+    QWEN_NEXT,
 )
 
 
@@ -45,41 +51,6 @@ class Variant:
     fused: bool = False  # experts stacked in one tensor, as in memory
     max_shard_size: str = "5GB"
     v4_config: bool = False  # config.json as transformers 4 writes it
-
-
-def _rope(rope_type: str, **options: Any) -> dict[str, Any]:
-    return {
-        "rope_parameters": {
-            "rope_type": rope_type,
-            "rope_theta": 10000.0,
-            **options,
-        }
-    }
-
-
-def _yarn(**options: Any) -> dict[str, Any]:
-    return _rope(
-        "yarn", factor=4.0, original_max_position_embeddings=16, **options
-    )
-
-
-def _longrope(pairs: int, original: int) -> dict[str, Any]:
-    return _rope(
-        "longrope",
-        factor=4.0,
-        original_max_position_embeddings=original,
-        short_factor=[1.0 + 0.1 * i for i in range(pairs)],
-        long_factor=[2.0 + 0.5 * i for i in range(pairs)],
-    )
-
-
-LLAMA3 = _rope(
-    "llama3",
-    factor=8.0,
-    low_freq_factor=1.0,
-    high_freq_factor=4.0,
-    original_max_position_embeddings=16,
-)
 
 
 def _qwen3(**changes: Any) -> Variant:
@@ -126,6 +97,18 @@ def _mellum(**changes: Any) -> Variant:
     return _variant("mellum", MELLUM, changes)
 
 
+def _lfm2(**changes: Any) -> Variant:
+    return _variant("lfm2_moe", LFM2, changes)
+
+
+def _qwen_next(**changes: Any) -> Variant:
+    return _variant("qwen3_next", QWEN_NEXT, changes)
+
+
+def _qwen35(**changes: Any) -> Variant:
+    return _variant("qwen3_5_moe_text", QWEN35, changes)
+
+
 def _minimax(**changes: Any) -> Variant:
     return _variant("minimax_m2", MINIMAX, changes)
 
@@ -137,6 +120,10 @@ def _granite(**changes: Any) -> Variant:
 def _granite_shared(**changes: Any) -> Variant:
     base = {**GRANITE, "shared_intermediate_size": 28}
     return _variant("granitemoeshared", base, changes)
+
+
+def _granite_hybrid(**changes: Any) -> Variant:
+    return _variant("granitemoehybrid", GRANITE_HYBRID, changes)
 
 
 def _afmoe(**changes: Any) -> Variant:
@@ -181,22 +168,22 @@ VARIANTS: dict[str, Variant] = {
     ),
     "qwen3_gelu": _qwen3(hidden_act="gelu_pytorch_tanh", mlp_only_layers=[1]),
     "qwen3_top1": _qwen3(num_experts_per_tok=1, norm_topk_prob=False),
-    "qwen3_linear": _qwen3(**_rope("linear", factor=3.0)),
-    "qwen3_yarn": _qwen3(**_yarn()),
+    "qwen3_linear": _qwen3(**rope("linear", factor=3.0)),
+    "qwen3_yarn": _qwen3(**yarn()),
     "qwen3_yarn_plain": _qwen3(
-        **_yarn(beta_fast=8, beta_slow=2, truncate=False, attention_factor=0.8)
+        **yarn(beta_fast=8, beta_slow=2, truncate=False, attention_factor=0.8)
     ),
     "qwen3_dynamic": _qwen3(
-        max_position_embeddings=16, **_rope("dynamic", factor=2.0)
+        max_position_embeddings=16, **rope("dynamic", factor=2.0)
     ),
-    "qwen3_longrope_short": _qwen3(**_longrope(8, 48)),
-    "qwen3_longrope_long": _qwen3(**_longrope(8, 16)),
+    "qwen3_longrope_short": _qwen3(**longrope(8, 48)),
+    "qwen3_longrope_long": _qwen3(**longrope(8, 16)),
     "qwen3_llama3": _qwen3(**LLAMA3),
     "qwen3_bf16": _qwen3(dtype=torch.bfloat16),
     "qwen3_fp16": _qwen3(dtype=torch.float16),
     "qwen3_fused": _qwen3(fused=True),
     "qwen3_sharded": _qwen3(max_shard_size="60KB"),
-    "qwen3_v4_config": _qwen3(v4_config=True, **_yarn()),
+    "qwen3_v4_config": _qwen3(v4_config=True, **yarn()),
     "qwen2": _qwen2(),
     "qwen2_normalized_no_bias": _qwen2(norm_topk_prob=True, qkv_bias=False),
     "qwen2_grouped_tied": _qwen2(
@@ -224,7 +211,7 @@ VARIANTS: dict[str, Variant] = {
     "mixtral_window": _mixtral(sliding_window=7),
     "mixtral_head_dim": _mixtral(head_dim=12, num_local_experts=5),
     "mixtral_tied_linear": _mixtral(
-        tie_word_embeddings=True, **_rope("linear", factor=2.0)
+        tie_word_embeddings=True, **rope("linear", factor=2.0)
     ),
     "mixtral_fused": _mixtral(fused=True),
     "mixtral_sharded_fp16": _mixtral(
@@ -236,7 +223,7 @@ VARIANTS: dict[str, Variant] = {
     "olmoe_grouped_bias": _olmoe(
         num_key_value_heads=2, attention_bias=True, norm_topk_prob=True
     ),
-    "olmoe_tied_yarn": _olmoe(tie_word_embeddings=True, **_yarn()),
+    "olmoe_tied_yarn": _olmoe(tie_word_embeddings=True, **yarn()),
     "olmoe_fused": _olmoe(fused=True),
     "olmoe_v4_config": _olmoe(v4_config=True, clip_qkv=1.5),
     "deepseek": _deepseek(),
@@ -254,12 +241,12 @@ VARIANTS: dict[str, Variant] = {
         n_shared_experts=1,
         routed_scaling_factor=2.5,
     ),
-    "deepseek_yarn": _deepseek(**_yarn(mscale=0.707, mscale_all_dim=0.707)),
-    "deepseek_yarn_mscale": _deepseek(**_yarn(mscale=1.3, mscale_all_dim=0.6)),
-    "deepseek_linear": _deepseek(**_rope("linear", factor=2.0)),
+    "deepseek_yarn": _deepseek(**yarn(mscale=0.707, mscale_all_dim=0.707)),
+    "deepseek_yarn_mscale": _deepseek(**yarn(mscale=1.3, mscale_all_dim=0.6)),
+    "deepseek_linear": _deepseek(**rope("linear", factor=2.0)),
     "deepseek_fused_sharded": _deepseek(fused=True, max_shard_size="80KB"),
     "deepseek_v4_config": _deepseek(
-        v4_config=True, **_yarn(mscale=0.707, mscale_all_dim=0.707)
+        v4_config=True, **yarn(mscale=0.707, mscale_all_dim=0.707)
     ),
     "deepseek_v3": _deepseek_v3(),
     "deepseek_v3_half": _deepseek_v3(rope_interleave=False),
@@ -273,7 +260,7 @@ VARIANTS: dict[str, Variant] = {
     "deepseek_v3_v4_config": _deepseek_v3(
         v4_config=True,
         fused=True,
-        **_yarn(mscale=1.0, mscale_all_dim=1.0),
+        **yarn(mscale=1.0, mscale_all_dim=1.0),
     ),
     "glm_lite": _glm_lite(),
     "glm_lite_types": _glm_lite(
@@ -294,7 +281,7 @@ VARIANTS: dict[str, Variant] = {
     "glm_norm_bf16": _glm(
         use_qk_norm=True, attention_bias=False, dtype=torch.bfloat16
     ),
-    "glm_v4_config": _glm(v4_config=True, **_yarn()),
+    "glm_v4_config": _glm(v4_config=True, **yarn()),
     "ernie": _ernie(),
     "ernie_norm_min": _ernie(moe_norm_min=0.9),
     "ernie_interval_untied": _ernie(
@@ -316,7 +303,7 @@ VARIANTS: dict[str, Variant] = {
         mlp_layer_types=["sparse", "dense", "sparse"],
         attention_bias=True,
         rope_parameters={
-            "full_attention": _yarn()["rope_parameters"],
+            "full_attention": yarn()["rope_parameters"],
             "sliding_attention": {
                 "rope_type": "default",
                 "rope_theta": 100.0,
@@ -335,6 +322,41 @@ VARIANTS: dict[str, Variant] = {
     "gpt_oss_v4_config": _gpt_oss(
         v4_config=True, dtype=torch.bfloat16, num_hidden_layers=2
     ),
+    "lfm2": _lfm2(),
+    "lfm2_bias_untied": _lfm2(
+        conv_bias=True,
+        conv_L_cache=5,
+        tie_word_embeddings=False,
+        norm_topk_prob=False,
+        routed_scaling_factor=1.8,
+    ),
+    "lfm2_no_expert_bias_v4_config": _lfm2(
+        v4_config=True,
+        fused=True,
+        use_expert_bias=False,
+        num_dense_layers=0,
+        layer_types=["full_attention", "conv", "full_attention", "conv"],
+    ),
+    "qwen_next": _qwen_next(),
+    "qwen_next_types_bias_tied": _qwen_next(
+        layer_types=[
+            "full_attention",
+            "linear_attention",
+            "full_attention",
+            "linear_attention",
+        ],
+        attention_bias=True,
+        tie_word_embeddings=True,
+        norm_topk_prob=False,
+        mlp_only_layers=[1],
+    ),
+    "qwen_next_v4_config": _qwen_next(v4_config=True, fused=True),
+    "qwen35": _qwen35(fused=True),
+    "qwen35_equal_heads_bf16": _qwen35(
+        linear_num_key_heads=3,
+        linear_num_value_heads=3,
+        dtype=torch.bfloat16,
+    ),
     "minimax": _minimax(),
     "minimax_fused": _minimax(fused=True),
     "minimax_v4_config": _minimax(v4_config=True, dtype=torch.bfloat16),
@@ -351,6 +373,20 @@ VARIANTS: dict[str, Variant] = {
     "granite_shared": _granite_shared(),
     "granite_shared_none_bf16": _granite_shared(
         shared_intermediate_size=0, v4_config=True, dtype=torch.bfloat16
+    ),
+    "granite_hybrid": _granite_hybrid(),
+    "granite_hybrid_rope_bias": _granite_hybrid(
+        position_embedding_type="rope",
+        mamba_proj_bias=True,
+        mamba_conv_bias=False,
+        mamba_d_conv=3,
+        mamba_n_groups=1,
+        time_step_limit=[0.2, 0.9],
+    ),
+    "granite_hybrid_v4_config_bf16": _granite_hybrid(
+        v4_config=True,
+        fused=True,
+        dtype=torch.bfloat16,
     ),
     "afmoe": _afmoe(),
     "afmoe_types": _afmoe(
@@ -374,7 +410,7 @@ VARIANTS: dict[str, Variant] = {
                 "partial_rotary_factor": 0.6,
                 "factor": 2.0,
             },
-            "sliding_attention": _rope("linear", factor=2.0)[
+            "sliding_attention": rope("linear", factor=2.0)[
                 "rope_parameters"
             ],
         },
@@ -393,17 +429,24 @@ def config_of(variant: Variant) -> transformers.PretrainedConfig:
 
 
 ROUTERS = ("mlp.gate.weight", "router.gate.weight", "router.weight",
-           "router.proj.weight")
+           "router.proj.weight", "feed_forward.gate.weight")
+# Into and out of a state, which sums up many tokens: wider ones make more of
+# rounding.
+RECURRENT = re.compile(r"linear_attn\.(in_proj_qkv|out_proj)")
+CORRECTIONS = ("correction_bias", "expert_bias")
 
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
     """Wide random weights; norms around one, so that none is the identity."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in [*model.named_parameters(), *_scalars(model)]:
-        if name.endswith(("correction_bias", "expert_bias")):
+        if name.endswith(CORRECTIONS):
             continue
         noise = torch.randn(weight.shape, generator=generator)
-        if weight.dim() == 1 and ("norm" in name or "scal" in name):
+        if weight.dim() == 1 and "norm" in name:
+            # Around what they begin as: 1, or 0 where the norm adds 1.
+            weight.data = weight.data + 0.2 * noise
+        elif weight.dim() == 1 and "scal" in name:
             weight.data = 1.0 + 0.2 * noise
         elif name.endswith((*ROUTERS, "embed_tokens.weight")):
             weight.data = noise
@@ -412,7 +455,8 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
         else:
             # Keeps the variance of what a row is multiplied with.
             fan_in = weight.shape[-1] if weight.dim() > 1 else 4
-            weight.data = 1.5 * noise / fan_in**0.5
+            gain = 0.75 if RECURRENT.search(name) else 1.5
+            weight.data = gain * noise / fan_in**0.5
     # Such that corrected scores may be negative.
     for correction in _corrections(model):
         noise = torch.randn(correction.shape, generator=generator)
@@ -422,8 +466,7 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
 def _corrections(model: torch.nn.Module) -> list[torch.Tensor]:
     """What routers add to scores, parameters or not."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    names = ("correction_bias", "expert_bias")
-    return [t for name, t in tensors if name.endswith(names)]
+    return [t for name, t in tensors if name.endswith(CORRECTIONS)]
 
 
 def _scalars(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:

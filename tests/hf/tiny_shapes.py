@@ -150,6 +150,55 @@ MELLUM = {
     "sliding_window": 6,
 }
 
+LFM2 = {
+    "pad_token_id": None,  # a row of embeddings without gradient otherwise
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITION,
+    "moe_intermediate_size": 20,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_dense_layers": 1,
+    "layer_types": ["conv", "conv", "full_attention", "conv"],
+}
+
+QWEN_NEXT = {
+    **QWEN3,
+    "num_hidden_layers": 4,
+    "shared_expert_intermediate_size": 20,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "linear_conv_kernel_dim": 4,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 0.25,
+    },
+}
+# Key heads as wide as value heads; a wider convolution.
+QWEN35 = {
+    **QWEN_NEXT,
+    "head_dim": 20,
+    "linear_value_head_dim": 8,
+    "linear_num_value_heads": 4,
+    "linear_conv_kernel_dim": 3,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 2, 1],
+        "mrope_interleaved": True,
+    },
+}
+QWEN35.pop("intermediate_size")
+QWEN35.pop("norm_topk_prob")
+
 MINIMAX = {
     "vocab_size": 97,
     "hidden_size": 48,
@@ -180,6 +229,18 @@ GRANITE = {
     "residual_multiplier": 0.4,
     "attention_multiplier": 0.15,
     "logits_scaling": 2.5,
+}
+
+GRANITE_HYBRID = {
+    **GRANITE,
+    "num_hidden_layers": 3,
+    "shared_intermediate_size": 28,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "mamba_n_heads": 6,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 12,
+    "mamba_d_head": 16,
+    "mamba_chunk_size": 16,
 }
 
 AFMOE = {

@@ -55,6 +55,15 @@ def rewrite(config_file: pathlib.Path) -> None:
             shared_intermediate_size=0,
             attn_type_list=[1] * config["num_hidden_layers"],
         )
+    if config["model_type"] == "qwen3_next":
+        config.pop("layer_types")
+        config["full_attention_interval"] = 4
+    if config["model_type"] == "lfm2_moe":
+        config["tie_embedding"] = config.pop("tie_word_embeddings")
+    if config["model_type"] == "granitemoehybrid":
+        old = {"linear_attention": "mamba", "full_attention": "attention"}
+        config["layer_types"] = [old[kind] for kind in config["layer_types"]]
+        config["mamba_d_head"] = "auto"
     if config["model_type"] == "dots1":
         config["scoring_func"] = "noaux_tc"
         config.pop("layer_types")

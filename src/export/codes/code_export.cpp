@@ -179,7 +179,8 @@ class CodeExport {
           std::string(io::name_of(
               artifact::stored_type(tensor.scalar_type(), name(weight.id)))),
           tensor.numel());
-      return {tensor};
+      return {tensor.contiguous().view(
+          model::stored_shape(plan_.config, weight.id))};
     }
     const CodeMatrix matrix =
         planned_codes(reader_, plan_.config, weight.id, *weight.form);

@@ -2,6 +2,7 @@
 #include "export/codes/code_matrix.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.h"
 #include "export/value_check.h"
@@ -129,6 +130,19 @@ CodeMatrix with_rows(const CodeMatrix& m, const at::Tensor& order) {
   result.codes = m.codes.index_select(0, order);
   result.scales = m.scales.index_select(0, order);
   result.zeros = m.zeros.index_select(0, order);
+  return result;
+}
+
+CodeMatrix with_columns(
+    const CodeMatrix& m, const at::Tensor& order, std::int64_t run) {
+  CodeMatrix result =
+      m.groups() <= 1 ? m : regrouped(m, std::gcd(m.group, run));
+  result.codes = m.codes.index_select(1, order);
+  if (m.groups() <= 1) return result;
+  const at::Tensor groups =
+      order.slice(0, 0, order.size(0), result.group).floor_divide(result.group);
+  result.scales = result.scales.index_select(1, groups);
+  result.zeros = result.zeros.index_select(1, groups);
   return result;
 }
 

@@ -48,4 +48,9 @@ CodeMatrix padded(
 // Rows in another order.
 CodeMatrix with_rows(const CodeMatrix& matrix, const at::Tensor& order);
 
+// Columns in another order, in which runs of `run` stay neighbours. Groups
+// become as short as both.
+CodeMatrix with_columns(
+    const CodeMatrix& matrix, const at::Tensor& order, std::int64_t run);
+
 }  // namespace fettle::exporter

@@ -13,6 +13,8 @@
 // code. The experts' scheme is that of all linear modules; others are named.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 
 #include "artifact/tensor_file.h"
@@ -43,8 +45,14 @@ Json scheme_json(const CodeForm& form, Json targets) {
 
 // Embeddings are none.
 bool is_linear_module(Role role) {
+  constexpr std::array kNeverPacked = {
+      Role::kRouter,
+      Role::kSharedRouter,
+      Role::kDeltaBeta,
+      Role::kDeltaDecay,
+      Role::kDeltaBetaDecay};
   return model::is_attention_role(role) || model::is_mlp_role(role) ||
-         role == Role::kRouter || role == Role::kSharedRouter;
+         std::ranges::find(kNeverPacked, role) != kNeverPacked.end();
 }
 
 // transformers takes any pattern with "experts" in it for that of the experts.

@@ -67,7 +67,8 @@ class GgufExport {
       if (tensor.parts.empty()) continue;
       std::uint64_t at = header.data_begin + found.begin;
       for (const WeightId& id : tensor.parts) {
-        const auto [rows, cols] = part_shape(plan_.config, id);
+        const std::int64_t rows = part_rows(plan_.config, tensor);
+        const std::int64_t cols = part_shape(plan_.config, id).second;
         std::vector<std::byte> bytes(rows * row_bytes(tensor.type, cols));
         file->read_at(at, bytes);
         at += bytes.size();
@@ -84,7 +85,8 @@ class GgufExport {
  private:
   void count(const PlannedTensor& tensor) {
     if (tensor.parts.empty()) return;
-    const auto [rows, cols] = part_shape(plan_.config, tensor.parts[0]);
+    const std::int64_t rows = part_rows(plan_.config, tensor);
+    const std::int64_t cols = part_shape(plan_.config, tensor.parts[0]).second;
     result_.types[std::string(block_name(tensor.type))] +=
         std::ssize(tensor.parts) * rows * cols;
     if (tensor.nearest) result_.rounded += std::ssize(tensor.parts);
@@ -160,8 +162,10 @@ class GgufExport {
       return codes ? encode_q8_0(values) : values.to(plain_scalar(tensor.type));
     }
     CodeMatrix matrix = padded(source_codes(reader_, id), rows, cols);
-    if (tensor.paired_heads > 0) {
-      matrix = with_rows(matrix, paired_rows(rows, tensor.paired_heads));
+    const GgufOrder& order = tensor.order;
+    if (order.rows.defined()) matrix = with_rows(matrix, order.rows);
+    if (order.columns.defined()) {
+      matrix = with_columns(matrix, order.columns, order.run);
     }
     const InexactWeight weight{
         model::weight_name(plan_.config, id),
@@ -174,9 +178,7 @@ class GgufExport {
 
   // The values of a part as they lie in the file.
   at::Tensor meant(const PlannedTensor& tensor, const WeightId& id) const {
-    const at::Tensor rows = as_rows(weights_.meant(id));
-    if (tensor.paired_heads == 0) return rows;
-    return rows.index_select(0, paired_rows(rows.size(0), tensor.paired_heads));
+    return ordered(tensor.order, as_rows(weights_.meant(id)));
   }
 
   const model::ModelReader& reader_;

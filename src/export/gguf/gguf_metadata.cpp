@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <string_view>
 
 #include "core/error.h"
 #include "export/gguf/gguf_keys.h"
 #include "export/gguf/gguf_layer_kinds.h"
+#include "export/gguf/gguf_mixers.h"
 #include "export/stock_layout.h"
 #include "model/layers/rotary.h"
 
@@ -64,8 +66,16 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
      .demands_head = true,
      .activation = model::Activation::kClampedSwiglu,
      .alternates = true,
-     .has_biases = true,
-     .names_norm = true},
+     .has_biases = true},
+    {.family = "lfm2_moe",
+     .architecture = "lfm2moe",
+     .renormalizes = true,
+     .has_dense = true},
+    {.family = "qwen3_next", .architecture = "qwen3next", .renormalizes = true},
+    {.family = "qwen3_5_moe_text",
+     .architecture = "qwen35moe",
+     .renormalizes = true,
+     .tiles_heads = true},
     {.family = "minimax_m2",
      .architecture = "minimax-m2",
      .renormalizes = true,
@@ -190,7 +200,7 @@ void check_attention(
   }
   if (is_mla(config)) return check_latent_attention(config, tolerance);
   const bool wide = a.heads * a.head_dim == config.hidden_size;
-  if ((name == "qwen2moe" || name == "olmoe") && !wide) {
+  if ((name == "qwen2moe" || name == "olmoe" || name == "lfm2moe") && !wide) {
     refuse_shape("heads together are not 'hidden_size' wide");
   }
   if (name == "olmoe" && a.kv_heads != a.heads) {
@@ -294,11 +304,23 @@ void add_rope(const ModelConfig& config, KeyList& keys) {
   keys.number("rope.scaling.attn_factor", rotary_factor(rope) / own);
 }
 
+// A list where layers without attention have none.
+GgufValue heads_of_keys(const ModelConfig& config) {
+  const auto heads = static_cast<std::uint32_t>(config.attention().kv_heads);
+  if (known_family(config).architecture != "lfm2moe") return heads;
+  std::vector<std::int32_t> list;
+  for (const model::LayerConfig& layer : config.layers) {
+    const bool attention = layer.mixer == model::MixerKind::kAttention;
+    list.push_back(attention ? static_cast<std::int32_t>(heads) : 0);
+  }
+  return list;
+}
+
 void add_attention(const ModelConfig& config, KeyList& keys) {
   const model::AttentionConfig& a = config.attention();
   keys.count("attention.head_count", a.heads);
   if (config.attentions.size() == 1) {
-    keys.count("attention.head_count_kv", a.kv_heads);
+    keys.put("attention.head_count_kv", heads_of_keys(config));
   }
   keys.count("attention.key_length", a.head_dim);
   keys.count("attention.value_length", a.v_head_dim);
@@ -334,7 +356,9 @@ void add_experts(
   keys.count("expert_used_count", sparse.top_k);
   if (own_width) keys.count("expert_feed_forward_length", widths.expert);
   const bool told = name == kErnie || name == kGraniteArchitecture;
-  if (name == "qwen2moe" || (told && widths.shared > 0)) {
+  const bool gated_shared =
+      config.shared_expert == model::SharedExpert::kSigmoidGated;
+  if (gated_shared || (told && widths.shared > 0)) {
     keys.count("expert_shared_feed_forward_length", widths.shared);
   }
   if (family.has_dense) keys.count("leading_dense_block_count", places.first);
@@ -359,6 +383,7 @@ const GgufFamily& gguf_family(
     check_rope(config, family.architecture, tolerance);
   }
   check_layer_kinds(config, family.architecture);
+  check_mixers(config, family.architecture);
   return family;
 }
 
@@ -384,6 +409,7 @@ GgufKeys gguf_shape_keys(
   add_rope(config, keys);
   add_experts(config, family, keys);
   add_layer_kinds(config, name, keys);
+  add_mixers(config, name, keys);
   return keys.take();
 }
 

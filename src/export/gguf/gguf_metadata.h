@@ -27,7 +27,8 @@ struct GgufFamily {
   model::Activation activation = model::Activation::kSilu;
   bool alternates = false;  // every other layer has a window, the first too
   bool has_biases = false;  // of all projections of the attention
-  bool names_norm = false;  // the norm before the MLP by the attention
+  // Value heads of the delta rule stand in rounds of all key heads.
+  bool tiles_heads = false;
 };
 
 struct GgufTolerance {

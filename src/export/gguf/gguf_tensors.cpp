@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "core/error.h"
 #include "export/gguf/gguf_layer_kinds.h"
 #include "export/gguf/gguf_metadata.h"
+#include "export/gguf/gguf_names.h"
 #include "export/stock_layout.h"
 
 namespace fettle::exporter {
@@ -21,67 +23,19 @@ using model::ModelConfig;
 using model::Role;
 using model::WeightId;
 
-constexpr auto kTensorNames = std::to_array<std::pair<Role, std::string_view>>({
-    {Role::kEmbedTokens, "token_embd.weight"},
-    {Role::kFinalNorm, "output_norm.weight"},
-    {Role::kLmHead, "output.weight"},
-    {Role::kInputNorm, "blk.{l}.attn_norm.weight"},
-    {Role::kPostAttentionNorm, "blk.{l}.ffn_norm.weight"},
-    {Role::kQProj, "blk.{l}.attn_q.weight"},
-    {Role::kQBias, "blk.{l}.attn_q.bias"},
-    {Role::kKProj, "blk.{l}.attn_k.weight"},
-    {Role::kKBias, "blk.{l}.attn_k.bias"},
-    {Role::kVProj, "blk.{l}.attn_v.weight"},
-    {Role::kVBias, "blk.{l}.attn_v.bias"},
-    {Role::kOProj, "blk.{l}.attn_output.weight"},
-    {Role::kOBias, "blk.{l}.attn_output.bias"},
-    {Role::kSinks, "blk.{l}.attn_sinks.weight"},
-    {Role::kQNorm, "blk.{l}.attn_q_norm.weight"},
-    {Role::kKNorm, "blk.{l}.attn_k_norm.weight"},
-    {Role::kQAProj, "blk.{l}.attn_q_a.weight"},
-    {Role::kQANorm, "blk.{l}.attn_q_a_norm.weight"},
-    {Role::kQBProj, "blk.{l}.attn_q_b.weight"},
-    {Role::kKvAProj, "blk.{l}.attn_kv_a_mqa.weight"},
-    {Role::kKvANorm, "blk.{l}.attn_kv_a_norm.weight"},
-    {Role::kKvBProj, "blk.{l}.attn_kv_b.weight"},
-    {Role::kRouter, "blk.{l}.ffn_gate_inp.weight"},
-    {Role::kRouterBias, "blk.{l}.ffn_gate_inp.bias"},
-    {Role::kRouterCorrection, "blk.{l}.exp_probs_b.bias"},
-    {Role::kExpertGate, "blk.{l}.ffn_gate_exps.weight"},
-    {Role::kExpertUp, "blk.{l}.ffn_up_exps.weight"},
-    {Role::kExpertDown, "blk.{l}.ffn_down_exps.weight"},
-    {Role::kExpertGateBias, "blk.{l}.ffn_gate_exps.bias"},
-    {Role::kExpertUpBias, "blk.{l}.ffn_up_exps.bias"},
-    {Role::kExpertConstant, "blk.{l}.ffn_down_exps.bias"},
-    {Role::kSharedGate, "blk.{l}.ffn_gate_shexp.weight"},
-    {Role::kSharedUp, "blk.{l}.ffn_up_shexp.weight"},
-    {Role::kSharedDown, "blk.{l}.ffn_down_shexp.weight"},
-    {Role::kSharedRouter, "blk.{l}.ffn_gate_inp_shexp.weight"},
-    {Role::kDenseGate, "blk.{l}.ffn_gate.weight"},
-    {Role::kDenseUp, "blk.{l}.ffn_up.weight"},
-    {Role::kDenseDown, "blk.{l}.ffn_down.weight"},
-    {Role::kQABias, ""},
-    {Role::kKvABias, ""},
-});
-
 // Blocks of codes that experts' widths are filled up to.
 constexpr std::array<std::int64_t, 2> kExpertUnits{32, 256};
 
-std::string tensor_name(const GgufFamily& family, const WeightId& id) {
-  if (id.role == Role::kPostAttentionNorm && family.names_norm) {
-    return model::expand_name("blk.{l}.post_attention_norm.weight", id);
-  }
-  if (const auto own = layer_kinds_name(id.role)) {
-    return model::expand_name(*own, id);
-  }
-  const auto* const found = std::ranges::find(
-      kTensorNames, id.role, &std::pair<Role, std::string_view>::first);
-  FETTLE_ASSERT(found != kTensorNames.end() && !found->second.empty());
-  return model::expand_name(found->second, id);
-}
-
 bool is_vector(const WeightId& id, const std::vector<std::int64_t>& shape) {
   return shape.size() == 1 || id.role == Role::kSharedRouter;
+}
+
+// Groups end where columns that are neighbours do.
+Levels moved(Levels levels, const GgufOrder& order) {
+  if (order.run > 0 && levels.group > 0) {
+    levels.group = std::gcd(levels.group, order.run);
+  }
+  return levels;
 }
 
 class TensorPlanner {
@@ -98,20 +52,22 @@ class TensorPlanner {
   std::vector<PlannedTensor> plan() const {
     std::vector<PlannedTensor> tensors;
     for (const WeightId& id : model::model_weights(config_)) {
-      std::string name = tensor_name(family_, id);
-      const bool goes_on = !tensors.empty() && tensors.back().name == name;
-      if (!goes_on) tensors.push_back({.name = std::move(name)});
-      tensors.back().parts.push_back(id);
+      for (GgufPlace& place : gguf_places(config_, family_, id)) {
+        const bool goes_on =
+            !tensors.empty() && tensors.back().name == place.name;
+        if (!goes_on) {
+          tensors.push_back(
+              {.name = std::move(place.name), .order = std::move(place.order)});
+        }
+        tensors.back().parts.push_back(id);
+      }
     }
     if (config_.tie_word_embeddings && family_.demands_head) {
       tensors.push_back(
-          {.name = tensor_name(family_, {Role::kLmHead}),
+          {.name = gguf_name(family_, {Role::kLmHead}),
            .parts = {{Role::kEmbedTokens}}});
     }
-    for (PlannedTensor& tensor : tensors) {
-      choose_type(tensor);
-      tensor.paired_heads = paired_heads(tensor.parts.front().role);
-    }
+    for (PlannedTensor& tensor : tensors) choose_type(tensor);
     at::Tensor divisors = rotary_divisors(config_, family_.architecture);
     if (divisors.defined()) {
       tensors.push_back(
@@ -140,12 +96,6 @@ class TensorPlanner {
   }
 
  private:
-  std::int64_t paired_heads(Role role) const {
-    if (!family_.pairs_rotary) return 0;
-    if (role == Role::kQProj) return config_.attention().heads;
-    return role == Role::kKProj ? config_.attention().kv_heads : 0;
-  }
-
   bool empty(const WeightId& id) const {
     return model::weight_numel(source_.config, id) == 0;
   }
@@ -173,7 +123,7 @@ class TensorPlanner {
     for (const WeightId& id : tensor.parts) {
       if (empty(id)) continue;
       if (const auto* const header = source_.packed(id)) {
-        levels.push_back(levels_of(*header));
+        levels.push_back(moved(levels_of(*header), tensor.order));
       } else {
         ++plain;
       }
@@ -216,7 +166,7 @@ class TensorPlanner {
   [[noreturn]] void refuse(const PlannedTensor& tensor) const {
     const std::int64_t cols = part_shape(config_, tensor.parts[0]).second;
     for (const WeightId& id : tensor.parts) {
-      const std::string why = reason(id, cols);
+      const std::string why = reason(tensor, id, cols);
       if (why.empty()) continue;
       throw UserError(
           "export",
@@ -226,7 +176,10 @@ class TensorPlanner {
     throw InternalError("no type holds " + tensor.name);
   }
 
-  std::string reason(const WeightId& id, std::int64_t cols) const {
+  std::string reason(
+      const PlannedTensor& tensor,
+      const WeightId& id,
+      std::int64_t cols) const {
     if (empty(id)) return "";
     const auto* const header = source_.packed(id);
     if (header == nullptr) {
@@ -251,6 +204,16 @@ class TensorPlanner {
           header->group,
           least,
           least);
+    }
+    const std::int64_t run = tensor.order.run;
+    if (run > 0 && header->groups() > 1 &&
+        std::gcd(header->group, run) % least != 0) {
+      return fmt::format(
+          "is {} in groups of {}, which llama.cpp's order of value heads of {} "
+          "would tear: quantize with keep for it",
+          name,
+          header->group,
+          run);
     }
     const Levels levels = levels_of(*header);
     if (!exact_type(std::span(&levels, 1), cols)) {
@@ -312,18 +275,17 @@ GgufPlan plan_gguf(const SourceForms& source, const ExportOptions& options) {
   return plan;
 }
 
-at::Tensor paired_rows(std::int64_t rows, std::int64_t heads) {
-  return at::arange(rows, at::kLong)
-      .view({heads, 2, rows / heads / 2})
-      .transpose(1, 2)
-      .reshape({-1});
-}
-
 std::pair<std::int64_t, std::int64_t> part_shape(
     const ModelConfig& config, const WeightId& id) {
   const auto shape = model::weight_shape(config, id);
   if (shape.size() == 1) return {1, shape[0]};
   return {shape[0], shape[1]};
+}
+
+std::int64_t part_rows(const ModelConfig& config, const PlannedTensor& tensor) {
+  return tensor.order.rows.defined()
+             ? tensor.order.rows.size(0)
+             : part_shape(config, tensor.parts.front()).first;
 }
 
 GgufTensor declared(const ModelConfig& config, const PlannedTensor& tensor) {
@@ -335,7 +297,8 @@ GgufTensor declared(const ModelConfig& config, const PlannedTensor& tensor) {
         .bytes = tensor.values.nbytes()};
   }
   const WeightId& first = tensor.parts.front();
-  const auto [rows, cols] = part_shape(config, first);
+  const std::int64_t rows = part_rows(config, tensor);
+  const std::int64_t cols = part_shape(config, first).second;
   GgufTensor result{
       .name = tensor.name,
       .sizes = {cols},

@@ -10,6 +10,7 @@
 #include "export/export.h"
 #include "export/gguf/gguf_blocks.h"
 #include "export/gguf/gguf_file.h"
+#include "export/gguf/gguf_orders.h"
 #include "export/source_forms.h"
 
 namespace fettle::exporter {
@@ -20,9 +21,7 @@ struct PlannedTensor {
   std::vector<model::WeightId> parts = {};
   BlockType type = BlockType::kF32;
   bool nearest = false;  // `type` does not hold it exactly
-  // Rows are reordered so that rotary pairs, half a head apart in stock
-  // checkpoints, are neighbours: in each of so many heads; 0: not.
-  std::int64_t paired_heads = 0;
+  GgufOrder order = {};  // of each part
   // Of a tensor that is no weight, [n] fp32; it has no parts.
   at::Tensor values = {};
 };
@@ -37,12 +36,13 @@ struct GgufPlan {
 // type holds, unless the nearest is wanted.
 GgufPlan plan_gguf(const SourceForms& source, const ExportOptions& options);
 
-// For row i of the file, the row of the weight.
-at::Tensor paired_rows(std::int64_t rows, std::int64_t heads);
-
 // Rows and columns of one part; a vector is one row.
 std::pair<std::int64_t, std::int64_t> part_shape(
     const model::ModelConfig& config, const model::WeightId& id);
+
+// Rows of the file that each part has.
+std::int64_t part_rows(
+    const model::ModelConfig& config, const PlannedTensor& tensor);
 
 // As the file declares it.
 GgufTensor declared(

@@ -15,7 +15,8 @@ enum class AttentionKind { kGqa, kMla };
 enum class QkNorm { kNone, kHead, kFull };
 // What the heads' outputs are multiplied by before o_proj: the sigmoid of a
 // projection of the layer's input.
-enum class OutputGate { kNone, kOwnProjection };
+// In the query's: q_proj gives each head's query, then its gate.
+enum class OutputGate { kNone, kOwnProjection, kInQuery };
 using kernels::RopePairing;
 
 struct RopeConfig {

@@ -115,7 +115,7 @@ std::int64_t proportional_angles(const JsonObject& rope, std::int64_t dim) {
   return static_cast<std::int64_t>(part * static_cast<double>(dim)) / 2;
 }
 
-// Where several options tell it, they must agree.
+// Where rotary_dim tells it too, they must agree.
 std::int64_t rotated_dimensions(
     const JsonObject& config,
     const JsonObject& rope,
@@ -141,7 +141,8 @@ std::int64_t rotated_dimensions(
     found = dim;
   };
   add(rope, kPart);
-  add(config, kPart);
+  // As transformers 5 has it, which writes its default beside what it read.
+  if (!found) add(config, kPart);
   add(config, kCount);
   return found ? *found
                : read_rotated(config, kPart, defaults.dim, *defaults.partial);

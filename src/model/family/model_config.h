@@ -13,6 +13,7 @@
 #include "kernels/args.h"
 #include "model/family/attention_config.h"
 #include "model/family/block_config.h"
+#include "model/family/mixer_config.h"
 #include "model/family/tensor_names.h"
 
 namespace fettle::model {
@@ -56,12 +57,15 @@ struct LayerConfig {
   bool router_bias = false;         // [E] added to the router's logits, stored
   std::int64_t sliding_window = 0;  // 0: full attention
   std::size_t attention = 0;        // which of ModelConfig::attentions
+  MixerKind mixer = MixerKind::kAttention;
 
+  bool has_mixer() const { return mixer != MixerKind::kNone; }
+  bool has_mlp() const { return sparse || dense_width > 0; }
   std::int64_t num_experts() const {
     return static_cast<std::int64_t>(expert_widths.size());
   }
   std::int64_t total_width() const;  // sum of expert_widths
-  bool has_dense() const { return !sparse || dense_width > 0; }
+  bool has_dense() const { return dense_width > 0; }
   bool has_dense_beside_experts() const { return sparse && dense_width > 0; }
   bool operator==(const LayerConfig&) const = default;
 };
@@ -73,12 +77,17 @@ struct ModelConfig {
   std::int64_t hidden_size = 0;
   std::int64_t max_position = 0;
   double norm_eps = 1e-6;
+  // Added to the weights of all norms but a mixer's own and the latents'.
+  double norm_offset = 0.0;
   double latent_norm_eps = 1e-6;  // MLA's norms of the compressed latents
   bool tie_word_embeddings = false;
   SharedExpert shared_expert = SharedExpert::kNone;
   Activation activation = Activation::kSilu;   // of every MLP's gate
   bool expert_bias = false;                    // of experts' gate and up
   std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
+  ShortConvConfig short_conv;                  // of layers that have one
+  GatedDeltaConfig gated_delta;                // of layers that have one
+  MambaConfig mamba;                           // of layers that have one
   RouterConfig router;
   BlockConfig block;
   EndsConfig ends;

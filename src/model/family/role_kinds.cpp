@@ -19,7 +19,15 @@ constexpr std::array kAttention{
     kQAProj,
     kQBProj,
     kKvAProj,
-    kKvBProj};
+    kKvBProj,
+    kShortConvIn,
+    kShortConvOut,
+    kDeltaQkv,
+    kDeltaGate,
+    kDeltaQkvGate,
+    kDeltaOut,
+    kMambaIn,
+    kMambaOut};
 
 }  // namespace
 

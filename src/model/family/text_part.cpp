@@ -17,7 +17,7 @@ constexpr std::string_view kBody = "model.";
 // Source: transformers 5.17, models/<model_type>: each puts the features of
 // images in the place of their tokens' embeddings, and does nothing else to a
 // sequence without images.
-constexpr std::array<Wrapper, 9> kWrappers = {{
+constexpr std::array<Wrapper, 10> kWrappers = {{
     {"gemma4", "gemma4_text", true},
     {"glm4v_moe", "glm4v_moe_text", false},
     {"internvl", "qwen2", true},
@@ -26,6 +26,7 @@ constexpr std::array<Wrapper, 9> kWrappers = {{
     {"llava", "llama", false},
     {"llava_next", "llama", false},
     {"llava_onevision", "qwen2", false},
+    {"qwen3_5_moe", "qwen3_5_moe_text", false},
     {"qwen3_vl_moe", "qwen3_vl_moe_text", false},
 }};
 

@@ -10,66 +10,9 @@
 #include <vector>
 
 #include "model/family/model_config.h"
+#include "model/family/role.h"
 
 namespace fettle::model {
-
-// Sizes as in CONTRIBUTING.md: V vocabulary, H hidden, E experts, I width of an
-// expert, S of the shared expert, D of a dense layer's MLP.
-enum class Role {
-  kEmbedTokens,
-  kFinalNorm,
-  kLmHead,  // absent when tied
-  kInputNorm,
-  kAttentionOutNorm,   // of what the attention gives
-  kPostAttentionNorm,  // of the MLP's input
-  kMlpOutNorm,         // of what the MLPs give
-  // Of a dense MLP and experts side by side: of what each gives, and of the
-  // experts' input.
-  kDenseOutNorm,
-  kExpertsNorm,
-  kExpertsOutNorm,
-  kLayerScalar,
-  kQProj,
-  kQBias,
-  kKProj,
-  kKBias,
-  kVProj,
-  kVBias,
-  kOProj,
-  kOBias,
-  kQNorm,
-  kKNorm,
-  kAttentionGate,
-  kSinks,  // a logit for each head
-  // Latent attention (MLA)
-  kQAProj,
-  kQABias,
-  kQANorm,
-  kQBProj,
-  kKvAProj,
-  kKvABias,
-  kKvANorm,
-  kKvBProj,
-  kRouter,
-  kRouterCorrection,  // added to the scores for the choice alone
-  kRouterBias,        // added to the router's logits
-  kRouterNorm,        // of the router's input
-  kExpertScale,       // of an expert's mixing weights
-  kExpertGate,
-  kExpertUp,
-  kExpertDown,
-  kExpertGateBias,
-  kExpertUpBias,
-  kExpertConstant,  // added to an expert's output: down's bias, or what cut
-                    // neurons gave on average
-  kSharedGate,
-  kSharedUp,
-  kSharedDown,
-  kSharedRouter,  // sigmoid gate of the shared expert
-  kDenseGate,
-  kDenseUp,
-  kDenseDown,
-};
 
 // How often a model has a weight of a role.
 enum class RoleScope {
@@ -80,9 +23,11 @@ enum class RoleScope {
 };
 
 enum class RoleKind {
-  kMatrix,    // multiplied by activations, or looked up: may be packed
-  kVector,    // norms, biases, constants: never packed
-  kDecision,  // decides on experts: never packed, float32 in computation
+  kMatrix,  // multiplied by activations, or looked up: may be packed
+  kVector,  // norms, biases, constants: never packed
+  // Decides on experts, or how fast a state decays: never packed, float32 in
+  // computation.
+  kDecision,
 };
 
 struct RoleInfo {
@@ -108,28 +53,13 @@ std::span<const RoleInfo> role_infos();
 std::string_view role_name(Role role);
 bool is_expert_role(Role role);     // one tensor per expert
 bool is_expert_bias(Role role);     // of gate or up, a value a neuron
-bool is_attention_role(Role role);  // a projection of the attention
+bool is_attention_role(Role role);  // one of attention_roles()
 bool is_down_role(Role role);       // down_proj of any MLP
 bool is_up_role(Role role);         // up_proj of any MLP
 bool is_mlp_role(Role role);        // gate, up or down of any MLP
 
-// The projections of the attention, whichever a family has.
+// The projections of the attention, whichever a family has, and of what layers
+// have in its place. Those that make a token's few gates are none of them.
 std::vector<Role> attention_roles();
-
-// The three matrices of an MLP: a layer's experts, its shared expert, or what a
-// dense layer has.
-struct MlpRoles {
-  Role gate, up, down;
-  bool has(Role role) const {
-    return role == gate || role == up || role == down;
-  }
-  std::vector<Role> all() const { return {gate, up, down}; }
-};
-inline constexpr MlpRoles kExpertRoles{
-    Role::kExpertGate, Role::kExpertUp, Role::kExpertDown};
-inline constexpr MlpRoles kSharedRoles{
-    Role::kSharedGate, Role::kSharedUp, Role::kSharedDown};
-inline constexpr MlpRoles kDenseRoles{
-    Role::kDenseGate, Role::kDenseUp, Role::kDenseDown};
 
 }  // namespace fettle::model

@@ -73,7 +73,9 @@ std::vector<std::int64_t> weight_shape(
 std::vector<std::int64_t> stored_shape(
     const ModelConfig& config, const WeightId& id) {
   std::vector<std::int64_t> shape = weight_shape(config, id);
-  if (weight_row(config, id.role).as_row) shape.insert(shape.begin(), 1);
+  const WeightRow& row = weight_row(config, id.role);
+  if (row.as_row) shape.insert(shape.begin(), 1);
+  if (row.by_channel) shape.insert(shape.begin() + 1, 1);
   return shape;
 }
 

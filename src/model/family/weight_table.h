@@ -27,13 +27,15 @@ enum class StackOrder {
 // the family has one: the experts of a layer, or gate and up [2I, H] of another
 // MLP. Loaders of a family with `stacked_only` know no other form, and `name`
 // is Fettle's own. `alias` and `fused_alias` are second names under which the
-// tensors are also read.
+// tensors are also read. A vector with `as_row` is stored as [1, n], a matrix
+// with `by_channel` as [n, 1, m].
 struct WeightRow {
   Role role;
   std::string_view name;
   std::string_view fused = {};
   std::string_view alias = {};
-  bool as_row = false;  // a vector that is stored as [1, n]
+  bool as_row = false;
+  bool by_channel = false;
   std::string_view fused_alias = {};
   bool own = false;  // Fettle's: other loaders of the family know no such
   StackOrder order = StackOrder::kGateFirst;

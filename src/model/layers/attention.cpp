@@ -9,8 +9,8 @@
 #include "model/layers/attention_sinks.h"
 #include "model/layers/differentiable.h"
 #include "model/layers/fused_attention.h"
-#include "model/layers/packed_products.h"
 #include "model/layers/padded_sequences.h"
+#include "model/layers/projection.h"
 
 namespace fettle::model {
 namespace {
@@ -24,45 +24,6 @@ struct Heads {
   at::Tensor sinks = {};  // [heads], or undefined
 };
 
-const at::Tensor kNoBias;
-
-// x W^T + b of a layer. Shows the tap what it wants to see of the backward
-// pass.
-struct Projection {
-  const LayerContext& context;
-  const LayerWeights& weights;
-
-  at::Tensor operator()(
-      Role role,
-      const at::Tensor& x,
-      const at::Tensor& weight,
-      const at::Tensor& bias = kNoBias) const;
-};
-
-at::Tensor Projection::operator()(
-    Role role,
-    const at::Tensor& x,
-    const at::Tensor& weight,
-    const at::Tensor& bias) const {
-  if (context.tap != nullptr)
-    context.tap->on_projection(context.layer, role, x);
-  if (!weight.defined()) {
-    const at::Tensor y = packed_linear(weights.packed->at(role), x);
-    return bias.defined() ? y + bias : y;
-  }
-  at::Tensor y =
-      bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
-  if (context.tap != nullptr && context.tap->wants_projection_gradients() &&
-      y.requires_grad()) {
-    y.register_hook(
-        [tap = context.tap, layer = context.layer, role, seen = x.detach()](
-            const at::Tensor& dy) {
-          tap->on_projection_gradient(layer, role, seen, dy);
-        });
-  }
-  return y;
-}
-
 Heads gqa_heads(
     const LayerContext& context,
     const LayerWeights& weights,
@@ -70,12 +31,20 @@ Heads gqa_heads(
   const AttentionConfig& a = context.attention();
   const AttentionWeights& w = weights.attention;
   const Projection project{context, weights};
+  const NormKind norm{context.config.norm_eps, context.config.norm_offset};
   at::Tensor q = project(Role::kQProj, x, w.q_proj, w.q_bias);
+  at::Tensor gate;
+  if (a.gate == OutputGate::kInQuery) {
+    const auto parts =
+        q.view({x.size(0), a.heads, 2 * a.head_dim}).split(a.head_dim, 2);
+    q = parts[0].reshape({x.size(0), -1});
+    gate = parts[1].reshape({x.size(0), -1});
+  }
   at::Tensor k = project(Role::kKProj, x, w.k_proj, w.k_bias);
   at::Tensor v = a.k_as_v ? k : project(Role::kVProj, x, w.v_proj, w.v_bias);
   if (a.qk_norm == QkNorm::kFull) {
-    q = rms_norm(q, w.q_norm, context.config.norm_eps);
-    k = rms_norm(k, w.k_norm, context.config.norm_eps);
+    q = rms_norm(q, w.q_norm, norm);
+    k = rms_norm(k, w.k_norm, norm);
   }
   if (a.clip_qkv) {
     q = q.clamp(-*a.clip_qkv, *a.clip_qkv);
@@ -86,8 +55,8 @@ Heads gqa_heads(
   k = k.view({x.size(0), a.kv_heads, a.head_dim});
   v = v.view({x.size(0), a.kv_heads, a.v_head_dim});
   if (a.qk_norm == QkNorm::kHead) {
-    q = rms_norm(q, w.q_norm, context.config.norm_eps);
-    k = rms_norm(k, w.k_norm, context.config.norm_eps);
+    q = rms_norm(q, w.q_norm, norm);
+    k = rms_norm(k, w.k_norm, norm);
   }
   if (a.v_norm) {
     const at::Tensor ones = at::ones({a.v_head_dim}, v.options());
@@ -98,12 +67,10 @@ Heads gqa_heads(
     q = apply_rotary(q, context.rotary(), place);
     k = apply_rotary(k, context.rotary(), place);
   }
-  Heads heads{q, k, v};
-  heads.sinks = w.sinks;
   if (a.gate == OutputGate::kOwnProjection) {
-    heads.gate = project(Role::kAttentionGate, x, w.gate);
+    gate = project(Role::kAttentionGate, x, w.gate);
   }
-  return heads;
+  return {q, k, v, gate, w.sinks};
 }
 
 // DeepSeek-V2 (section 2.1): keys and values come from one compressed latent;
@@ -291,7 +258,7 @@ at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
 // Decoding: one sequence, all of it at first, then a token at a time.
 at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
   const std::int64_t window = context.shape().sliding_window;
-  KvCache& cache = *context.cache;
+  KvCache& cache = context.state->cache;
   const std::int64_t past = cache.length;
   cache.append(heads.key, heads.value);
   if (past == 0) return attend_sequences(context, heads);
@@ -317,7 +284,7 @@ at::Tensor attention(
   const Heads heads = context.attention().kind == AttentionKind::kMla
                           ? mla_heads(context, weights, x)
                           : gqa_heads(context, weights, x);
-  at::Tensor mixed = context.cache != nullptr
+  at::Tensor mixed = context.state != nullptr
                          ? attend_cached(context, heads)
                          : attend_sequences(context, heads);
   if (heads.gate.defined()) mixed = mixed * heads.gate.sigmoid();

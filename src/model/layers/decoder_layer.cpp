@@ -3,10 +3,10 @@
 
 #include <cmath>
 
-#include "model/layers/attention.h"
 #include "model/layers/dense_mlp.h"
 #include "model/layers/differentiable.h"
 #include "model/layers/moe_layer.h"
+#include "model/layers/token_mixer.h"
 
 namespace fettle::model {
 namespace {
@@ -16,7 +16,8 @@ at::Tensor normed(
     const LayerContext& context,
     const at::Tensor& x,
     const at::Tensor& weight) {
-  return rms_norm(x, weight, context.config.norm_eps);
+  return rms_norm(
+      x, weight, {context.config.norm_eps, context.config.norm_offset});
 }
 
 // x / rms(x) * weight / sqrt(H), in fp32 as all of the router.
@@ -83,13 +84,19 @@ at::Tensor decoder_layer(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  at::Tensor h = with_branch(
-      context,
-      x,
-      attention(context, weights, normed(context, x, weights.input_norm)),
-      weights.attention_out_norm);
-  h = with_branch(
-      context, h, feed_forward(context, weights, h), weights.mlp_out_norm);
+  at::Tensor h = x;
+  if (context.shape().has_mixer()) {
+    const at::Tensor seen = normed(context, x, weights.input_norm);
+    h = with_branch(
+        context,
+        x,
+        token_mixer(context, weights, seen),
+        weights.attention_out_norm);
+  }
+  if (context.shape().has_mlp()) {
+    h = with_branch(
+        context, h, feed_forward(context, weights, h), weights.mlp_out_norm);
+  }
   return context.config.block.layer_scalar ? h * weights.layer_scalar : h;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One decoder layer over a micro-batch: norm, attention, residual, norm, MLP
+// One decoder layer over a micro-batch: norm, token mixer, residual, norm, MLP
 // or experts, residual; where a family has them, norms of what is added too, a
-// dense MLP beside the experts, and factors (block_config.h).
+// dense MLP beside the experts, and factors (block_config.h). A layer may lack
+// its mixer or its MLP.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -28,20 +28,23 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
       AutogradContext* ctx,
       const at::Tensor& x,
       const at::Tensor& weight,
-      double eps) {
-    auto result = kernels::rms_norm(x, weight, eps);
+      double eps,
+      double offset) {
+    auto result = kernels::rms_norm(x, weight, eps, {.offset = offset});
     ctx->save_for_backward({x, weight, result.rstd});
+    ctx->saved_data["offset"] = offset;
     return result.y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     kernels::RmsNormBackwardOptions options;
+    options.offset = ctx->saved_data["offset"].toDouble();
     options.weight_gradient = ctx->needs_input_grad(1);
     const auto result = kernels::rms_norm_backward(
         in_rows(grads[0]), saved[0], saved[1], saved[2], options);
     at::Tensor dw = result.dw;
     if (dw.defined()) dw = dw.to(saved[1].scalar_type());
-    return {result.dx, dw, at::Tensor()};
+    return {result.dx, dw, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -170,7 +173,12 @@ struct GatedFunction : torch::autograd::Function<GatedFunction> {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  return RmsNormFunction::apply(x, weight, eps);
+  return rms_norm(x, weight, NormKind{eps});
+}
+
+at::Tensor rms_norm(
+    const at::Tensor& x, const at::Tensor& weight, const NormKind& kind) {
+  return RmsNormFunction::apply(x, weight, kind.eps, kind.offset);
 }
 
 at::Tensor apply_rotary(

@@ -10,8 +10,17 @@
 
 namespace fettle::model {
 
+struct NormKind {
+  double eps = 0.0;
+  double offset = 0.0;  // added to the weight
+};
+
 // y = x / rms(x) * weight over the last dimension. x: [.., H], weight: [H].
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+// y = x / rms(x) * (offset + weight).
+at::Tensor rms_norm(
+    const at::Tensor& x, const at::Tensor& weight, const NormKind& kind);
 
 struct RotaryPlace {
   RopePairing pairing = RopePairing::kHalf;

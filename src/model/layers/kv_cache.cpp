@@ -24,14 +24,4 @@ void KvCache::append(const at::Tensor& new_key, const at::Tensor& new_value) {
   length = total;
 }
 
-std::int64_t cache_bytes(
-    const ModelConfig& config, std::int64_t tokens, at::ScalarType type) {
-  std::int64_t values = 0;  // of a token
-  for (const LayerConfig& layer : config.layers) {
-    const AttentionConfig& a = config.attention_of(layer);
-    values += a.kv_heads * (a.head_dim + a.v_head_dim);
-  }
-  return tokens * values * static_cast<std::int64_t>(c10::elementSize(type));
-}
-
 }  // namespace fettle::model

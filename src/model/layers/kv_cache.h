@@ -6,8 +6,6 @@
 
 #include <cstdint>
 
-#include "model/family/model_config.h"
-
 namespace fettle::model {
 
 struct KvCache {
@@ -20,9 +18,5 @@ struct KvCache {
   // Adds n tokens' keys [n, kv_heads, D] and values [n, kv_heads, Dv].
   void append(const at::Tensor& new_key, const at::Tensor& new_value);
 };
-
-// Bytes that all layers' caches of `tokens` tokens take in `type`.
-std::int64_t cache_bytes(
-    const ModelConfig& config, std::int64_t tokens, at::ScalarType type);
 
 }  // namespace fettle::model

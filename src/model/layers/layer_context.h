@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "model/family/model_config.h"
-#include "model/layers/kv_cache.h"
+#include "model/layers/layer_state.h"
 #include "model/layers/layer_tap.h"
 #include "model/layers/micro_batch.h"
 #include "model/layers/router_training.h"
@@ -17,7 +17,7 @@ struct LayerContext {
   std::int64_t layer;
   const MicroBatch& batch;
   LayerTap* tap = nullptr;
-  KvCache* cache = nullptr;  // only with one sequence and no gradient
+  LayerState* state = nullptr;  // only with one sequence and no gradient
   const RouterTraining* router = nullptr;  // none: as in use
 
   const LayerConfig& shape() const { return config.layers[layer]; }

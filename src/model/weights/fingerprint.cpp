@@ -5,6 +5,7 @@
 // that the computation does not ask for have no part in it.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <cmath>
 
 #include <algorithm>
 #include <vector>
@@ -127,6 +128,42 @@ void add_block(const ModelConfig& config, Json& json) {
   json.push_back({"block", block, ends});
 }
 
+// What came later has a part only where a model has it.
+void add_mixers(const ModelConfig& config, Json& json) {
+  Json kinds = Json::array();
+  bool all_attention = true;
+  for (const LayerConfig& l : config.layers) {
+    kinds.push_back(static_cast<int>(l.mixer));
+    all_attention = all_attention && l.mixer == MixerKind::kAttention;
+  }
+  if (all_attention) return;
+  const ShortConvConfig& s = config.short_conv;
+  const GatedDeltaConfig& d = config.gated_delta;
+  json.push_back(
+      {"mixers",
+       std::move(kinds),
+       {s.width, s.bias},
+       {d.key_heads,
+        d.value_heads,
+        d.key_dim,
+        d.value_dim,
+        d.conv_width,
+        d.grouped}});
+  const MambaConfig& m = config.mamba;
+  if (m.heads == 0) return;
+  json.push_back(
+      {m.heads,
+       m.head_dim,
+       m.groups,
+       m.state_dim,
+       m.conv_width,
+       m.conv_bias,
+       m.bias,
+       m.norm_groups,
+       m.least_step,
+       std::isinf(m.most_step) ? Json() : Json(m.most_step)});
+}
+
 Json computation_of(const ModelConfig& c) {
   Json layers = Json::array();
   for (const LayerConfig& layer : c.layers) layers.push_back(layer_json(layer));
@@ -143,6 +180,8 @@ Json computation_of(const ModelConfig& c) {
       router_json(c.router),
       std::move(layers)};
   add_attentions(c, json);
+  add_mixers(c, json);
+  if (c.norm_offset != 0.0) json.push_back({"norm_offset", c.norm_offset});
   if (c.activation != Activation::kSilu) {
     json.push_back({"activation", static_cast<int>(c.activation)});
   }

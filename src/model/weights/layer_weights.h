@@ -71,13 +71,59 @@ struct AttentionWeights {
   at::Tensor kv_b_proj;  // [N (Dn + Dv), L]
 };
 
+// A causal convolution of each channel by itself.
+struct ConvolutionWeights {
+  at::Tensor weight;  // [C, W]
+  at::Tensor bias;    // [C], or undefined
+};
+
+// Of a layer with a short convolution.
+struct ShortConvWeights {
+  at::Tensor in;        // [3 H, H]: B, C and u
+  at::Tensor in_bias;   // [3 H], or undefined
+  at::Tensor out;       // [H, H]
+  at::Tensor out_bias;  // [H], or undefined
+};
+
+// Of a layer with the gated delta rule; Nk key heads of Dk, Nv value heads of
+// Dv. Either the first four are defined or the next two.
+struct GatedDeltaWeights {
+  at::Tensor qkv;         // [2 Nk Dk + Nv Dv, H]
+  at::Tensor gate;        // [Nv Dv, H]
+  at::Tensor beta;        // [Nv, H]
+  at::Tensor decay;       // [Nv, H]
+  at::Tensor qkv_gate;    // [2 Nk Dk + 2 Nv Dv, H], rows grouped by key head
+  at::Tensor beta_decay;  // [2 Nv, H], likewise
+  at::Tensor log_rate;    // [Nv], fp32
+  at::Tensor decay_bias;  // [Nv], fp32
+  at::Tensor norm;        // [Dv]
+  at::Tensor out;         // [H, Nv Dv]
+};
+
+// Of a layer with Mamba-2: N heads of P, G groups of S states. The inner size I
+// is N P.
+struct MambaWeights {
+  at::Tensor in;         // [2 I + 2 G S + N, H]: gate, inputs, B, C, steps
+  at::Tensor in_bias;    // [2 I + 2 G S + N], or undefined
+  at::Tensor log_rate;   // [N], fp32
+  at::Tensor step_bias;  // [N], fp32
+  at::Tensor skip;       // [N], fp32
+  at::Tensor norm;       // [I]
+  at::Tensor out;        // [H, I]
+  at::Tensor out_bias;   // [H], or undefined
+};
+
 struct LayerWeights {
-  // All [H]; see weight_roles.h. Undefined where the model has none.
+  // All [H]; see weight_roles.h. Undefined where the layer has none.
   at::Tensor input_norm, attention_out_norm;
   at::Tensor post_attention_norm, mlp_out_norm;
   at::Tensor dense_out_norm, experts_norm, experts_out_norm;
   at::Tensor layer_scalar;  // [1]
   AttentionWeights attention;
+  ConvolutionWeights convolution;
+  ShortConvWeights short_conv;
+  GatedDeltaWeights gated_delta;
+  MambaWeights mamba;
   Mlp dense;                     // of a dense layer, or beside the experts
   at::Tensor router;             // [E, H], fp32
   at::Tensor router_correction;  // [E], fp32, or undefined

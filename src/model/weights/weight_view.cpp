@@ -62,7 +62,7 @@ void add_empty(
   if (shape.sparse && shape.shared_width > 0 && wanted(kSharedRoles.gate)) {
     allocate(weights.shared, shape.shared_width, hidden, options);
   }
-  if (shape.has_dense() && wanted(kDenseRoles.gate)) {
+  if (shape.dense_width > 0 && wanted(kDenseRoles.gate)) {
     allocate(weights.dense, shape.dense_width, hidden, options);
   }
   if (shape.sparse && config.expert_bias && wanted(Role::kExpertGateBias)) {

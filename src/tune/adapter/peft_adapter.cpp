@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "artifact/run_state.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "io/file.h"
+#include "model/family/text_part.h"
 #include "model/family/weight_table.h"
 #include "tune/adapter/adapter.h"
 #include "tune/low_rank/low_rank_delta.h"
@@ -80,14 +82,24 @@ Sides sides_of(const LowRankPairs& pairs) {
       b.permute({1, 2, 0}).reshape({-1, rank * experts})};
 }
 
-// Where transformers 5 keeps the experts of a layer, {l}: by the stack that it
-// holds in memory.
-std::string experts_module(const model::ModelConfig& config) {
-  const model::WeightRow& row =
-      model::weight_row(config, model::kExpertRoles.gate);
-  std::string name(row.fused_alias.empty() ? row.fused : row.fused_alias);
-  name.resize(name.rfind('.'));
-  return name;
+// The stack of a layer's experts that transformers 5 holds in memory.
+std::string stack_name(
+    const model::ModelConfig& config, const model::WeightId& id) {
+  const model::WeightRow& row = model::weight_row(config, id.role);
+  const std::string_view stack =
+      row.fused_alias.empty() ? row.fused : row.fused_alias;
+  return model::placed_name(config.names, model::expand_name(stack, id));
+}
+
+// "model.layers.3.mlp.experts" of "model.layers.3.mlp.experts.down_proj".
+std::string owner_of(const std::string& name) {
+  return name.substr(0, name.rfind('.'));
+}
+
+// "mlp.experts" of "model.layers.3.mlp.experts".
+std::string name_in_layer(const std::string& name, std::int64_t layer) {
+  const std::string begin = fmt::format("layers.{}.", layer);
+  return name.substr(name.find(begin) + begin.size());
 }
 
 // The module of transformers 5 that the pair stands beside.
@@ -95,7 +107,7 @@ std::string module_of(
     const LowRankTarget& target, const model::ModelConfig& config) {
   if (target.of_experts()) {
     const std::string experts =
-        model::expand_name(experts_module(config), {target.role, target.layer});
+        owner_of(stack_name(config, {target.role, target.layer}));
     return target.upright() ? experts + ".base_layer" : experts;
   }
   std::string name = model::weight_name(config, {target.role, target.layer});
@@ -107,19 +119,20 @@ std::string module_of(
 struct Places {
   std::set<std::string> modules, parameters;
 
-  void add(const LowRankTarget& target, const std::string& module) {
-    std::string end =
-        module.substr(fmt::format("model.layers.{}.", target.layer).size());
+  void add(
+      const LowRankTarget& target,
+      const std::string& module,
+      const model::ModelConfig& config) {
+    const std::int64_t l = target.layer;
     if (target.of_experts()) {
-      constexpr std::string_view kBase = ".base_layer";
-      if (target.upright()) end.resize(end.size() - kBase.size());
-      end += target.upright() ? ".gate_up_proj" : ".down_proj";
-      parameters.insert(end);
+      parameters.insert(name_in_layer(stack_name(config, {target.role, l}), l));
       return;
     }
+    const std::string end = name_in_layer(module, l);
     // PEFT takes every module of the name gate_proj, up_proj or down_proj for
     // an expert's from before experts were fused; a parameter it leaves alone.
-    if (end.starts_with("mlp.") || target.role == Role::kAttentionGate) {
+    if (model::is_mlp_role(target.role) ||
+        target.role == Role::kAttentionGate) {
       parameters.insert(end + ".weight");
     } else {
       modules.insert(end);
@@ -216,7 +229,7 @@ void write_peft_adapter(
   for (std::int64_t l = 0; l < base.config().num_layers(); ++l) {
     for (const LowRankPairs& pairs : delta.layer(l)) {
       const std::string module = module_of(pairs.target, base.config());
-      places.add(pairs.target, module);
+      places.add(pairs.target, module, base.config());
       const Sides sides = sides_of(pairs);
       const std::string key = std::string(kPrefix) + module;
       file.tensors[key + ".lora_A.weight"] = sides.a.contiguous();

@@ -3,6 +3,7 @@
 // package and llama.cpp.
 #include "export/gguf/gguf_export.h"
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <map>
@@ -69,23 +70,28 @@ struct Read {
   }
 };
 
+const auto kFamilies = std::to_array<std::string>(
+    {"qwen3_moe",
+     "qwen2_moe",
+     "mixtral",
+     "olmoe",
+     "deepseek_v2",
+     "deepseek_v3",
+     "glm4_moe_lite",
+     "glm4_moe",
+     "dots1",
+     "ernie4_5_moe",
+     "minimax_m2",
+     "granitemoe",
+     "granitemoeshared",
+     "afmoe",
+     "gemma4_text",
+     "lfm2_moe",
+     "qwen3_next",
+     "qwen3_5_moe_text"});
+
 TEST_CASE("GGUF files of all families hold every value") {
-  const std::string family = GENERATE(
-      "qwen3_moe",
-      "qwen2_moe",
-      "mixtral",
-      "olmoe",
-      "deepseek_v2",
-      "deepseek_v3",
-      "glm4_moe_lite",
-      "glm4_moe",
-      "dots1",
-      "ernie4_5_moe",
-      "minimax_m2",
-      "granitemoe",
-      "granitemoeshared",
-      "afmoe",
-      "gemma4_text");
+  const std::string family = GENERATE(from_range(kFamilies));
   const bool packed = GENERATE(true, false);
   const PackedTinyModel tiny(
       wide(family),
@@ -111,9 +117,10 @@ TEST_CASE("GGUF files of all families hold every value") {
   REQUIRE(file.type("blk.1.attn_output.weight") == (packed ? "Q8_0" : "F32"));
   REQUIRE(file.type("blk.1.ffn_gate_inp.weight") == "F32");
   REQUIRE(file.tensors.at("blk.0.attn_norm.weight").sizes.size() == 1);
-  REQUIRE(
-      file.tensors.contains("blk.1.post_attention_norm.weight") ==
-      (family == "glm4_moe" || family == "afmoe" || family == "gemma4_text"));
+  const bool renamed = family == "glm4_moe" || family == "afmoe" ||
+                       family == "gemma4_text" || family == "qwen3_next" ||
+                       family == "qwen3_5_moe_text";
+  REQUIRE(file.tensors.contains("blk.1.post_attention_norm.weight") == renamed);
   if (tiny.config().router.correction_bias) {
     REQUIRE(
         file.tensors.at("blk.1.exp_probs_b.bias").sizes ==

@@ -117,6 +117,50 @@ TEST_CASE("What it computes otherwise of corrected routers' families") {
         "a layer is dense"}});
 }
 
+TEST_CASE("What it computes otherwise of other mixers is refused") {
+  const Json sections = {{"rope_theta", 1e4}, {"mrope_section", {4, 0, 0}}};
+  check(
+      {{"lfm2_moe", {{"conv_bias", true}}, "'conv_bias' is true"},
+       {"lfm2_moe", {{"use_expert_bias", false}}, "'use_expert_bias'"},
+       {"lfm2_moe", {{"routed_scaling_factor", 2.0}}, "is 2"},
+       {"lfm2_moe", {{"norm_topk_prob", false}}, "'norm_topk_prob' is false"},
+       {"lfm2_moe", {{"head_dim", 16}}, "not 'hidden_size' wide"},
+       {"qwen3_next", {{"attention_bias", true}}, "'attention_bias' is true"},
+       {"qwen3_next", {{"linear_value_head_dim", 16}}, "'linear_value_head"},
+       {"qwen3_next",
+        {{"layer_types", {"full_attention", "linear_attention"}}},
+        "don't come at an interval"},
+       {"qwen3_5_moe_text",
+        {{"rope_parameters", sections}},
+        "'mrope_section' leaves rotated dimensions without a position"}});
+}
+
+TEST_CASE("Layers without attention have llama.cpp's keys") {
+  const auto next = keys_of("qwen3_next");
+  const auto number = [](const auto& keys, const std::string& key) {
+    return std::get<std::uint32_t>(keys.at(key));
+  };
+  REQUIRE(number(next, "qwen3next.ssm.conv_kernel") == 4);
+  REQUIRE(number(next, "qwen3next.ssm.state_size") == 32);
+  REQUIRE(number(next, "qwen3next.ssm.group_count") == 2);
+  REQUIRE(number(next, "qwen3next.ssm.time_step_rank") == 4);
+  REQUIRE(number(next, "qwen3next.ssm.inner_size") == 128);
+  REQUIRE(number(next, "qwen3next.full_attention_interval") == 2);
+  REQUIRE(number(next, "qwen3next.expert_shared_feed_forward_length") == 64);
+  REQUIRE_FALSE(next.contains("qwen3next.rope.dimension_sections"));
+  using List = std::vector<std::int32_t>;
+  REQUIRE(
+      std::get<List>(keys_of("qwen3_5_moe_text")
+                         .at("qwen35moe.rope.dimension_sections")) ==
+      List{11, 11, 10, 0});
+  const auto lfm2 = keys_of("lfm2_moe");
+  REQUIRE(number(lfm2, "lfm2moe.shortconv.l_cache") == 3);
+  REQUIRE(number(lfm2, "lfm2moe.leading_dense_block_count") == 1);
+  REQUIRE(number(lfm2, "lfm2moe.expert_gating_func") == 2);
+  REQUIRE(
+      std::get<List>(lfm2.at("lfm2moe.attention.head_count_kv")) == List{0, 2});
+}
+
 TEST_CASE("Layers of several kinds of attention are refused") {
   model::ModelConfig config = config_of("qwen3_moe", {});
   config.attentions.push_back(config.attention());

@@ -50,7 +50,7 @@ inline TinyModelOptions wide(
       {"eos_token_id", 2},
       {"bos_token_id", 1}};
   Json& json = options.changes;
-  if (family == "qwen3_moe" || family == "qwen2_moe") {
+  if (family.starts_with("qwen") || family == "lfm2_moe") {
     json.update({{"moe_intermediate_size", 32}});
   }
   if (family == "qwen3_moe") json["norm_topk_prob"] = true;
@@ -84,6 +84,13 @@ inline TinyModelOptions wide(
          {"qk_nope_head_dim", 16},
          {"qk_rope_head_dim", 16},
          {"v_head_dim", 32}});
+  }
+  if (family == "qwen3_next" || family == "qwen3_5_moe_text") {
+    json.update(
+        {{"shared_expert_intermediate_size", 64},
+         {"head_dim", 32},
+         {"linear_key_head_dim", 32},
+         {"linear_value_head_dim", 32}});
   }
   if (!changes.is_null()) json.update(changes);
   return options;

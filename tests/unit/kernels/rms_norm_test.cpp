@@ -16,8 +16,8 @@ using namespace test;
 
 constexpr double kEps = 1e-6;
 
-at::Tensor composed(const at::Tensor& x, const at::Tensor& w) {
-  return x * at::rsqrt(x.pow(2).mean(-1, true) + kEps) * w;
+at::Tensor composed(const at::Tensor& x, const at::Tensor& w, double offset) {
+  return x * at::rsqrt(x.pow(2).mean(-1, true) + kEps) * (offset + w);
 }
 
 // A tensor of x's values with rows that lie `gap` values apart.
@@ -28,30 +28,41 @@ at::Tensor spaced(const at::Tensor& x, std::int64_t gap) {
   return result;
 }
 
+struct Layout {
+  std::int64_t gap = 0;
+  double offset = 0.0;  // of the weight
+};
+
 void check_one(
     const DeviceCase& where,
     std::int64_t rows,
     std::int64_t width,
-    std::int64_t gap = 0) {
-  CAPTURE(where.name, rows, width, gap);
+    const Layout& layout = {}) {
+  const auto [gap, offset] = layout;
+  CAPTURE(where.name, rows, width, gap, offset);
   const at::Tensor x = values({rows, width}, width, where);
   const at::Tensor w = values({width}, 1, where);
   const at::Tensor dy = values({rows, width}, 2, where);
   const at::Tensor deep_x = x.to(at::kDouble).requires_grad_();
   const at::Tensor deep_w = w.to(at::kDouble).requires_grad_();
-  const at::Tensor truth = composed(deep_x, deep_w);
+  const at::Tensor truth = composed(deep_x, deep_w, offset);
   const auto grads =
       torch::autograd::grad({truth}, {deep_x, deep_w}, {dy.to(at::kDouble)});
 
   const at::Tensor there = spaced(on(where, x), gap);
   const at::Tensor there_dy = spaced(on(where, dy), gap);
-  const auto got = rms_norm(there, on(where, w), kEps);
+  const auto got = rms_norm(there, on(where, w), kEps, {.offset = offset});
   check_close(got.y, truth, where);
   const auto back = rms_norm_backward(
-      there_dy, there, on(where, w), got.rstd, {.weight_gradient = true});
+      there_dy,
+      there,
+      on(where, w),
+      got.rstd,
+      {.offset = offset, .weight_gradient = true});
   CHECK(back.dw.scalar_type() == at::kFloat);
   check_close(back.dw, grads[1], where);
-  const auto alone = rms_norm_backward(there_dy, there, on(where, w), got.rstd);
+  const auto alone = rms_norm_backward(
+      there_dy, there, on(where, w), got.rstd, {.offset = offset});
   // A row of one value is normalised to its sign: the gradient is all but 0,
   // and only its size against dy·w·rstd means anything.
   if (width == 1) return;
@@ -72,10 +83,13 @@ void check(const DeviceCase& where) {
   for (const std::int64_t width : {8200, 16408}) check_one(where, 2, width);
   for (const std::int64_t gap : {1, 8}) {
     for (const std::int64_t width : {64, 128, 200, 512}) {
-      check_one(where, 35, width, gap);
+      check_one(where, 35, width, {.gap = gap});
     }
   }
   check_one(where, 1, 64);
+  for (const std::int64_t width : {33, 128, 8200}) {
+    check_one(where, 5, width, {.offset = 1.0});
+  }
   check_one(where, 5000, 24);  // many blocks of sums, of unlike sizes
 }
 
@@ -85,6 +99,13 @@ TEST_CASE("a constant row is normalised to the weight") {
   const auto got = rms_norm(at::full({2, 40}, 3.0f), at::full({40}, 2.0f), 0.0);
   CHECK(at::equal(got.y, at::full({2, 40}, 2.0f)));
   CHECK(at::allclose(got.rstd, at::full({2}, 1.0f / 3.0f), 1e-7, 0.0));
+}
+
+TEST_CASE("a weight of zeros with an offset of one is a weight of ones") {
+  const DeviceCase where = cpu_cases()[0];
+  const at::Tensor x = values({5, 70}, 3, where);
+  const auto shifted = rms_norm(x, at::zeros({70}), kEps, {.offset = 1.0});
+  CHECK(same_bits(shifted.y, rms_norm(x, at::ones({70}), kEps).y));
 }
 
 TEST_CASE("a row of zeros stays zero and eps bounds its scale") {

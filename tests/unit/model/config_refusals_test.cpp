@@ -209,3 +209,40 @@ TEST_CASE("keys that change nothing pass") {
        {"quantization_config", nullptr},
        {"layer_types", {"full_attention", "full_attention"}}}));
 }
+
+TEST_CASE("mixers that no layer can have are named") {
+  for (const Refusal& refusal : std::vector<Refusal>{
+           {"lfm2_moe",
+            {{"layer_types", {"conv", "sliding_attention"}}},
+            "'layer_types' holds \"sliding_attention\"; Fettle knows \"conv\", "
+            "\"full_attention\" here"},
+           {"lfm2_moe",
+            {{"layer_types", {"conv"}}},
+            "'layer_types' must be a list with one item a layer"},
+           {"qwen3_next",
+            {{"layer_types", {"conv", "full_attention"}}},
+            "'layer_types' holds \"conv\""},
+           {"qwen3_5_moe_text", {{"sliding_window", 4}}, "'sliding_window'"},
+           {"qwen3_5_moe_text", {{"hidden_act", "gelu"}}, "'hidden_act'"},
+           {"lfm2_moe", {{"layer_types", nullptr}}, "'layer_types' is missing"},
+           {"lfm2_moe", {{"hidden_act", "gelu_pytorch_tanh"}}, "'hidden_act'"},
+           {"qwen3_5_moe_text", {{"num_experts", 0}}, "'num_experts' is 0"},
+           {"qwen3_next",
+            {{"linear_num_value_heads", 3}},
+            "'linear_num_value_heads' is 3, no multiple of "
+            "'linear_num_key_heads', 2"},
+           {"qwen3_next",
+            {{"full_attention_interval", 0}, {"layer_types", nullptr}},
+            "'full_attention_interval' is 0"},
+           {"qwen3_next",
+            {{"linear_key_head_dim", 0}},
+            "'linear_key_head_dim' is 0"},
+           {"qwen3_next",
+            {{"linear_conv_kernel_dim", 1}},
+            "'linear_conv_kernel_dim' is 1"},
+           {"lfm2_moe", {{"num_experts", 0}}, "'num_experts' is 0"},
+           {"lfm2_moe", {{"conv_L_cache", 1}}, "'conv_L_cache' is 1"},
+           {"lfm2_moe", {{"conv_L_cache", 9}}, "'conv_L_cache' is 9"}}) {
+    check(refusal);
+  }
+}

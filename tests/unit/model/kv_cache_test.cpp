@@ -3,10 +3,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "sample_config.h"
-
 using namespace fettle::model;
-using fettle::model::testing::sample;
 
 TEST_CASE("A cache with a reserve is made once") {
   KvCache cache;
@@ -33,13 +30,4 @@ TEST_CASE("A cache grows past what was reserved") {
   }
   CHECK(cache.key.narrow(0, 0, 4).equal(key));
   CHECK(cache.value.narrow(0, 0, 4).equal(key));
-}
-
-TEST_CASE("A cache takes keys and values of every layer") {
-  // 2 layers, 2 heads of 4 keys and 4 values.
-  const auto gqa = sample("qwen3_moe");
-  CHECK(cache_bytes(gqa, 10, at::kBFloat16) == 2 * 10 * 2 * (4 + 4) * 2);
-  // Heads of 4 + 2 keys and 3 values.
-  const auto mla = sample("deepseek_v2");
-  CHECK(cache_bytes(mla, 10, at::kFloat) == 2 * 10 * 2 * (6 + 3) * 4);
 }

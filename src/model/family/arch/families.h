@@ -16,14 +16,18 @@ Family glm4_moe_family();
 Family glm4_moe_lite_family();
 Family glm4v_moe_family();
 Family granitemoe_family();
+Family granitemoehybrid_family();
 Family granitemoeshared_family();
 Family gpt_oss_family();
+Family lfm2_moe_family();
 Family mellum_family();
 Family minimax_m2_family();
 Family mixtral_family();
 Family olmoe_family();
 Family qwen2_moe_family();
+Family qwen3_5_moe_text_family();
 Family qwen3_moe_family();
 Family qwen3_vl_moe_family();
+Family qwen3_next_family();
 
 }  // namespace fettle::model

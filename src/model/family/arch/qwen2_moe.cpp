@@ -51,20 +51,13 @@ void write_uniform(
   write_experts(json, expert_keys(), {experts, width, top_k});
 }
 
-constexpr WeightRow kOwnRows[] = {
-    {Role::kSharedGate, "model.layers.{l}.mlp.shared_expert.gate_proj.weight"},
-    {Role::kSharedUp, "model.layers.{l}.mlp.shared_expert.up_proj.weight"},
-    {Role::kSharedDown, "model.layers.{l}.mlp.shared_expert.down_proj.weight"},
-    {Role::kSharedRouter, "model.layers.{l}.mlp.shared_expert_gate.weight"},
-};
-
 constexpr auto kWeights = joined(
     kFirstRows,
     kGroupedRows,
     kNormRows,
     kRouterRows,
     kExpertRows,
-    kOwnRows,
+    kGatedSharedRows,
     kDenseRows,
     kLastRows);
 

@@ -11,7 +11,7 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 19> all = {
+  static const std::array<Family, 23> all = {
       afmoe_family(),
       deepseek_v2_family(),
       deepseek_v3_family(),
@@ -23,13 +23,17 @@ std::span<const Family> families() {
       glm4v_moe_family(),
       gpt_oss_family(),
       granitemoe_family(),
+      granitemoehybrid_family(),
       granitemoeshared_family(),
+      lfm2_moe_family(),
       mellum_family(),
       minimax_m2_family(),
       mixtral_family(),
       olmoe_family(),
       qwen2_moe_family(),
+      qwen3_5_moe_text_family(),
       qwen3_moe_family(),
+      qwen3_next_family(),
       qwen3_vl_moe_family()};
   return all;
 }

@@ -3,9 +3,7 @@
 // joins some of them; which of its rows a model has, its options say.
 #pragma once
 
-#include <array>
-#include <cstddef>
-
+#include "model/family/arch/joined_rows.h"
 #include "model/family/weight_table.h"
 
 namespace fettle::model {
@@ -98,6 +96,14 @@ inline constexpr WeightRow kSharedExpertRows[] = {
     {Role::kSharedDown, "model.layers.{l}.mlp.shared_experts.down_proj.weight"},
 };
 
+// A shared expert behind a sigmoid gate, by Qwen's names.
+inline constexpr WeightRow kGatedSharedRows[] = {
+    {Role::kSharedGate, "model.layers.{l}.mlp.shared_expert.gate_proj.weight"},
+    {Role::kSharedUp, "model.layers.{l}.mlp.shared_expert.up_proj.weight"},
+    {Role::kSharedDown, "model.layers.{l}.mlp.shared_expert.down_proj.weight"},
+    {Role::kSharedRouter, "model.layers.{l}.mlp.shared_expert_gate.weight"},
+};
+
 inline constexpr WeightRow kDenseRows[] = {
     {Role::kDenseGate, "model.layers.{l}.mlp.gate_proj.weight"},
     {Role::kDenseUp, "model.layers.{l}.mlp.up_proj.weight"},
@@ -108,18 +114,6 @@ inline constexpr WeightRow kLastRows[] = {
     {Role::kFinalNorm, "model.norm.weight"},
     {Role::kLmHead, "lm_head.weight"},
 };
-
-// All rows of the parts, in their order, which is that of a layer's weights.
-template <std::size_t... kSizes>
-constexpr auto joined(const WeightRow (&... parts)[kSizes]) {
-  std::array<WeightRow, (kSizes + ...)> rows{};
-  std::size_t next = 0;
-  const auto add = [&](const auto& part) {
-    for (const WeightRow& row : part) rows[next++] = row;
-  };
-  (add(parts), ...);
-  return rows;
-}
 
 // Latent attention with sparse layers as DeepSeek names them, and
 // grouped-query attention with the same.

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/layers/projection.h"
+
+#include "model/layers/packed_products.h"
+
+namespace fettle::model {
+
+at::Tensor Projection::operator()(
+    Role role,
+    const at::Tensor& x,
+    const at::Tensor& weight,
+    const at::Tensor& bias) const {
+  if (context.tap != nullptr)
+    context.tap->on_projection(context.layer, role, x);
+  if (!weight.defined()) {
+    const at::Tensor y = packed_linear(weights.packed->at(role), x);
+    return bias.defined() ? y + bias : y;
+  }
+  at::Tensor y =
+      bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+  if (context.tap != nullptr && context.tap->wants_projection_gradients() &&
+      y.requires_grad()) {
+    y.register_hook(
+        [tap = context.tap, layer = context.layer, role, seen = x.detach()](
+            const at::Tensor& dy) {
+          tap->on_projection_gradient(layer, role, seen, dy);
+        });
+  }
+  return y;
+}
+
+}  // namespace fettle::model
