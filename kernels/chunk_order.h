@@ -28,12 +28,12 @@ class ChunkOrder {
   std::int64_t count(std::int64_t step) const {
     return first_[step + 1] - first_[step];
   }
-  // [sequences of a chunk or more] int64: where they stand in `starts`.
+  // [sequences of a chunk or more] int64: their numbers in `starts`.
   const at::Tensor& sequences() const { return sequences_; }
 
   // [N, ...] to [chunks, chunk, ...], filled up with zeros.
   at::Tensor gather(const at::Tensor& tokens) const;
-  // And back.
+  // The reverse of gather().
   at::Tensor scatter(const at::Tensor& chunks) const;
 
  private:

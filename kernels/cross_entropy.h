@@ -19,8 +19,8 @@ inline constexpr std::int64_t kIgnored = -100;
 // for an ignored row.
 at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& targets);
 
-// The same, and overwrites logits with scale · (softmax(logits) − onehot), 0 in
-// ignored rows.
+// Returns cross_entropy(), and overwrites logits with its gradient,
+// scale · (softmax(logits) − onehot), 0 in ignored rows.
 at::Tensor cross_entropy_with_gradient_(
     at::Tensor& logits, const at::Tensor& targets, double scale);
 

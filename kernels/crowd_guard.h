@@ -14,22 +14,22 @@
 
 namespace fettle::kernels {
 
-// What this process's threads have had of the cores, in nanoseconds.
+// How long this process's threads ran and waited for cores, in nanoseconds.
 struct CoreTime {
   std::int64_t ran = 0;
   std::int64_t waited = 0;  // ready to run, without a core
 };
 
-// The sum over all threads that live; none where the kernel doesn't tell.
+// The sum over all threads that live; none where the kernel doesn't report it.
 std::optional<CoreTime> core_time();
 
-// By how many threads those that are ready to run in other programs, and a team
-// of `threads` of this one, outnumber the cores; below 1: each finds one. None
-// where the kernel doesn't tell.
+// How many more threads than cores there are, counting those ready to run in
+// other programs and a team of `threads` here; below 1: each has a core. None
+// where the kernel doesn't report it.
 std::optional<std::int64_t> missing_cores(int threads);
 
-// What a moment shows of the machine. Without a word from the kernel on time
-// the machine counts as crowded: to sleep is the lesser evil.
+// The state of the machine at one moment. Where the kernel does not report
+// time, the machine counts as crowded: sleeping does less harm than spinning.
 struct CoreSample {
   std::int64_t now = 0;  // nanoseconds since any beginning
   std::optional<CoreTime> time;
@@ -47,7 +47,7 @@ class CrowdSense {
   explicit CrowdSense(const CoreSample& first);
 
   bool crowded() const { return crowded_; }
-  // The same after a further sample.
+  // Takes a further sample in; whether the machine is crowded now.
   bool crowded(const CoreSample& sample);
 
  private:

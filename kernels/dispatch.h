@@ -20,7 +20,7 @@ DType dtype_of(const at::Tensor& tensor);
 bool matches(
     const at::Tensor& t, at::IntArrayRef sizes, const at::Tensor& like);
 
-// The same for another dtype than that of `like`.
+// Whether `t` is contiguous, has `sizes` and `dtype`, and the device of `like`.
 bool matches_as(
     const at::Tensor& t,
     at::IntArrayRef sizes,

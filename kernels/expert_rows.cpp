@@ -8,7 +8,7 @@
 namespace fettle::kernels {
 namespace {
 
-// As int64, contiguous, with every value in [lowest, limit).
+// `t` as int64, contiguous, with every value in [lowest, limit).
 at::Tensor indices(
     const at::Tensor& t,
     const at::Tensor& like,

@@ -40,7 +40,7 @@ struct GatedDeltaOptions {
 at::Tensor gated_delta(
     const GatedDeltaInputs& inputs, const GatedDeltaOptions& options);
 
-// Of the inputs' sizes and dtypes, contiguous.
+// Gradients have the inputs' sizes and dtypes, contiguous.
 struct GatedDeltaGradients {
   at::Tensor dq, dk, dv, dg, dbeta;
 };

@@ -18,7 +18,7 @@ struct QuantGrid {
   std::int64_t bits = 4;               // of kInt
   bool symmetric = true;  // else each group has a zero point. Of kInt
   std::int64_t group = 128;
-  // Of kTernary: what a bit of entropy a weight may cost, as a share of the
+  // For kTernary: what a bit of entropy a weight may cost, as a share of the
   // weights' own square under the importance. 0: least error.
   double entropy_weight = 0;
 };
@@ -44,7 +44,7 @@ struct Quantized {
 // A weight that is not finite is an InternalError.
 Quantized quantize(const QuantInput& input, const QuantGrid& grid);
 
-// As a packed matrix.
+// The codes, scales and zeros as a packed matrix.
 PackedMatrix pack(const Quantized& quantized, const QuantGrid& grid);
 
 }  // namespace fettle::kernels

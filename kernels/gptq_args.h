@@ -41,8 +41,8 @@ struct FitGridArgs {
 
 // Some columns of all rows: codes, and what is passed on to the columns behind.
 // By descent (refine.h) `w` is the slope of the error, `factor` its curvature,
-// `codes` come and are bettered, and of trits `thresholds` is what it costs a
-// weight to be not 0.
+// given `codes` are improved, and for trits `thresholds` is what it costs a
+// weight not to be 0.
 struct GptqBlockArgs {
   GridArgs grid;
   bool descent;

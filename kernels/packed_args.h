@@ -30,7 +30,7 @@ struct PackedArgs {
   std::int64_t row_bytes;       // of kInt and kTernary
   const std::uint16_t* scales;  // [rows, groups], bits of bfloat16
   const std::uint8_t* zeros;    // [rows, groups], or null
-  // Of the coded kinds.
+  // For the coded kinds.
   const std::int64_t* row_begin;  // [rows + 1]
   const std::uint8_t* table;
   std::int64_t table_bytes;

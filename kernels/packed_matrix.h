@@ -22,7 +22,7 @@ struct PackedMatrix {
   at::Tensor scales = {};  // bfloat16 [rows, groups]
   // uint8 [rows, groups]; undefined: 2^(bits - 1) for kInt. Ternary has none.
   at::Tensor zeros = {};
-  // Of the coded kinds: int64 [rows + 1], where a row's bytes begin in `codes`;
+  // Coded kinds only: int64 [rows + 1], where a row's bytes begin in `codes`;
   // and the code's table, uint8.
   at::Tensor row_begin = {};
   at::Tensor table = {};

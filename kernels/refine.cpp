@@ -133,7 +133,7 @@ class Refiner {
         .sum(2, false, at::kDouble);
   }
 
-  // Of systems that are positive definite; zeros where rounding broke that.
+  // Solves positive definite systems; gives zeros where rounding broke that.
   static at::Tensor least_squares(const at::Tensor& a, const at::Tensor& b) {
     at::Tensor regular = a.clone();
     at::Tensor diagonal = regular.diagonal(0, 1, 2);
@@ -153,7 +153,7 @@ class Refiner {
     return (scales * (curved - 2 * b)).sum(1);
   }
 
-  // Of a weight: the bits that not being 0 takes beyond those of 0, at their
+  // What a weight costs that isn't 0: its bits beyond those of a 0, at their
   // price (QuantGrid). [R, groups]
   at::Tensor costs_of_not_0() const {
     const bool trits = grid_.kind == PackedKind::kTernary;
@@ -181,7 +181,7 @@ class Refiner {
   at::Tensor target_;  // W H
 };
 
-// Of some rows at a time; the price of bits is by the zeros of all.
+// Runs `job` for some rows at a time; all rows' zeros set the price of bits.
 void for_rows(
     Quantized& quantized,
     const at::Tensor& w,

@@ -37,7 +37,7 @@ void descend(
     const at::Tensor& hessian,
     const QuantGrid& grid);
 
-// Both in turns, `passes` times.
+// Runs fit_scales and descend in turn, `passes` times.
 void refine(
     Quantized& quantized,
     const at::Tensor& w,

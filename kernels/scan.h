@@ -15,8 +15,8 @@
 
 namespace fettle::kernels {
 
-// Of one device, float32. Head h reads key head h / (heads / key heads). Rows
-// may be strided, but for the last dimension.
+// All on one device, float32. Head h reads key head h / (heads / key heads).
+// Rows may be strided, but for the last dimension.
 struct ScanInputs {
   at::Tensor q, k;   // [N, key heads, Dk]
   at::Tensor v;      // [N, heads, Dv]
@@ -27,7 +27,7 @@ struct ScanInputs {
 
 struct ScanOptions {
   bool delta = false;  // whether by the delta rule
-  // Of its queries and keys: x / √(|x|² + eps), queries then times scale.
+  // Its queries and keys become x / √(|x|² + eps), queries then times scale.
   double eps = 0, scale = 1;
   const std::vector<std::int64_t>& starts;
   const at::Tensor& state;  // [B, heads, Dk, Dv] or undefined; overwritten

@@ -70,7 +70,7 @@ at::Tensor by_head(
       .contiguous();
 }
 
-// And back.
+// The reverse of by_head().
 at::Tensor by_token(const ChunkOrder& order, const at::Tensor& x) {
   return order.scatter(x.movedim(3, 1).flatten(2, 3).contiguous());
 }
@@ -155,13 +155,13 @@ at::Tensor zero_states(const Chunks& all, const ChunkOrder& order) {
       all.v.options());
 }
 
-// Of one step's chunks.
+// The gradients of one step's chunks.
 struct StepGradients {
   at::Tensor dq, dk;   // [m, Hk, r, C, Dk]
   at::Tensor dv;       // [m, Hk, r, C, Dv]
   at::Tensor dw;       // [m, Hk, r, C, 1]
   at::Tensor dg;       // [m, Hk, r, C], but for
-  at::Tensor d_sum;    // the same of L, which each token's g is in from it on
+  at::Tensor d_sum;    // that of L, which each token's g is in from it on
   at::Tensor d_state;  // of the chunks' first states
 };
 

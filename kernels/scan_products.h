@@ -6,7 +6,7 @@
 
 namespace fettle::kernels {
 
-// As scan, on checked inputs of one or more tokens.
+// Computes scan() on checked inputs of one or more tokens.
 at::Tensor scan_products(const ScanInputs& inputs, const ScanOptions& options);
 
 ScanGradients scan_products_backward(

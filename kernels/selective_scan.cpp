@@ -7,7 +7,7 @@
 namespace fettle::kernels {
 namespace {
 
-// C, B, x and dt are the queries, keys, values and what is written of these.
+// C, B and x are queries, keys and values; dt is how much of them is written.
 ScanInputs scan_inputs(const SelectiveScanInputs& in) {
   (void)dtype_of(in.x);
   FETTLE_ASSERT(in.b.dtype() == in.x.dtype() && in.c.dtype() == in.x.dtype());

@@ -39,8 +39,8 @@ struct SelectiveScanOptions {
 at::Tensor selective_scan(
     const SelectiveScanInputs& inputs, const SelectiveScanOptions& options);
 
-// Of the inputs' sizes and dtypes, contiguous. Sums over tokens have a fixed
-// order.
+// Gradients have the inputs' sizes and dtypes, contiguous. Sums over tokens
+// have a fixed order.
 struct SelectiveScanGradients {
   at::Tensor dx, ddt, da, db, dc, dd;
 };

@@ -52,7 +52,7 @@ struct TritCode {
 // InternalError. The table is made for the frequencies of these trits.
 TritCode encode_trits(PackedKind kind, const at::Tensor& trits);
 
-// What a file takes: codes, lengths of rows, and table.
+// Bytes in a file: codes, lengths of rows, and table.
 std::int64_t stored_bytes(const TritCode& code);
 
 // PackedMatrix::table of a table from a file. Throws UserError when it is

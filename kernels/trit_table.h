@@ -4,7 +4,7 @@
 // kTernaryWords or by the number that a Huffman code stands for.
 //
 //   bits  0–23: its trits that are +1, from the first on that is not 0
-//   bits 24–47: its trits that are −1, likewise
+//   bits 24–47: its trits that are −1, in the same places
 //   bits 48–55: the zeros ahead of them (0 where all trits are)
 //   bits 56–63: how many trits it has; 0: no such word
 //

@@ -15,8 +15,8 @@ namespace fettle::kernels {
 // Nodes with children, in the order of a walk that visits a node before its
 // children and these in order; 0 is the root.
 struct TritTree {
-  // By the two lowest bits of a trit (0: 0, 1: +1, 3: −1): a node, or a word's
-  // number as ~word. 2 is no trit.
+  // The next for a trit's two lowest bits (0: 0, 1: +1, 3: −1): a node, or a
+  // word's number as ~word. 2 is no trit.
   std::vector<std::array<std::int32_t, 4>> next;
   // The likeliest word below a node: what a row that ends there is filled up
   // to.

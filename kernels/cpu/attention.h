@@ -19,7 +19,7 @@ struct AttentionArgs {
   const float* v;  // [N, kv_heads, Dv]
   float* out;      // [N, heads, Dv]
   float* lse;      // [N, heads]
-  // Of the backward pass, which reads `out` and `lse`.
+  // For the backward pass, which reads `out` and `lse`.
   const float* d_out;  // [N, heads, Dv]
   float *dq, *dk, *dv;
 };

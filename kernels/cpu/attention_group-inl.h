@@ -46,7 +46,7 @@ struct Group {
     const std::size_t size = a.value_size, stride = a.kv_heads * size;
     return {a.v + first * stride + kv_head * size, stride, length, size};
   }
-  // Of token `row` of the sequence and query head `head` of the group.
+  // Index of token `row` of the sequence and query head `head` of the group.
   std::size_t index(std::size_t head, std::size_t row) const {
     return (first + row) * a.heads + kv_head * heads + head;
   }

@@ -97,7 +97,7 @@ class BackwardBlock {
     });
   }
 
-  // Of token n, which `left` tokens of its sequence see, itself included.
+  // Writes token n's gradient; `left` tokens of its sequence see n, n included.
   void write_gradient(std::int64_t n, std::int64_t left, std::int64_t begin) {
     T* dx = static_cast<T*>(a_.dx) + n * f_.channels + first_;
     const std::int64_t seen_by = left < f_.taps ? left : f_.taps;

@@ -43,8 +43,8 @@ HWY_INLINE W spread_threes(W twelve) {
       hn::Or(pairs, hn::ShiftLeft<5>(pairs)), hn::Set(d, 0x07070707u));
 }
 
-// Of the vector's bytes the first three quarters: three bytes of eight codes
-// first go to a word of four.
+// Expands the first three quarters of the vector's bytes: three bytes of eight
+// codes first go to a word of four.
 template <class B>
 HWY_INLINE void expand_threes(B bytes, std::uint8_t* out) {
   const Words d;

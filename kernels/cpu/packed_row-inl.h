@@ -55,7 +55,7 @@ HWY_INLINE bool row_codes(
   return false;
 }
 
-// What a group's codes are multiplied by, and what is left to subtract from
+// The factor of a group's codes, and what is left to subtract from
 // them where it has a zero of its own.
 struct GroupScale {
   float scale;

@@ -381,7 +381,7 @@ class BackwardScan {
   const ScanBackwardArgs& a_;
   const ScanTask& t_;
   ScanChunk<kDelta> c_;
-  // Of one head, [i, Dv] and [Dv, i].
+  // For one head, [i, Dv] and [Dv, i].
   float *dy_, *dv_, *found_;
   float *u_turned_, *dv_turned_, *dy_turned_;
   float *d_seen_, *d_mixed_;  // [j, i], of products between tokens

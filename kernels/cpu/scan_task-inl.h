@@ -41,8 +41,8 @@ struct ScanTask {
     value_stride = padded_stride(value_size);
   }
   std::size_t state_size() const { return key_size * value_stride; }
-  // Of value head `head` of the task and a token of the sequence, in an array
-  // of [N, heads].
+  // Index of value head `head` of the task and a token of the sequence, in an
+  // array of [N, heads].
   std::size_t index(std::size_t head, std::size_t token) const {
     return (first + token) * a.heads + first_head + head;
   }

@@ -28,7 +28,7 @@ struct TritWords {
 
 TritWords parse_trits(const TritRows& rows, const TritTree& tree);
 
-// Of each word.
+// The code of each word, and its length.
 struct TritCodes {
   std::vector<std::uint32_t> codes;  // the first bit is the lowest
   std::vector<int> bits;

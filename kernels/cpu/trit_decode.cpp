@@ -16,7 +16,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
 
-// Rows [begin, end) by way of `row`, which has room behind it. `out` is where
+// Decodes rows [begin, end) in `row`, which has room behind it. `out` is where
 // row `begin` goes, or null. Returns the first damaged row, or -1.
 std::int64_t DecodeTrits(
     const PackedArgs& m,

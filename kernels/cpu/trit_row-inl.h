@@ -33,7 +33,7 @@ HWY_INLINE void write_trits(std::uint64_t word, std::int8_t* out) {
   }
 }
 
-// What a row's next bits stand for.
+// The word that a row's next bits encode.
 struct NextWord {
   std::uint64_t word;
   unsigned bits;

@@ -44,7 +44,7 @@ std::span<const std::byte> bytes_of(const std::vector<Value>& values) {
   return std::as_bytes(std::span(values));
 }
 
-// Of ids, labels and where sequences and documents begin.
+// Covers ids, labels, and where sequences and documents begin.
 std::string checksum(const std::vector<model::Sequence>& data) {
   io::Hasher hasher;
   for (const model::Sequence& sequence : data) {
@@ -133,7 +133,7 @@ class Analysis {
   // What a resumed run must share with the run that saved the state.
   Json identity() const {
     Json same = options_.run;
-    same.erase("model");  // its name; the fingerprint tells models apart
+    same.erase("model");  // its name; the fingerprint identifies the model
     same["scores"] = options_.scores;
     same["seed"] = options_.seed;
     same["keep_moments"] = options_.keep_moments;

@@ -33,7 +33,7 @@ struct AnalyzeOptions {
   // Keep what obs is made of, so that it merges and resumes as others do: see
   // kept_moment_bytes.
   bool keep_moments = false;
-  // Of the random score.
+  // Seed of the random score.
   std::uint64_t seed = 0;
   // Where the sums are kept after each chunk but the last; empty: nowhere.
   std::filesystem::path state_folder = {};
@@ -50,8 +50,8 @@ bool needs_backward(const std::vector<std::string>& scores);
 bool needs_one_chunk(const std::vector<std::string>& scores);
 // Whether any of them looks at more than the weights.
 bool reads_data(const std::vector<std::string>& scores);
-// What stands for the data of scores that read none: one token, of which a file
-// of scores tells nothing (see without_tokens).
+// What takes the place of data for scores that read none: one token, which a
+// file of scores does not mention (see without_tokens).
 std::vector<model::Sequence> no_data();
 void without_tokens(artifact::ScoreFile& scores);
 
@@ -59,12 +59,12 @@ void without_tokens(artifact::ScoreFile& scores);
 std::int64_t analyze_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores);
 
-// And what obs' moments of all layers take, in RAM and in the scores' file,
-// when they are kept.
+// Bytes that obs' moments of all layers take too, in RAM and in the scores'
+// file, when they are kept.
 std::int64_t kept_moment_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores);
 
-// Of these, the most that lie on the device while a layer is in use.
+// The most bytes of analyze_bytes that lie on the device with a layer in use.
 std::int64_t analyze_layer_bytes(
     const model::ModelConfig& config, const std::vector<std::string>& scores);
 

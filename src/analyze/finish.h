@@ -16,7 +16,7 @@ void put_sums(
     artifact::LayerScores& layer, std::string_view score, const Sums& sums);
 Sums take_sums(const artifact::LayerScores& layer, std::string_view score);
 
-// Name under which the sums of BaseStatistics stand.
+// Name under which the sums of BaseStatistics are kept.
 inline constexpr std::string_view kBase = "base";
 
 // Fills the scores of these names, mean_h, tokens and router_entropy of layer

@@ -35,7 +35,7 @@ at::Tensor mean_abs(const NeuronGradient& gradient) {
   return sum / static_cast<double>(3 * gradient.down.size(1));
 }
 
-// Of one expert in the batch in progress: the gradient summed so far, or what
+// For one expert in the batch in progress: the gradient summed so far, or what
 // is needed of it where the batch came whole.
 struct Held {
   NeuronGradient sum;

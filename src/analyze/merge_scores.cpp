@@ -48,7 +48,7 @@ std::vector<std::pair<std::string, std::string>> identity(
 void check_same_run(const MergeInput& first, const MergeInput& other) {
   const auto expected = identity(first.scores);
   const auto found = identity(other.scores);
-  // Of the same scores, they have the same entries.
+  // With the same scores, both lists have the same entries.
   for (std::size_t i = 0; i < std::min(expected.size(), found.size()); ++i) {
     if (expected[i] == found[i]) continue;
     throw UserError(
@@ -87,7 +87,7 @@ void check_layers(const MergeInput& first, const MergeInput& other) {
           first.name));
 }
 
-// Of all experts, two sums in fp64.
+// Bytes of the moments of all experts: two sums in fp64.
 std::int64_t moment_bytes(const ScoreFile& file) {
   std::int64_t bytes = 0;
   for (const LayerScores& layer : file.layers) {
@@ -178,7 +178,7 @@ void add_runs(const ScoreFile& file, std::vector<artifact::MergedRun>& runs) {
   runs.push_back(std::move(run));
 }
 
-// "math", "math (2)": shards of one file are told apart by a number.
+// "math", "math (2)": a number distinguishes the shards of one file.
 void number_names(std::vector<artifact::MergedRun>& runs) {
   std::set<std::string> taken;
   for (artifact::MergedRun& run : runs) {
@@ -271,7 +271,7 @@ ScoreFile merge_scores(
 }
 
 std::int64_t merge_bytes(const std::vector<std::filesystem::path>& folders) {
-  // Of the first's layers scores are made anew, which takes copies.
+  // Scores of the first file's layers are made anew, which takes copies.
   constexpr std::int64_t kLayerCopies = 3;
   std::int64_t most = 0;
   std::int64_t first = 0;

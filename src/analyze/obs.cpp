@@ -21,9 +21,9 @@
 namespace fettle::analyze {
 namespace {
 
-// Of the layer's mean diagonal.
+// Relative to the layer's mean diagonal.
 constexpr double kRidge = 1e-3;
-// So that a layer without a single token can be inverted too.
+// Lets a layer without a single token be inverted too.
 constexpr double kSmallest = 1e-12;
 
 double damping_of(double trace, std::int64_t neurons) {

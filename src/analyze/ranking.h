@@ -13,7 +13,7 @@
 namespace fettle::analyze {
 
 // By layer, [S] int32: each neuron's place among all of the model, 0 the
-// highest score; equal scores stand in the order of the arrays. A dense
+// highest score; equal scores keep the order of the arrays. A dense
 // layer's is empty.
 std::vector<at::Tensor> rank_neurons(
     const artifact::ScoreFile& scores, const std::string& score);

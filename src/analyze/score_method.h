@@ -21,7 +21,7 @@ namespace fettle::analyze {
 using artifact::Reduction;
 using artifact::Unit;
 
-// What a score has summed of a layer, by name.
+// The sums of a score over a layer, by name.
 using Sums = std::map<std::string, artifact::Sum>;
 
 // The values of one of them. Throws UserError when it is missing.

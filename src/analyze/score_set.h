@@ -37,7 +37,7 @@ class ScoreSet {
   // one is not finite.
   artifact::LayerScores finish(std::int64_t layer) const;
 
-  // All sums so far as tensors, and on from there.
+  // All sums so far as tensors; restore() goes on from them.
   artifact::TensorMap state() const;
   void restore(const artifact::TensorMap& state);
 

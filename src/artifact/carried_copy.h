@@ -21,7 +21,7 @@
 
 namespace fettle::artifact {
 
-// What becomes of heads that predict further tokens. kAuto keeps them where
+// What to do with heads that predict further tokens. kAuto keeps them where
 // the written model can be loaded with them.
 enum class Mtp { kAuto, kKeep, kDrop };
 
@@ -43,7 +43,7 @@ class CarriedCopy {
 
   std::vector<io::TensorSpec> specs() const;
   std::int64_t bytes() const;
-  // What the names of the copied parts begin with, each once.
+  // The beginnings of the names of the copied parts, each once.
   const std::vector<std::string>& parts() const { return parts_; }
   // Hands out the bytes of each tensor, in the order of specs(), in pieces.
   using Sink = std::function<void(

@@ -28,8 +28,8 @@ std::string_view in_layer(std::string_view pattern) {
                                      : std::string_view();
 }
 
-// The expert that `name` tells where `pattern` says {e}; -1 where it says
-// none; nothing where they don't fit.
+// The expert's number in `name`, where `pattern` has {e}; -1 where it has no
+// {e}; nothing where they don't fit.
 std::optional<std::int64_t> matched(
     std::string_view pattern, std::string_view name) {
   const std::size_t at = pattern.find(kExpert);

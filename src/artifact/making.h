@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a result was made, as its report tells at the end.
+// How a result was made, as its report says at the end.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 namespace fettle::artifact {
 
 struct Making {
-  std::string command = {};  // as a shell takes it; empty: nothing is told
+  std::string command = {};  // as a shell takes it; empty: nothing is shown
   // Names and values, shown in this order.
   std::vector<std::pair<std::string, std::string>> facts = {};
 };

@@ -55,7 +55,7 @@ void write_config(
 
 // Writes into `folder`, which exists (an AtomicDirectory's path). Files of
 // weights are named model*, packed* where weights are packed, and fettle* where
-// the family's own keys can't tell the model (see io/checkpoint_writer.h).
+// the family's own keys can't describe it (see io/checkpoint_writer.h).
 // Throws UserError of the stage `label` when a tensor holds NaN or infinity,
 // InternalError when it has not the shape or type declared.
 void write_model(

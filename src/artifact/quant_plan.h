@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each matrix of a model is to be stored as: the result of allocating
-// bits, stored as quant_plan.json. Schemes stand there by the names that quant
-// gives them; who carries out a plan knows what they mean.
+// bits, stored as quant_plan.json. It names schemes as the quant stage does;
+// the stage that carries out a plan knows what they mean.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ struct QuantPlan {
       const model::ModelConfig& config,
       const std::function<std::string(const model::WeightId&)>& scheme);
 
-  // Of a weight that plans cover, in a model that this one fits.
+  // The scheme of a weight that plans cover, in a model that this plan fits.
   const std::string& scheme(const model::WeightId& id) const;
 
   Json to_json() const;

@@ -67,7 +67,7 @@ void remove_states_but(const fs::path& folder, const std::string& kept) {
 
 void save_state(const fs::path& folder, const RunState& state) {
   const std::string name = folder_name(state.step);
-  // The same step of the same run is the same state.
+  // A state of this step, from this run, is the same state.
   if (is_whole(folder / name)) return;
   io::make_folder(folder / name, [&](const fs::path& made) {
     save_tensors(made / kTensors, {state.tensors, {}});

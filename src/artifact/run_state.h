@@ -19,18 +19,18 @@ namespace fettle::artifact {
 
 struct RunState {
   std::int64_t step = 0;  // steps or chunks done
-  // What must be the same for a resume to be the same run: model, data,
+  // What a resumed run must share with the run that it continues: model, data,
   // options.
   Json identity = Json::object();
   Json cursor = Json::object();         // position in the data
   std::int64_t micro_batch_tokens = 0;  // they decide how sums are rounded
   TensorMap tensors;
-  // What the run found until now that its result tells.
+  // What the run has found so far that its result reports.
   Json found = Json::object();
   std::string unit = "step";  // of `step`, for people
 };
 
-// States stand in folders whose names begin so.
+// The names of folders that hold states begin with this.
 inline constexpr std::string_view kStatePrefix = "state-";
 
 // Writes `state` under `folder` and removes older states.
@@ -46,8 +46,8 @@ std::optional<RunState> load_newest_state(
 std::int64_t resumed_micro_batch(
     const RunState& state, std::int64_t possible, Reporter* reporter);
 
-// What a folder holds of a stopped run that can be gone on with, such as "a
-// run stopped after step 7", of any stage; empty: nothing.
+// The progress of a stopped run of any stage in a folder, which can be
+// resumed, such as "a run stopped after step 7"; empty: there is none.
 std::string saved_progress(const std::filesystem::path& folder);
 
 // How stages open their output folders, so that none throws away what another

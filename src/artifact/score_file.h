@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The scores that analyze writes and trim reads: scores.safetensors (arrays)
 // and scores.json (what was measured, on which model and data, and the arrays'
-// checksum). Beside the
-// scores stand the sums they are made of, so that scores of several runs can be
+// checksum). They also hold the
+// sums that scores are made of, so that scores of several runs can be
 // merged without the model.
 //
 // Arrays on file, S = sum of a layer's widths, E = its experts:

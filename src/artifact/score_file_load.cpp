@@ -164,7 +164,7 @@ void read_arrays(
   layer.tokens = arrays.take(array_name(l, "tokens"), experts, at::kLong);
 }
 
-// Of what was scored and how, what is read later.
+// Checks those entries about the run that are read later; returns them all.
 Json read_run(const JsonObject& run) {
   run.string_or("model", "");
   for (const char* count : {"sequences", "loss_tokens"}) {

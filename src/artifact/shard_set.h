@@ -24,8 +24,8 @@ inline constexpr std::string_view kShardIdentity = "quant_state.json";
 // Measured before the first shard, and worth as much.
 inline constexpr std::string_view kMeasuredErrors = "quant_errors.json";
 
-// What a folder holds of an unfinished run, such as "3 of 5 parts of a
-// quantized model"; empty: nothing.
+// The progress of an unfinished run in a folder, such as "3 of 5 parts of a
+// quantized model"; empty: there is none.
 std::string saved_shards(const std::filesystem::path& folder);
 
 struct NamedTensor {
@@ -41,7 +41,7 @@ class ShardSet {
   std::string file_name(std::int64_t shard) const;
   // Another file of the set, beside the shards.
   static std::string carried_name();
-  // What is told of a shard, where it is there.
+  // What is recorded of a shard, where it is there.
   std::optional<Json> find(std::int64_t shard) const;
   void write(
       std::int64_t shard,

@@ -151,7 +151,7 @@ class Analyze : public Command {
     return workload;
   }
 
-  // Of what the analysis read of each file.
+  // Counts each file's choices, in what the analysis read of that file.
   void count_by_file(
       const sweep::CalibrationData& data,
       model::CausalLm& model,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A recipe as the commands it stands for: each with its output folder and a key
+// A recipe as the commands it runs: each with its output folder and a key
 // over everything that the output depends on.
 #pragma once
 
@@ -28,8 +28,8 @@ struct ChainStep {
 // data that can't be read.
 std::vector<ChainStep> chain_of(const Recipe& recipe);
 
-// The key of the model that the recipe begins with: its weights, and what
-// stands beside them and says how text becomes tokens and where it ends.
+// The key of the model that the recipe begins with: its weights, and the files
+// beside them that say how text becomes tokens and where it ends.
 std::string model_key(const std::filesystem::path& folder);
 
 // What the losses in the table depend on beside the model: data and how it is

@@ -14,7 +14,7 @@ void check_work_folder(const Recipe& recipe);
 
 // Throws UserError where the work folder holds what is not the recipe's, and
 // where a step that is yet to run has a value that it would refuse, as far as
-// that can be told by the model that the recipe begins with.
+// the model that the recipe begins with shows that.
 void check_chain(
     const Recipe& recipe,
     const std::vector<ChainStep>& steps,

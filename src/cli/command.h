@@ -26,7 +26,7 @@ struct Outcome {
   bool stopped = false;  // ended early on request, to be resumed
 };
 
-// What stands in for a model and scores that earlier steps of a recipe are yet
+// Takes the place of a model and scores that earlier steps of a recipe have yet
 // to make.
 struct Foreseen {
   const model::ModelConfig& config;  // of the model that the recipe begins with

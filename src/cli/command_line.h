@@ -29,11 +29,11 @@ class CommandLine {
   // line on what is wrong.
   bool is_asked_for(const CLI::ParseError& error) const;
   std::string text(const CLI::ParseError& error) const;
-  // Of the whole program.
+  // The help of the whole program.
   std::string help() const;
 
  private:
-  // That of the command in use, or the program's.
+  // The app of the command in use, or the program's.
   const CLI::App& innermost() const;
 
   CLI::App app_;

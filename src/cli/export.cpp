@@ -86,7 +86,7 @@ class Export : public Command {
     if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
     const auto opened = session.read(model_);
     const model::ModelReader& reader = *opened;
-    // A GGUF holds the tokenizer: what it does not heed is told.
+    // A GGUF holds the tokenizer: what Fettle does not use of it is reported.
     if (options_.format == exporter::Format::kGguf) session.tokenizer(model_);
     session.require_ram(reader, 3);
     io::AtomicDirectory folder(out_, artifact::plain_output());

@@ -18,7 +18,7 @@ namespace {
 // Where descriptions of options begin.
 constexpr std::size_t kColumn = 26;
 
-// What stands for an option's value.
+// The placeholder of an option's value.
 std::string value_name(const CLI::Option& option) {
   const std::string kind = path_kind(option);
   if (is_folder(kind)) return "FOLDER";

@@ -13,19 +13,19 @@ namespace fettle::cli {
 
 struct CommandHelp {
   std::string about;                  // one sentence or two
-  std::vector<std::string> sections;  // "Data:" and what stands below it
+  std::vector<std::string> sections;  // "Data:" and the text below it
   // Commands with what each does, a line each.
   std::vector<std::string> examples;
 };
 
-// Of a command that exists.
+// The help of a command, which must exist.
 CommandHelp help_of(std::string_view command);
 
 // Sorts a command's options into groups of one purpose, and has --help print
-// them as above. To be called when all options are there.
+// help_of(command) and them. To be called when all options are there.
 void set_help(CLI::App& parser, std::string_view command);
 
-// The same for the program itself, whose commands are there.
+// Has --help print the program's own help, once all commands are there.
 void set_program_help(CLI::App& app);
 
 // How an option is written: "--scope NAME", "--data FILE...", "MODEL".

@@ -9,7 +9,7 @@
 namespace fettle::cli {
 
 // Throw UserError naming the option when there is no such file or folder. An
-// empty name stands for an option that was not given.
+// empty name means an option that was not given.
 void check_file(std::string_view option, const std::string& path);
 void check_folder(std::string_view option, const std::string& path);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // MODEL and other options that name a model, as commands take them, and what
-// there is to tell of a model's folder.
+// is reported of a model's folder.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -69,7 +69,7 @@ bool is_folder(std::string_view kind) {
   return kind == kFolder || kind == kModel || kind == kNewFolder;
 }
 
-// CLI::IsMember tells its values in the option's type name alone:
+// CLI::IsMember gives its values in the option's type name alone:
 // "TEXT:{a,b}".
 std::vector<std::string> choices_of(const CLI::Option& option) {
   const std::string name = option.get_type_name();

@@ -25,7 +25,7 @@ void mark_paths(CLI::App& app, std::string_view command);
 
 // The kind, or an empty text where the value names no file.
 std::string path_kind(const CLI::Option& option);
-// Of such a kind, whether the value is a folder, be it there or not.
+// Whether values of `kind` are folders, be they there or not.
 bool is_folder(std::string_view kind);
 
 // The values that an option may have, or none where any may be.

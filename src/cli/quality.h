@@ -21,7 +21,7 @@ struct HeldOutFiles {
 };
 
 // The windows of the files of --eval-data, read before any work, so that what
-// is wrong with them is told then. Empty: none were named.
+// is wrong with them is reported then. Empty: none were named.
 std::vector<sweep::EvalSet> held_out(
     const Session& session,
     const model::ModelReader& reader,

@@ -38,7 +38,7 @@ struct QuantFlags {
   double entropy_weight = 0.0;
   bool act_order = false;
   bool plain_gate = false;
-  // Of bits that are shared out.
+  // Flags for sharing bits out.
   std::string budget;
   std::optional<double> average_bits = {};
   std::vector<std::string> candidates = {"int2", "int3", "int4", "int8"};

@@ -19,7 +19,7 @@ void settle(QuantFlags& flags, const model::ModelReader& reader);
 // bits of each weight.
 TargetWeight weigh(const QuantFlags& flags, const model::ModelReader& reader);
 
-// The same of a model whose weights are stored by a plan.
+// The quantized model in its target's format, its weights stored by a plan.
 using SchemeOf = std::function<quant::Scheme(const model::WeightId&)>;
 TargetWeight weigh(
     const QuantFlags& flags,

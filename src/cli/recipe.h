@@ -35,7 +35,7 @@ struct Recipe {
 };
 
 // Throws UserError naming file, line and key on malformed YAML, an unknown key
-// or stage, a key that stands twice, a missing one, a value of another kind,
+// or stage, a key that occurs twice, a missing one, a value of another kind,
 // and options that a recipe sets itself or that belong to the whole chain.
 Recipe read_recipe(const std::filesystem::path& file);
 

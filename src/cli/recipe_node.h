@@ -17,7 +17,7 @@ class RecipeReader {
  public:
   explicit RecipeReader(std::string file) : file_(std::move(file)) {}
 
-  // About the place where `node` stands.
+  // Throws a UserError about the place of `node` in the file.
   [[noreturn]] void refuse(
       const YAML::Node& node, const std::string& message) const;
   [[noreturn]] void refuse(
@@ -28,12 +28,12 @@ class RecipeReader {
 
   using Entry = std::function<void(const std::string& key, const YAML::Node&)>;
   // Visits a map's entries in order; refuses what is no map and a key that
-  // stands twice. `place` names the map in errors.
+  // occurs twice. `place` names the map in errors.
   void for_each(
       const YAML::Node& map,
       const std::string& place,
       const Entry& visit) const;
-  // The same, of keys that are known.
+  // Does what for_each does, and refuses a key that is not in `known`.
   void for_each_known(
       const YAML::Node& map,
       const std::string& place,
@@ -47,7 +47,7 @@ class RecipeReader {
   // One value or a list of them, at least one.
   std::vector<std::string> texts(
       const YAML::Node& node, std::string_view key) const;
-  // `word` where it is one of `known`; else the nearest is told.
+  // `word` where it is one of `known`; else refused, with the nearest named.
   const std::string& known_word(
       const YAML::Node& node,
       const std::string& word,

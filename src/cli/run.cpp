@@ -178,7 +178,7 @@ class Run : public Command {
         skipped);
   }
 
-  // Of an eval stage, its own table.
+  // An eval stage's own table; empty for any other stage.
   static std::string evaluation_text(
       const ChainStep& step, const RunRecord& record) {
     if (!step.out.empty()) return {};

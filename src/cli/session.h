@@ -62,41 +62,41 @@ class Session {
   std::uint64_t seed() const { return options_.seed; }
   const CommonOptions& options() const { return options_; }
 
-  // Opens a model's folder and its tokenizer; tells, once, what lies in the
-  // folder and is not heeded.
+  // Opens a model's folder and its tokenizer; reports, once, what lies in the
+  // folder and is not used.
   std::unique_ptr<model::ModelReader> read(const std::filesystem::path& folder);
   text::Tokenizer tokenizer(const std::filesystem::path& folder);
 
   // The least that open() would plan for.
   sweep::SweepPlan least_plan(
       const model::ModelReader& reader, sweep::Workload workload) const;
-  // Plans and opens; tells the plan.
+  // Plans and opens; reports the plan.
   OpenModel open(const std::filesystem::path& folder, sweep::Workload workload);
-  // The same with a reader at hand.
+  // Opens the model of `reader`; reports the plan.
   OpenModel open(
       std::unique_ptr<model::ModelReader> reader, sweep::Workload workload);
 
   // For work that passes a model tensor by tensor, without a plan: refuses a
   // --ram that can't hold as many copies of the largest in float32.
   void require_ram(const model::ModelReader& reader, int copies) const;
-  // The same of work that takes so many bytes.
+  // For work that takes `bytes`: refuses a --ram that can't hold them.
   void require_ram(std::int64_t bytes) const;
 
   // How lines of data become samples of a model.
   text::SampleOptions sample_options(
       const model::ModelReader& reader, const DataFlags& flags = {}) const;
 
-  // Windows for a model, drawn as load_calibration does; tells of them.
+  // Windows for a model, drawn as load_calibration does; reports them.
   sweep::CalibrationData calibration(
       const model::ModelReader& reader, const CalibrationFiles& source);
 
-  // Tells what the data came to, before the work; add_data() adds it to a
+  // Reports what the data came to, before the work; add_data() adds it to a
   // result.
   void tell_data(
       const std::vector<text::SourceCounts>& counts, const DataUse& use);
   void add_data(Json& result) const;
 
-  // What a report tells of how it was made.
+  // What a report says of how it was made.
   artifact::Making making() const;
   // A recipe's stages have commands of their own.
   void set_command(std::string command) { options_.command = command; }
@@ -114,7 +114,7 @@ class Session {
   sweep::Budget budget_;
   std::unique_ptr<Reporter> reporter_;
   std::optional<kernels::CrowdGuard> crowd_guard_;
-  Json data_;  // what was told of it
+  Json data_;  // what was reported of it
   std::set<std::string> told_;
 };
 

@@ -19,7 +19,7 @@ std::string shell_word(const std::string& word);
 std::string command_line(const std::vector<std::string>& arguments);
 
 // The words of a command, joined so that a shell reads them back, broken by
-// backslashes at kTextWidth columns. The first line stands behind `indent`
+// backslashes at kTextWidth columns. The first line comes after `indent`
 // columns that the caller has written, others behind as many and four spaces.
 std::string command_text(
     const std::vector<std::string>& words, std::size_t indent);

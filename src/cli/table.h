@@ -10,7 +10,7 @@ namespace fettle::cli {
 class Table {
  public:
   explicit Table(std::vector<std::string> header);
-  // As many cells as the header has.
+  // `row` must have as many cells as the header.
   void add(std::vector<std::string> row);
   std::string text() const;
 

@@ -39,7 +39,7 @@ struct PlannedModel {
 };
 TargetWeight weigh(const PlannedModel& planned, exporter::Target target);
 
-// The same of a model folder trimmed by `plan`. Merged experts lie plain.
+// A model folder trimmed by `plan`, to be weighed. Merged experts are plain.
 struct TrimmedModel {
   const model::ModelReader& reader;
   const artifact::TrimPlan& plan;

@@ -19,10 +19,10 @@ struct Target {
 // user may not write to. Makes nothing.
 void check_new_folder(const Target& target);
 
-// The same for several folders, in the order in which they will be written.
+// Checks several new folders, in the order in which they will be written.
 // Throws UsageError too when two are one folder, or one lies in a folder that
-// is written later, which would then exist. Empty paths stand for options that
-// were not given.
+// is written later, which would then exist. Empty paths mean options that were
+// not given.
 void check_new_folders(const std::vector<Target>& targets);
 
 // A file, which may exist and is then replaced. Throws like check_new_folder.

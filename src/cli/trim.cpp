@@ -235,7 +235,7 @@ class Trim : public Command {
              "merged"}});
   }
 
-  // Of scores that are yet to be made.
+  // Checks --score against `scores`, which are yet to be made.
   void check_score(const std::vector<std::string>& scores) const {
     if (!flags_.plan.empty()) return;
     if (flags_.score.empty()) {
@@ -269,7 +269,7 @@ class Trim : public Command {
         "trim", subject, why + "; use --stored bf16 for values in 16 bits");
   }
 
-  // How coded weights are written, told where nobody said.
+  // How coded weights are written; a note says it where no option did.
   trim::Stored stored_in(
       Session& session,
       const model::ModelReader& reader,
@@ -292,8 +292,8 @@ class Trim : public Command {
     return why.empty() ? trim::Stored::kKeep : trim::Stored::kPlain;
   }
 
-  // What the trimmed model will weigh where it is to run, told before any work.
-  // Refused where it could not be exported to there.
+  // What the trimmed model will weigh where it is to run, reported before any
+  // work. Refused where it could not be exported to there.
   TargetWeight weighed(
       Session& session,
       const model::ModelReader& reader,

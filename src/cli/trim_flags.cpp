@@ -227,7 +227,7 @@ trim::TrimOptions TrimFlags::plan_options() const {
   const bool whole = unit == "expert";
   result.unit = kUnits.at(unit);
   result.normalise = kNormalise.at(normalise);
-  // As many experts in each layer, and of one width each.
+  // Alike means: as many experts in each layer, and all of one width.
   result.scope = !scope.empty()   ? kScopes.at(scope)
                  : alike && whole ? trim::Scope::kLayer
                                   : trim::Scope::kGlobal;
@@ -331,7 +331,7 @@ bool wants_data(std::vector<std::string> arguments) {
   try {
     app.parse(arguments);
   } catch (const CLI::ParseError&) {
-    return false;  // told when all of the command's arguments are parsed
+    return false;  // reported when all of the command's arguments are parsed
   }
   if (!flags.data.empty()) return false;
   flags.data.emplace_back();

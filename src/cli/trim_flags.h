@@ -16,7 +16,7 @@
 namespace fettle::cli {
 
 struct TrimFlags {
-  // As given; named values as their names.
+  // What the flags gave; named values as their names.
   std::string unit = "neuron", normalise = "none";
   std::string repair_inputs = "original";
   std::string merge = "none", budget, plan;
@@ -33,8 +33,8 @@ struct TrimFlags {
   trim::TrimOptions options;
   trim::RidgeOptions ridge;
 
-  // As given, or else ridge where there is data for it, and joint where whole
-  // experts go: of those that stay ridge would find nothing cut.
+  // The repair given, or else ridge where there is data for it, and joint where
+  // whole experts go: ridge would find nothing cut in those that stay.
   trim::Repair repair_kind() const;
   exporter::Target target_kind() const;
   // Whether the plan is made for codes that are kept as they are: asked for, or

@@ -121,7 +121,7 @@ class Tune : public Command {
     check_data("--data", data_);
     check_data("--eval-data", eval_data_);
     const bool old_out = foreseen != nullptr || goes_on_behind_training();
-    // An empty name stands for an option that was not given.
+    // An empty name means an option that was not given.
     for (const CLI::Option* option :
          {out_option_, merge_option_, peft_option_}) {
       if (option->count() > 0 && option->results().front().empty()) {
@@ -146,7 +146,7 @@ class Tune : public Command {
     auto reader = session.read(model_);
     options_ = tune::settled(options_, reader->config());
     check_model(reader->config());
-    // Where steps are counted in epochs, the data tells how many they are.
+    // Where steps are counted in epochs, their number follows from the data.
     const bool counts_epochs = epochs_option_->count() > 0;
     if (!counts_epochs) {
       if (const auto done = done_before(*reader, session)) return *done;

@@ -13,7 +13,7 @@ struct UsageText {
   std::string message;  // "expected a number, found 'half'"
 };
 
-// Of an error that parsing `parser` ended in.
+// Describes an error that parsing `parser` ended in.
 UsageText usage_text(const CLI::App& parser, const CLI::ParseError& error);
 
 // What an option's value must be: "a whole number above 0", or "one of a, b".

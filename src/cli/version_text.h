@@ -5,7 +5,7 @@
 
 namespace fettle::cli {
 
-// What this build is and what it found here: version, build type, compiler and
+// This build and what it found here: version, build type, compiler and
 // libtorch, the CPU's instruction set in use, and the GPU plug-in if any.
 std::string version_text();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // JSON as Fettle accepts it: well-formed but for Python's NaN and Infinity, at
-// most kMaxJsonDepth deep, no key twice in one object; else a UserError tells.
+// most kMaxJsonDepth deep, no key twice in one object; else a UserError.
 #pragma once
 
 #include <cstdint>

@@ -19,7 +19,7 @@ struct Source {
   std::string_view text;
   std::string_view stage;
   std::string_view subject;
-  // Whose members are taken out one by one, and by whom; none: nobody.
+  // Where `visit` takes the members out one by one; none: nowhere.
   std::optional<std::string_view> taken_from = {};
   const MemberVisitor* visit = nullptr;
 

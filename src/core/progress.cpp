@@ -124,7 +124,7 @@ void ConsoleReporter::advance(std::size_t id, std::uint64_t n) {
   const std::lock_guard guard(mutex_);
   Running& running = *find(id);
   running.done += n;
-  // Of nested tasks only the innermost is shown, or they would fight over the
+  // Only the innermost of nested tasks is shown, or they would fight over the
   // line.
   if (&running != &running_.back()) return;
   const double now = options_.seconds();

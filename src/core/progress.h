@@ -27,7 +27,7 @@ class Reporter {
   virtual ~Reporter() = default;
   virtual std::size_t begin(ProgressTask task) = 0;  // returns its id
   virtual void advance(std::size_t id, std::uint64_t n) = 0;
-  // What the task's line shows in place of the numbers done, until told anew.
+  // What the task's line shows in place of the numbers done, from now on.
   virtual void tell(std::size_t id, std::string text) = 0;
   virtual void end(std::size_t id) = 0;
   // A line of its own, such as the plan of a run.
@@ -47,7 +47,7 @@ struct ConsoleOptions {
   bool terminal = false;  // rewrite one line, else print lines
   std::function<void(std::string_view)> write;  // takes the text as it is
   std::function<double()> seconds;              // a clock that never goes back
-  // Of the terminal as it is now; empty, or 0: unknown.
+  // The width of the terminal as it is now; empty, or 0: unknown.
   std::function<std::size_t()> columns = {};
 };
 

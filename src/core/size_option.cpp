@@ -16,8 +16,8 @@ namespace {
 
 constexpr double kLargest = 4611686018427387904.0;  // 2^62
 
-// As tools write them, in lower case. A prefix alone is binary, as it is to
-// most tools.
+// Units as tools write them, in lower case. A prefix alone is binary, as it is
+// to most tools.
 constexpr std::array<std::pair<std::string_view, double>, 13> kUnits{{
     {"b", 1.0},
     {"k", 1024.0},

@@ -62,7 +62,7 @@ std::string read_text_file(
   std::error_code ignored;
   const std::uintmax_t size = fs::file_size(path, ignored);
   std::string text;
-  // Some files tell no size, or grow.
+  // Some files report no size, or grow.
   for (std::size_t want = ignored ? kBlock : static_cast<std::size_t>(size) + 1;
        file && text.size() <= most;
        want = kBlock) {

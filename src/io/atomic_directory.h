@@ -22,11 +22,11 @@ namespace fettle::io {
 struct AtomicDirectoryOptions {
   bool resume = false;   // keep what a stopped run left in OUT.partial/
   bool restart = false;  // throw it away, whatever it is worth
-  // What a folder holds that a run can go on from, such as "a run stopped
+  // The progress in a folder that a run can resume from, such as "a run stopped
   // after step 7"; empty: nothing. Without `resume` or `restart` a folder with
   // something is refused, and when commit() isn't reached it stays.
   std::function<std::string(const std::filesystem::path&)> left = {};
-  // What the refusal tells to do.
+  // What the refusal advises to do.
   std::string advice =
       "choose another folder, or remove this one to throw that away";
 };
@@ -63,7 +63,7 @@ class AtomicDirectory {
   void abandon() { options_.left = {}; }
 
   // Fsyncs every file and folder, gives them the name OUT, fsyncs its parent,
-  // and removes OUT.partial/. A run killed on the way finds OUT whole, or
+  // and removes OUT.partial/. A run killed during this finds OUT whole, or
   // OUT.partial/ as it was before. Throws UserError when OUT appeared meanwhile
   // or the disk fails; OUT.partial/ then stays where all was written.
   void commit();

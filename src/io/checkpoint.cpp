@@ -20,7 +20,7 @@ constexpr std::string_view kStage = "checkpoint";
 constexpr std::string_view kMap = "weight_map";
 constexpr std::string_view kModel = "model";
 
-// Of a file in the folder or in one of its folders, never of one outside.
+// Whether `name` is a path inside the folder, perhaps in one of its folders.
 bool is_inner_path(const std::string& name) {
   if (name.empty() ||
       name.find_first_of(std::string_view("\\\0", 2)) != std::string::npos) {
@@ -58,7 +58,7 @@ bool holds(const fs::path& folder, std::string_view stem) {
          is_there(folder / index_name(stem));
 }
 
-// Of the weights in `folder`: one of those there are.
+// The stem of the weights in `folder`; several or none are refused.
 std::string stem_of(const fs::path& folder) {
   std::vector<std::string_view> found;
   for (const std::string_view stem : {kModel, kPackedStem, kOwnStem}) {
@@ -234,7 +234,7 @@ std::string Checkpoint::why_missing(std::string_view name) const {
     }
     return found;
   };
-  // Else one of the same part under another root.
+  // Otherwise a tensor of the same part under another root.
   std::string_view near = other(name);
   const std::size_t dot = name.find('.');
   if (near.empty() && dot != std::string_view::npos) {

@@ -26,7 +26,7 @@ namespace fettle::io {
 // those whose names it misses.
 inline constexpr std::string_view kPackedStem = "packed";
 
-// STEM.safetensors.index.json, which tells the shard of each tensor.
+// STEM.safetensors.index.json, which names the shard of each tensor.
 std::string index_name(std::string_view stem);
 
 struct Shard {
@@ -68,7 +68,7 @@ class Checkpoint {
       std::uint64_t offset,
       std::span<std::byte> into) const;
 
-  // Of all tensors that count, headers excluded.
+  // Bytes of all tensors that count, headers excluded.
   std::uint64_t total_bytes() const;
   const std::filesystem::path& folder() const { return folder_; }
   const std::vector<Shard>& shards() const { return shards_; }  // by name

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// XXH3 checksums (128 bits, as 32 hexadecimal digits): they tell files apart
-// and find damage, and are no defence against forgery.
+// XXH3 checksums (128 bits, as 32 hexadecimal digits): they identify files and
+// find damage, and are no defence against forgery.
 // Source: https://github.com/Cyan4973/xxHash, XXH3_128bits, canonical form.
 #pragma once
 

@@ -39,7 +39,7 @@ void remove_tree(const std::filesystem::path& path);
 void copy_contents(
     const std::filesystem::path& from, const std::filesystem::path& to);
 
-// The same where `from` stays as it is: `to` may be one more name of it.
+// Like copy_contents, but `to` may become a link to `from`: change neither.
 void link_or_copy(
     const std::filesystem::path& from, const std::filesystem::path& to);
 

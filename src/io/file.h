@@ -48,9 +48,9 @@ class MemoryFile : public InputFile {
   std::vector<std::byte> bytes_;
 };
 
-// A new file being written. Every failure is a UserError; a full disk says how
-// much the file needs in all, where reserve() was told. A file that is dropped
-// without close() is not whole.
+// A new file being written. Every failure is a UserError; for a full disk it
+// says how much the file needs in all, if reserve() was given that. A file that
+// is dropped without close() is not whole.
 class OutputFile {
  public:
   virtual ~OutputFile() = default;

@@ -41,7 +41,7 @@ class DiskOutput : public OutputFile {
     if (total == 0) return;
     const int failed = ::fallocate(
         descriptor_.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(total));
-    // Not every file system can reserve; there the write itself will tell.
+    // Not every file system can reserve; there the write itself will fail.
     if (failed != 0 && (errno == ENOSPC || errno == EDQUOT)) {
       write_failed(*this, errno, total);
     }

@@ -48,7 +48,7 @@ class SafetensorsFile {
   // file's name) on anything that breaks the format.
   static SafetensorsFile parse(const InputFile& file);
 
-  // In the order of their bytes.
+  // The tensors in the order of their bytes.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const TensorInfo* find(std::string_view name) const;  // null when absent
   const Metadata& metadata() const { return metadata_; }

@@ -8,7 +8,7 @@
 namespace fettle::io {
 namespace {
 
-// Of the whole process, since a signal is.
+// One for the whole process, since a signal ends all of it.
 struct Registry {
   std::mutex mutex;
   std::vector<const std::function<bool()>*> clears;

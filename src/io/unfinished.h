@@ -11,7 +11,7 @@ namespace fettle::io {
 // Something unfinished on disk, for its lifetime.
 class Unfinished {
  public:
-  // `clear` removes what nobody can go on with, and tells whether something
+  // `clear` removes what nobody can go on with, and returns whether something
   // stays that a run can be resumed from. It must not throw.
   explicit Unfinished(std::function<bool()> clear);
   ~Unfinished();
@@ -21,7 +21,7 @@ class Unfinished {
   // While held, nothing is cleared: for a change that must not be cut in two.
   static std::unique_lock<std::mutex> hold();
 
-  // Clears all of the process, the newest first, and tells whether something
+  // Clears all of the process, the newest first, and returns whether something
   // stays. The process must then end: whoever makes, ends or holds one waits
   // for ever.
   static bool clear_all();

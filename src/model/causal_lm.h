@@ -34,7 +34,7 @@ class CausalLm {
   const ModelConfig& config() const { return reader_->config(); }
   const ModelReader& reader() const { return *reader_; }
   const GlobalWeights& globals() const { return globals_; }
-  // To put current values in, as a patch does for layers.
+  // Lets a caller put current values in, as a patch does for layers.
   GlobalWeights& globals() { return globals_; }
   const ModelOptions& options() const { return options_; }
 
@@ -42,9 +42,9 @@ class CausalLm {
   // behind it. The patch is applied to what is returned.
   std::shared_ptr<LayerWeights> acquire(std::int64_t layer, std::int64_t next);
 
-  // Of all calls: the time they waited for layers that were not at hand.
+  // Seconds that acquire() has waited for layers that were not at hand.
   double waited_seconds() const { return cache_->waited_seconds(); }
-  // Likewise, the time that a thread has read and widened layers.
+  // Seconds spent on reading and widening layers, mostly beside other work.
   double loading_seconds() const { return cache_->loading_seconds(); }
 
   // Called on a layer each time it is acquired, before use: trainable parts put
@@ -66,7 +66,7 @@ class CausalLm {
 // ids [N] → [N, H].
 at::Tensor embed(const CausalLm& model, const at::Tensor& ids);
 
-// By what embed multiplies the embeddings.
+// The factor by which embed multiplies the embeddings.
 double embedding_multiplier(const CausalLm& model);
 
 // Vocabulary logits [n, V] fp32 of final hidden states [n, H] (norm included).

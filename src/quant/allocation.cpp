@@ -13,7 +13,7 @@
 namespace fettle::quant {
 namespace {
 
-// Of the least error, what is within rounding.
+// A share of the least error: differences below it count as rounding.
 constexpr double kRounding = 1e-12;
 
 // Choices of the items in the core; all other items are as relaxed.

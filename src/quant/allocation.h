@@ -35,8 +35,8 @@ struct Allocation {
   std::int64_t states = 0;  // that the proof took
 };
 
-// What the proof may take before it is given up: a second, and at most 56 bytes
-// a state.
+// How many states the proof may have before it is given up: they take a second,
+// and at most 56 bytes each.
 inline constexpr std::int64_t kMaxStates = std::int64_t{1} << 23;
 
 // The best choice, or the best found within `max_states` (see gap). Among

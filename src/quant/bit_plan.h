@@ -19,7 +19,7 @@ struct BitPlan {
   std::int64_t bytes = 0;  // of the whole model
 };
 
-// What the weights that have a choice are, and all others weigh.
+// Sizes of the weights that have a choice, and the bytes of all others.
 struct ChoiceSize {
   std::int64_t weights = 0;      // numbers with a choice
   std::int64_t fixed_bytes = 0;  // of everything without one

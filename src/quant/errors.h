@@ -59,8 +59,8 @@ std::vector<model::WeightId> measured_weights(
     const model::ModelConfig& config, std::int64_t layer);
 
 struct MeasureOptions {
-  // Of every weight that may be quantized, at least one; where it is one, there
-  // is no choice.
+  // The schemes for every weight that may be quantized, at least one; where it
+  // is one, there is no choice.
   std::function<std::vector<Scheme>(const model::WeightId&)> candidates;
   GptqOptions gptq = {};
   std::int64_t moment_bytes = std::int64_t{2} << 30;

@@ -82,7 +82,7 @@ std::string place_of(std::string_view role, std::int64_t expert) {
   return expert < 0 ? std::string(role) : fmt::format("{} {}", role, expert);
 }
 
-// What is told of one weight, of which at most `tokens` were seen.
+// The entry of one weight, which saw at most `tokens` tokens.
 MeasuredWeight read_weight(
     const JsonObject& object,
     const model::ModelConfig& config,

@@ -58,9 +58,9 @@ class HessianTap : public model::LayerTap {
   void on_projection(
       std::int64_t, model::Role role, const at::Tensor& x) override;
 
-  // Of the input of all experts, each token counted once.
+  // The moments of the input of all experts, each token counted once.
   const Hessian& of_layer() const { return of_layer_; }
-  // Of the input of the weight; its sum is undefined where no token came by.
+  // The moments of a weight's input; `sum` is undefined where no token came by.
   const Hessian& of(model::Role role, std::int64_t expert = -1) const;
 
  private:

@@ -18,7 +18,7 @@
 
 namespace fettle::quant {
 
-// What no run goes on behind: the same weights and data fail again.
+// An error that going on can't avoid: the same weights and data fail again.
 class NotFiniteError : public UserError {
  public:
   using UserError::UserError;
@@ -46,7 +46,7 @@ struct GptqOptions {
 
 using WeightScheme = std::pair<model::WeightId, Scheme>;
 
-// What became of one weight.
+// One weight as quantized.
 struct QuantizedWeight {
   model::WeightId id = {};
   kernels::PackedMatrix matrix = {};

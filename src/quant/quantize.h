@@ -32,20 +32,20 @@ struct Calibrated {
 };
 
 struct QuantOptions {
-  // Of every weight that may be quantized.
+  // The scheme of every weight that may be quantized.
   std::function<Scheme(const model::WeightId&)> scheme;
   GptqOptions gptq = {};
-  // Of moments at once: more experts than fit are done in several passes.
+  // Bytes of moments held at once: more experts take several passes.
   std::int64_t moment_bytes = std::int64_t{2} << 30;
   // What the run must not differ in to be resumed: model, data, options.
   Json identity = Json::object();
   std::string input_fingerprint = {};
-  // What becomes of heads that predict further tokens.
+  // What to do with heads that predict further tokens.
   artifact::Mtp mtp = artifact::Mtp::kAuto;
   Reporter* reporter = nullptr;  // null: silent
 };
 
-// What became of the weights of one role in a layer.
+// The results for the weights of one role in a layer.
 struct RoleRecord {
   std::int64_t weights = 0;  // numbers
   std::int64_t bytes = 0;    // stored, scales, tables and headers included
@@ -98,7 +98,7 @@ QuantResult quantize_model(
 std::optional<std::int64_t> resumed_micro_batch(
     const std::filesystem::path& folder);
 
-// What the stage takes where data calibrates it.
+// The memory of the stage where data calibrates it.
 sweep::StageMemory quant_memory(
     const model::ModelReader& reader, const QuantOptions& options);
 

@@ -42,7 +42,7 @@ class ActivationStore {
   // bits it was put with. It may share memory with the store. The key must be
   // there.
   at::Tensor get(Key key) const;
-  // As get, and forgets it; its memory or disk span is used again.
+  // Gets the tensor and forgets it; its memory or disk span is used again.
   at::Tensor take(Key key);
   void erase(Key key);  // nothing happens when the key isn't there
   void clear();

@@ -21,7 +21,7 @@ class LayerCache {
   using Load = std::function<std::shared_ptr<Layer>(std::int64_t)>;
   using Size = std::function<std::int64_t(std::int64_t)>;
 
-  // `load` makes layer l (called from the fetching thread too); `size` tells
+  // `load` makes layer l (called from the fetching thread too); `size` gives
   // its bytes. At most `resident_bytes` are kept beyond the layer in use and
   // the one being fetched.
   LayerCache(Load load, Size size, std::int64_t resident_bytes)

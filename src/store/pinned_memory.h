@@ -8,8 +8,8 @@
 
 namespace fettle::store {
 
-// What libtorch takes for `bytes` of it: it gives out powers of two, and keeps
-// what is given back.
+// Bytes that libtorch takes for `bytes` of it: it allocates powers of two, and
+// keeps what is freed.
 inline std::int64_t pinned_bytes(std::int64_t bytes) {
   return static_cast<std::int64_t>(
       std::bit_ceil(static_cast<std::uint64_t>(bytes)));

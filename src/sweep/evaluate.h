@@ -52,7 +52,7 @@ struct EvalResult {
   double tokens_per_second = 0;  // scored tokens of all sets
 };
 
-// Of all sets together, each token counted once.
+// The score over all sets together, each token counted once.
 EvalScore over_all(const std::vector<EvalScore>& sets);
 
 // Throws UserError when a set has no scored token, or when teacher and model

@@ -31,7 +31,7 @@ HeadResult head_nll(
 struct HeadInput {
   at::Tensor hidden;   // [N, H] before the final norm
   at::Tensor targets;  // [N]
-  // Those that want them are shown the gradients of the head's weights.
+  // Observers that want the gradients of the head's weights are shown them.
   std::span<Observer* const> observers = {};
 };
 
@@ -39,7 +39,7 @@ struct HeadInput {
 HeadResult head_nll_with_gradient(
     const model::CausalLm& model, const HeadInput& input, double scale);
 
-// What a teacher says of the next token at each of N positions: its k likeliest
+// A teacher's prediction of the next token at each of N positions: k likeliest
 // tokens, and what is left for all others. Positions that aren't scored hold
 // anything.
 struct TeacherRows {

@@ -22,7 +22,7 @@ at::Tensor chunk_logits(
     const at::Tensor& hidden,
     const at::Tensor& rows);
 
-// Some rows of the final hidden states [N, H] on the way to logits and back.
+// Some rows of the final hidden states [N, H], for logits and their gradients.
 class HeadChunk {
  public:
   HeadChunk(

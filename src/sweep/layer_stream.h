@@ -36,7 +36,7 @@ class LayerStream {
   };
 
   // Computes the layer for the tap alone: its inputs stay. `seen`, if any, is
-  // told of the outputs [N, H] of each micro-batch after the tap was.
+  // passed the outputs [N, H] of each micro-batch after the tap has seen them.
   using Seen = std::function<void(std::int64_t, const at::Tensor&)>;
   void look(const Pass& pass, const Seen& seen = {});
   // Computes the layer; its outputs become the next layer's inputs.

@@ -10,7 +10,7 @@
 namespace fettle::sweep {
 
 // Consecutive sequences together until another would pass `max_tokens`; a
-// sequence longer than that stands alone. Order is kept, so that micro-batch m,
+// sequence longer than that is alone. Order is kept, so that micro-batch m,
 // token i is a fixed function of the data and `max_tokens`. Throws UserError on
 // a token id outside [0, vocab_size).
 std::vector<model::TokenBatch> micro_batches(

@@ -3,7 +3,7 @@
 // then every micro-batch, then end_layer. Forward calls of the taps
 // (on_routing, on_expert) come in the forward pass only, gradient calls in the
 // backward pass only, so that one forward and one backward sweep show an
-// observer everything exactly once. What stands outside the layers is shown
+// observer everything exactly once. What is outside the layers is shown
 // between the two (the head) and after the backward pass (the embeddings).
 #pragma once
 
@@ -43,8 +43,8 @@ class Observer : public model::LayerTap {
   virtual void on_head_gradient(const HeadGradView&) {}
   // Every row of the head was shown.
   virtual void end_head() {}
-  // Of one micro-batch, where the backward pass went through all layers: the
-  // gradient [N, H] of the embeddings of its tokens `ids` [N] int64.
+  // Where the backward pass went through all layers: the gradient [N, H] of the
+  // embeddings of one micro-batch's tokens `ids` [N] int64.
   virtual void on_embedding_gradient(
       const at::Tensor& /*ids*/, const at::Tensor& /*gradient*/) {}
   virtual void end_embeddings() {}

@@ -23,7 +23,7 @@ struct Budget {
   std::optional<std::int64_t> vram;  // bytes; of a sweep on a card
 };
 
-// What a stage takes beside its sweep, in bytes: in all, and of that on the
+// Bytes that a stage takes beside its sweep: in all, and of that on the
 // card where one computes.
 struct StageMemory {
   std::int64_t bytes = 0;
@@ -40,11 +40,11 @@ struct Workload {
   std::int64_t cached_tokens = 0;     // whose states are held: decoding
   std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
   std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
-  // What the stage adds where the graphs of all layers are kept.
+  // Bytes that the stage adds where the graphs of all layers are kept.
   std::int64_t extra_graph_bytes = 0;
   at::Device device = at::kCPU;
   at::ScalarType compute_type = at::kFloat;
-  // Most tokens of a micro-batch; a longer sequence stands alone.
+  // Most tokens of a micro-batch; a longer sequence is one by itself.
   std::int64_t micro_batch_tokens = 4096;
   std::filesystem::path scratch = std::filesystem::temp_directory_path();
 

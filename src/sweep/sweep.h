@@ -58,8 +58,8 @@ class Sweep {
   // micro-batch, 0 where the target is -100.
   std::vector<at::Tensor> token_nll();
 
-  // As token_nll, and keeps the gradient of `loss_scale` x (sum of the scored
-  // NLLs) with respect to the final hidden states for backward(). Shows
+  // Returns token_nll(), and keeps the gradient of `loss_scale` x (sum of the
+  // scored NLLs) with respect to the final hidden states for backward(). Shows
   // `observers` the gradients of the head.
   std::vector<at::Tensor> token_nll_with_gradient(
       double loss_scale, std::span<Observer* const> observers = {});
@@ -67,13 +67,13 @@ class Sweep {
   struct TokenLosses {
     std::vector<at::Tensor> nll, kl;  // as token_nll
   };
-  // As token_nll_with_gradient, of a mixture of losses (head.h); `teacher` has
-  // the rows of all micro-batches, one after another, on the CPU.
+  // Like token_nll_with_gradient, for a mixture of losses (head.h). `teacher`
+  // has the rows of all micro-batches, one after another, on the CPU.
   TokenLosses distill_with_gradient(
       const TeacherRows& teacher,
       const DistillScale& scale,
       std::span<Observer* const> observers = {});
-  // The model's own rows for a student, likewise.
+  // The model's own rows for a student: of all micro-batches, on the CPU.
   TeacherRows teacher_rows(std::int64_t k) const;
 
   // All layers from the last to `first_layer`, each recomputed from its kept

@@ -180,7 +180,7 @@ void AddedTokens::index(const Normalizer& normalizer) {
     const AddedToken* namesake = by_content(token.spelling);
     token.left_out = namesake != nullptr && namesake->special;
   }
-  // Of two tokens that normalize to the same text, special ones come first.
+  // If two tokens normalize to the same text, the special one comes first.
   for (const bool special : {true, false}) {
     for (const AddedToken& token : tokens_) {
       if (token.special != special) continue;

@@ -17,7 +17,7 @@ namespace fettle::text {
 // stretch that counts: it comes after all tokens of the text up to the
 // stretch's begin, and is a token of the text up to its end. Where a counted
 // stretch holds none of `end_ids` and one of them follows, that counts too.
-// Takes time in proportion to the text where added tokens stand between turns.
+// Takes time in proportion to the text where added tokens separate turns.
 Sample label_answers(
     const std::vector<ChatSegment>& segments,
     const Tokenizer& tokenizer,

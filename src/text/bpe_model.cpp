@@ -195,7 +195,7 @@ std::int32_t BpeModel::unknown_id(std::string_view character) const {
 std::vector<std::int32_t> BpeModel::symbols_of(std::string_view word) const {
   std::vector<std::int32_t> symbols;
   symbols.reserve(word.size());
-  // As in the reference, an unknown token waits for the next character that is
+  // Like the reference's, an unknown token waits for the next character that is
   // known, and bytes don't count as such.
   std::int32_t waiting = kNoToken;
   const auto release = [&] {

@@ -32,7 +32,7 @@ bool exists(std::string_view path) {
   return !path.empty() && fs::exists(fs::path(path), ignored);
 }
 
-// Where `wanted` stands without a backslash before it.
+// The position of `wanted` without a backslash before it.
 std::size_t find_bare(std::string_view text, char wanted, std::size_t from) {
   for (std::size_t i = from; i < text.size(); ++i) {
     if (text[i] == '\\' && i + 1 < text.size()) {

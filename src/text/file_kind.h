@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that are no JSON Lines, told by how they begin.
+// Files that are no JSON Lines, identified by how they begin.
 #pragma once
 
 #include <filesystem>

@@ -20,7 +20,7 @@ Ids read_ids(const JsonObject& row, std::string_view key) {
   Ids ids;
   ids.reserve(list.size());
   for (const Json& item : list) {
-    // As a double, in which every such integer is exact.
+    // Compared as a double, in which every such integer is exact.
     const bool fits = item.is_number_integer() &&
                       item.get<double>() >= INT32_MIN &&
                       item.get<double>() <= INT32_MAX;
@@ -36,7 +36,7 @@ Ids read_ids(const JsonObject& row, std::string_view key) {
   return ids;
 }
 
-// As many as there are ids.
+// Reads a list of `size` numbers, one for each id.
 Ids read_list(const JsonObject& row, std::string_view key, std::size_t size) {
   Ids list = read_ids(row, key);
   if (list.size() != size) {

@@ -11,7 +11,7 @@ namespace fettle::text {
 //   labels                  else the ids; -100 masks
 //   completion_mask, assistant_masks, loss_mask   0 masks, 1 doesn't
 //   attention_mask          padding, 0 at either end, is cut off
-//   position_ids            must ascend by one: documents are told apart by
+//   position_ids            must ascend by one: documents are separated by
 //   rows
 // Throws UserError on anything else, and on packed rows.
 Sample read_id_row(const JsonObject& row);

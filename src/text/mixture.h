@@ -54,7 +54,7 @@ class Mixture {
   PackedSequence next();
 
   std::vector<SourceCounts> counts() const;
-  // So many sequences in a row hold every sample of one of the sources,
+  // This many sequences in a row hold every sample of one of the sources,
   // wherever they begin.
   std::size_t sequences_at_most() const;
 

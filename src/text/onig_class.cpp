@@ -71,7 +71,7 @@ class ClassReader {
       : in_(in), at_(at), refuse_(refuse) {}
 
   struct Parsed {
-    std::string pattern;  // what stands in the brackets, a leading ^ aside
+    std::string pattern;  // what is in the brackets, without a leading ^
     bool negated = false;
   };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The post-processors of tokenizer.json as far as they touch ids: the tokens
-// that stand before and after every text.
+// that come before and after every text.
 #pragma once
 
 #include <cstdint>

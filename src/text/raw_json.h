@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the values of a JSON text begin and end, so that a part of it can be
 // handed on as it was written: keys in their order, numbers with their digits.
-// Finds borders only; what stands between them may still be malformed.
+// Finds borders only; the text between them may still be malformed.
 #pragma once
 
 #include <cstddef>

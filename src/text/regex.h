@@ -32,7 +32,7 @@ class Regex {
     Matcher(Matcher&&) noexcept;
 
     // Finds the leftmost match in well-formed `text` that starts at `from` or
-    // later; what stands before `from` is seen by lookbehind. Returns false
+    // later; lookbehind sees the text before `from`. Returns false
     // when there is none. Throws UserError when the engine gives up.
     bool find(std::string_view text, std::size_t from, Span& match);
 

@@ -18,7 +18,7 @@ namespace {
 
 using Members = std::vector<JsonMember>;
 
-// The keys that tell a form.
+// The keys that identify a form.
 constexpr std::array<std::string_view, 6> kFormKeys = {
     "text", "messages", "prompt", "completion", "input_ids", "labels"};
 
@@ -201,8 +201,8 @@ std::string by_sharegpt(std::string_view row, const std::string& subject) {
   return row_of(messages, members, {list->key, "system"});
 }
 
-// As others read it for chat models: instruction and input are what the user
-// says, output is the answer.
+// Reads alpaca as other tools do for chat models: instruction and input are
+// what the user says, output is the answer.
 std::string by_alpaca(std::string_view row, const std::string& subject) {
   const Members members = json_members(row);
   const JsonMember* output = find_member(members, "output");

@@ -24,9 +24,9 @@ class RowReader {
   // last. Blank lines are no rows.
   std::optional<std::string_view> next();
 
-  // Of the last row: "data.jsonl:17" or "data.json, item 17".
+  // Names the row read last: "data.jsonl:17" or "data.json, item 17".
   std::string subject() const;
-  // Its line, or its place in the array, from 1.
+  // The line of that row, or its place in the array, from 1.
   std::int64_t number() const { return number_; }
 
  private:

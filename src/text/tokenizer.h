@@ -24,7 +24,7 @@ struct EncodeOptions {
 };
 
 // Where a stretch of an encoded text ends. Stretches are added tokens such as
-// <|im_end|> and what stands between them; each is encoded by itself.
+// <|im_end|> and the text between them; each is encoded by itself.
 struct EncodedStretch {
   std::size_t byte_end;   // in the text
   std::size_t token_end;  // in its ids
@@ -54,7 +54,7 @@ class Tokenizer {
   std::vector<std::int32_t> encode(
       std::string_view text, EncodeOptions options = {}) const;
 
-  // The same for well-formed UTF-8; `stretches` becomes those of the text.
+  // The tokens of well-formed UTF-8; `stretches` becomes those of the text.
   std::vector<std::int32_t> encode(
       std::string_view text,
       EncodeOptions options,

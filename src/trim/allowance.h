@@ -11,7 +11,7 @@
 
 namespace fettle::trim {
 
-// What a pool costs whole, and at the least, in neurons, experts or bytes.
+// The cost of a whole pool, and its least cost, in neurons, experts or bytes.
 struct PoolNeed {
   std::int64_t whole = 0;
   std::int64_t floor = 0;

@@ -14,7 +14,7 @@ namespace fettle::trim {
 
 class ExpertMoments : public model::LayerTap {
  public:
-  // Of experts of these widths [E]. The sums are fp32 on `device`.
+  // `widths` [E] are those of the experts. The sums are fp32 on `device`.
   ExpertMoments(std::vector<std::int64_t> widths, at::Device device);
 
   // Keeps the moments of `expert`, once it is hit.
@@ -27,7 +27,7 @@ class ExpertMoments : public model::LayerTap {
   std::int64_t tokens(std::int64_t expert) const { return tokens_[expert]; }
   // Sum over tokens of (p h)^2, mean over the neurons of all experts.
   double mean_energy() const;
-  // On the CPU, and forgotten here. The expert was wanted, and hit.
+  // The moments, on the CPU, and forgets them. The expert was wanted, and hit.
   Moments take(std::int64_t expert);
 
  private:

@@ -15,7 +15,7 @@ namespace fettle::trim {
 
 class JointMoments : public model::LayerTap {
  public:
-  // Of experts of these widths, S neurons in all, on `device`.
+  // `widths` are the experts', S neurons in all. The sums are on `device`.
   JointMoments(
       const std::vector<std::int64_t>& widths,
       std::int64_t hidden,

@@ -33,7 +33,7 @@ std::string why_not_kept(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
     const KeptChanges& changes);
-// The same of a model, whatever the plan.
+// Why no plan at all can be carried out so on a model; empty where one may be.
 std::string why_not_kept(
     const model::ModelReader& reader, const KeptChanges& changes);
 // Throws UserError with it.

@@ -16,8 +16,8 @@ void require_neurons(
     const model::ModelConfig& config,
     const TrimOptions& options);
 
-// What was kept where that is another share than was asked for, and why: a line
-// for people. Empty where it is the same to within half a per cent.
+// A line for people on what was kept and why, if that is not the share that was
+// asked for. Empty where the two differ by less than half a per cent.
 std::string share_note(
     const artifact::TrimPlan& plan,
     const model::ModelConfig& config,

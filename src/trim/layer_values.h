@@ -15,14 +15,14 @@ struct LayerValues {
   std::vector<double> values;  // normalised: compared across layers
 };
 
-// Of every neuron of `layer` [S].
+// The values of every neuron of `layer` [S].
 LayerValues neuron_values(
     const artifact::ScoreFile& scores,
     std::int64_t layer,
     const TrimOptions& options);
 
-// Of every expert of `layer` [E]: an expert score, or the sum of a neuron
-// score.
+// The values of every expert of `layer` [E], by an expert score, or by the sum
+// of a neuron score over its neurons.
 LayerValues expert_values(
     const artifact::ScoreFile& scores,
     std::int64_t layer,

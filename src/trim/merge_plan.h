@@ -23,7 +23,7 @@ struct MergeInput {
 };
 
 struct MergedExperts {
-  // Of each layer, in the order of its kept experts; empty for a dense layer.
+  // By layer: a group for each kept expert, in their order; none where dense.
   std::vector<std::vector<ExpertGroup>> groups;
   // Tokens that chose each expert, by layer.
   std::vector<std::vector<std::int64_t>> tokens;

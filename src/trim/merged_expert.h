@@ -29,7 +29,7 @@ class MergedExpert {
   explicit MergedExpert(bool align) : align_(align) {}
 
   void add(const ExpertTensors& expert, double weight);
-  // In the type of the first expert.
+  // The mean, in the type of the first expert.
   ExpertTensors mean() const;
 
  private:

@@ -153,7 +153,7 @@ Exchange::Choice cheapest_fit(const Exchange& exchange, std::int64_t capacity) {
   Exchange::Choice before = exchange.at(low);
   if (before.bytes <= capacity) return before;
   Exchange::Choice best = exchange.at(high);
-  // Halved as often as that tells any two scores apart.
+  // 100 halvings are enough to separate any two scores.
   for (int i = 0; i < 100; ++i) {
     const double middle = low + (high - low) / 2;
     if (middle <= low || middle >= high) break;

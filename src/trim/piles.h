@@ -14,14 +14,14 @@
 namespace fettle::trim {
 
 struct Pool {
-  // Whose items a pile holds: an expert's neurons, or a layer's experts.
+  // Where a pile's items come from: an expert's neurons, or a layer's experts.
   struct Place {
     std::int64_t layer;
     std::int64_t expert;               // -1: whole experts
     std::vector<std::uint32_t> order;  // items by falling score, ties by index
   };
   std::vector<Pile> piles;
-  // Of each pile: those that keep as many of their items as it does.
+  // For each pile: the places that keep as many of their items as it does.
   std::vector<std::vector<Place>> places;
   std::string name;  // for messages: "layer 3"
 

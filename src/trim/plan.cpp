@@ -87,7 +87,7 @@ void check_options(const TrimOptions& options) {
   check_widths(options);
 }
 
-// Where every value is 0 there is nothing to tell neurons apart by.
+// Where every value is 0, nothing distinguishes the neurons.
 void check_values(const std::vector<Pool>& pools, const TrimOptions& options) {
   for (const Pool& pool : pools) {
     for (const Pile& pile : pool.piles) {
@@ -107,7 +107,7 @@ std::vector<std::int64_t> all_neurons(std::int64_t width) {
   return neurons;
 }
 
-// Of a place that keeps `count`, or all it has.
+// The first `count` of `order`, or all that it has, in ascending order.
 std::vector<std::int64_t> first_sorted(
     const std::vector<std::uint32_t>& order, std::int64_t count) {
   count = std::min(count, static_cast<std::int64_t>(order.size()));

@@ -50,8 +50,8 @@ class RepairSweep {
       const std::vector<model::TokenBatch>& data,
       const RidgeOptions& options);
 
-  // Of layer `layer`: layers must be asked for in ascending order, though not
-  // all. The tokens pass through the layers up to it.
+  // The repaired `layer`. Layers must be asked for in ascending order, though
+  // not all. The tokens pass through the layers up to it.
   const RepairedLayer& layer(std::int64_t layer);
 
   const RepairReport& report() const { return report_; }

@@ -38,7 +38,7 @@ struct TrimRunOptions {
   // Experts that take in those that go, of a plan by plan_merge; with repair
   // none.
   const MergedExperts* merged = nullptr;
-  // What becomes of heads that predict further tokens.
+  // What to do with heads that predict further tokens.
   artifact::Mtp mtp = artifact::Mtp::kAuto;
   // Told of every byte written; null: silent.
   Reporter* reporter = nullptr;

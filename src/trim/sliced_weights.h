@@ -25,7 +25,7 @@ at::ScalarType constant_type(
 
 class SlicedWeights {
  public:
-  // What makes up for what is cut: mean activations for constants, a sweep for
+  // What compensates for the cut: mean activations for constants, a sweep for
   // fitted weights, experts that take in those that go, or nothing; and in
   // which form coded weights are written.
   struct Making {

@@ -17,13 +17,13 @@
 
 namespace fettle::tune {
 
-// Of the folders' names.
+// The names of the folders begin with this.
 inline constexpr const char* kBestPrefix = "best-";
 
 // Mean over the sets, whatever their sizes, in nats; NaN of none.
 double mean_nll(const std::vector<sweep::EvalScore>& scores);
 
-// What tells held-out data apart: names, tokens and a checksum of each set.
+// What identifies held-out data: names, tokens and a checksum of each set.
 Json held_out_identity(const std::vector<sweep::EvalSet>& sets);
 
 struct BestOptions {
@@ -54,7 +54,7 @@ class BestEvaluation {
   const std::vector<sweep::EvalScore>& scores() const { return scores_; }
 
   void save_state(artifact::TensorMap& into) const;
-  // To be told once a state is durable: older adapters go.
+  // Call it once a state is durable: it removes older adapters.
   void state_saved();
   // Throws UserError when a tensor is missing, or the adapter that the state
   // names.

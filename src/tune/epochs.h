@@ -14,7 +14,7 @@ bool has_target(const text::PackedSequence& sequence);
 
 // Steps in which as many samples are drawn as `epochs` times there are, the
 // last step being filled up: at least 1. With weights some samples come more
-// often than others. `train` stands where it stood.
+// often than others. `train` keeps its position.
 std::int64_t steps_of_epochs(
     text::Mixture& train, double epochs, const TuneOptions& options);
 

@@ -23,7 +23,7 @@ Json run_identity(
   data.erase("current");
   for (Json& source : data["sources"]) source.erase("drawn");
   Json same = to_json(options);
-  // These have no part in the numbers.
+  // These options do not change the numbers.
   for (const char* key : {"save_every", "max_bad_steps"}) same.erase(key);
   Json identity{
       {"model", model_fingerprint(input.model.reader())},

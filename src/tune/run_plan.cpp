@@ -19,7 +19,7 @@ std::int64_t stored_bytes(const model::ModelReader& reader, std::int64_t l) {
   return total;
 }
 
-// Of the layers that the cache can't keep: it keeps those that it meets first.
+// Bytes of the layers that the cache can't keep. It keeps the first it meets.
 std::int64_t streamed_bytes(
     const sweep::SweepPlan& plan, const model::ModelReader& reader) {
   std::int64_t kept = 0;

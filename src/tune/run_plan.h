@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run will take, told before it begins: bytes by purpose and place, and
-// what each step has to move from and to the disk.
+// What a run will take, reported before it begins: bytes by purpose and place,
+// and what each step has to move from and to the disk.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct RunPlan {
 
   bool moves() const { return read_bytes + written_bytes > 0; }
   PlanRow total() const;
-  // Of what is moved in a step, read or written, at the measured speed and with
+  // Seconds to move what a step reads and writes, at the measured speed, with
   // nothing cached; 0 where nothing is moved or the speed isn't known.
   double io_seconds() const;
   Json to_json() const;

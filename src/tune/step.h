@@ -22,7 +22,7 @@ struct StepInput {
   const sweep::SweepOptions& sweep_options;
   std::int64_t step = 0;
   double clip_norm = 0.0;  // 0: any
-  // Of the step's tokens, one after another; null: the data alone teaches.
+  // The teacher's rows for the step's tokens, in order; null: no teacher.
   const sweep::TeacherRows* teacher = nullptr;
   double kd_weight = 1.0;  // of the teacher's loss; the data's has the rest
   // Watches the forward pass beside the parts; null: nobody.
@@ -39,7 +39,7 @@ struct StepResult {
   double backward_seconds = 0.0;
   double update_seconds = 0.0;
   double wait_seconds = 0.0;  // of forward and backward: for weights
-  // Of threads beside them: loading layers, and states on disk.
+  // Seconds of threads beside the sweeps: loading layers, and states on disk.
   double weight_io_seconds = 0.0;
   double state_io_seconds = 0.0;
   // When the loss or gradient is not finite: what and in which layer. Nothing

@@ -15,7 +15,7 @@
 
 namespace fettle::tune {
 
-// In the folder of a run.
+// The teacher's folder in the folder of a run.
 inline constexpr const char* kTeacherFolder = "teacher";
 
 // A model ready to be asked, within its own plan of memory.

@@ -41,11 +41,11 @@ class Trainer {
   };
 
   std::int64_t restore();
-  // What a step really takes, where that is not what was asked for.
+  // Reports the sizes of a step where they are not those asked for.
   void tell_sizes() const;
   // Has the teacher's files made for all steps from `first` on.
   void ask_teacher(std::int64_t first);
-  // What comes before the first step to do. Throws Stopped when asked to stop.
+  // The work before the first step to do. Throws Stopped when asked to stop.
   void begin(std::int64_t first);
   void prepare(std::int64_t step);
   // How a probe passes over some micro-batches.
@@ -60,8 +60,8 @@ class Trainer {
   void judge(std::int64_t steps, const std::vector<sweep::EvalScore>& losses);
   void write_adapter(const std::filesystem::path& folder) const;
   void save(std::int64_t step);
-  // The same, but fails where the weights of now give no finite loss: the
-  // state before stays.
+  // Saves like save(), but fails where the current weights give no finite loss:
+  // the state before stays.
   void save_if_sound(std::int64_t step);
   void make_step(std::int64_t step);
   StepResult run_step_of(std::int64_t step, ChoiceCounts* choices);
@@ -84,7 +84,7 @@ class Trainer {
   // Over all processes that worked on the run.
   void count_skipped();
   void report() const;
-  // What a state keeps of the result, and takes it back.
+  // The part of the result that a state keeps, and the way to restore it.
   Json found_until_now() const;
   void restore_found(const JsonObject& found);
   void leave_out();

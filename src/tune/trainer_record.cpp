@@ -78,7 +78,7 @@ void Trainer::record(
         {"update", result.update_seconds},
         {"eval", times_.eval},
         {"wait", result.wait_seconds}}},
-      // Of threads beside the sweeps.
+      // Time of threads beside the sweeps.
       {"io_seconds",
        {{"weights", result.weight_io_seconds},
         {"states", result.state_io_seconds}}}};
@@ -112,7 +112,7 @@ Json score_list(const std::vector<sweep::EvalScore>& scores) {
   return list;
 }
 
-// Those of the held-out sets as they are now; none where they are others.
+// The scores of the held-out sets as they are now; none if the sets differ.
 std::vector<sweep::EvalScore> listed_scores(
     const JsonObject& found,
     std::string_view key,

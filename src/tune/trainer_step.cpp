@@ -101,7 +101,7 @@ bool Trainer::sound() {
 }
 
 void Trainer::save_if_sound(std::int64_t step) {
-  // Where no step has told yet, the next may.
+  // No step has had a finite loss yet: the next one may, so save nothing now.
   const bool unknown = !good_sequence_ && bad_steps_ > 0;
   if (unknown && step < options_.steps) return;
   if (!sound()) {

@@ -25,7 +25,7 @@
 namespace fettle::tune {
 
 struct TuneInput {
-  // Its patch is taken over; its resident layers and what stands outside them
+  // Its patch is taken over; its resident layers and the weights outside them
   // hold tuned values afterwards, so that it is of no further use.
   model::CausalLm& model;
   // Made with the options' seq_len and seed.
@@ -41,7 +41,7 @@ struct TuneInput {
   // Set from elsewhere to end after the step in progress with the state saved;
   // null: never.
   const std::atomic<bool>* stop_requested = nullptr;
-  artifact::Making making = {};  // told by the report
+  artifact::Making making = {};  // shown in the report
 };
 
 struct TuneResult {
@@ -58,16 +58,16 @@ struct TuneResult {
   std::int64_t tokens = 0;
   double seconds = 0.0;
   double loss = 0.0;  // of the last step that had one
-  // Of the whole run: steps without a finite loss or gradient, in which nothing
+  // In the whole run: steps without a finite loss or gradient, in which nothing
   // was learned, and packed sequences left out since all labels were masked.
   std::int64_t skipped_steps = 0;
   std::int64_t masked_sequences = 0;
   std::vector<sweep::EvalScore> held_out_before;
-  // Of the adapter; empty when stopped.
+  // With the finished adapter; empty when stopped.
   std::vector<sweep::EvalScore> held_out_after;
 
   Json to_json() const;
-  // What two runs have in common, and what the clock says of one.
+  // What equal runs have in common, and the times of this run.
   Json found() const;
   Json timings() const;
 };
@@ -78,8 +78,8 @@ std::string rates_text(const TuneResult& result);
 // {"name": {"nll": ..., "tokens": ...}, ...}
 Json to_json(const std::vector<sweep::EvalScore>& scores);
 
-// What a whole folder of a run with these options on this model tells of its
-// result, or none where there is no such folder. Throws UserError naming the
+// The result that the whole folder of a run with these options on this model
+// holds, or none where there is no such folder. Throws UserError naming the
 // first option that differs.
 std::optional<TuneResult> finished_run(
     const std::filesystem::path& out,

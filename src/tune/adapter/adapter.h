@@ -16,7 +16,7 @@
 
 namespace fettle::tune {
 
-// What is known of an adapter beside its tensors.
+// The facts about an adapter beside its tensors.
 struct AdapterInfo {
   std::string method;
   std::string model_fingerprint;  // of the base
@@ -54,7 +54,7 @@ class Adapter {
   const AdapterInfo& info() const { return info_; }
   // Makes the base's configuration that of the tuned model.
   void change(model::ModelConfig& config) const;
-  // For CausalLm::set_patch, and once for what stands outside the layers: the
+  // For CausalLm::set_patch, and once for weights outside the layers: the
   // model then computes as it was tuned.
   void patch(std::int64_t layer, model::LayerWeights& weights) const;
   void patch_globals(model::GlobalWeights& weights) const;

@@ -22,7 +22,7 @@ struct MergeOptions {
   std::string dtype = "keep";
   // Takes the adapter for one of this base though the fingerprints differ.
   bool any_base = false;
-  // What becomes of heads that predict further tokens.
+  // What to do with heads that predict further tokens.
   artifact::Mtp mtp = artifact::Mtp::kAuto;
 };
 

@@ -21,8 +21,8 @@ namespace fettle::tune {
 // counts, constants, condensers, or router biases.
 void check_peft(const TuneOptions& options, const model::ModelConfig& config);
 
-// The same of a finished adapter. Throws UserError too when it is unfit
-// (Adapter::load).
+// Throws UserError when a finished adapter has what PEFT has no place for, or
+// is unfit (Adapter::load).
 void check_peft_adapter(
     const model::ModelReader& base,
     const std::filesystem::path& adapter_folder,

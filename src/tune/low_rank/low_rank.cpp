@@ -21,7 +21,7 @@ AdamWState narrow(
       state.age.narrow(0, first, count)};
 }
 
-// Of the gradient of experts' weights, as a tap sees them: one or a run.
+// Factors of the gradient that a tap sees, of one expert's weights or a run's.
 template <class View>
 GradientFactors factors(const LowRankTarget& target, const View& view) {
   if (target.upright()) return {view.d_gate_up, view.x};

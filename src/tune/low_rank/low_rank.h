@@ -5,7 +5,7 @@
 // The sum is formed once when a layer is loaded, so the model computes exactly
 // what the merged one will; that costs rank / n of an expert's products for its
 // n tokens of a step. The gradients of experts and of the attention are formed
-// from activations by way of the rank, never as a matrix of the weight's size.
+// from activations through the rank, never as a matrix of the weight's size.
 //
 // The base is not kept beside the sum: patch() puts the sum in the place of the
 // layer's tensor and leaves the stored one alone (CausalLm::set_patch), so that

@@ -4,7 +4,7 @@
 //   lora.layers.{l}.{target}.left   [rows, r] fp32
 //   lora.layers.{l}.{target}.right  [matrices r, columns] fp32
 // with targets as in low_rank_target.h and the two sides as in
-// low_rank_pairs.h; experts stand one below the other, each at its own width.
+// low_rank_pairs.h; experts are one below the other, each at its own width.
 #pragma once
 
 #include <cstdint>

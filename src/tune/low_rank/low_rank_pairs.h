@@ -25,12 +25,12 @@ struct LowRankPairs {
       LowRankTarget target, std::int64_t rank, std::uint64_t seed);
 
   std::int64_t rank() const { return left.size(1); }
-  // Of matrices that have rows.
+  // How many values the pairs have, counting matrices that have rows.
   std::int64_t weights() const;
   at::Tensor left_of(std::int64_t e) const;
   at::Tensor right_of(std::int64_t e) const;
-  // Of `count` matrices from `first` on, of as many rows each: [count, m, r]
-  // and [count, r, c].
+  // The factors of `count` matrices from `first` on, which must have equally
+  // many rows: [count, m, r] and [count, r, c].
   at::Tensor lefts_of(std::int64_t first, std::int64_t count) const;
   at::Tensor rights_of(std::int64_t first, std::int64_t count) const;
   // Whether matrix e differs from its start, that is, whether its B isn't zero.
@@ -63,7 +63,7 @@ void add_pair_gradient(
     float scale,
     PairGradient into);
 
-// The same of matrix e, given D = U^T V by its factors U [n, m] and V [n, c]:
+// Adds matrix e's gradient, given D = U^T V by factors U [n, m] and V [n, c]:
 // dL = s U^T (V R^T), dR = s (U L)^T V, so that D is never formed.
 struct GradientFactors {
   const at::Tensor& u;
@@ -76,7 +76,7 @@ void add_pair_gradient(
     float scale,
     PairGradient into);
 
-// The same of all matrices of a run of experts, whose rows U and V have.
+// Adds the gradients of a run of experts' matrices; U and V have their rows.
 void add_run_gradient(
     const LowRankPairs& pairs,
     const model::RunGradView& view,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What low-rank pairs stand beside. A target is one matrix, or one matrix of
+// What low-rank pairs are added to. A target is one matrix, or one matrix of
 // each expert of a layer, in the orientation that layers hold it in: rows of
 // neurons for experts, [out, in] for attention, down projections transposed.
 #pragma once

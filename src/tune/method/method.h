@@ -41,13 +41,13 @@ struct PartBytes {
 // Bytes that lie where the layers compute.
 PartBytes at_work(double bytes, at::Device device);
 
-// Of states that are saved from `bytes` of memory.
+// What states that are saved from `bytes` of memory take on disk.
 DiskUse saved_from_memory(double bytes);
 
 struct Method {
   const char* name;
   const char* help;
-  // Whose weights it writes: no two methods may write one role's.
+  // The roles whose weights it writes: no two methods may write one role's.
   std::vector<model::Role> (*roles)(
       const TuneOptions& options, const model::ModelConfig& config);
   Parts (*make)(const PartInput& input);
@@ -78,7 +78,7 @@ PartBytes part_bytes(
     const model::ModelConfig& config,
     at::Device device);
 
-// Of all parts; a saved state is there twice while the next is written.
+// For all parts. The state is on disk twice while the next one is written.
 DiskUse part_disk_use(
     const TuneOptions& options, const model::ModelConfig& config);
 

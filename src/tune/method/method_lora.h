@@ -7,7 +7,7 @@ namespace fettle::tune {
 
 extern const Method kLoraMethod;
 
-// Bytes of the sums that stand in the layers' places where the graphs of all
+// Bytes of the sums that take the layers' places where the graphs of all
 // layers are kept: Workload::extra_graph_bytes. 0 without lora.
 std::int64_t lora_graph_bytes(
     const TuneOptions& options, const model::ModelConfig& config);

@@ -55,7 +55,7 @@ model::RouterTraining router_training(
   training.seed = options.seed;
   training.step = static_cast<std::uint64_t>(step);
   training.dense_gradient = options.router == "densemixer";
-  // As RigL's share: half a cosine down to 0.
+  // The noise falls like RigL's share: half a cosine down to 0.
   if (options.router == "gumbel") {
     training.noise = cosine_fall(options.gumbel_noise, step, options.steps);
   }

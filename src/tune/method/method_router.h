@@ -8,7 +8,7 @@
 namespace fettle::tune {
 
 extern const Method kRouterMethod;
-// The same part, taught by a teacher alone.
+// The routers' part, taught by a teacher alone.
 extern const Method kRouterKdMethod;
 
 // How the routers behave in a step.

@@ -10,10 +10,10 @@
 
 namespace fettle::tune {
 
-// Of routers that are trained beside other weights.
+// The rate of routers that are trained beside other weights.
 inline constexpr double kRouterRateBeside = 1e-4;
 
-// Of a method that is known; 0 where it has no rate.
+// The rate of a method, which must be known; 0 where it has none.
 double default_rate(std::string_view method);
 // "usaf 0.0005, smt 0.0003": all of them.
 const std::string& default_rates_text();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The options of a tune run, by the names that the command line and recipes
-// use. What each does and may be stands in option_table.h.
+// use. option_table.h says what each does and which values it may have.
 #pragma once
 
 #include <cstdint>

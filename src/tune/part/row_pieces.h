@@ -37,8 +37,8 @@ inline std::vector<RowPiece> row_pieces(std::span<const std::int64_t> shape) {
   return pieces;
 }
 
-// Of a tensor, whose rows lie along `dim`; a card's pieces are larger, for each
-// costs it a launch.
+// The pieces of a tensor whose rows lie along `dim`. They are larger on a card,
+// where each piece costs a launch.
 inline std::vector<RowPiece> row_pieces(
     const at::Tensor& tensor, std::int64_t dim) {
   if (tensor.numel() == 0) return {};

@@ -2,8 +2,8 @@
 // One kind of trainable parameter. A method of tuning is a composition of
 // parts; the trainer knows parts only by this interface. In a step a part is
 // prepared, watches the backward sweep to collect its gradient (Observer), and
-// is then told to update layer by layer; whenever a layer is loaded, patch()
-// puts the current values in.
+// then updates layer by layer when update() is called; whenever a layer is
+// loaded, patch() puts the current values in.
 #pragma once
 
 #include <cstdint>
@@ -59,15 +59,15 @@ class TrainablePart : public sweep::Observer {
   virtual bool trains(std::int64_t layer) const = 0;
   // How many weights of `layer` it has chosen to train.
   virtual std::int64_t trained_weights(std::int64_t layer) const = 0;
-  // Of a model of so many layers, and of what stands outside them.
+  // How many weights it trains in `layers` layers and outside of all layers.
   std::int64_t trainable_weights(std::int64_t layers) const;
 
   // Puts the current values into a loaded layer. Idempotent.
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
 
-  // Of all calls: the time that threads have read and written states on disk,
-  // together, and beside arithmetic.
+  // Seconds that threads have spent reading and writing states on disk, in all
+  // calls, summed over threads. They work beside the arithmetic.
   virtual double state_io_seconds() const { return 0.0; }
   // Sum of squares of the layer's gradient in the last backward sweep; 0 where
   // it trains nothing.
@@ -77,8 +77,8 @@ class TrainablePart : public sweep::Observer {
   // nothing that it gathered may reach the next.
   virtual void forget_step() {}
 
-  // The same of what stands outside the layers: embeddings, final norm, head.
-  // With embeddings to train the backward sweep goes through all layers.
+  // The functions above, for weights outside the layers: embeddings, final
+  // norm, head. To train embeddings, the backward sweep passes all layers.
   virtual bool trains_embeddings() const { return false; }
   virtual std::int64_t trained_globals() const { return 0; }
   virtual void patch_globals(model::GlobalWeights&) const {}

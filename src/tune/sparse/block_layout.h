@@ -37,7 +37,7 @@ class BlockLayout {
     at::Tensor ids;  // [k] int64
   };
   std::vector<Part> split(const at::Tensor& index) const;
-  // The same one after another, of matrices that have any.
+  // Visits the parts that split() makes, one after another, but for empty ones.
   using Visit = std::function<void(const BlockMatrix&, const Part&)>;
   void for_each_part(const at::Tensor& index, const Visit& visit) const;
   // Where an ascending index goes on to the next matrix: [matrices + 1].

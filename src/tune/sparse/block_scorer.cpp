@@ -18,7 +18,7 @@ std::vector<model::WeightId> ids_of(const BlockLayout& layout) {
   return ids;
 }
 
-// Of equal scores the lower number is taken.
+// Where scores are equal, the block of the lower number is taken.
 CompactIndex best_of(const at::Tensor& scores, double share) {
   const std::int64_t all = scores.size(0);
   if (all == 0) return {};

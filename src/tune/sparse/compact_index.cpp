@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::int64_t kRun = 256;  // numbers that share a k
 constexpr int kWidth = 6;           // bits of a k, or of a number of bits
-// So many zeros say that a gap follows as it is: its number of bits, then it.
+// This many zeros say that a gap follows as it is: its number of bits, then it.
 constexpr std::uint64_t kEscape = 24;
 constexpr std::size_t kHeader = 8;
 constexpr std::size_t kPadding = 8;

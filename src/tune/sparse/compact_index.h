@@ -6,7 +6,7 @@
 // The gap before each number, less one, is written in a Rice code: gap >> k
 // zeros and a one, then the k lowest bits. Each run of 256 gaps has the k that
 // makes it shortest; with k = 0 it is a bitmap, as dense choices want. A gap of
-// 24 zeros or more, as between clusters, stands after 24 as it is: its number
+// 24 zeros or more, as between clusters, follows 24 zeros as it is: its number
 // of bits in six, then itself.
 // Source: Rice and Plaunt, "Adaptive Variable-Length Coding for Efficient
 // Compression of Spacecraft Television Data", 1971.

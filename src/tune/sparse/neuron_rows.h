@@ -20,7 +20,7 @@ namespace fettle::tune {
 // First neuron of every expert, and the end: [E + 1].
 std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer);
 
-// Rows of the bank's matrices that neurons stand in.
+// The rows of the bank's matrices that hold some neurons.
 struct BankRows {
   at::Tensor gate;  // [n] int64, rows of gate_up
   at::Tensor up;    // [n] int64, rows of gate_up
@@ -32,7 +32,7 @@ struct BankRows {
 BankRows bank_rows(
     const at::Tensor& index, std::span<const std::int64_t> offsets);
 
-// Puts values [3, n, H] in place of these rows, in the bank's type.
+// Writes values [3, n, H] over `rows`, in the bank's type.
 void write_rows(
     const BankRows& rows, const at::Tensor& values, model::ExpertBank& bank);
 

@@ -24,7 +24,7 @@ struct SparseBlocksOptions {
 
 class SparseBlocks : public SparseUnits {
  public:
-  // As SparseUnits.
+  // See SparseUnits' constructor.
   SparseBlocks(
       const model::ModelReader& reader,
       at::Device device,

@@ -13,7 +13,7 @@ namespace fettle::tune {
 
 class SparseNeurons : public SparseUnits {
  public:
-  // As SparseUnits.
+  // See SparseUnits' constructor.
   SparseNeurons(
       const model::ModelReader& reader,
       at::Device device,

@@ -92,7 +92,7 @@ void SparseUnits::prepare(const PrepareInput& input) {
       grown));
 }
 
-// Of units `index`: learned values where they are known, else the model's own.
+// Rows of the units `index`: learned values where known, else the model's own.
 UnitRows SparseUnits::gather(
     std::int64_t layer, const UnitRows& known, const at::Tensor& index) const {
   if (known.size() == 0) {

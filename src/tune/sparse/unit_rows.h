@@ -22,7 +22,7 @@ struct UnitRows {
 
 UnitRows no_units(std::int64_t planes, std::int64_t width);
 
-// The same as it is kept: the numbers in a byte or so.
+// UnitRows as they are kept: each unit's number takes a byte or so.
 struct CompactRows {
   CompactIndex index;
   at::Tensor values;  // [p, n, w] fp32

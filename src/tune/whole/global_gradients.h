@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gradients of what stands outside the layers, summed over a step: the head's
+// Gradients of weights outside the layers, summed over a step: the head's
 // and the final norm's where the loss is taken, the embeddings' at the end of
 // the backward sweep, there only the rows of tokens that occur. A tied head is
 // the embeddings: both add up.
@@ -28,7 +28,7 @@ class GlobalGradients {
   const std::vector<model::WeightId>& ids() const { return ids_; }
   bool has(model::Role role) const;
 
-  // To be called from an observer's calls of the same names.
+  // Call these from an observer's functions of the same names.
   void on_head_gradient(const sweep::HeadGradView& view);
   void on_embedding_gradient(const at::Tensor& ids, const at::Tensor& gradient);
 

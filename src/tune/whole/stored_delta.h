@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Final values of many whole weights, read from their file when they are asked
-// for, under the names that weight_delta.h tells, fp32.
+// for, under the names that weight_delta.h gives, fp32.
 #pragma once
 
 #include <filesystem>

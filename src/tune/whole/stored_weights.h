@@ -72,7 +72,7 @@ class StoredWeights : public WholePart {
   double clip_norm_;
   std::unique_ptr<WeightStore> store_;
   bool begun_ = false;  // the store holds values
-  // Of the last backward sweep, by layer, and of the last step.
+  // By layer, from the last backward sweep; the global one from the last step.
   std::vector<double> norms_squared_;
   double global_norm_squared_ = 0.0;
   at::Tensor ages_;  // [weights] int64: updates each has had

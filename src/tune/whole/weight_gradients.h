@@ -27,7 +27,7 @@ class WeightGradients {
   // Weights of one layer, in any order.
   explicit WeightGradients(std::vector<model::WeightId> ids);
 
-  // To be called from an observer's calls of the same names. Calls for
+  // Call these from an observer's functions of the same names. Calls for
   // different experts may come at the same time.
   void begin_layer(sweep::Pass pass, model::LayerWeights& weights);
   void on_expert_gradient(const model::ExpertGradView& view);
@@ -35,9 +35,9 @@ class WeightGradients {
   void end_layer(sweep::Pass pass, const model::LayerWeights& weights);
 
   const std::vector<model::WeightId>& ids() const { return ids_; }
-  // Of the i-th weight since the last begin_layer of a backward pass, fp32 on
-  // the weight's device, like packed_view; undefined before, and for an expert
-  // that no token chose.
+  // The i-th weight's gradient since the last begin_layer of a backward pass,
+  // fp32 on the weight's device, like packed_view; undefined before, and for an
+  // expert that no token chose.
   at::Tensor& operator[](std::size_t i) { return gradients_[i]; }
   const at::Tensor& operator[](std::size_t i) const { return gradients_[i]; }
   double norm_squared() const;

@@ -153,8 +153,8 @@ void WeightStore::begin_turn() {
   const io::InputFile& other = *in_[1 - turn_];
   std::error_code none;
   if (fs::file_size(path(turn_), none) != other.size() || none) {
-    // The same header and room; the bytes follow weight by weight. Its size is
-    // the file's last byte to come, so that a header cut short is not kept.
+    // Gets the other file's header and room; the bytes follow weight by weight.
+    // Its end is written after the header, so that one cut short is not kept.
     std::vector<std::byte> header(header_.data_begin());
     other.read_at(0, header);
     const auto file = io::create_file(path(turn_));

@@ -24,7 +24,7 @@ namespace fettle::tune {
 
 class WeightStore {
  public:
-  // Of some rows (row_pieces.h): fp32 on the CPU, in the stored shape.
+  // Values and moments of some rows (row_pieces.h): fp32 on the CPU, as stored.
   struct Record {
     at::Tensor value, first, second;
   };
@@ -61,7 +61,7 @@ class WeightStore {
   int save();
 
   std::int64_t bytes() const;  // of one file
-  // That threads have spent reading and writing, together.
+  // Seconds that threads have spent reading and writing, summed.
   double io_seconds() const { return io_time_.seconds(); }
   // Copies the values into a safetensors file under the weights' own names.
   void write_values(const std::filesystem::path& path) const;

@@ -23,7 +23,7 @@ struct WholeOptions {
   std::string name;  // of the part in files
   WeightIds weights = {};
   std::int64_t frozen_steps = 0;
-  // Of the steps after those; its step 0 is the first that trains.
+  // For the steps after the frozen ones; its step 0 is the first that trains.
   Schedule schedule = {};
   AdamWOptions adamw = {};
 };
