@@ -16,6 +16,7 @@ CausalLm::CausalLm(
     : options_(options), reader_(std::move(reader)) {
   globals_ =
       to_device(reader_->read_globals(options_.compute_type), options_.device);
+  loaded_ = loaded_bytes(*reader_, options_.compute_type);
   const at::TensorOptions host =
       host_options(options_.compute_type, options_.device);
   cache_ = std::make_unique<store::LayerCache<LayerWeights>>(
@@ -23,9 +24,7 @@ CausalLm::CausalLm(
         return std::make_shared<LayerWeights>(
             to_device(reader_->read_layer(layer, host), options_.device));
       },
-      [this](std::int64_t layer) {
-        return reader_->layer_bytes(layer, options_.compute_type);
-      },
+      [this](std::int64_t layer) { return loaded_.layers[layer].kept; },
       options_.resident_bytes);
 }
 

@@ -58,6 +58,7 @@ class CausalLm {
  private:
   ModelOptions options_;
   std::unique_ptr<ModelReader> reader_;
+  LoadedBytes loaded_;
   GlobalWeights globals_;
   std::unique_ptr<store::LayerCache<LayerWeights>> cache_;
   Patch patch_;

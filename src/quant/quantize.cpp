@@ -401,6 +401,7 @@ sweep::StageMemory quant_memory(
   const model::ModelConfig& config = reader.config();
   sweep::StageMemory memory;
   const std::int64_t threads = at::get_num_threads();
+  const model::LoadedBytes loaded = model::loaded_bytes(reader, at::kFloat);
   std::int64_t largest_site = 0;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const model::LayerConfig& layer = config.layers[l];
@@ -419,7 +420,7 @@ sweep::StageMemory quant_memory(
     const std::int64_t moments = std::min(experts, options.moment_bytes) +
                                  other_hessian_bytes(config, l) +
                                  4 * config.hidden_size * config.hidden_size;
-    const std::int64_t copy = reader.unpacked_bytes(l, at::kFloat);
+    const std::int64_t copy = loaded.layers[l].unpacked;
     memory.device_bytes = std::max(memory.device_bytes, moments + copy);
     // Packed, and as they are stored.
     memory.bytes = std::max(memory.bytes, moments + copy + 2 * packed);

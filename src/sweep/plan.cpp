@@ -10,7 +10,7 @@
 #include "core/memory.h"
 #include "kernels/device_backend.h"
 #include "model/layers/layer_state.h"
-#include "model/weights/device_transfer.h"
+#include "model/weights/loaded_bytes.h"
 #include "sweep/data.h"
 #include "sweep/head.h"
 #include "sweep/require_ram.h"
@@ -96,17 +96,18 @@ struct Sizes {
   std::int64_t graphs;  // of all tokens in all layers
 };
 
-Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
-  const auto& config = reader.config();
+Sizes sizes_of(
+    const model::ModelConfig& config,
+    const model::WeightForms& forms,
+    const Workload& workload) {
   const auto type = workload.compute_type;
   Sizes s{};
-  s.globals = reader.global_bytes(type);
+  const model::LoadedBytes loaded = model::loaded_bytes(config, forms, type);
+  s.globals = loaded.globals;
   std::int64_t fetched = 0;
   std::int64_t in_use = 0;
   std::int64_t unpacked = 0;  // beside what is kept packed
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    const std::int64_t bytes = reader.layer_bytes(l, type);
-    const std::int64_t dense = reader.unpacked_bytes(l, type);
+  for (const auto& [bytes, dense] : loaded.layers) {
     fetched = std::max(fetched, bytes);
     in_use = std::max(in_use, dense == bytes ? bytes : bytes + dense);
     unpacked += dense == bytes ? 0 : dense;
@@ -115,7 +116,9 @@ Sizes sizes_of(const model::ModelReader& reader, const Workload& workload) {
   // In use, being fetched, and what reading it stages at most.
   s.layers = workload.keep_packed ? 2 * fetched : in_use + fetched;
   s.layers += fetched / 8;
-  s.staging = workload.device.is_cpu() ? 0 : model::staging_bytes(reader, type);
+  if (!workload.device.is_cpu()) {
+    s.staging = model::staging_bytes(config, forms, type);
+  }
   s.per_token = working_values(config, workload) * bytes_of(type);
   s.cache = model::state_bytes(config, workload.cached_tokens, type);
   const bool capped = config.ends.soft_cap > 0.0;
@@ -331,8 +334,15 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
 }  // namespace
 
 SweepPlan least_plan(
+    const model::ModelConfig& config,
+    const model::WeightForms& forms,
+    const Workload& workload) {
+  return least_plan(sizes_of(config, forms, workload), workload);
+}
+
+SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload) {
-  return least_plan(sizes_of(reader, workload), workload);
+  return least_plan(reader.config(), reader.forms(), workload);
 }
 
 void require_ram(const Budget& budget, std::int64_t bytes) {
@@ -344,7 +354,7 @@ SweepPlan plan_sweep(
     const model::ModelReader& reader,
     const Workload& workload,
     const Budget& budget) {
-  const Sizes sizes = sizes_of(reader, workload);
+  const Sizes sizes = sizes_of(reader.config(), reader.forms(), workload);
   SweepPlan plan = least_plan(sizes, workload);
   if (workload.device.is_cpu()) {
     plan_on_cpu(plan, sizes, budget);

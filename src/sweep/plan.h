@@ -84,7 +84,12 @@ struct SweepPlan {
   SweepOptions sweep_options(Reporter* reporter) const;
 };
 
-// The plan that takes the least memory.
+// The plan that takes the least memory, of a model that may not exist yet: its
+// weights lie as `forms` say.
+SweepPlan least_plan(
+    const model::ModelConfig& config,
+    const model::WeightForms& forms,
+    const Workload& workload);
 SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload);
 

@@ -24,8 +24,10 @@ std::int64_t streamed_bytes(
     const sweep::SweepPlan& plan, const model::ModelReader& reader) {
   std::int64_t kept = 0;
   std::int64_t streamed = 0;
+  const model::LoadedBytes loaded =
+      model::loaded_bytes(reader, plan.workload.compute_type);
   for (std::int64_t l = 0; l < reader.config().num_layers(); ++l) {
-    const auto bytes = reader.layer_bytes(l, plan.workload.compute_type);
+    const std::int64_t bytes = loaded.layers[l].kept;
     if (kept + bytes <= plan.resident_bytes) {
       kept += bytes;
     } else {

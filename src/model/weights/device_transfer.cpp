@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 
 #include "core/error.h"
 #include "model/weights/packed_layer.h"
@@ -96,33 +95,6 @@ GlobalWeights to_device(GlobalWeights weights, at::Device device) {
   for_each_tensor(
       weights, [&](at::Tensor& tensor) { tensor = tensor.to(device); });
   return weights;
-}
-
-std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type) {
-  using Blocks = std::map<std::int64_t, std::int64_t>;  // bytes → how many
-  Blocks most;
-  std::int64_t most_packed = 0;
-  for (std::int64_t l = 0; l < reader.config().num_layers(); ++l) {
-    Blocks blocks;
-    const auto add = [&](std::int64_t bytes) {
-      ++blocks[store::pinned_bytes(bytes)];
-    };
-    std::int64_t packed = reader.layer_bytes(l, type);
-    LayerWeights plain =
-        reader.unread_layer(l, at::TensorOptions(type).device(at::kMeta));
-    for_each_tensor(plain, [&](const at::Tensor& tensor) {
-      packed -= static_cast<std::int64_t>(tensor.nbytes());
-      add(static_cast<std::int64_t>(tensor.nbytes()));
-    });
-    if (packed > 0) add(packed);
-    most_packed = std::max(most_packed, packed);
-    for (const auto& [bytes, count] : blocks) {
-      most[bytes] = std::max(most[bytes], count);
-    }
-  }
-  std::int64_t sum = most_packed;  // as it is read
-  for (const auto& [bytes, count] : most) sum += bytes * count;
-  return std::max(sum, reader.global_bytes(type));
 }
 
 }  // namespace fettle::model

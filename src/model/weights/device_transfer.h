@@ -6,7 +6,6 @@
 #include <ATen/ATen.h>
 
 #include "model/weights/layer_weights.h"
-#include "model/weights/model_reader.h"
 
 namespace fettle::model {
 
@@ -19,8 +18,5 @@ at::TensorOptions host_options(at::ScalarType type, at::Device device);
 // they are.
 LayerWeights to_device(LayerWeights weights, at::Device device);
 GlobalWeights to_device(GlobalWeights weights, at::Device device);
-
-// RAM that a model's weights take on their way to a device, at most.
-std::int64_t staging_bytes(const ModelReader& reader, at::ScalarType type);
 
 }  // namespace fettle::model

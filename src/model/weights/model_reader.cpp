@@ -26,12 +26,6 @@ RowRange range_of(const std::vector<std::int64_t>& shape, std::int64_t first) {
   return {first, shape[0], shape.size() > 1 ? shape[1] : 1};
 }
 
-std::int64_t bytes_as(
-    const ModelConfig& config, const WeightId& id, at::ScalarType type) {
-  return weight_numel(config, id) * static_cast<std::int64_t>(c10::elementSize(
-                                        loaded_type(id.role, type)));
-}
-
 std::shared_ptr<const WeightIndex> index_of(
     ModelConfig& config, const io::Checkpoint& checkpoint) {
   config.names = find_names(config, checkpoint);
@@ -99,7 +93,15 @@ std::int64_t ModelReader::stored_bytes(const WeightId& id) const {
 
 WeightForm ModelReader::form(const WeightId& id) const {
   const PackedHeader* header = packed_header(id);
-  return {dtype(id), header != nullptr ? header->bytes() : 0};
+  if (header == nullptr) return {.dtype = dtype(id)};
+  return {
+      .dtype = dtype(id),
+      .packed_bytes = header->bytes(),
+      .loaded_bytes = memory_bytes(*header)};
+}
+
+WeightForms ModelReader::forms() const {
+  return [this](const WeightId& id) { return form(id); };
 }
 
 at::Tensor ModelReader::read_stored(const WeightId& id) const {
@@ -147,30 +149,10 @@ void ModelReader::read_rows(
   }
 }
 
-bool ModelReader::keeps_packed(std::int64_t layer, Role role) const {
-  const auto any_packed = [&](Role one) {
-    const LayerConfig& shape = config_.layers[layer];
-    const std::int64_t experts = is_expert_role(one) ? shape.num_experts() : 0;
-    if (experts == 0) return index_->at({one, layer}).packed() != nullptr;
-    for (std::int64_t e = 0; e < experts; ++e) {
-      if (index_->at({one, layer, e}).packed() != nullptr) return true;
-    }
-    return false;
-  };
-  for (const MlpRoles& mlp : {kExpertRoles, kSharedRoles, kDenseRoles}) {
-    if (mlp.has(role)) {
-      return any_packed(mlp.gate) || any_packed(mlp.up) || any_packed(mlp.down);
-    }
-  }
-  return is_attention_role(role) && any_packed(role);
-}
-
-ModelReader::KeptPacked ModelReader::kept_packed(std::int64_t layer) const {
-  KeptPacked kept;
-  for (const WeightId& id : layer_weights(config_, layer)) {
-    if (!kept.contains(id.role)) kept[id.role] = keeps_packed(layer, id.role);
-  }
-  return kept;
+KeptPacked ModelReader::kept_packed(std::int64_t layer) const {
+  return model::kept_packed(config_, layer, [this](const WeightId& id) {
+    return packed_header(id) != nullptr;
+  });
 }
 
 LayerWeights ModelReader::unread_layer(
@@ -273,33 +255,8 @@ void ModelReader::check_tied_head() const {
   }
 }
 
-std::int64_t ModelReader::layer_bytes(
-    std::int64_t layer, at::ScalarType type) const {
-  std::int64_t total = 0;
-  for (const WeightId& id : layer_weights(config_, layer)) {
-    const PackedHeader* header = packed_header(id);
-    total +=
-        header != nullptr ? memory_bytes(*header) : bytes_as(config_, id, type);
-  }
-  return total;
-}
-
-std::int64_t ModelReader::unpacked_bytes(
-    std::int64_t layer, at::ScalarType type) const {
-  std::int64_t total = 0;
-  for (const WeightId& id : layer_weights(config_, layer)) {
-    total += bytes_as(config_, id, type);
-  }
-  return total;
-}
-
-std::int64_t ModelReader::global_bytes(at::ScalarType type) const {
-  std::int64_t total = bytes_as(config_, {Role::kEmbedTokens}, type) +
-                       bytes_as(config_, {Role::kFinalNorm}, type);
-  if (!config_.tie_word_embeddings) {
-    total += bytes_as(config_, {Role::kLmHead}, type);
-  }
-  return total;
+LoadedBytes loaded_bytes(const ModelReader& reader, at::ScalarType type) {
+  return loaded_bytes(reader.config(), reader.forms(), type);
 }
 
 }  // namespace fettle::model

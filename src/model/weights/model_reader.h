@@ -7,7 +7,6 @@
 
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,21 +17,13 @@
 #include "model/family/weight_table.h"
 #include "model/weights/carried_tensors.h"
 #include "model/weights/layer_weights.h"
+#include "model/weights/loaded_bytes.h"
 #include "model/weights/stored_form.h"
+#include "model/weights/weight_form.h"
 
 namespace fettle::model {
 
 class WeightIndex;
-
-// How a weight lies in a checkpoint that Fettle writes.
-struct WeightForm {
-  at::ScalarType dtype = at::kFloat;  // of a plain one
-  std::int64_t packed_bytes = 0;      // of a packed one, else 0
-  // Of one in blocks of fp8, as another tool stored it.
-  std::optional<BlockGrid> blocks = {};
-  bool packed() const { return packed_bytes > 0; }
-};
-using WeightForms = std::function<WeightForm(const WeightId&)>;
 
 class ModelReader {
  public:
@@ -68,6 +59,7 @@ class ModelReader {
   // How it is written where it is carried over, and what is written then: as
   // read(), or of a packed weight the bytes, U8.
   WeightForm form(const WeightId& id) const;
+  WeightForms forms() const;  // of this reader, which must outlive them
   at::Tensor read_stored(const WeightId& id) const;
   kernels::PackedMatrix read_packed(const WeightId& id) const;
   // The header of a weight packed by Fettle; null for any other.
@@ -93,27 +85,20 @@ class ModelReader {
   // weights hold another head, which transformers would use.
   void check_tied_head() const;
 
-  // Bytes that read_layer's result takes in `type`, and that it takes with all
-  // of it unpacked.
-  std::int64_t layer_bytes(std::int64_t layer, at::ScalarType type) const;
-  std::int64_t unpacked_bytes(std::int64_t layer, at::ScalarType type) const;
-  std::int64_t global_bytes(at::ScalarType type) const;
-
  private:
-  using KeptPacked = std::map<Role, bool>;  // keeps_packed of a layer's roles
   KeptPacked kept_packed(std::int64_t layer) const;
   LayerWeights unread_layer(
       std::int64_t layer,
       at::TensorOptions options,
       const KeptPacked& kept) const;
-  // Whether read_layer keeps this role's matrices in LayerWeights::packed: the
-  // role, or another of its MLP, is packed.
-  bool keeps_packed(std::int64_t layer, Role role) const;
 
   std::filesystem::path folder_;
   ModelConfig config_;
   std::unique_ptr<io::Checkpoint> checkpoint_;
   std::shared_ptr<const WeightIndex> index_;
 };
+
+// Of the model as it lies, its plain weights computed in `type`.
+LoadedBytes loaded_bytes(const ModelReader& reader, at::ScalarType type);
 
 }  // namespace fettle::model

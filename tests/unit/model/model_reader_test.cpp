@@ -70,7 +70,7 @@ TEST_CASE("every family's weights are read as they were stored") {
     CHECK(at::equal(layer.router, folder[WeightId{Role::kRouter, 1}]));
     CHECK(at::equal(layer.input_norm, folder[WeightId{Role::kInputNorm, 1}]));
     CHECK(at::equal(layer.attention.o_proj, folder[WeightId{Role::kOProj, 1}]));
-    CHECK(layer.bytes() == reader.layer_bytes(1, at::kFloat));
+    CHECK(layer.bytes() == loaded_bytes(reader, at::kFloat).layers[1].kept);
   }
 }
 
@@ -79,7 +79,7 @@ TEST_CASE("dense and shared MLPs are packed like experts") {
   const ModelReader reader(folder.write());
   const LayerWeights dense = reader.read_layer(0, at::kFloat);
   CHECK_FALSE(dense.router.defined());
-  CHECK(dense.bytes() == reader.layer_bytes(0, at::kFloat));
+  CHECK(dense.bytes() == loaded_bytes(reader, at::kFloat).layers[0].kept);
   check_block(
       folder,
       dense.dense.gate_up,
@@ -147,7 +147,7 @@ TEST_CASE("a router's bias and condensers come with their layer") {
   const LayerWeights layer = reader.read_layer(1, at::kHalf);
   CHECK(at::equal(layer.router_bias, folder[bias].to(at::kFloat)));
   CHECK(layer.condensers == std::vector<std::int64_t>{2});
-  CHECK(layer.bytes() == reader.layer_bytes(1, at::kHalf));
+  CHECK(layer.bytes() == loaded_bytes(reader, at::kHalf).layers[1].kept);
   CHECK_FALSE(reader.read_layer(0, at::kHalf).router_bias.defined());
   CHECK(reader.read_layer(0, at::kHalf).condensers.empty());
 
@@ -176,7 +176,7 @@ TEST_CASE("types: stored as they are, layers in the type asked for") {
       const LayerWeights layer = reader.read_layer(1, type);
       CHECK(layer.router.scalar_type() == at::kFloat);
       CHECK(layer.input_norm.scalar_type() == type);
-      CHECK(layer.bytes() == reader.layer_bytes(1, type));
+      CHECK(layer.bytes() == loaded_bytes(reader, type).layers[1].kept);
       const at::Tensor expected = folder[down].t().to(type);
       CHECK(at::equal(
           layer.experts.down.narrow(0, layer.experts.offsets[2], 6), expected));
@@ -214,7 +214,7 @@ TEST_CASE("a tied head is the embeddings, unless the file says otherwise") {
   const ModelReader reader(folder.write());
   const GlobalWeights globals = reader.read_globals(at::kFloat);
   CHECK(globals.lm_head.is_same(globals.embed_tokens));
-  CHECK(reader.global_bytes(at::kFloat) == (11 * 8 + 8) * 4);
+  CHECK(loaded_bytes(reader, at::kFloat).globals == (11 * 8 + 8) * 4);
 
   ModelFolder same(config);
   same["lm_head.weight"] = same[WeightId{Role::kEmbedTokens}].clone();

@@ -86,7 +86,7 @@ TEST_CASE("packed weights are read, unpacked, with the values they stand for") {
     REQUIRE(kept.packed != nullptr);
     const LayerWeights dense = unpacked(kept, config, l, at::kFloat);
     CHECK(dense.packed == nullptr);
-    CHECK(dense.bytes() == reader.unpacked_bytes(l, at::kFloat));
+    CHECK(dense.bytes() == loaded_bytes(reader, at::kFloat).layers[l].unpacked);
     for (const WeightId& id : layer_weights(config, l)) {
       CHECK(at::equal(weight_view(dense, id), reader.read(id)));
     }

@@ -148,3 +148,30 @@ TEST_CASE("a workload of several sets is their largest") {
   workload.add(fettle::testing::random_data(20, 10, 50), 60);
   CHECK(workload.tokens == 60);
 }
+
+TEST_CASE_METHOD(
+    PlanOfTinyModel,
+    "a model that does not exist yet is planned by its forms") {
+  const Workload workload = of_tokens(4096, 512);
+  const std::int64_t plain = least_plan(reader, workload).layer_bytes;
+  // Every matrix in four bits: two layers of these, and an eighth.
+  const auto quarter = [&](const model::WeightId& id) {
+    model::WeightForm form = reader.form(id);
+    if (model::role_info(id.role).is_packable()) {
+      form.packed_bytes = model::weight_numel(reader.config(), id) / 2;
+    }
+    return form;
+  };
+  Workload packed = workload;
+  packed.keep_packed = true;
+  const SweepPlan least = least_plan(reader.config(), quarter, packed);
+  CHECK(least.layer_bytes < plain / 2);
+  const auto loaded =
+      model::loaded_bytes(reader.config(), quarter, workload.compute_type);
+  std::int64_t widest = 0;
+  for (const auto& layer : loaded.layers) {
+    widest = std::max(widest, layer.kept);
+    CHECK(layer.kept < layer.unpacked);
+  }
+  CHECK(least.layer_bytes == 2 * widest + widest / 8);
+}

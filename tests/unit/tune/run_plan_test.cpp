@@ -96,7 +96,7 @@ TEST_CASE_METHOD(Planned, "layers that are streamed are read twice a step") {
   made.disk_speed = static_cast<double>(made.read_bytes) / 4.0;
   CHECK(made.io_seconds() == 4.0);
   // The first layer stays.
-  sweep.resident_bytes = reader.layer_bytes(0, at::kFloat);
+  sweep.resident_bytes = loaded_bytes(reader, at::kFloat).layers[0].kept;
   CHECK(plan().read_bytes < made.read_bytes);
   CHECK(plan().moves());
   sweep.resident_bytes = std::int64_t{1} << 30;
@@ -185,7 +185,8 @@ TEST_CASE_METHOD(Planned, "what computes is on the device where there is one") {
       made.total().ram ==
       sweep.ram_bytes() + static_cast<std::int64_t>(parts.ram));
   // A layer's tensors lie there on their way, in blocks of powers of two.
-  const std::int64_t layer = reader.layer_bytes(0, workload.compute_type);
+  const std::int64_t layer =
+      loaded_bytes(reader, workload.compute_type).layers[0].kept;
   const std::int64_t on_its_way = row(made, "layer in use, layer fetched").ram;
   CHECK((on_its_way > layer && on_its_way <= 2 * layer));
   // Boundaries stay on the card where there is room for all of them.

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The memory that a model's weights take once they are loaded. It follows from
+// the configuration and the forms of the weights, so that a model that does
+// not exist yet is planned as one that does.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "model/family/model_config.h"
+#include "model/family/weight_table.h"
+#include "model/weights/weight_form.h"
+
+namespace fettle::model {
+
+// In bytes.
+struct LoadedBytes {
+  struct Layer {
+    std::int64_t kept = 0;      // as it is loaded: packed weights stay packed
+    std::int64_t unpacked = 0;  // with all of them unpacked
+  };
+  std::int64_t globals = 0;  // embeddings, final norm and head
+  std::vector<Layer> layers;
+};
+
+// Of a model whose plain weights are computed in `type`.
+LoadedBytes loaded_bytes(
+    const ModelConfig& config, const WeightForms& forms, at::ScalarType type);
+
+// Pinned memory that the model's layers take on their way to a card, one at a
+// time: libtorch keeps what it pinned, for the next of that size.
+std::int64_t staging_bytes(
+    const ModelConfig& config, const WeightForms& forms, at::ScalarType type);
+
+// Which roles of a layer stay packed when it is loaded: those of which a weight
+// is packed, or one of their MLP.
+using KeptPacked = std::map<Role, bool>;
+KeptPacked kept_packed(
+    const ModelConfig& config,
+    std::int64_t layer,
+    const std::function<bool(const WeightId&)>& is_packed);
+
+}  // namespace fettle::model
