@@ -9,6 +9,7 @@
 #include "model/layers/attention_sinks.h"
 #include "model/layers/differentiable.h"
 #include "model/layers/fused_attention.h"
+#include "model/layers/latent_attention.h"
 #include "model/layers/padded_sequences.h"
 #include "model/layers/projection.h"
 
@@ -71,50 +72,6 @@ Heads gqa_heads(
     gate = project(Role::kAttentionGate, x, w.gate);
   }
   return {q, k, v, gate, w.sinks};
-}
-
-// DeepSeek-V2 (section 2.1): keys and values come from one compressed latent;
-// the rotary part of the key is shared by all heads.
-Heads mla_heads(
-    const LayerContext& context,
-    const LayerWeights& weights,
-    const at::Tensor& x) {
-  const AttentionConfig& a = context.attention();
-  const AttentionWeights& w = weights.attention;
-  const Projection project{context, weights};
-  const double eps = context.config.latent_norm_eps;
-  const RopePairing pairing = a.rope.pairing;
-  const std::int64_t tokens = x.size(0);
-  at::Tensor q;
-  if (a.q_lora_rank == 0) {
-    q = project(Role::kQProj, x, w.q_proj);
-  } else {
-    const at::Tensor narrow = project(Role::kQAProj, x, w.q_a_proj, w.q_a_bias);
-    q = project(Role::kQBProj, rms_norm(narrow, w.q_a_norm, eps), w.q_b_proj);
-  }
-  q = apply_rotary(
-      q.view({tokens, a.heads, a.head_dim}),
-      context.rotary(),
-      {pairing, a.qk_nope_head_dim});
-
-  const at::Tensor compressed =
-      project(Role::kKvAProj, x, w.kv_a_proj, w.kv_a_bias);
-  const at::Tensor latent = rms_norm(
-      compressed.narrow(1, 0, a.kv_lora_rank).contiguous(), w.kv_a_norm, eps);
-  const at::Tensor key_rope = apply_rotary(
-      compressed.narrow(1, a.kv_lora_rank, a.rope.dim)
-          .contiguous()
-          .unsqueeze(1),
-      context.rotary(),
-      {pairing});
-  const at::Tensor expanded =
-      project(Role::kKvBProj, latent, w.kv_b_proj)
-          .view({tokens, a.heads, a.qk_nope_head_dim + a.v_head_dim});
-  const at::Tensor key = at::cat(
-      {expanded.narrow(2, 0, a.qk_nope_head_dim),
-       key_rope.expand({tokens, a.heads, a.rope.dim})},
-      2);
-  return {q, key, expanded.narrow(2, a.qk_nope_head_dim, a.v_head_dim)};
 }
 
 // How one sequence attends.
@@ -275,19 +232,41 @@ at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
   return out.transpose(1, 2).reshape({1, a.heads * a.v_head_dim});
 }
 
+// The cache holds latents. A token that is decoded meets them as they are; what
+// a sequence begins with is expanded to heads.
+at::Tensor attend_by_latents(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const Latents latents = latents_of(context, weights, x);
+  const bool goes_on =
+      context.state != nullptr && context.state->cache.length > 0;
+  if (context.state != nullptr) keep_latents(context, latents);
+  if (goes_on) return attend_to_latents(context, weights, latents);
+  const LatentHeads heads = expanded(context, weights, latents);
+  return attend_sequences(context, {latents.query, heads.key, heads.value});
+}
+
+at::Tensor attend_by_heads(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const at::Tensor& x) {
+  const Heads heads = gqa_heads(context, weights, x);
+  const at::Tensor mixed = context.state != nullptr
+                               ? attend_cached(context, heads)
+                               : attend_sequences(context, heads);
+  return heads.gate.defined() ? mixed * heads.gate.sigmoid() : mixed;
+}
+
 }  // namespace
 
 at::Tensor attention(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  const Heads heads = context.attention().kind == AttentionKind::kMla
-                          ? mla_heads(context, weights, x)
-                          : gqa_heads(context, weights, x);
-  at::Tensor mixed = context.state != nullptr
-                         ? attend_cached(context, heads)
-                         : attend_sequences(context, heads);
-  if (heads.gate.defined()) mixed = mixed * heads.gate.sigmoid();
+  const at::Tensor mixed = context.attention().kind == AttentionKind::kMla
+                               ? attend_by_latents(context, weights, x)
+                               : attend_by_heads(context, weights, x);
   const AttentionWeights& w = weights.attention;
   return Projection{context, weights}(Role::kOProj, mixed, w.o_proj, w.o_bias);
 }

@@ -9,9 +9,10 @@
 namespace fettle::model {
 
 struct KvCache {
-  at::Tensor key;            // [capacity, kv_heads, D]; under MLA expanded, so
-                             // that kv_heads = heads
-  at::Tensor value;          // [capacity, kv_heads, Dv]
+  // [capacity, kv_heads, D]; under MLA [capacity, 1, L + R], latents and what
+  // is rotated of the keys
+  at::Tensor key;
+  at::Tensor value;  // [capacity, kv_heads, Dv]; under MLA [capacity, 1, 0]
   std::int64_t length = 0;   // tokens held
   std::int64_t reserve = 0;  // tokens that there will be; 0: not known
 

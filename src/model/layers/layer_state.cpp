@@ -16,7 +16,10 @@ StateSize state_size(const ModelConfig& config, const LayerConfig& layer) {
   switch (layer.mixer) {
     case MixerKind::kAttention: {
       const AttentionConfig& a = config.attention_of(layer);
-      return {.per_token = a.kv_heads * (a.head_dim + a.v_head_dim)};
+      return {
+          .per_token = a.kind == AttentionKind::kMla
+                           ? a.kv_lora_rank + a.rope.dim
+                           : a.kv_heads * (a.head_dim + a.v_head_dim)};
     }
     case MixerKind::kShortConv:
       return {.tail = (config.short_conv.width - 1) * config.hidden_size};
