@@ -14,7 +14,7 @@ TEST_CASE("states hold keys and values of every layer with attention") {
   CHECK(state_bytes(gqa, 10, at::kBFloat16) == 2 * 10 * 2 * (4 + 4) * 2);
   // Heads of 4 + 2 keys and 3 values.
   const auto mla = sample("deepseek_v2");
-  CHECK(state_bytes(mla, 10, at::kFloat) == 2 * 10 * 2 * (6 + 3) * 4);
+  CHECK(state_bytes(mla, 10, at::kFloat) == 2 * 10 * (4 + 2) * 4);
 }
 
 TEST_CASE("a convolution's state doesn't grow with the tokens") {
