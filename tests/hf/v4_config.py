@@ -7,6 +7,25 @@ import json
 import pathlib
 
 
+_CORRECTED = {
+    "moe_layer_freq": 1,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "num_nextn_predict_layers": 0,
+}
+ADDED = {
+    "deepseek_v2": {
+        "moe_layer_freq": 1,
+        "scoring_func": "softmax",
+        "aux_loss_alpha": 0.001,
+    },
+    "deepseek_v3": _CORRECTED,
+    "glm4_moe_lite": _CORRECTED,
+    "dots1": _CORRECTED,
+    "glm4_moe": _CORRECTED,
+}
+
+
 def rewrite(config_file: pathlib.Path) -> None:
     """Keys as transformers 4 writes them."""
     config = json.loads(config_file.read_text())
@@ -24,19 +43,7 @@ def rewrite(config_file: pathlib.Path) -> None:
             "num_local_experts", config.get("num_experts")
         )
         config.pop("layer_types", None)
-    if config["model_type"] == "deepseek_v2":
-        config.update(
-            moe_layer_freq=1, scoring_func="softmax", aux_loss_alpha=0.001
-        )
-    if config["model_type"] in (
-        "deepseek_v3", "glm4_moe_lite", "dots1", "glm4_moe",
-    ):
-        config.update(
-            moe_layer_freq=1,
-            scoring_func="sigmoid",
-            topk_method="noaux_tc",
-            num_nextn_predict_layers=0,
-        )
+    config.update(ADDED.get(config["model_type"], {}))
     if config["model_type"] == "glm4_moe_lite":
         config.pop("mlp_layer_types")
         config["first_k_dense_replace"] = 1
