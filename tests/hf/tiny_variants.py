@@ -304,7 +304,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "mellum_sliding": _mellum(layer_types=["sliding_attention"] * 3),
     "gpt_oss": _gpt_oss(),
-    "gpt_oss_truncate": _gpt_oss(**_yarn(truncate=True)),
+    "gpt_oss_truncate": _gpt_oss(**yarn(truncate=True)),
     "gpt_oss_types": _gpt_oss(
         layer_types=["full_attention", "sliding_attention", "full_attention"],
         attention_bias=False,
