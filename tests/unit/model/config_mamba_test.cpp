@@ -42,7 +42,7 @@ TEST_CASE("other spellings of Granite 4 give the same mixers") {
       {{"layer_types", {"mamba", "attention"}},
        {"mamba_d_head", "auto"},
        {"time_step_limit", {0.0, {{"__float__", "Infinity"}}}}});
-  CHECK(old.layers == sample(kHybrid).layers);
+  CHECK((old.layers == sample(kHybrid).layers));
   CHECK(old.mamba.head_dim == 4);
   CHECK(std::isinf(old.mamba.most_step));
   const ModelConfig all = sample(kHybrid, {{"layer_types", nullptr}});
