@@ -11,9 +11,14 @@ namespace fettle::kernels {
 
 enum class DType : std::int32_t { kFloat32, kBFloat16, kFloat16 };
 
-// The gate's activation. silu(z) = z·σ(z); gelu with tanh, written without the
-// tanh: z·σ(2u), u = √(2/π)·(z + 0.044715 z³).
-enum class Activation : std::int32_t { kSilu, kGeluTanh };
+// What a gated MLP makes of gate and up: act(gate)·up with silu(z) = z·σ(z) or
+// gelu with tanh, written without the tanh: z·σ(2u), u = √(2/π)·(z + 0.044715
+// z³); or, with both clamped, z·σ(1.702 z)·(up + 1), z = min(gate, 7) and up
+// within ±7 (gpt-oss).
+enum class Activation : std::int32_t { kSilu, kGeluTanh, kClampedSwiglu };
+
+inline constexpr float kSwigluSlope = 1.702f;
+inline constexpr float kSwigluLimit = 7.0f;
 
 // Which two dimensions of a head rotate together: i and i + rotated/2, or 2i
 // and 2i + 1.

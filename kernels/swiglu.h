@@ -11,13 +11,14 @@
 
 namespace fettle::kernels {
 
-// h = act(gate) · up. gate_up is [M, 2I]: the gate's columns, then up's. The
-// result is [M, I]. Both M and I may be 0.
+// h = act(gate) · up, or as Activation says otherwise. gate_up is [M, 2I]: the
+// gate's columns, then up's. The result is [M, I]. Both M and I may be 0.
 at::Tensor swiglu(
     const at::Tensor& gate_up, Activation activation = Activation::kSilu);
 
 // The gradient [M, 2I] of gate_up from the gradient dh [M, I] of h:
-// d_gate = dh · up · act'(gate), d_up = dh · act(gate).
+// d_gate = dh · up · act'(gate), d_up = dh · act(gate). Nothing passes where a
+// value was clamped.
 at::Tensor swiglu_backward(
     const at::Tensor& dh,
     const at::Tensor& gate_up,

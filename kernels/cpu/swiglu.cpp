@@ -12,13 +12,21 @@
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
 
-// Both activations are z·σ(inner(z)).
-struct Silu {
+// All activations are z·σ(inner(z)) times a factor. Without a clamp, z is the
+// gate, and up the factor.
+struct Plain {
+  static HWY_INLINE V gate(V g) { return g; }
+  static HWY_INLINE V factor(V up) { return up; }
+  static HWY_INLINE V gate_gradient(V, V d) { return d; }
+  static HWY_INLINE V up_gradient(V, V d) { return d; }
+};
+
+struct Silu : Plain {
   static HWY_INLINE V inner(V z) { return z; }
   static HWY_INLINE V slope(V) { return hn::Set(D(), 1.0f); }
 };
 
-struct GeluTanh {
+struct GeluTanh : Plain {
   static constexpr float kScale = 1.5957691216057308f;  // 2·√(2/π)
   static constexpr float kCubic = 0.044715f;
 
@@ -36,6 +44,31 @@ struct GeluTanh {
   }
 };
 
+struct ClampedSwiglu {
+  static HWY_INLINE V inner(V z) {
+    return hn::Mul(hn::Set(D(), kSwigluSlope), z);
+  }
+  static HWY_INLINE V slope(V) { return hn::Set(D(), kSwigluSlope); }
+  // Comparisons and not hn::Min, which may lose a NaN.
+  static HWY_INLINE V gate(V g) {
+    const V limit = hn::Set(D(), kSwigluLimit);
+    return hn::IfThenElse(hn::Gt(g, limit), limit, g);
+  }
+  static HWY_INLINE V factor(V up) {
+    const V least = hn::Set(D(), -kSwigluLimit);
+    const V below = gate(up);
+    return hn::Add(
+        hn::IfThenElse(hn::Lt(below, least), least, below), hn::Set(D(), 1.0f));
+  }
+  static HWY_INLINE V gate_gradient(V g, V d) {
+    return hn::IfThenElseZero(hn::Le(g, hn::Set(D(), kSwigluLimit)), d);
+  }
+  static HWY_INLINE V up_gradient(V up, V d) {
+    return hn::IfThenElseZero(
+        hn::Le(hn::Abs(up), hn::Set(D(), kSwigluLimit)), d);
+  }
+};
+
 template <class T, class Act>
 void forward(const SwigluArgs& a, std::int64_t begin, std::int64_t end) {
   for (std::int64_t r = begin; r < end; ++r) {
@@ -43,9 +76,9 @@ void forward(const SwigluArgs& a, std::int64_t begin, std::int64_t end) {
     const T* up = gate + a.width;
     T* h = static_cast<T*>(a.h) + r * a.width;
     for_row(a.width, [&](std::size_t i, auto part) HWY_ATTR {
-      const V z = load(gate + i, part);
+      const V z = Act::gate(load(gate + i, part));
       const V act = hn::Mul(z, sigmoid(Act::inner(z)));
-      store(hn::Mul(act, load(up + i, part)), h + i, part);
+      store(hn::Mul(act, Act::factor(load(up + i, part))), h + i, part);
     });
   }
 }
@@ -61,35 +94,53 @@ void backward(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
     T* d_gate = static_cast<T*>(a.d_gate_up) + r * 2 * a.width;
     T* d_up = d_gate + a.width;
     for_row(a.width, [&](std::size_t i, auto part) HWY_ATTR {
-      const V z = load(gate + i, part);
+      const V raw_gate = load(gate + i, part);
+      const V raw_up = load(up + i, part);
+      const V z = Act::gate(raw_gate);
       const V g = load(dh + i, part);
       const V s = sigmoid(Act::inner(z));
       const V act = hn::Mul(z, s);
       const V bend = hn::Mul(hn::Sub(one, s), Act::slope(z));
       const V d_act = hn::MulAdd(act, bend, s);
-      const V d_z = hn::Mul(hn::Mul(g, load(up + i, part)), d_act);
-      store(d_z, d_gate + i, part);
-      store(hn::Mul(g, act), d_up + i, part);
+      const V d_z = hn::Mul(hn::Mul(g, Act::factor(raw_up)), d_act);
+      store(Act::gate_gradient(raw_gate, d_z), d_gate + i, part);
+      store(Act::up_gradient(raw_up, hn::Mul(g, act)), d_up + i, part);
     });
   }
 }
 
-void ForwardRows(const SwigluArgs& a, std::int64_t b, std::int64_t e) {
-  const bool silu = a.activation == Activation::kSilu;
-  if (a.dtype == DType::kFloat32) {
-    silu ? forward<float, Silu>(a, b, e) : forward<float, GeluTanh>(a, b, e);
-  } else {
-    silu ? forward<Bf16, Silu>(a, b, e) : forward<Bf16, GeluTanh>(a, b, e);
+template <class T>
+void forward_as(const SwigluArgs& a, std::int64_t b, std::int64_t e) {
+  switch (a.activation) {
+    case Activation::kSilu:
+      return forward<T, Silu>(a, b, e);
+    case Activation::kGeluTanh:
+      return forward<T, GeluTanh>(a, b, e);
+    case Activation::kClampedSwiglu:
+      return forward<T, ClampedSwiglu>(a, b, e);
   }
 }
 
-void BackwardRows(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
-  const bool silu = a.activation == Activation::kSilu;
-  if (a.dtype == DType::kFloat32) {
-    silu ? backward<float, Silu>(a, b, e) : backward<float, GeluTanh>(a, b, e);
-  } else {
-    silu ? backward<Bf16, Silu>(a, b, e) : backward<Bf16, GeluTanh>(a, b, e);
+template <class T>
+void backward_as(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
+  switch (a.activation) {
+    case Activation::kSilu:
+      return backward<T, Silu>(a, b, e);
+    case Activation::kGeluTanh:
+      return backward<T, GeluTanh>(a, b, e);
+    case Activation::kClampedSwiglu:
+      return backward<T, ClampedSwiglu>(a, b, e);
   }
+}
+
+void ForwardRows(const SwigluArgs& a, std::int64_t b, std::int64_t e) {
+  const bool wide = a.dtype == DType::kFloat32;
+  wide ? forward_as<float>(a, b, e) : forward_as<Bf16>(a, b, e);
+}
+
+void BackwardRows(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
+  const bool wide = a.dtype == DType::kFloat32;
+  wide ? backward_as<float>(a, b, e) : backward_as<Bf16>(a, b, e);
 }
 
 }  // namespace fettle::kernels::HWY_NAMESPACE

@@ -14,18 +14,45 @@ __device__ float sigmoid(float v) {
   return __fdividef(v < 0.0f ? e : 1.0f, 1.0f + e);
 }
 
-// Both activations are z·σ(inner(z)).
-struct Silu {
+// All activations are z·σ(inner(z)) times a factor. Without a clamp, z is the
+// gate, and up the factor.
+struct Plain {
+  static __device__ float gate(float g) { return g; }
+  static __device__ float factor(float up) { return up; }
+  static __device__ float gate_gradient(float, float d) { return d; }
+  static __device__ float up_gradient(float, float d) { return d; }
+};
+
+struct Silu : Plain {
   static __device__ float inner(float z) { return z; }
   static __device__ float slope(float) { return 1.0f; }
 };
 
-struct GeluTanh {
+struct GeluTanh : Plain {
   static __device__ float inner(float z) {
     return 1.5957691216057308f * z * (1.0f + 0.044715f * z * z);
   }
   static __device__ float slope(float z) {
     return 1.5957691216057308f * (1.0f + 3 * 0.044715f * z * z);
+  }
+};
+
+struct ClampedSwiglu {
+  static __device__ float inner(float z) { return kSwigluSlope * z; }
+  static __device__ float slope(float) { return kSwigluSlope; }
+  // Comparisons and not fminf, which loses a NaN.
+  static __device__ float gate(float g) {
+    return g > kSwigluLimit ? kSwigluLimit : g;
+  }
+  static __device__ float factor(float up) {
+    const float below = gate(up);
+    return (below < -kSwigluLimit ? -kSwigluLimit : below) + 1.0f;
+  }
+  static __device__ float gate_gradient(float g, float d) {
+    return g <= kSwigluLimit ? d : 0.0f;
+  }
+  static __device__ float up_gradient(float up, float d) {
+    return fabsf(up) <= kSwigluLimit ? d : 0.0f;
   }
 };
 
@@ -42,7 +69,10 @@ __global__ void forward(const SwigluArgs a) {
   load<W>(gate, z);
   load<W>(gate + a.width, up);
 #pragma unroll
-  for (int j = 0; j < W; ++j) z[j] *= sigmoid(Act::inner(z[j])) * up[j];
+  for (int j = 0; j < W; ++j) {
+    z[j] = Act::gate(z[j]);
+    z[j] *= sigmoid(Act::inner(z[j])) * Act::factor(up[j]);
+  }
   store<W>(z, static_cast<T*>(a.h) + r * a.width + i);
 }
 
@@ -63,11 +93,12 @@ __global__ void backward(const SwigluBackwardArgs a) {
   load<W>(static_cast<const T*>(a.dh) + r * a.width + i, g);
 #pragma unroll
   for (int j = 0; j < W; ++j) {
-    const float s = sigmoid(Act::inner(z[j]));
-    const float act = z[j] * s;
-    const float d_act = s + act * (1.0f - s) * Act::slope(z[j]);
-    z[j] = g[j] * up[j] * d_act;
-    up[j] = g[j] * act;
+    const float clamped = Act::gate(z[j]);
+    const float s = sigmoid(Act::inner(clamped));
+    const float act = clamped * s;
+    const float d_act = s + act * (1.0f - s) * Act::slope(clamped);
+    z[j] = Act::gate_gradient(z[j], g[j] * Act::factor(up[j]) * d_act);
+    up[j] = Act::up_gradient(up[j], g[j] * act);
   }
   store<W>(z, d_gate);
   store<W>(up, d_gate + a.width);
@@ -76,20 +107,26 @@ __global__ void backward(const SwigluBackwardArgs a) {
 template <class T, int W>
 void start(const SwigluArgs& a, Stream s) {
   const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
-  if (a.activation == Activation::kSilu) {
-    launch(forward<T, W, Silu>, blocks, kThreads, s, a);
-  } else {
-    launch(forward<T, W, GeluTanh>, blocks, kThreads, s, a);
+  switch (a.activation) {
+    case Activation::kSilu:
+      return launch(forward<T, W, Silu>, blocks, kThreads, s, a);
+    case Activation::kGeluTanh:
+      return launch(forward<T, W, GeluTanh>, blocks, kThreads, s, a);
+    case Activation::kClampedSwiglu:
+      return launch(forward<T, W, ClampedSwiglu>, blocks, kThreads, s, a);
   }
 }
 
 template <class T, int W>
 void start(const SwigluBackwardArgs& a, Stream s) {
   const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
-  if (a.activation == Activation::kSilu) {
-    launch(backward<T, W, Silu>, blocks, kThreads, s, a);
-  } else {
-    launch(backward<T, W, GeluTanh>, blocks, kThreads, s, a);
+  switch (a.activation) {
+    case Activation::kSilu:
+      return launch(backward<T, W, Silu>, blocks, kThreads, s, a);
+    case Activation::kGeluTanh:
+      return launch(backward<T, W, GeluTanh>, blocks, kThreads, s, a);
+    case Activation::kClampedSwiglu:
+      return launch(backward<T, W, ClampedSwiglu>, blocks, kThreads, s, a);
   }
 }
 

@@ -13,7 +13,7 @@ std::int64_t weight_bytes(
   if (form.packed()) return form.packed_bytes;
   if (form.blocks) {
     const auto grid = form.blocks->grid(model::weight_shape(config, id));
-    return model::weight_numel(config, id) +
+    return form.blocks->code_bytes(model::weight_shape(config, id)) +
            grid[0] * grid[1] *
                static_cast<std::int64_t>(io::size_of(form.blocks->scale_type));
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "artifact/tensor_file.h"
+#include "artifact/written_tensors.h"
 #include "core/error.h"
 #include "io/checkpoint.h"
 #include "io/checkpoint_writer.h"
@@ -63,6 +64,7 @@ std::vector<io::TensorSpec> tensor_specs(
   if (!form.blocks) return {tensor_spec(config, id, form)};
   const std::vector<std::int64_t> shape = model::weight_shape(config, id);
   const std::string name = model::weight_name(config, id);
+  if (form.blocks->bits < 8) return mxfp4_specs(name, shape);
   return {
       {name, io::DType::kF8E4M3, shape},
       {name + std::string(model::kBlockScaleSuffix),
@@ -101,18 +103,124 @@ void write_config(
   io::write_file(folder / "config.json", json.dump(2) + "\n");
 }
 
+namespace {
+
+// Writes the tensors of a model in their order.
+class TensorWriter {
+ public:
+  TensorWriter(
+      const ModelWriterInput& input,
+      io::CheckpointWriter& writer,
+      Progress& progress)
+      : input_(input), writer_(writer), progress_(progress) {}
+
+  void write(const WrittenTensor& tensor) {
+    scales_.clear();
+    for (const auto& piece : tensor.pieces) {
+      if (!tensor.stacked) {
+        write_weight(tensor, piece.front());
+      } else if (tensor.specs.size() > 1) {
+        write_blocks(tensor, piece);
+      } else {
+        write_piece(tensor, piece);
+      }
+    }
+    for (const at::Tensor& scales : scales_) {
+      put(tensor.specs.back().name, tensor_bytes(scales));
+    }
+  }
+
+ private:
+  at::Tensor given(const model::WeightId& id, const std::string& name) const {
+    const at::Tensor tensor = input_.tensor(id).contiguous();
+    check_values(tensor, name, input_.label);
+    return tensor;
+  }
+
+  void write_weight(const WrittenTensor& written, const model::WeightId& id) {
+    const std::vector<io::TensorSpec>& specs = written.specs;
+    at::Tensor tensor = given(id, specs.front().name);
+    const bool parts = specs.size() > 1;
+    if (!parts && tensor.sizes() == model::weight_shape(input_.config, id)) {
+      tensor = tensor.view(specs.front().shape);
+    }
+    if (!parts) check_tensor(tensor, specs.front());
+    std::span<const std::byte> bytes = tensor_bytes(tensor);
+    for (const io::TensorSpec& spec : specs) {
+      FETTLE_ASSERT(spec.bytes() <= bytes.size());
+      put(spec.name, bytes.first(spec.bytes()));
+      bytes = bytes.subspan(spec.bytes());
+    }
+    FETTLE_ASSERT(bytes.empty());
+  }
+
+  void write_piece(
+      const WrittenTensor& written, const std::vector<model::WeightId>& piece) {
+    const io::TensorSpec& spec = written.specs.front();
+    std::vector<at::Tensor> parts;
+    for (const model::WeightId& id : piece) {
+      parts.push_back(given(id, spec.name));
+      FETTLE_ASSERT(
+          stored_type(parts.back().scalar_type(), spec.name) == spec.dtype);
+    }
+    const auto& row = model::weight_row(input_.config, piece.front().role);
+    const at::Tensor whole = stacked_piece(row, parts).contiguous();
+    put(spec.name, tensor_bytes(whole));
+  }
+
+  // Codes now; all scales of the stack come behind all codes.
+  void write_blocks(
+      const WrittenTensor& written, const std::vector<model::WeightId>& piece) {
+    std::vector<at::Tensor> codes, scales;
+    for (const model::WeightId& id : piece) {
+      const auto shape = model::weight_shape(input_.config, id);
+      const std::int64_t bytes = input_.form(id).blocks->code_bytes(shape);
+      const at::Tensor both = given(id, written.specs.front().name);
+      codes.push_back(both.narrow(0, 0, bytes).view({shape[0], -1}));
+      scales.push_back(
+          both.narrow(0, bytes, both.numel() - bytes).view({shape[0], -1}));
+    }
+    const auto& row = model::weight_row(input_.config, piece.front().role);
+    put(written.specs.front().name,
+        tensor_bytes(stacked_outputs(row, codes).contiguous()));
+    scales_.push_back(stacked_outputs(row, scales).contiguous());
+  }
+
+  void put(const std::string& name, std::span<const std::byte> bytes) {
+    progress_.advance(bytes.size());
+    writer_.write(name, bytes);
+  }
+
+  const ModelWriterInput& input_;
+  io::CheckpointWriter& writer_;
+  Progress& progress_;
+  std::vector<at::Tensor> scales_;  // of the stack that is being written
+};
+
+// In which form the weights of a model lie.
+StoredAs stored_as(const ModelWriterInput& input) {
+  StoredAs stored = StoredAs::kPlain;
+  for (const model::WeightId& id : model::model_weights(input.config)) {
+    const model::WeightForm form = input.form(id);
+    if (form.packed()) return StoredAs::kPacked;
+    if (form.blocks) stored = StoredAs::kAsInSource;
+  }
+  return stored;
+}
+
+}  // namespace
+
 void write_model(
     const ModelWriterInput& input, const std::filesystem::path& folder) {
-  const std::vector<model::WeightId> ids = model::model_weights(input.config);
+  const StoredAs stored = stored_as(input);
+  io::CheckpointWriterOptions options;
+  const std::string stock = options.stem;
+  options.stem = stem_of(input.config, stored == StoredAs::kPacked);
+  const std::vector<WrittenTensor> tensors = written_tensors(
+      input.config, {.form = input.form, .stock = options.stem == stock});
   std::vector<io::TensorSpec> specs;
-  specs.reserve(ids.size());
-  bool packed = false, blocks = false;
-  for (const model::WeightId& id : ids) {
-    const model::WeightForm form = input.form(id);
-    packed = packed || form.packed();
-    blocks = blocks || form.blocks;
-    std::ranges::move(
-        tensor_specs(input.config, id, form), std::back_inserter(specs));
+  for (const WrittenTensor& tensor : tensors) {
+    std::ranges::copy(tensor.specs, std::back_inserter(specs));
   }
   const CarriedCopy carried(input.source, input.config, input.mtp);
   if (input.reporter != nullptr && !carried.note().empty()) {
@@ -120,34 +228,11 @@ void write_model(
   }
   std::ranges::copy(carried.specs(), std::back_inserter(specs));
   copy_companions(input.source.folder(), folder);
-  write_config(
-      folder,
-      input.config,
-      packed ? StoredAs::kPacked
-             : (blocks ? StoredAs::kAsInSource : StoredAs::kPlain),
-      carried);
-  io::CheckpointWriterOptions options;
-  options.stem = stem_of(input.config, packed);
+  write_config(folder, input.config, stored, carried);
   io::CheckpointWriter writer(folder, specs, options);
   Progress progress(input.reporter, input.label, writer.total_bytes(), "bytes");
-  auto spec = specs.cbegin();
-  for (const model::WeightId& id : ids) {
-    at::Tensor tensor = input.tensor(id).contiguous();
-    const bool parts = input.form(id).blocks.has_value();
-    if (!parts && tensor.sizes() == model::weight_shape(input.config, id)) {
-      tensor = tensor.view(spec->shape);
-    }
-    std::span<const std::byte> bytes = tensor_bytes(tensor);
-    progress.advance(bytes.size());
-    if (!parts) check_tensor(tensor, *spec);
-    check_values(tensor, spec->name, input.label);
-    for (std::size_t part = 0; part < (parts ? 2u : 1u); ++part, ++spec) {
-      FETTLE_ASSERT(spec->bytes() <= bytes.size());
-      writer.write(spec->name, bytes.first(spec->bytes()));
-      bytes = bytes.subspan(spec->bytes());
-    }
-    FETTLE_ASSERT(bytes.empty());
-  }
+  TensorWriter written(input, writer, progress);
+  for (const WrittenTensor& tensor : tensors) written.write(tensor);
   carried.write([&](const std::string& name, std::span<const std::byte> bytes) {
     writer.write(name, bytes);
     progress.advance(bytes.size());

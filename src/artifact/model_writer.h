@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a model folder in Fettle's own form: every expert by its own 2-D
-// tensors at its real width, config.json, companions and manifest. Tensors are
-// streamed in canonical order; nothing is held.
+// tensors at its real width, unless other loaders of the family find stacks
+// alone and could load the model; config.json, companions and manifest. Tensors
+// are streamed in canonical order; nothing is held.
 #pragma once
 
 #include <ATen/ATen.h>

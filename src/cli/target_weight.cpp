@@ -11,6 +11,7 @@
 #include "core/bytes.h"
 #include "trim/packed_slices.h"
 #include "trim/slice.h"
+#include "trim/sliced_weights.h"
 
 namespace fettle::cli {
 namespace {
@@ -53,8 +54,12 @@ std::int64_t bytes_at(
   model::ModelConfig config = reader.config();
   for (model::LayerConfig& layer : config.layers) {
     std::ranges::fill(layer.expert_widths, width);
-    layer.has_constants = false;
-    layer.router_bias = false;
+    if (model::adds_own(config, layer, model::Role::kExpertConstant)) {
+      layer.has_constants = false;
+    }
+    if (model::adds_own(config, layer, model::Role::kRouterBias)) {
+      layer.router_bias = false;
+    }
     layer.condensers.clear();
   }
   const PlannedModel planned{
@@ -106,7 +111,9 @@ TargetWeight weigh(const PlannedModel& planned, exporter::Target target) {
     return model::is_expert_role(id.role) && headers.find(id) != nullptr;
   });
   TargetWeight weight{target, exporter::format_for(target, packed), 0};
-  weight.bytes = exporter::exported_bytes(source, {.format = weight.format});
+  // What --nearest of export is for: a trim need not say it.
+  weight.bytes = exporter::exported_bytes(
+      source, {.format = weight.format, .nearest_shape = true});
   return weight;
 }
 
@@ -127,9 +134,12 @@ TargetWeight weigh(const TrimmedModel& trimmed, exporter::Target target) {
       config,
       trimmed.reader.name(),
       [&](const WeightId& id) {
+        const auto stored = [&](const WeightId& one) {
+          return trimmed.reader.dtype(source(one));
+        };
         return id.role == model::Role::kExpertConstant
-                   ? at::kFloat
-                   : trimmed.reader.dtype(source(id));
+                   ? trim::constant_type(config, id, stored)
+                   : stored(id);
       },
       [&](const WeightId& id) -> std::optional<model::PackedHeader> {
         const bool expert = model::is_expert_role(id.role);

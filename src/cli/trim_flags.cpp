@@ -137,9 +137,9 @@ void add_stored_flag(CLI::App& app, TrimFlags& f) {
   app.add_option(
          "--stored",
          f.stored,
-         "Of a model that another tool stored in fp8 blocks. keep: codes and "
-         "scales as they are, neurons cut in whole blocks; bf16: values in 16 "
-         "bits. By default keep where the cut leaves whole blocks")
+         "Of a model that another tool stored in blocks of fp8 or MXFP4. keep: "
+         "codes and scales as they are, neurons cut in whole blocks; bf16: "
+         "values in 16 bits. By default keep where the cut leaves whole blocks")
       ->check(CLI::IsMember({"keep", "bf16"}));
 }
 

@@ -56,9 +56,13 @@ bool ExportedWeights::narrows() const {
   return std::ranges::any_of(ids, [&](const auto& id) {
     const bool packed = reader_.packed_header(id) != nullptr;
     const bool codes = packed && options_.format > Format::kRagged;
-    // Values of codes that another tool wrote are exact in fp32 alone.
-    const bool coded = !packed && reader_.stored_form(id) != nullptr;
-    if (coded && dtype(id) != at::kFloat) return true;
+    // Values of codes that another tool wrote are exact in fp32 alone, but for
+    // those of MXFP4.
+    const auto* const form = packed ? nullptr : reader_.stored_form(id);
+    if (form != nullptr && dtype(id) != at::kFloat) {
+      const auto grid = form->blocks();
+      if (!grid || grid->bits > 4 || dtype(id) != at::kBFloat16) return true;
+    }
     return !codes && !stays_packed(id) && !holds(dtype(id), reader_.dtype(id));
   });
 }

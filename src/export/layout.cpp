@@ -15,6 +15,8 @@
 namespace fettle::exporter {
 namespace {
 
+using model::Role;
+
 constexpr std::int64_t kOne = 1;
 
 constexpr std::array<std::pair<Format, std::string_view>, 6> kNames{{
@@ -40,7 +42,7 @@ void refuse_constants(std::int64_t l, Format format) {
 }
 
 void refuse_condensers(
-    std::int64_t l, const model::LayerConfig& layer, Format format) {
+    std::int64_t l, const model::LayerConfig& layer, bool bias, Format format) {
   refuse(
       l,
       fmt::format(
@@ -50,8 +52,8 @@ void refuse_condensers(
           layer.condensers.empty()
               ? ""
               : fmt::format("{} condensers", layer.condensers.size()),
-          !layer.condensers.empty() && layer.router_bias ? " and " : "",
-          layer.router_bias ? "a router bias" : "",
+          !layer.condensers.empty() && bias ? " and " : "",
+          bias ? "a router bias" : "",
           format_name(format),
           layer.top_k));
 }
@@ -133,10 +135,14 @@ model::ModelConfig without_dropped(
     const model::ModelConfig& config, const ExportOptions& options) {
   model::ModelConfig result = config;
   for (model::LayerConfig& layer : result.layers) {
-    if (options.drop_constants) layer.has_constants = false;
+    if (options.drop_constants &&
+        model::adds_own(config, layer, Role::kExpertConstant)) {
+      layer.has_constants = false;
+    }
     if (options.drop_condensers) {
       layer.condensers.clear();
-      layer.router_bias = false;
+      if (model::adds_own(config, layer, Role::kRouterBias))
+        layer.router_bias = false;
     }
   }
   return result;
@@ -177,9 +183,12 @@ model::ModelConfig stock_config(
   for (std::int64_t l = 0; l < result.num_layers(); ++l) {
     const model::LayerConfig& layer = result.layers[l];
     if (!layer.sparse) continue;
-    if (layer.has_constants) refuse_constants(l, options.format);
-    if (layer.router_bias || !layer.condensers.empty()) {
-      refuse_condensers(l, layer, options.format);
+    if (model::adds_own(result, layer, Role::kExpertConstant)) {
+      refuse_constants(l, options.format);
+    }
+    const bool bias = model::adds_own(result, layer, Role::kRouterBias);
+    if (bias || !layer.condensers.empty()) {
+      refuse_condensers(l, layer, bias, options.format);
     }
     check_counts(l, layer, *first);
   }

@@ -88,10 +88,16 @@ ForwardDifference forward_difference(
   Outputs expected;
   {
     model::CausalLm model(source, options.check);
+    const auto owns = [&](model::Role role) {
+      return model::weight_row(model.config(), role).own;
+    };
+    using model::Role;
     model.set_patch([&](std::int64_t, model::LayerWeights& weights) {
-      if (options.drop_constants) weights.experts.constant.reset();
+      if (options.drop_constants && owns(Role::kExpertConstant)) {
+        weights.experts.constant.reset();
+      }
       if (options.drop_condensers) {
-        weights.router_bias.reset();
+        if (owns(Role::kRouterBias)) weights.router_bias.reset();
         weights.condensers.clear();
       }
     });

@@ -10,9 +10,8 @@ using model::Role;
 
 // Selection hangs on the last bits of what is added to a router's scores, and
 // stock checkpoints keep it in fp32; so are Fettle's own constants.
-bool keeps_type(Role role) {
-  return model::role_info(role).scope == model::RoleScope::kRows &&
-         role != Role::kRouter;
+bool keeps_type(const model::ModelConfig& config, Role role) {
+  return role == Role::kRouterCorrection || model::weight_row(config, role).own;
 }
 
 }  // namespace
@@ -23,7 +22,11 @@ SourceForms forms_of(const model::ModelReader& reader) {
       reader.folder().string(),
       [&reader](const model::WeightId& id) { return reader.dtype(id); },
       [&reader](const model::WeightId& id) { return reader.packed_header(id); },
-      reader.carried_bytes()};
+      reader.carried_bytes(),
+      [&reader](const model::WeightId& id) {
+        const model::StoredForm* const form = reader.stored_form(id);
+        return form == nullptr ? std::nullopt : form->blocks();
+      }};
 }
 
 at::ScalarType loaded_type(
@@ -40,7 +43,7 @@ at::ScalarType exported_dtype(
     const model::ModelConfig& target,
     const ExportOptions& options,
     const model::WeightId& id) {
-  if (options.dtype && !keeps_type(id.role)) return *options.dtype;
+  if (options.dtype && !keeps_type(target, id.role)) return *options.dtype;
   // Loaders would make an unpacked weight this type anyway.
   const bool unpacked = source.packed(id) != nullptr;
   return unpacked && options.format != Format::kRagged

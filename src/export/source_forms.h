@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "export/export.h"
@@ -21,6 +22,9 @@ struct SourceForms {
   std::function<const model::PackedHeader*(const model::WeightId&)> packed;
   // Of tensors that are carried beside the weights; at most.
   std::int64_t carried_bytes = 0;
+  // How a weight lies that another tool stored in blocks; may be unset.
+  std::function<std::optional<model::BlockGrid>(const model::WeightId&)>
+      blocks = {};
 };
 
 // Those of a model folder; `reader` must outlive the result.

@@ -89,8 +89,10 @@ void HessianTap::add_for_all(
   const at::Tensor gate_up =
       bank.gate_up.narrow(0, 2 * bank.offsets[expert], 2 * bank.width(expert));
   add({Role::kExpertGate, expert}, view.x, weight);
+  at::Tensor inner = at::mm(view.x, gate_up.t());
+  if (bank.gate_up_bias.defined()) inner.add_(bank.gate_up_bias_of(expert));
   add({Role::kExpertDown, expert},
-      kernels::swiglu(at::mm(view.x, gate_up.t()), bank.activation),
+      kernels::swiglu(inner, bank.activation),
       weight);
 }
 

@@ -57,6 +57,10 @@ model::LayerWeights cut_layer(
         bank.gate_up.index_select(0, bank_rows(bank, plan, 2).to(device));
     result.experts.down =
         bank.down.index_select(0, bank_rows(bank, plan, 1).to(device));
+    if (bank.gate_up_bias.defined()) {
+      result.experts.gate_up_bias = bank.gate_up_bias.index_select(
+          0, bank_rows(bank, plan, 2).to(device));
+    }
   }
   result.experts.offsets = std::move(offsets);
   return result;

@@ -42,8 +42,12 @@ bool are_whole_blocks(
   return true;
 }
 
-// E4M3 has no infinity, and one NaN of either sign.
-void require_numbers(const at::Tensor& codes, const std::string& name) {
+// E4M3 has no infinity, and one NaN of either sign; 4-bit floats have neither.
+void require_numbers(
+    const model::BlockGrid& grid,
+    const at::Tensor& codes,
+    const std::string& name) {
+  if (grid.bits < 8) return;
   if (!codes.bitwise_and(0x7f).eq(0x7f).any().item<bool>()) return;
   throw UserError(
       "trim",
@@ -77,13 +81,14 @@ std::string why_not_kept(
     const model::StoredForm* const form = reader.stored_form(id);
     if (form == nullptr || form->packed() || form->blocks()) continue;
     return fmt::format(
-        "{} is {}, of which Fettle writes no part; fp8 in blocks can be kept",
+        "{} is {}, of which Fettle writes no part; fp8 in blocks and MXFP4 can "
+        "be kept",
         model::weight_name(reader.config(), id),
         form->name());
   }
   if (!changes.refits) return {};
-  return "repair ridge or joint, and merges, make new values, which the fp8 "
-         "codes don't hold; use --repair none to keep the codes";
+  return "repair ridge or joint, and merges, make new values, which the codes "
+         "don't hold; use --repair none to keep the codes";
 }
 
 std::string why_not_kept(
@@ -133,21 +138,21 @@ at::Tensor kept_bytes(
     const std::vector<std::int64_t>* neurons) {
   const model::StoredForm& form = *reader.stored_form(id);
   const model::BlockGrid grid = *form.blocks();
-  const auto spans = form.spans();
-  at::Tensor codes = model::read_span(reader.checkpoint(), spans[0]);
-  at::Tensor scales = model::read_span(reader.checkpoint(), spans[1]);
-  require_numbers(codes, spans[0].tensor->name);
+  auto [codes, scales] = form.read_blocks(reader.checkpoint());
+  require_numbers(grid, codes, form.spans()[0].tensor->name);
   if (neurons != nullptr) {
     const auto shape = model::weight_shape(reader.config(), id);
     const auto sides = grid.grid(shape);
     const std::int64_t axis = id.role == Role::kExpertDown ? 1 : 0;
     const std::int64_t block = block_side(grid, id.role);
-    std::vector<std::int64_t> blocks;
+    // Along a row, a byte may hold the codes of several neurons.
+    const std::int64_t in_byte = axis == 1 ? 8 / grid.bits : 1;
+    std::vector<std::int64_t> blocks, bytes;
     for (const std::int64_t neuron : *neurons) {
       if (neuron % block == 0) blocks.push_back(neuron / block);
+      if (neuron % in_byte == 0) bytes.push_back(neuron / in_byte);
     }
-    codes = codes.view({shape[0], shape[1]})
-                .index_select(axis, at::tensor(*neurons, at::kLong));
+    codes = codes.index_select(axis, at::tensor(bytes, at::kLong));
     const auto size = static_cast<std::int64_t>(io::size_of(grid.scale_type));
     scales = scales.view({sides[0], sides[1], size})
                  .index_select(axis, at::tensor(blocks, at::kLong));

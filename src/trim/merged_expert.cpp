@@ -5,16 +5,36 @@
 
 namespace fettle::trim {
 
+namespace {
+
+at::Tensor wide(const at::Tensor& tensor) { return tensor.to(at::kDouble); }
+
+// Calls visit(tensor, other, axis) for what both experts have; `axis` is that
+// of neurons.
+template <class Experts, class Visit>
+void for_each_pair(Experts& one, const ExpertTensors& other, Visit visit) {
+  visit(one.gate, other.gate, 0);
+  visit(one.up, other.up, 0);
+  visit(one.down, other.down, 1);
+  if (!other.gate_bias.defined()) return;
+  visit(one.gate_bias, other.gate_bias, 0);
+  visit(one.up_bias, other.up_bias, 0);
+}
+
+}  // namespace
+
 std::vector<std::int64_t> matched_neurons(
     const ExpertTensors& like, const ExpertTensors& other) {
-  const auto wide = [](const at::Tensor& tensor) {
-    return tensor.to(at::kDouble);
-  };
-  const at::Tensor cost = (at::mm(wide(like.gate), wide(other.gate).t()) +
-                           at::mm(wide(like.up), wide(other.up).t()) +
-                           at::mm(wide(like.down).t(), wide(other.down)))
-                              .neg()
-                              .contiguous();
+  at::Tensor cost;
+  for_each_pair(
+      like, other, [&](const at::Tensor& a, const at::Tensor& b, int axis) {
+        const auto rows = [&](const at::Tensor& x) {
+          return axis == 1 ? wide(x).t() : wide(x).view({x.size(0), -1});
+        };
+        const at::Tensor products = at::mm(rows(a), rows(b).t());
+        cost = cost.defined() ? cost + products : products;
+      });
+  cost = cost.neg().contiguous();
   return assign(
       {cost.const_data_ptr<double>(), static_cast<std::size_t>(cost.numel())},
       cost.size(0));
@@ -22,33 +42,32 @@ std::vector<std::int64_t> matched_neurons(
 
 void MergedExpert::add(const ExpertTensors& expert, double weight) {
   const at::NoGradGuard no_grad;
-  ExpertTensors other = expert;
+  at::Tensor order;
   if (!first_.gate.defined()) {
     first_ = expert;
-    sum_ = {
-        at::zeros(expert.gate.sizes(), at::kDouble),
-        at::zeros(expert.up.sizes(), at::kDouble),
-        at::zeros(expert.down.sizes(), at::kDouble)};
+    for_each_pair(
+        sum_, expert, [](at::Tensor& sum, const at::Tensor& like, int) {
+          sum = at::zeros(like.sizes(), at::kDouble);
+        });
   } else if (align_) {
-    const at::Tensor order =
-        at::tensor(matched_neurons(first_, expert), at::kLong);
-    other = {
-        expert.gate.index_select(0, order),
-        expert.up.index_select(0, order),
-        expert.down.index_select(1, order)};
+    order = at::tensor(matched_neurons(first_, expert), at::kLong);
   }
-  sum_.gate.add_(other.gate.to(at::kDouble), weight);
-  sum_.up.add_(other.up.to(at::kDouble), weight);
-  sum_.down.add_(other.down.to(at::kDouble), weight);
+  for_each_pair(
+      sum_, expert, [&](at::Tensor& sum, const at::Tensor& other, int axis) {
+        const at::Tensor own =
+            order.defined() ? other.index_select(axis, order) : other;
+        sum.add_(wide(own), weight);
+      });
   weight_ += weight;
 }
 
 ExpertTensors MergedExpert::mean() const {
-  const at::ScalarType type = first_.gate.scalar_type();
-  return {
-      (sum_.gate / weight_).to(type),
-      (sum_.up / weight_).to(type),
-      (sum_.down / weight_).to(type)};
+  ExpertTensors result;
+  for_each_pair(
+      result, sum_, [&](at::Tensor& mean, const at::Tensor& sum, int) {
+        mean = (sum / weight_).to(first_.gate.scalar_type());
+      });
+  return result;
 }
 
 }  // namespace fettle::trim

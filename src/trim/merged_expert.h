@@ -12,6 +12,9 @@ struct ExpertTensors {
   at::Tensor gate;  // [I, H]
   at::Tensor up;    // [I, H]
   at::Tensor down;  // [H, I]
+  // [I], or undefined
+  at::Tensor gate_bias = {};
+  at::Tensor up_bias = {};
 };
 
 // The order of `other`'s neurons in which they are most like those of `like`:

@@ -27,11 +27,18 @@ void MergedWeights::merge(std::int64_t layer, std::int64_t place) const {
   const std::vector<double> weights = shares(layer, group);
   MergedExpert merged(experts_.align);
   for (std::size_t i = 0; i < group.size(); ++i) {
-    merged.add(
-        {reader_.read({Role::kExpertGate, layer, group[i]}),
-         reader_.read({Role::kExpertUp, layer, group[i]}),
-         reader_.read({Role::kExpertDown, layer, group[i]})},
-        weights[i]);
+    const auto read = [&](Role role) {
+      return reader_.read({role, layer, group[i]});
+    };
+    ExpertTensors expert{
+        read(Role::kExpertGate),
+        read(Role::kExpertUp),
+        read(Role::kExpertDown)};
+    if (reader_.config().expert_bias) {
+      expert.gate_bias = read(Role::kExpertGateBias);
+      expert.up_bias = read(Role::kExpertUpBias);
+    }
+    merged.add(expert, weights[i]);
   }
   merged_[place] = merged.mean();
 }
@@ -64,8 +71,18 @@ at::Tensor MergedWeights::tensor(const model::WeightId& id) const {
   }
   if (!merged_[id.expert].gate.defined()) merge(id.layer, id.expert);
   const ExpertTensors& merged = merged_[id.expert];
-  if (id.role == Role::kExpertGate) return merged.gate;
-  return id.role == Role::kExpertUp ? merged.up : merged.down;
+  switch (id.role) {
+    case Role::kExpertGate:
+      return merged.gate;
+    case Role::kExpertUp:
+      return merged.up;
+    case Role::kExpertGateBias:
+      return merged.gate_bias;
+    case Role::kExpertUpBias:
+      return merged.up_bias;
+    default:
+      return merged.down;
+  }
 }
 
 }  // namespace fettle::trim

@@ -72,7 +72,8 @@ ModelBytes model_bytes(
               artifact::weight_bytes(config, id, form(id));
           neuron += rounded_share(bytes, layer.expert_widths[0]);
         } else {
-          neuron += element * config.hidden_size;
+          neuron += element *
+                    (model::is_expert_bias(id.role) ? 1 : config.hidden_size);
         }
       }
       if (id.role == Role::kExpertConstant) continue;

@@ -19,6 +19,14 @@ at::Tensor index_tensor(const std::vector<std::int64_t>& values) {
 
 }  // namespace
 
+at::ScalarType constant_type(
+    const model::ModelConfig& config,
+    const model::WeightId& id,
+    const std::function<at::ScalarType(const model::WeightId&)>& stored) {
+  const bool own = model::weight_row(config, id.role).own;
+  return own ? at::kFloat : stored(id);
+}
+
 SlicedWeights::SlicedWeights(
     const model::ModelReader& reader,
     const artifact::TrimPlan& plan,
@@ -44,7 +52,11 @@ bool SlicedWeights::stays(const model::WeightId& id) const {
 }
 
 model::WeightForm SlicedWeights::form(const model::WeightId& id) const {
-  if (id.role == Role::kExpertConstant) return {at::kFloat};
+  if (id.role == Role::kExpertConstant) {
+    return {constant_type(reader_.config(), id, [&](const auto& own) {
+      return reader_.dtype(own);
+    })};
+  }
   if (keeps_blocks(id)) return kept_form(reader_, source(id));
   if (stays(id)) return reader_.form(source(id));
   if (repacks(id)) {
@@ -97,9 +109,11 @@ at::Tensor SlicedWeights::tensor(const model::WeightId& id) const {
   const bool merged =
       repairs_.merged != nullptr &&
       (model::is_expert_role(id.role) || id.role == Role::kExpertConstant);
-  if (merged) return repairs_.merged->tensor(id);
+  if (merged) return repairs_.merged->tensor(id).to(form(id).dtype);
   if (model::is_expert_role(id.role)) return expert_rows(id);
-  if (id.role == Role::kExpertConstant) return constants(id.layer);
+  if (id.role == Role::kExpertConstant) {
+    return constants(id.layer).to(form(id).dtype);
+  }
   return reader_.read(id).index_select(
       0, index_tensor(plan_.layers[id.layer].kept_experts()));
 }

@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
+
 #include "artifact/score_file.h"
 #include "artifact/trim_plan.h"
 #include "model/weights/model_reader.h"
@@ -13,6 +15,13 @@
 #include "trim/stored.h"
 
 namespace fettle::trim {
+
+// The type in which a layer's constants are written: fp32 where only Fettle
+// reads them, else as the model stores its experts' biases.
+at::ScalarType constant_type(
+    const model::ModelConfig& config,
+    const model::WeightId& id,
+    const std::function<at::ScalarType(const model::WeightId&)>& stored);
 
 class SlicedWeights {
  public:
@@ -46,7 +55,7 @@ class SlicedWeights {
   model::WeightId source(const model::WeightId& id) const;
   // Whether the weight is cut and packed.
   bool repacks(const model::WeightId& id) const;
-  // Whether it is written in blocks of fp8 as it was stored.
+  // Whether it is written in blocks as it was stored.
   bool keeps_blocks(const model::WeightId& id) const;
   // The neurons that stay of the expert of `id`; null where none is cut.
   const std::vector<std::int64_t>* cut(const model::WeightId& id) const;

@@ -352,3 +352,51 @@ def write_values(
     del config["quantization_config"]
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+MXFP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+def mxfp4_values(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """[.., groups, 16] of two codes a byte, the lower half first, to [.., 32
+    groups]; the fourth bit of a code is its sign."""
+    levels = torch.tensor([*MXFP4_VALUES, *(-v for v in MXFP4_VALUES)])
+    codes = torch.stack([blocks & 15, blocks >> 4], -1).flatten(-2)
+    values = levels[codes.long()] * 2.0 ** (scales.float() - 127)[..., None]
+    return values.flatten(-2)
+
+
+def write_mxfp4(source: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """gpt-oss with random codes for its experts' matrices."""
+    generator = torch.Generator().manual_seed(4)
+    tensors: Tensors = {}
+    stored = safetensors.torch.load_file(expert_trace.weights_file(source))
+    for name, tensor in stored.items():
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            tensors[name] = tensor.bfloat16()
+            continue
+        experts, inputs, outputs = tensor.shape
+        shape = (experts, outputs, inputs // 32)
+        tensors[name + "_blocks"] = torch.randint(
+            0, 256, (*shape, 16), generator=generator, dtype=torch.uint8
+        )
+        tensors[name + "_scales"] = torch.randint(
+            122, 126, shape, generator=generator, dtype=torch.uint8
+        )
+    config = json.loads((source / "config.json").read_text())
+    config["dtype"] = "bfloat16"
+    (source / "config.json").write_text(json.dumps(config))
+    return save(
+        source,
+        folder,
+        tensors,
+        {
+            "quant_method": "mxfp4",
+            "modules_to_not_convert": [
+                "model.layers.*.self_attn",
+                "model.layers.*.mlp.router",
+                "model.embed_tokens",
+                "lm_head",
+            ],
+        },
+    )

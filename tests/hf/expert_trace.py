@@ -43,12 +43,53 @@ class Cut:
     constant: torch.Tensor  # [H]
 
 
+class Interleaved:
+    """gpt-oss's experts as other families have them: gate rows, then up rows,
+    outputs by inputs. Gradients reach the parameters."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.stacked = module
+
+    @staticmethod
+    def _halves(stack: torch.Tensor) -> torch.Tensor:
+        return torch.cat([stack[..., ::2], stack[..., 1::2]], dim=-1)
+
+    @property
+    def gate_up_proj(self) -> torch.Tensor:
+        return self._halves(self.stacked.gate_up_proj).transpose(1, 2)
+
+    @property
+    def down_proj(self) -> torch.Tensor:
+        return self.stacked.down_proj.transpose(1, 2)
+
+    def gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
+        gate_up, down = self.stacked.gate_up_proj, self.stacked.down_proj
+        return (
+            self._halves(gate_up.grad).transpose(1, 2),
+            down.grad.transpose(1, 2),
+        )
+
+    @property
+    def gate_up_bias(self) -> torch.Tensor:
+        return self._halves(self.stacked.gate_up_proj_bias)
+
+    @property
+    def down_bias(self) -> torch.Tensor:
+        return self.stacked.down_proj_bias
+
+    @staticmethod
+    def activate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        gate = gate.clamp(max=7.0)
+        return gate * torch.sigmoid(1.702 * gate) * (up.clamp(-7.0, 7.0) + 1)
+
+
 class TracedExperts:
     """Takes the place of the forward pass of one layer's experts."""
 
     def __init__(self, layer: int, module: torch.nn.Module) -> None:
         self.layer = layer
-        self.module = module
+        turns = hasattr(module, "gate_up_proj_bias")
+        self.module = Interleaved(module) if turns else module
         self.calls: list[Call] = []
         self.outputs: list[torch.Tensor] = []  # [N, H], gradients kept
         self.cuts: dict[int, Cut] = {}
@@ -66,12 +107,19 @@ class TracedExperts:
                 continue
             x = hidden_states[token]
             gate_up = x @ self.module.gate_up_proj[expert].T
+            if isinstance(self.module, Interleaved):
+                gate_up = gate_up + self.module.gate_up_bias[expert]
             gate, up = gate_up.chunk(2, dim=1)
-            h = self.module.act_fn(gate) * up
+            if isinstance(self.module, Interleaved):
+                h = self.module.activate(gate, up)
+            else:
+                h = self.module.act_fn(gate) * up
             cut = self.cuts.get(expert)
             y = (h if cut is None else h * cut.kept) @ self.module.down_proj[
                 expert
             ].T
+            if isinstance(self.module, Interleaved):
+                y = y + self.module.down_bias[expert]
             weight = top_k_weights[token, place]
             if h.requires_grad:
                 for kept in (gate_up, h, y):
@@ -86,6 +134,13 @@ class TracedExperts:
             result.retain_grad()
             self.outputs.append(result)
         return result
+
+
+def gradients(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a layer's experts: [E, 2I, H] and [E, H, I]."""
+    if isinstance(module, Interleaved):
+        return module.gradients()
+    return module.gate_up_proj.grad, module.down_proj.grad
 
 
 def trace(model: torch.nn.Module) -> dict[int, TracedExperts]:

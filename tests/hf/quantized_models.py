@@ -33,6 +33,8 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 FAMILIES = tuple(SIZES)
+# Experts in stacks alone: not for the formats of single ones.
+SIZES["gpt_oss"] = (tiny_models.GPT_OSS, {"intermediate_size": 64})
 
 
 def make(family: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:

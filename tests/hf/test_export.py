@@ -103,9 +103,17 @@ def cut_by_plan(
             )
 
 
-@pytest.mark.parametrize("repair", ["none", "constant"])
-@pytest.mark.parametrize("scope", ["global", "layer", "expert"])
-@pytest.mark.parametrize("scored", ["qwen3", "deepseek"], indirect=True)
+@pytest.mark.parametrize(
+    ("scored", "scope", "repair"),
+    [
+        (variant, scope, repair)
+        for variant in ("qwen3", "deepseek")
+        for scope in ("global", "layer", "expert")
+        for repair in ("none", "constant")
+    ]
+    + [("gpt_oss", "global", "none"), ("gpt_oss", "expert", "constant")],
+    indirect=["scored"],
+)
 def test_trimming_is_masking(scored, scope, repair, fettle, build_dir, ids):
     trimmed = trim(fettle, scored, keep=0.4, scope=scope, repair=repair)
     model = tiny_models.load(scored)
@@ -127,6 +135,7 @@ def test_trimming_is_masking(scored, scope, repair, fettle, build_dir, ids):
         "glm",
         "minimax",
         "afmoe",
+        "gpt_oss",
         "qwen3_sparse_step",
         "mixtral_fused",
     ],
@@ -154,6 +163,7 @@ def test_padded_export_loads_in_transformers(scored, fettle, build_dir, ids):
         "deepseek_v3",
         "ernie",
         "afmoe",
+        "gpt_oss",
     ],
     indirect=True,
 )

@@ -80,7 +80,7 @@ def test_generation_ends_where_transformers_ends_it(
     "name",
     [
         "deepseek_v3", "glm_lite", "dots_window_bias", "glm", "ernie", "minimax",
-        "mellum_types", "granite_shared", "afmoe", "gemma",
+        "mellum_types", "granite_shared", "afmoe", "gemma", "gpt_oss",
     ],
 )
 def test_many_tokens_are_the_likeliest(name, fettle, tmp_path):

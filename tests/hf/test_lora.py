@@ -31,6 +31,7 @@ TARGETS = {
     "mixtral": "experts,attention",
     "olmoe": "experts",
     "deepseek": "experts,attention,shared,dense",
+    "gpt_oss": "experts,attention",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
@@ -66,6 +67,11 @@ class Pair:
 
     def delta(self, shape: torch.Size) -> torch.Tensor:
         product = torch.stack([b @ a for b, a in zip(self.b, self.a)])
+        if self.matrices > 1 and product.shape != shape:
+            # gpt-oss's stacks: inputs by outputs, gate and up in turns.
+            if self.upright:
+                product = torch.stack(product.chunk(2, 1), 2).flatten(1, 2)
+            product = product.transpose(1, 2)
         return (ALPHA / RANK * product).reshape(shape)
 
     def parameters(self) -> list[torch.nn.Parameter]:

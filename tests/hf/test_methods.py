@@ -174,7 +174,7 @@ class Case:
 FAMILIES = ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_oss"])
 def test_esft(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str
 ) -> None:
@@ -223,7 +223,8 @@ def _esft_choice(case: Case, family: str) -> list[list[int]]:
                 )
             )
         else:
-            handles.append(layer.mlp.gate.register_forward_hook(watch(place)))
+            router = getattr(layer.mlp, "gate", None) or layer.mlp.router
+            handles.append(router.register_forward_hook(watch(place)))
     with torch.no_grad():
         case.model(input_ids=case.ids[:SCORE_SEQUENCES])
     for handle in handles:

@@ -160,6 +160,7 @@ def test_packed_weights_are_what_their_bytes_say(
         "deepseek_v3",
         "ernie",
         "afmoe",
+        "gpt_oss",
     ],
 )
 def test_a_quantized_model_computes_with_its_values(

@@ -119,8 +119,14 @@ def test_repair_is_least_squares(variant, repair, fettle, ids, tmp_path):
     assert compared >= 2
 
 
-@pytest.mark.parametrize("repair", ["ridge", "joint"])
-@pytest.mark.parametrize("variant", ["qwen3", "deepseek"])
+@pytest.mark.parametrize(
+    ("variant", "repair"),
+    [
+        ("qwen3", "ridge"), ("qwen3", "joint"),
+        ("deepseek", "ridge"), ("deepseek", "joint"),
+        ("gpt_oss", "joint"),
+    ],
+)
 def test_padded_export_of_a_repaired_model(
     variant, repair, fettle, build_dir, ids, tmp_path
 ):
@@ -134,7 +140,9 @@ def test_padded_export_of_a_repaired_model(
 
 
 @pytest.mark.parametrize("method", ["m_smoe", "hc_smoe"])
-@pytest.mark.parametrize("variant", ["qwen3", "olmoe", "deepseek_v3"])
+@pytest.mark.parametrize(
+    "variant", ["qwen3", "olmoe", "deepseek_v3", "gpt_oss"]
+)
 def test_merged_experts_load_in_transformers(
     variant, method, fettle, build_dir, ids, tmp_path
 ):

@@ -24,6 +24,7 @@ from tiny_shapes import (
     GEMMA,
     GLM,
     GLM_LITE,
+    GPT_OSS,
     GRANITE,
     MELLUM,
     MINIMAX,
@@ -144,6 +145,10 @@ def _afmoe(**changes: Any) -> Variant:
 
 def _gemma(**changes: Any) -> Variant:
     return _variant("gemma4_text", GEMMA, changes)
+
+
+def _gpt_oss(**changes: Any) -> Variant:
+    return _variant("gpt_oss", GPT_OSS, changes)
 
 
 def _variant(
@@ -319,6 +324,17 @@ VARIANTS: dict[str, Variant] = {
         },
     ),
     "mellum_sliding": _mellum(layer_types=["sliding_attention"] * 3),
+    "gpt_oss": _gpt_oss(),
+    "gpt_oss_truncate": _gpt_oss(**_yarn(truncate=True)),
+    "gpt_oss_types": _gpt_oss(
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+        attention_bias=False,
+        sliding_window=7,
+        tie_word_embeddings=True,
+    ),
+    "gpt_oss_v4_config": _gpt_oss(
+        v4_config=True, dtype=torch.bfloat16, num_hidden_layers=2
+    ),
     "minimax": _minimax(),
     "minimax_fused": _minimax(fused=True),
     "minimax_v4_config": _minimax(v4_config=True, dtype=torch.bfloat16),
@@ -391,6 +407,8 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
             weight.data = 1.0 + 0.2 * noise
         elif name.endswith((*ROUTERS, "embed_tokens.weight")):
             weight.data = noise
+        elif name.endswith("gate_up_proj_bias"):
+            weight.data = 1.5 * noise  # so that some are clamped
         else:
             # Keeps the variance of what a row is multiplied with.
             fan_in = weight.shape[-1] if weight.dim() > 1 else 4

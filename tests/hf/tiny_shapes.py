@@ -227,3 +227,25 @@ GEMMA = {
     "hidden_size_per_layer_input": 0,
     "final_logit_softcapping": 12.0,
 }
+
+GPT_OSS = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 20,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    # Shorter than the tests' sequences by an odd number, and longer than one.
+    "sliding_window": 13,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "truncate": False,
+    },
+}

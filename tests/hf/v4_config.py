@@ -40,6 +40,12 @@ def rewrite(config_file: pathlib.Path) -> None:
     if config["model_type"] == "glm4_moe_lite":
         config.pop("mlp_layer_types")
         config["first_k_dense_replace"] = 1
+    if config["model_type"] == "gpt_oss":
+        config.update(
+            experts_per_token=config["num_experts_per_tok"],
+            initial_context_length=16,
+            swiglu_limit=7.0,
+        )
     if config["model_type"] == "minimax_m2":
         config.update(
             scoring_func="sigmoid",

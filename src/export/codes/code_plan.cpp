@@ -51,6 +51,7 @@ class CodePlanner {
         config_(stock_config(source.config, options)) {}
 
   CodePlan plan() {
+    refuse_stacks();
     find_forms();
     if (rules_.experts_alike) unify_experts();
     fit_groups();
@@ -78,6 +79,17 @@ class CodePlanner {
 
   std::int64_t numel(const WeightId& id) const {
     return model::weight_numel(source_.config, id);
+  }
+
+  void refuse_stacks() const {
+    if (!model::weight_row(config_, Role::kExpertGate).stacked_only) return;
+    throw UserError(
+        "export",
+        config_.family,
+        fmt::format(
+            "its loaders find experts in stacks, of which {} holds none; use "
+            "hf, gguf or ragged",
+            rules_.name));
   }
 
   void find_forms() {

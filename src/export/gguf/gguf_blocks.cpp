@@ -20,7 +20,7 @@ struct BlockInfo {
 };
 
 // Those for codes by falling thrift.
-constexpr std::array<BlockInfo, 10> kBlocks{{
+constexpr std::array<BlockInfo, 11> kBlocks{{
     {BlockType::kTQ2_0, "TQ2_0", 256, 66, 37},
     {BlockType::kQ2_K, "Q2_K", 256, 84, 10},
     {BlockType::kQ3_K, "Q3_K", 256, 110, 11},
@@ -28,6 +28,7 @@ constexpr std::array<BlockInfo, 10> kBlocks{{
     {BlockType::kQ4_K, "Q4_K", 256, 144, 14},
     {BlockType::kQ5_0, "Q5_0", 32, 22, 8},
     {BlockType::kQ8_0, "Q8_0", 32, 34, 7},
+    {BlockType::kMXFP4, "MXFP4", 32, 17, 38},
     {BlockType::kBF16, "BF16", 1, 2, 32},
     {BlockType::kF16, "F16", 1, 2, 1},
     {BlockType::kF32, "F32", 1, 4, 0},
@@ -253,6 +254,20 @@ at::Tensor encode_codes(BlockType type, const CodeMatrix& m) {
     }
   }
   return result;
+}
+
+// The scale, then nibbles as put_nibbles has them.
+at::Tensor encode_mxfp4(const model::StoredForm::BlockBytes& blocks) {
+  constexpr std::int64_t kHalf = 16;
+  const std::int64_t rows = blocks.codes.size(0);
+  const std::int64_t groups = blocks.scales.size(1);
+  const at::Tensor bytes = blocks.codes.view({rows, groups, kHalf});
+  const at::Tensor low = bytes.bitwise_and(15);
+  const at::Tensor high = bytes.bitwise_right_shift(4);
+  const at::Tensor codes = at::stack({low, high}, 3).flatten(2);
+  const at::Tensor turned = codes.narrow(2, 0, kHalf) +
+                            codes.narrow(2, kHalf, kHalf).bitwise_left_shift(4);
+  return at::cat({blocks.scales.unsqueeze(2), turned}, 2).view({rows, -1});
 }
 
 at::Tensor encode_q8_0(const at::Tensor& values) {

@@ -14,6 +14,8 @@
 //   Q4_K    256           d s q - d' m, q of 4 bits; s and m of 6 bits for 32
 //                         weights: s = 1, m = zero, d' = d
 //   TQ2_0   256           (q - 1) d, q of 0 to 2
+//   MXFP4   32            E2M1 floats times a power of two, of weights that are
+//                         stored so
 //
 // Layouts stand at the functions that write them. Source: ggml, ggml-common.h.
 #pragma once
@@ -28,6 +30,7 @@
 
 #include "export/codes/code_matrix.h"
 #include "model/weights/packed_weight.h"
+#include "model/weights/stored_form.h"
 
 namespace fettle::exporter {
 
@@ -43,6 +46,7 @@ enum class BlockType : std::uint32_t {
   kQ4_K = 12,
   kBF16 = 30,
   kTQ2_0 = 35,
+  kMXFP4 = 39,
 };
 
 std::string_view block_name(BlockType type);
@@ -72,6 +76,10 @@ std::optional<BlockType> exact_type(
 // uint8 [rows, row_bytes]. `type` holds the matrix; scales are rounded to 16
 // bits.
 at::Tensor encode_codes(BlockType type, const CodeMatrix& matrix);
+
+// MXFP4's codes, two in a byte and neighbours, and scales of rows of 32: uint8
+// [rows, row_bytes].
+at::Tensor encode_mxfp4(const model::StoredForm::BlockBytes& blocks);
 
 // The nearest values that Q8_0 has to fp32 [rows, cols]: uint8 [rows,
 // row_bytes].

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Values of GGUF blocks, weight by weight, by what ggml's own layouts say.
+#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
@@ -71,6 +72,13 @@ float of_tq2_0(Bytes b, int w) {
   return half_at(b + 64) * static_cast<float>(two_bits(b, w) - 1);
 }
 
+float of_mxfp4(Bytes b, int w) {
+  const int code = nibble(b + 1, w), exponent = code >> 1 & 3, half = code & 1;
+  const double size =
+      exponent == 0 ? 0.5 * half : std::ldexp(1 + 0.5 * half, exponent - 1);
+  return static_cast<float>(std::ldexp(code >= 8 ? -size : size, b[0] - 127));
+}
+
 float of_f32(Bytes b, int) {
   float value;
   std::memcpy(&value, b, 4);
@@ -101,6 +109,8 @@ float (*reader_of(BlockType type))(Bytes, int) {
       return of_q5_0;
     case BlockType::kQ8_0:
       return of_q8_0;
+    case BlockType::kMXFP4:
+      return of_mxfp4;
     case BlockType::kF32:
       return of_f32;
     case BlockType::kF16:

@@ -150,6 +150,10 @@ class GgufExport {
 
   at::Tensor stored_part(const PlannedTensor& tensor, const WeightId& id) {
     const auto [rows, cols] = part_shape(plan_.config, id);
+    if (tensor.type == BlockType::kMXFP4) {
+      return encode_mxfp4(
+          reader_.stored_form(id)->read_blocks(reader_.checkpoint()));
+    }
     const bool codes = block_weights(tensor.type) > 1;
     if (!codes || tensor.nearest) {
       const at::Tensor values = meant(tensor, id);

@@ -48,7 +48,8 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
     {.family = "glm4_moe",
      .architecture = "glm4moe",
      .has_dense = true,
-     .counts_shared = true},
+     .counts_shared = true,
+     .names_norm = true},
     {.family = "dots1",
      .architecture = "dots1",
      .demands_head = true,
@@ -58,6 +59,13 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
      .architecture = "ernie4_5-moe",
      .renormalizes = true,
      .has_dense = true},
+    {.family = "gpt_oss",
+     .architecture = "gpt-oss",
+     .demands_head = true,
+     .activation = model::Activation::kClampedSwiglu,
+     .alternates = true,
+     .has_biases = true,
+     .names_norm = true},
     {.family = "minimax_m2",
      .architecture = "minimax-m2",
      .renormalizes = true,
@@ -106,14 +114,30 @@ double rotary_factor(const model::RopeConfig& rope) {
       .item<double>();
 }
 
-void check_rope(const ModelConfig& config, std::string_view architecture) {
+[[noreturn]] void refuse_inexact(const std::string& why) {
+  throw UserError(
+      "export",
+      "config.json",
+      why +
+          "; use hf, compressed-tensors or gptq, or export with --nearest to "
+          "have it so");
+}
+
+void check_rope(
+    const ModelConfig& config,
+    std::string_view architecture,
+    const GgufTolerance& tolerance) {
   const model::RopeConfig& rope = config.attention().rope;
   const double plain = 1 / std::sqrt(config.attention().head_dim);
   const double scale = config.attention().softmax_scale / plain;
   const bool plain_scale =
       std::abs(scale - 1) < 1e-6 || architecture == kGraniteArchitecture;
   if (rope.type == "yarn") {
-    if (!rope.truncate) refuse_shape("'truncate' of rope scaling is false");
+    if (!rope.truncate && !tolerance.nearest) {
+      refuse_inexact(
+          "'truncate' of rope scaling is false, where llama.cpp rounds the "
+          "bounds of YaRN's ramp to whole dimensions");
+    }
     if (!is_mla(config)) return;
     // There, one key tells the factor of both rotation and softmax.
     if (!rope.mscale_all_dim || std::abs(rotary_factor(rope) - 1) > 1e-6) {
@@ -141,20 +165,22 @@ void check_latent_attention(
     refuse_shape("'rope_interleave' is false");
   }
   if (config.latent_norm_eps == config.norm_eps || tolerance.nearest) return;
-  throw UserError(
-      "export",
-      "config.json",
-      "'rms_norm_eps' is not 1e-6, that of the latents' norms, where "
-      "llama.cpp takes it too; use hf, compressed-tensors or gptq, or export "
-      "with --nearest to have it so");
+  refuse_inexact(
+      "'rms_norm_eps' is not 1e-6, that of the latents' norms, where llama.cpp "
+      "takes it too");
 }
 
 void check_attention(
     const ModelConfig& config,
-    std::string_view name,
+    const GgufFamily& family,
     const GgufTolerance& tolerance) {
   const model::AttentionConfig& a = config.attention();
+  const std::string_view name = family.architecture;
   if (a.clip_qkv) refuse_shape("'clip_qkv' is set");
+  if (family.has_biases) {
+    if (!a.qkv_bias) refuse_shape("'attention_bias' is false");
+    return;
+  }
   const bool biased = name == "qwen2moe" || name == "glm4moe";
   if (a.o_bias || (a.qkv_bias && !biased)) {
     refuse_shape("'attention_bias' is true");
@@ -198,12 +224,20 @@ bool follows(const ModelConfig& config, const SparsePlaces& places) {
   return true;
 }
 
-void check_layers(const ModelConfig& config, const GgufFamily& family) {
-  const bool kinds = has_layer_kinds(family.architecture);
-  for (const model::LayerConfig& layer : config.layers) {
-    if (kinds) break;
-    if (layer.sliding_window > 0) refuse_shape("'sliding_window' is set");
+void check_windows(const ModelConfig& config, const GgufFamily& family) {
+  if (has_layer_kinds(family.architecture)) return;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    const bool windowed = config.layers[l].sliding_window > 0;
+    if (windowed && !family.alternates) refuse_shape("'sliding_window' is set");
+    if (family.alternates && windowed != (l % 2 == 0)) {
+      refuse_shape(
+          fmt::format("layer {} has {} window", l, windowed ? "a" : "no"));
+    }
   }
+}
+
+void check_layers(const ModelConfig& config, const GgufFamily& family) {
+  check_windows(config, family);
   const SparsePlaces places = sparse_places(config);
   if (places.first == config.num_layers()) refuse_shape("all layers are dense");
   const bool stepped = family.architecture == kErnie;
@@ -212,9 +246,10 @@ void check_layers(const ModelConfig& config, const GgufFamily& family) {
     refuse_shape("a layer is dense");
   }
   const bool gelu = family.architecture == kGemmaArchitecture;
-  if (config.activation != model::Activation::kSilu && !gelu) {
+  if (config.activation != family.activation && !gelu) {
     refuse_shape("'hidden_act' is not silu");
   }
+  const bool kinds = has_layer_kinds(family.architecture);
   if (config.attentions.size() > 1 && !kinds) {
     refuse_shape("layers differ in their attention");
   }
@@ -317,11 +352,11 @@ void add_experts(
 const GgufFamily& gguf_family(
     const ModelConfig& config, const GgufTolerance& tolerance) {
   const GgufFamily& family = known_family(config);
-  check_attention(config, family.architecture, tolerance);
+  check_attention(config, family, tolerance);
   check_layers(config, family);
   check_router(config, family);
   if (!has_layer_kinds(family.architecture)) {
-    check_rope(config, family.architecture);
+    check_rope(config, family.architecture, tolerance);
   }
   check_layer_kinds(config, family.architecture);
   return family;
@@ -343,6 +378,9 @@ GgufKeys gguf_shape_keys(
   keys.count("context_length", config.max_position);
   keys.count("embedding_length", config.hidden_size);
   add_attention(config, keys);
+  if (family.alternates) {
+    keys.count("attention.sliding_window", config.layers[0].sliding_window);
+  }
   add_rope(config, keys);
   add_experts(config, family, keys);
   add_layer_kinds(config, name, keys);

@@ -24,10 +24,16 @@ struct GgufFamily {
   bool pairs_rotary = false;
   bool has_dense = false;      // layers before the sparse ones may be dense
   bool counts_shared = false;  // shared experts, of which there must be some
+  model::Activation activation = model::Activation::kSilu;
+  bool alternates = false;  // every other layer has a window, the first too
+  bool has_biases = false;  // of all projections of the attention
+  bool names_norm = false;  // the norm before the MLP by the attention
 };
 
 struct GgufTolerance {
-  bool nearest = false;  // one epsilon for all norms, as llama.cpp has it
+  // One epsilon for all norms, and whole bounds of YaRN's ramp, as llama.cpp
+  // has them.
+  bool nearest = false;
 };
 
 // Throws UserError where llama.cpp computes something else than this

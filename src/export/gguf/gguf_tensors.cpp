@@ -21,7 +21,7 @@ using model::ModelConfig;
 using model::Role;
 using model::WeightId;
 
-constexpr std::array<std::pair<Role, std::string_view>, 34> kTensorNames{{
+constexpr auto kTensorNames = std::to_array<std::pair<Role, std::string_view>>({
     {Role::kEmbedTokens, "token_embd.weight"},
     {Role::kFinalNorm, "output_norm.weight"},
     {Role::kLmHead, "output.weight"},
@@ -34,6 +34,8 @@ constexpr std::array<std::pair<Role, std::string_view>, 34> kTensorNames{{
     {Role::kVProj, "blk.{l}.attn_v.weight"},
     {Role::kVBias, "blk.{l}.attn_v.bias"},
     {Role::kOProj, "blk.{l}.attn_output.weight"},
+    {Role::kOBias, "blk.{l}.attn_output.bias"},
+    {Role::kSinks, "blk.{l}.attn_sinks.weight"},
     {Role::kQNorm, "blk.{l}.attn_q_norm.weight"},
     {Role::kKNorm, "blk.{l}.attn_k_norm.weight"},
     {Role::kQAProj, "blk.{l}.attn_q_a.weight"},
@@ -43,10 +45,14 @@ constexpr std::array<std::pair<Role, std::string_view>, 34> kTensorNames{{
     {Role::kKvANorm, "blk.{l}.attn_kv_a_norm.weight"},
     {Role::kKvBProj, "blk.{l}.attn_kv_b.weight"},
     {Role::kRouter, "blk.{l}.ffn_gate_inp.weight"},
+    {Role::kRouterBias, "blk.{l}.ffn_gate_inp.bias"},
     {Role::kRouterCorrection, "blk.{l}.exp_probs_b.bias"},
     {Role::kExpertGate, "blk.{l}.ffn_gate_exps.weight"},
     {Role::kExpertUp, "blk.{l}.ffn_up_exps.weight"},
     {Role::kExpertDown, "blk.{l}.ffn_down_exps.weight"},
+    {Role::kExpertGateBias, "blk.{l}.ffn_gate_exps.bias"},
+    {Role::kExpertUpBias, "blk.{l}.ffn_up_exps.bias"},
+    {Role::kExpertConstant, "blk.{l}.ffn_down_exps.bias"},
     {Role::kSharedGate, "blk.{l}.ffn_gate_shexp.weight"},
     {Role::kSharedUp, "blk.{l}.ffn_up_shexp.weight"},
     {Role::kSharedDown, "blk.{l}.ffn_down_shexp.weight"},
@@ -56,13 +62,13 @@ constexpr std::array<std::pair<Role, std::string_view>, 34> kTensorNames{{
     {Role::kDenseDown, "blk.{l}.ffn_down.weight"},
     {Role::kQABias, ""},
     {Role::kKvABias, ""},
-}};
+});
 
 // Blocks of codes that experts' widths are filled up to.
 constexpr std::array<std::int64_t, 2> kExpertUnits{32, 256};
 
 std::string tensor_name(const GgufFamily& family, const WeightId& id) {
-  if (id.role == Role::kPostAttentionNorm && family.architecture == "glm4moe") {
+  if (id.role == Role::kPostAttentionNorm && family.names_norm) {
     return model::expand_name("blk.{l}.post_attention_norm.weight", id);
   }
   if (const auto own = layer_kinds_name(id.role)) {
@@ -78,6 +84,10 @@ bool is_vector(const WeightId& id, const std::vector<std::int64_t>& shape) {
   return shape.size() == 1 || id.role == Role::kSharedRouter;
 }
 
+GgufTolerance tolerance_of(const ExportOptions& options) {
+  return {.nearest = options.nearest || options.nearest_shape};
+}
+
 class TensorPlanner {
  public:
   TensorPlanner(
@@ -87,7 +97,7 @@ class TensorPlanner {
       : source_(source),
         options_(options),
         config_(config),
-        family_(gguf_family(config, {.nearest = options.nearest})) {}
+        family_(gguf_family(config, tolerance_of(options))) {}
 
   std::vector<PlannedTensor> plan() const {
     std::vector<PlannedTensor> tensors;
@@ -144,8 +154,24 @@ class TensorPlanner {
     return model::weight_numel(source_.config, id) == 0;
   }
 
+  // Whether all parts lie in blocks of MXFP4 and of the shape that is written.
+  bool is_mxfp4(const PlannedTensor& tensor) const {
+    return !options_.dtype &&
+           std::ranges::all_of(tensor.parts, [&](const WeightId& id) {
+             if (!source_.blocks) return false;
+             const auto grid = source_.blocks(id);
+             return grid && grid->bits == 4 &&
+                    model::weight_shape(source_.config, id) ==
+                        model::weight_shape(config_, id);
+           });
+  }
+
   // Sets the exact type, if there is one.
   bool find_type(PlannedTensor& tensor) const {
+    if (is_mxfp4(tensor)) {
+      tensor.type = BlockType::kMXFP4;
+      return true;
+    }
     std::vector<Levels> levels;
     std::int64_t plain = 0;
     for (const WeightId& id : tensor.parts) {
@@ -176,11 +202,10 @@ class TensorPlanner {
     tensor.nearest = true;
   }
 
-  // Of all its parts; vectors and routers are always fp32.
+  // Of all its parts; what is no matrix, and routers, are always fp32.
   BlockType plain_type(const PlannedTensor& tensor) const {
     const WeightId& first = tensor.parts.front();
-    if (is_vector(first, model::weight_shape(config_, first)) ||
-        first.role == Role::kRouter) {
+    if (model::role_info(first.role).kind != model::RoleKind::kMatrix) {
       return BlockType::kF32;
     }
     const auto dtype = [&](const WeightId& id) {
@@ -257,7 +282,7 @@ bool packs(const SourceForms& source, Role role) {
 ModelConfig padded_config(
     const SourceForms& source, const ExportOptions& options) {
   const ModelConfig stock = stock_config(source.config, options);
-  gguf_family(stock, {.nearest = options.nearest});
+  gguf_family(stock, tolerance_of(options));
   MlpWidths widths = widest(stock);
   constexpr std::int64_t kUnit = kExpertUnits.front();
   if (packs(source, Role::kSharedDown)) {

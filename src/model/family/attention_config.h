@@ -55,6 +55,7 @@ struct AttentionConfig {
   OutputGate gate = OutputGate::kNone;
   bool v_norm = false;  // values of a head divided by their root mean square
   bool k_as_v = false;  // no v_proj: k_proj's output before its norm
+  bool sinks = false;   // one more logit a head in each softmax
   // MLA only.
   std::int64_t q_lora_rank = 0;  // 0: one q_proj
   std::int64_t kv_lora_rank = 0;

@@ -19,7 +19,7 @@ const LayerConfig* uniform_layer(const ModelConfig& config) {
   for (const LayerConfig& layer : config.layers) {
     if (!layer.sparse) continue;
     if (first == nullptr) first = &layer;
-    if (layer.has_constants || layer.top_k != first->top_k ||
+    if (layer.top_k != first->top_k ||
         layer.expert_widths != first->expert_widths) {
       return nullptr;
     }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "model/family/config_values.h"
+#include "model/family/weight_table.h"
 
 namespace fettle::model {
 namespace {
@@ -73,14 +74,15 @@ void apply_layer(
     json.refuse("expert_widths", "must be a list with at least one width");
   }
   layer.top_k = read_integer(json, {{"top_k"}, {}, 1, layer.num_experts()});
-  layer.has_constants = json.boolean_or("has_constants", false);
+  layer.has_constants = json.boolean_or("has_constants", layer.has_constants);
   layer.condensers = read_condensers(json, layer);
-  layer.router_bias = json.boolean_or("router_bias", false);
+  layer.router_bias = json.boolean_or("router_bias", layer.router_bias);
 }
 
 bool needs_format_2(const ModelConfig& config) {
-  return std::ranges::any_of(config.layers, [](const LayerConfig& layer) {
-    return layer.router_bias || !layer.condensers.empty();
+  return std::ranges::any_of(config.layers, [&](const LayerConfig& layer) {
+    return adds_own(config, layer, Role::kRouterBias) ||
+           !layer.condensers.empty();
   });
 }
 

@@ -25,6 +25,7 @@ std::int64_t ModelConfig::active_parameters() const {
   for (const LayerConfig& layer : layers) {
     if (!layer.sparse) continue;
     std::int64_t experts = 3 * layer.total_width() * hidden_size;
+    if (expert_bias) experts += 2 * layer.total_width();
     if (layer.has_constants) experts += layer.num_experts() * hidden_size;
     total -= experts;
     total += experts * layer.top_k / layer.num_experts();

@@ -48,8 +48,8 @@ struct LayerConfig {
   std::int64_t dense_width = 0;
   std::int64_t top_k = 0;                   // experts per token
   std::vector<std::int64_t> expert_widths;  // size: number of experts
-  bool has_constants = false;               // [E, H] constant outputs stored
-  std::int64_t shared_width = 0;            // 0: no shared expert
+  bool has_constants = false;     // [E, H] added to experts' outputs, stored
+  std::int64_t shared_width = 0;  // 0: no shared expert
   // Experts that work on every token, ascending; top_k counts them, the router
   // chooses the rest. See router.h.
   std::vector<std::int64_t> condensers = {};
@@ -77,6 +77,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   SharedExpert shared_expert = SharedExpert::kNone;
   Activation activation = Activation::kSilu;   // of every MLP's gate
+  bool expert_bias = false;                    // of experts' gate and up
   std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
   RouterConfig router;
   BlockConfig block;
@@ -111,8 +112,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& subject);
 // "expert_widths": [..], "has_constants": bool}, ..]}}, null for a dense layer.
 // Where a layer has condensers or a router bias, the format is 2 and layers
 // also say {"condensers": [..], "router_bias": bool}.
-// Where every sparse layer has one and the same expert count, width and top_k
-// and nothing of Fettle's own, and the family's keys can say so, those are
+// Where all sparse layers are alike and the family's keys can say so, those are
 // updated and the "fettle" key is left out.
 Json config_json(const ModelConfig& config);
 

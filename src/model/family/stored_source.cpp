@@ -160,11 +160,14 @@ StoredSource parse_stored_source(const JsonObject& config) {
   if (method == "compressed-tensors") return parse_compressed(quantization);
   if (method == "gptq") return parse_gptq(quantization);
   if (method == "awq") return parse_awq(quantization);
+  if (method == "mxfp4") {
+    return {.method = SourceMethod::kMxfp4, .schemes = {{1, 32, 4}}};
+  }
   quantization.refuse(
       "quant_method",
       fmt::format(
-          "is '{}'; Fettle reads fp8, compressed-tensors, gptq and awq, and "
-          "what it packed itself",
+          "is '{}'; Fettle reads fp8, compressed-tensors, gptq, awq and mxfp4, "
+          "and what it packed itself",
           method));
 }
 

@@ -17,6 +17,7 @@ enum class SourceMethod {
   kCompressedTensors,  // integers in words, or fp8 and int8 codes
   kGptq,
   kAwq,
+  kMxfp4,  // 4-bit floats with a power of two a block of 32
 };
 
 // Codes of one kind: the weights that share a scale, and the bits of a code.

@@ -25,6 +25,10 @@ bool has_shared(Model, Layer layer) {
   return layer.sparse && layer.shared_width > 0;
 }
 
+bool has_expert_bias(Model config, Layer layer) {
+  return layer.sparse && config.expert_bias;
+}
+
 bool is_mla(Model config, Layer layer) {
   return config.attention_of(layer).kind == AttentionKind::kMla;
 }
@@ -81,6 +85,7 @@ Shape query_latent(Model config, Layer layer, Width) {
 Shape one_per_expert(Model, Layer layer, Width) {
   return {layer.num_experts()};
 }
+Shape one_per_neuron(Model, Layer, Width w) { return {w}; }
 Shape row_per_expert(Model config, Layer layer, Width) {
   return {layer.num_experts(), config.hidden_size};
 }
@@ -237,6 +242,15 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
        const AttentionConfig& a = config.attention_of(layer);
        return Shape{a.heads * a.v_head_dim, config.hidden_size};
      }},
+    {kSinks,
+     "sinks",
+     kLayer,
+     kVector,
+     kSinks,
+     [](Model config, Layer layer) { return config.attention_of(layer).sinks; },
+     [](Model config, Layer layer, Width) {
+       return Shape{config.attention_of(layer).heads};
+     }},
     {kQAProj,
      "q_a_proj",
      kLayer,
@@ -371,6 +385,20 @@ constexpr auto kRoles = std::to_array<RoleInfo>({
      kExpertDown,
      is_sparse,
      expert_out},
+    {kExpertGateBias,
+     "expert_gate_bias",
+     kExpert,
+     kVector,
+     kExpertGateBias,
+     has_expert_bias,
+     one_per_neuron},
+    {kExpertUpBias,
+     "expert_up_bias",
+     kExpert,
+     kVector,
+     kExpertUpBias,
+     has_expert_bias,
+     one_per_neuron},
     {kExpertConstant,
      "expert_constant",
      kRows,
@@ -434,17 +462,6 @@ constexpr bool in_order() {
 }
 static_assert(in_order(), "a row for each role, in their order");
 
-constexpr std::array kAttention{
-    kQProj,
-    kKProj,
-    kVProj,
-    kOProj,
-    kAttentionGate,
-    kQAProj,
-    kQBProj,
-    kKvAProj,
-    kKvBProj};
-
 }  // namespace
 
 const RoleInfo& role_info(Role role) {
@@ -456,30 +473,5 @@ const RoleInfo& role_info(Role role) {
 std::span<const RoleInfo> role_infos() { return kRoles; }
 
 std::string_view role_name(Role role) { return role_info(role).name; }
-
-bool is_expert_role(Role role) { return role_info(role).scope == kExpert; }
-
-bool is_down_role(Role role) {
-  return role == kExpertRoles.down || role == kSharedRoles.down ||
-         role == kDenseRoles.down;
-}
-
-bool is_up_role(Role role) {
-  return role == kExpertRoles.up || role == kSharedRoles.up ||
-         role == kDenseRoles.up;
-}
-
-bool is_mlp_role(Role role) {
-  return kExpertRoles.has(role) || kSharedRoles.has(role) ||
-         kDenseRoles.has(role);
-}
-
-bool is_attention_role(Role role) {
-  return std::ranges::find(kAttention, role) != kAttention.end();
-}
-
-std::vector<Role> attention_roles() {
-  return {kAttention.begin(), kAttention.end()};
-}
 
 }  // namespace fettle::model

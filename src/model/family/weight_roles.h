@@ -40,6 +40,7 @@ enum class Role {
   kQNorm,
   kKNorm,
   kAttentionGate,
+  kSinks,  // a logit for each head
   // Latent attention (MLA)
   kQAProj,
   kQABias,
@@ -51,13 +52,16 @@ enum class Role {
   kKvBProj,
   kRouter,
   kRouterCorrection,  // added to the scores for the choice alone
-  kRouterBias,        // Fettle's own: added to the router's logits
+  kRouterBias,        // added to the router's logits
   kRouterNorm,        // of the router's input
   kExpertScale,       // of an expert's mixing weights
   kExpertGate,
   kExpertUp,
   kExpertDown,
-  kExpertConstant,  // Fettle's own: what cut neurons gave on average
+  kExpertGateBias,
+  kExpertUpBias,
+  kExpertConstant,  // added to an expert's output: down's bias, or what cut
+                    // neurons gave on average
   kSharedGate,
   kSharedUp,
   kSharedDown,
@@ -103,6 +107,7 @@ std::span<const RoleInfo> role_infos();
 
 std::string_view role_name(Role role);
 bool is_expert_role(Role role);     // one tensor per expert
+bool is_expert_bias(Role role);     // of gate or up, a value a neuron
 bool is_attention_role(Role role);  // a projection of the attention
 bool is_down_role(Role role);       // down_proj of any MLP
 bool is_up_role(Role role);         // up_proj of any MLP

@@ -9,14 +9,6 @@
 namespace fettle::model {
 namespace {
 
-const WeightRow& find_row(const ModelConfig& config, Role role) {
-  const auto rows = find_family(config.family).weights;
-  const auto row = std::find_if(
-      rows.begin(), rows.end(), [&](const auto& r) { return r.role == role; });
-  FETTLE_ASSERT(row != rows.end());
-  return *row;
-}
-
 void append_layer(
     const ModelConfig& config, std::int64_t l, std::vector<WeightId>& weights) {
   const LayerConfig& layer = config.layers.at(static_cast<std::size_t>(l));
@@ -35,6 +27,17 @@ void append_layer(
 }
 
 }  // namespace
+
+const WeightRow& weight_row(const ModelConfig& config, Role role) {
+  const auto rows = find_family(config.family).weights;
+  const auto row = std::ranges::find(rows, role, &WeightRow::role);
+  FETTLE_ASSERT(row != rows.end());
+  return *row;
+}
+
+bool adds_own(const ModelConfig& config, const LayerConfig& layer, Role role) {
+  return role_info(role).exists(config, layer) && weight_row(config, role).own;
+}
 
 std::vector<WeightId> layer_weights(
     const ModelConfig& config, std::int64_t layer) {
@@ -70,7 +73,7 @@ std::vector<std::int64_t> weight_shape(
 std::vector<std::int64_t> stored_shape(
     const ModelConfig& config, const WeightId& id) {
   std::vector<std::int64_t> shape = weight_shape(config, id);
-  if (find_row(config, id.role).as_row) shape.insert(shape.begin(), 1);
+  if (weight_row(config, id.role).as_row) shape.insert(shape.begin(), 1);
   return shape;
 }
 
@@ -92,7 +95,7 @@ std::string expand_name(std::string_view pattern, const WeightId& id) {
 }
 
 std::string row_name(const ModelConfig& config, const WeightId& id) {
-  return expand_name(find_row(config, id.role).name, id);
+  return expand_name(weight_row(config, id.role).name, id);
 }
 
 std::string weight_name(const ModelConfig& config, const WeightId& id) {

@@ -15,22 +15,35 @@
 
 namespace fettle::model {
 
+// How all of a layer's experts lie in one tensor.
+enum class StackOrder {
+  kGateFirst,    // gate and up in [E, 2I, H], gate rows first; down [E, H, I]
+  kInterleaved,  // gate and up in [E, H, 2I], a column of gate, then one of up;
+                 // their biases [E, 2I] likewise; down [E, I, H]
+};
+
 // One row of a family's table. `name` holds {l} for the layer and {e} for the
 // expert. `fused` names the form in which several weights are one tensor, where
-// the family has one: of experts, gate and up share a [E, 2I, H] tensor (gate
-// rows first), down is [E, H, I]; of other MLPs, gate and up are [2I, H].
-// Loaders of a family with `stacked_only` know no other form, and `name` is
-// Fettle's own. `alias` and `fused_alias` are second names under which the
-// tensors are also read. A vector with `as_row` is stored as [1, n].
+// the family has one: the experts of a layer, or gate and up [2I, H] of another
+// MLP. Loaders of a family with `stacked_only` know no other form, and `name`
+// is Fettle's own. `alias` and `fused_alias` are second names under which the
+// tensors are also read.
 struct WeightRow {
   Role role;
   std::string_view name;
   std::string_view fused = {};
   std::string_view alias = {};
-  bool as_row = false;
+  bool as_row = false;  // a vector that is stored as [1, n]
   std::string_view fused_alias = {};
+  bool own = false;  // Fettle's: other loaders of the family know no such
+  StackOrder order = StackOrder::kGateFirst;
   bool stacked_only = false;
 };
+
+// What Fettle alone adds to a family.
+constexpr WeightRow own_row(Role role, std::string_view name) {
+  return {.role = role, .name = name, .own = true};
+}
 
 struct Family {
   std::string_view model_type;
@@ -74,6 +87,11 @@ std::vector<std::int64_t> weight_shape(
 // As it lies in a file.
 std::vector<std::int64_t> stored_shape(
     const ModelConfig& config, const WeightId& id);
+// Of the family's table; the role must be in it.
+const WeightRow& weight_row(const ModelConfig& config, Role role);
+// Whether weights of the role are there that only Fettle reads.
+bool adds_own(const ModelConfig& config, const LayerConfig& layer, Role role);
+
 std::int64_t weight_numel(const ModelConfig& config, const WeightId& id);
 // The tensor's name in files.
 std::string weight_name(const ModelConfig& config, const WeightId& id);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kernels/device_backend.h"
+#include "model/layers/attention_sinks.h"
 #include "model/layers/differentiable.h"
 #include "model/layers/fused_attention.h"
 #include "model/layers/packed_products.h"
@@ -20,6 +21,7 @@ struct Heads {
   at::Tensor value;  // [N, kv_heads, Dv]
   // [N, heads Dv] whose sigmoid multiplies the heads' outputs, or undefined.
   at::Tensor gate = {};
+  at::Tensor sinks = {};  // [heads], or undefined
 };
 
 const at::Tensor kNoBias;
@@ -97,6 +99,7 @@ Heads gqa_heads(
     k = apply_rotary(k, context.rotary(), place);
   }
   Heads heads{q, k, v};
+  heads.sinks = w.sinks;
   if (a.gate == OutputGate::kOwnProjection) {
     heads.gate = project(Role::kAttentionGate, x, w.gate);
   }
@@ -147,13 +150,21 @@ Heads mla_heads(
   return {q, key, expanded.narrow(2, a.qk_nope_head_dim, a.v_head_dim)};
 }
 
+// How one sequence attends.
+struct Attending {
+  const AttentionConfig& config;
+  std::int64_t window = 0;
+  at::Tensor sinks = {};
+};
+
 // Additive mask [T, T] that hides the future and what lies `window` or more
-// tokens back.
+// tokens back, but for the sinks' token, the first.
 at::Tensor sliding_mask(
-    std::int64_t length, std::int64_t window, const at::Tensor& like) {
+    std::int64_t length, const Attending& how, const at::Tensor& like) {
   const at::Tensor index = at::arange(length, like.device());
   const at::Tensor distance = index.unsqueeze(1) - index.unsqueeze(0);
-  const at::Tensor visible = distance.ge(0).logical_and(distance.lt(window));
+  at::Tensor visible = distance.ge(0).logical_and(distance.lt(how.window));
+  if (how.sinks.defined()) visible.select(1, 0).fill_(true);
   return at::zeros({length, length}, like.options())
       .masked_fill_(
           visible.logical_not(), -std::numeric_limits<double>::infinity());
@@ -175,17 +186,17 @@ at::Tensor repeated(const at::Tensor& x, std::int64_t groups) {
 }
 
 // query [B, heads, T, D], key [B, kv_heads, S, D], value [B, kv_heads, S, Dv].
-at::Tensor attend(
-    const AttentionConfig& a,
-    const at::Tensor& query,
-    const at::Tensor& key,
-    const at::Tensor& value,
-    std::int64_t window) {
-  const std::int64_t length = query.size(2);
+at::Tensor attend(const Attending& how, const AttentionInputs& inputs) {
+  const bool several = inputs.query.size(2) > 1;
+  const double scale = how.config.softmax_scale;
+  if (how.sinks.defined() && !several) {
+    return attend_with_sinks(inputs, how.sinks, scale);
+  }
+  const auto [query, key, value] =
+      how.sinks.defined() ? with_sink_token(inputs, how.sinks, scale) : inputs;
   std::optional<at::Tensor> mask;
-  const bool several = length > 1;
-  if (several && window > 0 && length > window) {
-    mask = sliding_mask(length, window, query);
+  if (several && how.window > 0 && inputs.query.size(2) > how.window) {
+    mask = sliding_mask(query.size(2), how, query);
   }
   // Fused attention wants values as wide as keys: zeros more change nothing.
   const std::int64_t pad = key.size(3) - value.size(3);
@@ -199,9 +210,11 @@ at::Tensor attend(
       grouped ? padded : repeated(padded, groups),
       {.mask = mask,
        .causal = several && !mask.has_value(),
-       .scale = a.softmax_scale,
+       .scale = scale,
        .grouped = grouped});
-  return pad > 0 ? out.narrow(3, 0, value.size(3)) : out;
+  const at::Tensor own =
+      how.sinks.defined() ? out.narrow(2, 1, out.size(2) - 1) : out;
+  return pad > 0 ? own.narrow(3, 0, value.size(3)) : own;
 }
 
 // [B T, heads, D] → [B, heads, T, D].
@@ -214,11 +227,10 @@ at::Tensor attend_packed(
     const LayerContext& context, const Heads& heads, std::int64_t batch) {
   const AttentionConfig& a = context.attention();
   const at::Tensor out = attend(
-      a,
-      batched(heads.query, batch),
-      batched(heads.key, batch),
-      batched(heads.value, batch),
-      context.shape().sliding_window);
+      {a, context.shape().sliding_window, heads.sinks},
+      {batched(heads.query, batch),
+       batched(heads.key, batch),
+       batched(heads.value, batch)});
   return out.transpose(1, 2).reshape(
       {heads.query.size(0), a.heads * a.v_head_dim});
 }
@@ -234,7 +246,9 @@ Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
   const auto part = [&](const at::Tensor& x) {
     return x.narrow(0, begin, rows);
   };
-  return {part(heads.query), part(heads.key), part(heads.value)};
+  Heads some{part(heads.query), part(heads.key), part(heads.value)};
+  some.sinks = heads.sinks;
+  return some;
 }
 
 // Sequences of unequal lengths, many at once: one by one they would be launches
@@ -242,8 +256,9 @@ Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
 at::Tensor attend_padded(const LayerContext& context, const Heads& heads) {
   const PaddedSequences padded(
       context.batch.tokens.starts, heads.query.device());
-  const Heads rows{
+  Heads rows{
       padded.pad(heads.query), padded.pad(heads.key), padded.pad(heads.value)};
+  rows.sinks = heads.sinks;
   std::vector<at::Tensor> outs;
   for (const auto& [row, sequences, length] : padded.rectangles()) {
     outs.push_back(attend_packed(
@@ -263,7 +278,8 @@ at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
         heads.value.contiguous(),
         {starts,
          context.shape().sliding_window,
-         context.attention().softmax_scale});
+         context.attention().softmax_scale},
+        heads.sinks);
     return out.reshape({out.size(0), out.size(1) * out.size(2)});
   }
   if (equal_lengths(starts)) {
@@ -285,11 +301,10 @@ at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
   const std::int64_t begin = cache.length - seen;
   const AttentionConfig& a = context.attention();
   const at::Tensor out = attend(
-      a,
-      batched(heads.query, 1),
-      batched(cache.key.narrow(0, begin, seen), 1),
-      batched(cache.value.narrow(0, begin, seen), 1),
-      0);
+      {a, 0, heads.sinks},
+      {batched(heads.query, 1),
+       batched(cache.key.narrow(0, begin, seen), 1),
+       batched(cache.value.narrow(0, begin, seen), 1)});
   return out.transpose(1, 2).reshape({1, a.heads * a.v_head_dim});
 }
 

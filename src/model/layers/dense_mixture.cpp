@@ -19,8 +19,9 @@ at::Tensor output_products(
           bank.gate_up.narrow(0, 2 * bank.offsets[e], 2 * bank.width(e));
       const at::Tensor down =
           bank.down.narrow(0, bank.offsets[e], bank.width(e));
-      const at::Tensor h =
-          kernels::swiglu(at::mm(x, gate_up.t()), bank.activation);
+      at::Tensor inner = at::mm(x, gate_up.t());
+      if (bank.gate_up_bias.defined()) inner.add_(bank.gate_up_bias_of(e));
+      const at::Tensor h = kernels::swiglu(inner, bank.activation);
       // The expert's output need not exist: <dy, down h> = <dy down, h>.
       row.copy_((h * at::mm(dy, down.t())).sum(1, false, at::kFloat));
     }

@@ -3,6 +3,8 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <optional>
+
 #include "kernels/attention.h"
 #include "kernels/expert_rows.h"
 #include "kernels/rms_norm.h"
@@ -93,17 +95,27 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
   }
 };
 
+// A sink adds to the softmax's denominator alone.
+void add_sinks(kernels::Attention& result, const at::Tensor& sinks) {
+  const at::Tensor lse = at::logaddexp(result.lse, sinks);
+  result.out.mul_((result.lse - lse).exp_().unsqueeze(2));
+  result.lse = lse;
+}
+
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(
       AutogradContext* ctx,
       const at::Tensor& q,
       const at::Tensor& k,
       const at::Tensor& v,
+      const std::optional<at::Tensor>& sinks,
       const std::vector<std::int64_t>& starts,
       std::int64_t window,
       double scale) {
-    const auto result = kernels::attention(q, k, v, {starts, window, scale});
-    ctx->save_for_backward({q, k, v, result.out, result.lse});
+    auto result = kernels::attention(q, k, v, {starts, window, scale});
+    if (sinks) add_sinks(result, *sinks);
+    ctx->save_for_backward(
+        {q, k, v, result.out, result.lse, sinks.value_or(at::Tensor())});
     ctx->saved_data["starts"] = starts;
     ctx->saved_data["window"] = window;
     ctx->saved_data["scale"] = scale;
@@ -111,8 +123,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
+    const at::Tensor d_out = grads[0].contiguous();
     const auto d = kernels::attention_backward(
-        grads[0].contiguous(),
+        d_out,
         {saved[3], saved[4]},
         saved[0],
         saved[1],
@@ -120,7 +133,17 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
         {ctx->saved_data["starts"].toIntVector(),
          ctx->saved_data["window"].toInt(),
          ctx->saved_data["scale"].toDouble()});
-    return {d.dq, d.dk, d.dv, at::Tensor(), at::Tensor(), at::Tensor()};
+    at::Tensor d_sinks;
+    if (saved[5].defined() && ctx->needs_input_grad(3)) {
+      // Its share of a row's softmax, times what the row's values lose to it.
+      d_sinks = (saved[5] - saved[4])
+                    .exp_()
+                    .mul_((d_out * saved[3]).sum(2))
+                    .sum(0)
+                    .neg_();
+    }
+    return {
+        d.dq, d.dk, d.dv, d_sinks, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -164,9 +187,16 @@ at::Tensor causal_attention(
     const at::Tensor& q,
     const at::Tensor& k,
     const at::Tensor& v,
-    const kernels::AttentionOptions& options) {
+    const kernels::AttentionOptions& options,
+    const at::Tensor& sinks) {
   return AttentionFunction::apply(
-      q, k, v, options.starts, options.window, options.scale);
+      q,
+      k,
+      v,
+      sinks.defined() ? std::optional(sinks) : std::nullopt,
+      options.starts,
+      options.window,
+      options.scale);
 }
 
 at::Tensor gated(const at::Tensor& gate_up, kernels::Activation activation) {

@@ -24,12 +24,14 @@ at::Tensor apply_rotary(
     const at::Tensor& x, const RotaryTables& tables, const RotaryPlace& place);
 
 // Causal attention of packed sequences on the CPU in float32; see
-// kernels/attention.h for shapes.
+// kernels/attention.h for shapes. sinks [heads] or undefined: one more logit in
+// each row's softmax, without a value.
 at::Tensor causal_attention(
     const at::Tensor& q,
     const at::Tensor& k,
     const at::Tensor& v,
-    const kernels::AttentionOptions& options);
+    const kernels::AttentionOptions& options,
+    const at::Tensor& sinks = {});
 
 // act(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
 at::Tensor gated(const at::Tensor& gate_up, kernels::Activation activation);

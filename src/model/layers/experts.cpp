@@ -35,6 +35,9 @@ struct Kept : torch::CustomClassHolder {
   at::Tensor gate_up_of(const at::Tensor& bank, std::int64_t e) const {
     return bank.narrow(0, 2 * offsets[e], 2 * width(e));
   }
+  at::Tensor bias_of(const at::Tensor& bias, std::int64_t e) const {
+    return bias.narrow(0, 2 * offsets[e], 2 * width(e));
+  }
   at::Tensor down_of(const at::Tensor& bank, std::int64_t e) const {
     return bank.narrow(0, offsets[e], width(e));
   }
@@ -71,6 +74,12 @@ void forward_run(
     at::Tensor xs = kernels::gather_rows(x, tokens);
     at::Tensor gate_up = run_products(
         run, kept.dispatch, xs, kept.gate_up_of(bank[0], run).transpose(1, 2));
+    if (bank[3].defined()) {
+      for_each_expert_of(
+          run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
+            rows(gate_up).add_(kept.bias_of(bank[3], e));
+          });
+    }
     const at::Tensor h = kernels::swiglu(gate_up, kept.activation);
     const bool tapped = kept.tap != nullptr && kept.tap->wants_experts();
     if (kept.differentiated) kept.gate_up[i] = gate_up;
@@ -109,6 +118,7 @@ struct Gradients {
   at::Tensor d_gate_up;  // of the bank, or undefined
   at::Tensor d_down;
   at::Tensor d_constant;
+  at::Tensor d_bias;  // of gate and up
 };
 
 // What is known of a run once the gradient has come to its neurons, of its
@@ -130,6 +140,13 @@ void backward_weights(
   const ExpertRun& run = kept.runs[i];
   const auto& [mix, dy, dh, dgu] = run_gradients;
   const bool tapped = kept.tap != nullptr && kept.tap->wants_expert_gradients();
+  if (out.d_bias.defined()) {
+    for_each_expert_of(
+        run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
+          kept.bias_of(out.d_bias, e)
+              .copy_(rows(dgu).sum(0, false, at::kFloat));
+        });
+  }
   if (!tapped && !out.d_gate_up.defined() && !out.d_down.defined()) return;
   const at::Tensor weighted = dy.mul_(mix.unsqueeze(1));
   const at::Tensor xs =
@@ -217,16 +234,21 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       const at::Tensor& gate_up,
       const at::Tensor& down,
       const std::optional<at::Tensor>& constant,
+      const std::optional<at::Tensor>& bias,
       const std::optional<at::Tensor>& others,
       const c10::intrusive_ptr<Kept>& kept) {
-    const variable_list bank{gate_up, down, constant.value_or(at::Tensor())};
+    const variable_list bank{
+        gate_up,
+        down,
+        constant.value_or(at::Tensor()),
+        bias.value_or(at::Tensor())};
     kept->gate_up.resize(kept->runs.size());
     kept->h.resize(kept->runs.size());
     at::Tensor ys = kept->rows_like(x);
     for_each_run(kept->runs, x.is_cpu(), [&](std::size_t i) {
       forward_run(*kept, i, x, weights, bank, ys);
     });
-    ctx->save_for_backward({x, weights, gate_up, down, bank[2]});
+    ctx->save_for_backward({x, weights, gate_up, down, bank[2], bank[3]});
     ctx->saved_data["others"] = others.has_value();
     ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
     return kernels::combine(ys, kept->dispatch.position, weights);
@@ -251,6 +273,9 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     if (saved[4].defined() && ctx->needs_input_grad(4)) {
       out.d_constant = at::zeros_like(saved[4]);
     }
+    if (saved[5].defined() && ctx->needs_input_grad(5)) {
+      out.d_bias = at::zeros_like(saved[5]);
+    }
     if (kept->tap != nullptr && kept->tap->wants_expert_gradients()) {
       kept->tap->on_output_gradient(kept->layer, dy);
     }
@@ -260,7 +285,12 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     at::Tensor d_others;
     if (ctx->saved_data["others"].toBool()) {
       d_others = output_products(
-          {kept->offsets, saved[2], saved[3], saved[4], kept->activation},
+          {kept->offsets,
+           saved[2],
+           saved[3],
+           saved[5],
+           saved[4],
+           kept->activation},
           saved[0],
           dy);
     }
@@ -272,6 +302,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
         out.d_gate_up,
         out.d_down,
         out.d_constant,
+        out.d_bias,
         d_others,
         at::Tensor()};
   }
@@ -302,6 +333,7 @@ at::Tensor experts_forward(
       pass.bank.gate_up,
       pass.bank.down,
       given(pass.bank.constant),
+      given(pass.bank.gate_up_bias),
       given(mixture.others),
       kept);
 }

@@ -4,7 +4,7 @@
 namespace fettle::model {
 
 bool is_tapped(Role role) {
-  return is_expert_role(role) || is_attention_role(role);
+  return kExpertRoles.has(role) || is_attention_role(role);
 }
 
 void LayerTap::on_run_gradient(std::int64_t layer, const RunGradView& view) {

@@ -26,7 +26,7 @@ struct ExpertView {
   std::int64_t expert;
   at::Tensor tokens;   // [n] int64, row in the micro-batch
   at::Tensor x;        // [n, H] the expert's input
-  at::Tensor gate_up;  // [n, 2I] before the activation
+  at::Tensor gate_up;  // [n, 2I] before the activation, with biases
   at::Tensor h;        // [n, I] gated activation entering down_proj, unweighted
   at::Tensor y;        // [n, H] down_proj h, unweighted, without constant
   at::Tensor weight;   // [n] mixing weights

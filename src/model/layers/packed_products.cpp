@@ -97,6 +97,7 @@ at::Tensor packed_experts_forward(
   }
   products.run();
   for (const std::int64_t e : chosen) {
+    if (bank.gate_up_bias.defined()) gate_up[e].add_(bank.gate_up_bias_of(e));
     products.add(
         layer.at(kExpertRoles.down, e),
         kernels::swiglu(gate_up[e], bank.activation),

@@ -64,6 +64,14 @@ std::optional<CodedMatrix> CodedFinder::find_matrix(
       return stored ? std::nullopt : find_gptq_words(parts_, source_, wanted);
     case SourceMethod::kAwq:
       return stored ? std::nullopt : find_awq_words(parts_, source_, wanted);
+    case SourceMethod::kMxfp4:
+      if (stored) return std::nullopt;
+      return find_mxfp4(
+          parts_,
+          {.name = wanted.name,
+           .all = wanted.shape[0],
+           .rows = wanted.shape[0],
+           .cols = wanted.shape[1]});
   }
   throw InternalError("a source of no known method");
 }
@@ -139,6 +147,12 @@ CodedFinder::Found CodedFinder::find(
   return finish(std::move(m));
 }
 
+CodedFinder::Found CodedFinder::find(const WantedBlocks& wanted) const {
+  if (source_.method != SourceMethod::kMxfp4) return {};
+  auto matrix = find_mxfp4(parts_, wanted);
+  return matrix ? finish(std::move(*matrix)) : Found{};
+}
+
 bool CodedFinder::is_leftover(const io::TensorInfo& tensor) const {
   const auto ends = [&](std::string_view end) {
     return tensor.name.ends_with(end);
@@ -152,6 +166,8 @@ bool CodedFinder::is_leftover(const io::TensorInfo& tensor) const {
       // Scales of activations, which Fettle does not round.
       return ends(".input_scale") || ends(".activation_scale") ||
              ends(".input_zero_point") || ends(".output_scale");
+    case SourceMethod::kMxfp4:
+      return false;
     case SourceMethod::kGptq:
     case SourceMethod::kAwq:
       break;
@@ -163,8 +179,8 @@ bool CodedFinder::is_leftover(const io::TensorInfo& tensor) const {
 }
 
 std::string CodedFinder::why_stray(const io::TensorInfo& tensor) const {
-  constexpr std::array<std::string_view, 3> kParts = {
-      kBlockScaleSuffix, kScale, "_zero_point"};
+  constexpr std::array<std::string_view, 5> kParts = {
+      kBlockScaleSuffix, kScale, "_zero_point", kBlocksSuffix, kScalesSuffix};
   for (const std::string_view part : kParts) {
     if (!tensor.name.ends_with(part)) continue;
     const io::TensorInfo* const of =

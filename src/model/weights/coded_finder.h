@@ -10,10 +10,12 @@
 //                       with X.weight_zero_point, X.weight_g_idx where needed
 //   gptq                X.qweight, X.scales, X.qzeros, X.g_idx
 //   awq                 X.qweight, X.scales, X.qzeros
+//   mxfp4               X_blocks, X_scales, of stacks of experts and of
+//                       X.weight
 //
-// Sources: integrations/finegrained_fp8.py of transformers, compressors of
-// compressed-tensors, qlinear/ of GPTQModel, awq/utils/packing_utils.py of
-// AutoAWQ.
+// Sources: integrations/finegrained_fp8.py and mxfp4.py of transformers,
+// compressors of compressed-tensors, qlinear/ of GPTQModel,
+// awq/utils/packing_utils.py of AutoAWQ.
 #pragma once
 
 #include <memory>
@@ -47,6 +49,9 @@ class CodedFinder {
   };
   // None where `stack` is no fp8.
   Found find(const io::TensorInfo& stack, const Slice& slice) const;
+
+  // Rows of a stack of MXFP4; none where there is no such.
+  Found find(const WantedBlocks& wanted) const;
 
   // Of a tensor that no weight took: whether the tool leaves it and it changes
   // no weight; else what it may belong to, or nothing.

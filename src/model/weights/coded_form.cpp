@@ -16,6 +16,13 @@ namespace {
 
 using Levels = std::array<float, 256>;
 
+// A sign, two bits of exponent and one of mantissa (E2M1).
+float fp4_value(std::uint8_t code) {
+  constexpr std::array<float, 8> kValues{0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const float value = kValues[code & 7];
+  return (code & 8) != 0 ? -value : value;
+}
+
 Levels levels_of(CodeLevel level) {
   Levels levels;
   for (std::size_t code = 0; code < levels.size(); ++code) {
@@ -30,6 +37,9 @@ Levels levels_of(CodeLevel level) {
       case CodeLevel::kFp8:
         levels[code] = static_cast<float>(
             c10::Float8_e4m3fn(byte, c10::Float8_e4m3fn::from_bits()));
+        break;
+      case CodeLevel::kFp4:
+        levels[code] = fp4_value(byte);
         break;
     }
   }
@@ -96,13 +106,50 @@ at::Tensor read_zeros(const io::Checkpoint& checkpoint, const CodedMatrix& m) {
   return (zeros.to(at::kFloat) + m.zero).contiguous();
 }
 
+// The rows of a matrix within those of its file, U8 [rows, bytes of a row].
+at::Tensor own_rows(
+    const at::Tensor& bytes, std::int64_t row_bytes, std::int64_t step) {
+  const std::int64_t rows = (bytes.numel() / row_bytes + step - 1) / step;
+  return bytes.as_strided({rows, row_bytes}, {step * row_bytes, 1})
+      .contiguous();
+}
+
+at::Tensor read_scale_bytes(
+    const io::Checkpoint& checkpoint, const CodedMatrix& m) {
+  const at::Tensor bytes = read_span(checkpoint, m.scales);
+  return m.row_step == 1 ? bytes
+                         : own_rows(bytes, m.grid_cols, m.row_step).flatten();
+}
+
+// E8M0 has one NaN.
+void require_numbers(const at::Tensor& scales, const CodedMatrix& m) {
+  if (m.level != CodeLevel::kFp4 || !scales.eq(255).any().item<bool>()) return;
+  throw UserError(
+      "weights",
+      m.scales.tensor->name,
+      "holds scales of 255, which are NaN. Perhaps a damaged file?");
+}
+
+at::Tensor split_nibbles(const at::Tensor& bytes) {
+  const std::int64_t count = bytes.numel();
+  at::Tensor codes = at::empty({bytes.size(0), 2 * bytes.size(1)}, at::kByte);
+  const auto* from = bytes.const_data_ptr<std::uint8_t>();
+  auto* to = codes.data_ptr<std::uint8_t>();
+  for (std::int64_t i = 0; i < count; ++i) {
+    to[2 * i] = from[i] & 15;
+    to[2 * i + 1] = from[i] >> 4;
+  }
+  return codes;
+}
+
 // What all rows of a matrix share.
 class RowDecoder {
  public:
   RowDecoder(const io::Checkpoint& checkpoint, const CodedMatrix& m)
       : checkpoint_(checkpoint), m_(m), levels_(levels_of(m.level)) {
-    const at::Tensor scales = scales_as_float(
-        read_span(checkpoint, m.scales), m.scales.tensor->dtype);
+    const at::Tensor bytes = read_scale_bytes(checkpoint, m);
+    require_numbers(bytes, m);
+    const at::Tensor scales = scales_as_float(bytes, m.scales.tensor->dtype);
     scales_ = m.inputs_first
                   ? scales.view({m.grid_cols, m.grid_rows}).t().contiguous()
                   : scales.view({m.grid_rows, m.grid_cols});
@@ -198,6 +245,11 @@ class RowDecoder {
             .t()
             .contiguous();
       }
+      case CodeOrder::kNibbles: {
+        const std::int64_t bytes = m_.cols / 2;
+        const std::int64_t step = bytes * m_.row_step;
+        return split_nibbles(read_strip({first * step, n, bytes, step}));
+      }
     }
     throw InternalError("codes in no known order");
   }
@@ -264,7 +316,21 @@ StoredForm::Rows CodedForm::open(const io::Checkpoint& checkpoint) const {
 std::optional<BlockGrid> CodedForm::blocks() const {
   if (!matrix_.blocks) return std::nullopt;
   return BlockGrid{
-      matrix_.block_rows, matrix_.block_cols, matrix_.scales.tensor->dtype};
+      matrix_.block_rows,
+      matrix_.block_cols,
+      matrix_.scales.tensor->dtype,
+      matrix_.bits};
+}
+
+StoredForm::BlockBytes CodedForm::read_blocks(
+    const io::Checkpoint& checkpoint) const {
+  const CodedMatrix& m = matrix_;
+  FETTLE_ASSERT(m.blocks);
+  const at::Tensor scales = read_scale_bytes(checkpoint, m);
+  require_numbers(scales, m);
+  return {
+      own_rows(read_span(checkpoint, m.codes), m.cols * m.bits / 8, m.row_step),
+      scales.view({m.grid_rows, -1})};
 }
 
 }  // namespace fettle::model

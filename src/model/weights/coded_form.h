@@ -14,10 +14,11 @@ enum class CodeOrder {
   kRowWords,     // int32 [rows, words]: a dense stream along the row
   kInputWords,   // int32 [words, rows]: a dense stream along the columns (GPTQ)
   kOutputWords,  // int32 [cols, rows / 8]: AWQ's words along the rows
+  kNibbles,      // [rows, cols / 2], the lower half of a byte first
 };
 
 // What a byte means before zero and scale.
-enum class CodeLevel { kUnsigned, kSigned, kFp8 };
+enum class CodeLevel { kUnsigned, kSigned, kFp8, kFp4 };
 
 // Where the zero points lie, one a group.
 enum class ZeroOrder {
@@ -45,6 +46,9 @@ struct CodedMatrix {
   std::int64_t block_cols = 1;
   std::int64_t row_begin = 0;
   bool inputs_first = false;
+  // Rows of the file, of codes and of scales, from one of the matrix to the
+  // next; of nibbles alone.
+  std::int64_t row_step = 1;
 
   StoredSpan zeros = {};
   ZeroOrder zero_order = ZeroOrder::kNone;
@@ -63,9 +67,11 @@ class CodedForm : public StoredForm {
   at::ScalarType type() const override { return matrix_.type; }
   std::string name() const override { return matrix_.name; }
   std::vector<StoredSpan> spans() const override;
-  // Throws UserError where a column's group is none of the matrix's.
+  // Throws UserError where a column's group is none of the matrix's, or a scale
+  // of 4-bit floats is NaN.
   Rows open(const io::Checkpoint& checkpoint) const override;
   std::optional<BlockGrid> blocks() const override;
+  BlockBytes read_blocks(const io::Checkpoint& checkpoint) const override;
 
  private:
   CodedMatrix matrix_;

@@ -23,6 +23,8 @@ std::vector<io::DType> types_of(PartKind kind) {
       return {kI32};
     case PartKind::kBytes:
       return {kI8};
+    case PartKind::kUnsigned:
+      return {kU8};
   }
   throw InternalError("a part of no known kind");
 }
@@ -45,7 +47,57 @@ std::int64_t side_of(std::int64_t block, std::int64_t all) {
   return block > 0 ? block : std::max<std::int64_t>(all, 1);
 }
 
+constexpr std::int64_t kMxfp4Block = 32;
+
 }  // namespace
+
+std::optional<CodedMatrix> find_mxfp4(
+    const CodedParts& parts, const WantedBlocks& wanted) {
+  const std::string blocks = wanted.name + std::string(kBlocksSuffix);
+  const std::string scales = wanted.name + std::string(kScalesSuffix);
+  if (parts.find(blocks) == nullptr && parts.find(scales) == nullptr) {
+    return std::nullopt;
+  }
+  const io::TensorInfo& found = parts.require(blocks, PartKind::kUnsigned);
+  if (wanted.cols % kMxfp4Block != 0) {
+    refuse_part(
+        found.name,
+        fmt::format(
+            "holds rows of {} weights by config.json, no whole number of "
+            "MXFP4's blocks of {}",
+            wanted.cols,
+            kMxfp4Block));
+  }
+  const std::int64_t groups = wanted.cols / kMxfp4Block;
+  CodedParts::Shape shape{wanted.all, groups};
+  if (wanted.count > 0) shape.insert(shape.begin(), wanted.count);
+  CodedMatrix m{.rows = wanted.rows, .cols = wanted.cols};
+  m.order = CodeOrder::kNibbles;
+  m.level = CodeLevel::kFp4;
+  m.bits = 4;
+  m.block_cols = kMxfp4Block;
+  m.grid_rows = wanted.rows;
+  m.grid_cols = groups;
+  m.row_step = wanted.step;
+  m.blocks = true;
+  m.name = "MXFP4";
+  const std::int64_t above = wanted.index * wanted.all + wanted.first;
+  const std::int64_t span =
+      wanted.rows > 0 ? (wanted.rows - 1) * wanted.step + 1 : 0;
+  const auto rows_of = [&](const io::TensorInfo& tensor, std::int64_t bytes) {
+    return StoredSpan{
+        &tensor,
+        static_cast<std::uint64_t>(above * bytes),
+        static_cast<std::uint64_t>(span * bytes)};
+  };
+  const StoredSpan all_scales =
+      parts.require(scales, PartKind::kUnsigned, shape, "by config.json");
+  m.scales = rows_of(*all_scales.tensor, groups);
+  shape.push_back(kMxfp4Block / 2);
+  require_shape(found, shape, "by config.json");
+  m.codes = rows_of(found, wanted.cols / 2);
+  return m;
+}
 
 void refuse_part(const std::string& name, const std::string& message) {
   throw UserError("weights", name, message);

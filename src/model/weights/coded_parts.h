@@ -16,6 +16,7 @@ enum class PartKind {
   kBlockScales,  // these, or powers of two of 8 bits
   kWords,        // I32
   kBytes,        // I8
+  kUnsigned,     // U8
 };
 
 // What a reader asks for: X.weight, [rows, cols].
@@ -69,6 +70,20 @@ void set_grid(
     const io::TensorInfo& scales,
     const std::vector<CodeScheme>& schemes,
     CodedMatrix& m);
+
+// Rows of a weight in MXFP4, or of one of a stack [count, all, cols] of them.
+struct WantedBlocks {
+  std::string name;        // of the weight or stack, without _blocks
+  std::int64_t count = 0;  // 0: no stack
+  std::int64_t index = 0;  // in the stack
+  std::int64_t first = 0;  // row
+  std::int64_t step = 1;   // to the next row
+  std::int64_t all = 0;    // rows of one
+  std::int64_t rows = 0, cols = 0;
+};
+// Nothing where there are neither blocks nor scales of this name.
+std::optional<CodedMatrix> find_mxfp4(
+    const CodedParts& parts, const WantedBlocks& wanted);
 
 // Weights whose codes lie in 32-bit words; nothing where there are no codes.
 std::optional<CodedMatrix> find_packed_words(

@@ -11,6 +11,7 @@
 
 #include "io/checksum.h"
 #include "model/weights/model_reader.h"
+#include "model/weights/stacked_rows.h"
 #include "model/weights/weight_index.h"
 
 namespace fettle::model {
@@ -36,6 +37,7 @@ Json attention_json(const AttentionConfig& a) {
       a.qk_nope_head_dim};
   const Json later = {static_cast<int>(a.gate), a.v_norm, a.k_as_v};
   if (later != Json{0, false, false}) json.push_back(later);
+  if (a.sinks) json.push_back("sinks");
   return json;
 }
 
@@ -144,6 +146,7 @@ Json computation_of(const ModelConfig& c) {
   if (c.activation != Activation::kSilu) {
     json.push_back({"activation", static_cast<int>(c.activation)});
   }
+  if (c.expert_bias) json.push_back("expert_bias");
   add_block(c, json);
   return json;
 }
@@ -154,9 +157,9 @@ std::vector<StoredSpan> spans_of(
     const WeightIndex::Place& place,
     const WeightId& id) {
   if (place.form != nullptr) return place.form->spans();
-  const auto bytes = static_cast<std::uint64_t>(weight_numel(config, id)) *
-                     io::size_of(place.tensor->dtype);
-  return {{place.tensor, place.offset, bytes}};
+  const std::int64_t rows = weight_shape(config, id).front();
+  const std::int64_t cols = rows > 0 ? weight_numel(config, id) / rows : 0;
+  return {{place.tensor, place.offset, plain_extent(place, rows, cols)}};
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ struct ExpertBank {
   std::vector<std::int64_t> offsets;  // [E + 1]
   at::Tensor gate_up;                 // [2S, H], S = offsets.back()
   at::Tensor down;                    // [S, H]
+  at::Tensor gate_up_bias;            // [2S], rows as gate_up's, or undefined
   at::Tensor constant;                // [E, H], or undefined
   kernels::Activation activation = kernels::Activation::kSilu;
 
@@ -39,6 +40,10 @@ struct ExpertBank {
   }
   std::int64_t width(std::int64_t e) const {
     return offsets[e + 1] - offsets[e];
+  }
+  // Of expert e, [2I].
+  at::Tensor gate_up_bias_of(std::int64_t e) const {
+    return gate_up_bias.narrow(0, 2 * offsets[e], 2 * width(e));
   }
 };
 
@@ -54,6 +59,7 @@ struct AttentionWeights {
   at::Tensor o_bias;          // [H]
   at::Tensor q_norm, k_norm;  // [D], or [N D] and [Nkv D] over all heads
   at::Tensor gate;            // [N Dv, H]
+  at::Tensor sinks;           // [N]
   // MLA
   at::Tensor q_a_proj;   // [Lq, H]
   at::Tensor q_a_bias;   // [Lq]

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "model/weights/model_folder.h"
 #include "model/weights/packed_layer.h"
+#include "model/weights/stacked_rows.h"
 #include "model/weights/weight_index.h"
 #include "model/weights/weight_loading.h"
 #include "model/weights/weight_view.h"
@@ -18,6 +19,11 @@ namespace {
 // A view with two dimensions: a vector is one row.
 at::Tensor as_matrix(const at::Tensor& tensor) {
   return tensor.dim() == 1 ? tensor.unsqueeze(0) : tensor;
+}
+
+// Of a piece of this shape; values of a vector are columns of its row.
+RowRange range_of(const std::vector<std::int64_t>& shape, std::int64_t first) {
+  return {first, shape[0], shape.size() > 1 ? shape[1] : 1};
 }
 
 std::int64_t bytes_as(
@@ -104,10 +110,8 @@ at::Tensor ModelReader::read_stored(const WeightId& id) const {
   if (place.form != nullptr) return read(id);
   at::Tensor result =
       at::empty(weight_shape(config_, id), at::TensorOptions(dtype(id)));
-  checkpoint_->read_range(
-      place.tensor->name,
-      place.offset,
-      {static_cast<std::byte*>(result.data_ptr()), result.nbytes()});
+  const at::Tensor rows = as_matrix(result);
+  read_plain_rows(*checkpoint_, place, {0, rows.size(0), rows.size(1)}, rows);
   return result;
 }
 
@@ -137,12 +141,7 @@ void ModelReader::read_rows(
     if (decode) {
       decode(first, piece);
     } else {
-      const std::uint64_t row_bytes =
-          piece.nbytes() / static_cast<std::uint64_t>(shape[0]);
-      checkpoint_->read_range(
-          place.tensor->name,
-          place.offset + static_cast<std::uint64_t>(first) * row_bytes,
-          {static_cast<std::byte*>(piece.data_ptr()), piece.nbytes()});
+      read_plain_rows(*checkpoint_, place, range_of(shape, first), piece);
     }
     visit(first, piece.to(at::kFloat));
   }

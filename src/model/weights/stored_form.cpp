@@ -3,12 +3,18 @@
 
 #include <memory>
 
+#include "core/error.h"
+
 namespace fettle::model {
 
 std::int64_t StoredForm::bytes() const {
   std::uint64_t total = 0;
   for (const StoredSpan& span : spans()) total += span.bytes;
   return static_cast<std::int64_t>(total);
+}
+
+StoredForm::BlockBytes StoredForm::read_blocks(const io::Checkpoint&) const {
+  throw InternalError("a form without blocks");
 }
 
 at::Tensor read_span(const io::Checkpoint& checkpoint, const StoredSpan& span) {

@@ -28,12 +28,22 @@ struct StoredSpan {
 // The scales of a weight X in blocks of fp8 are the tensor X_scale_inv.
 inline constexpr std::string_view kBlockScaleSuffix = "_scale_inv";
 
-// A matrix of fp8 codes with a scale a block of `rows` x `cols` of them; blocks
-// at the edges are short.
+// Codes and scales of a weight X in MXFP4 are X_blocks and X_scales.
+inline constexpr std::string_view kBlocksSuffix = "_blocks";
+inline constexpr std::string_view kScalesSuffix = "_scales";
+
+// A matrix of float codes with a scale a block of `rows` x `cols` of them;
+// blocks at the edges are short. Codes are fp8, or two of MXFP4 in a byte.
 struct BlockGrid {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   io::DType scale_type = io::DType::kF32;
+  std::int64_t bits = 8;  // of a code
+
+  // Bytes of the codes of a matrix of this shape.
+  std::int64_t code_bytes(const std::vector<std::int64_t>& shape) const {
+    return shape[0] * (shape[1] * bits / 8);
+  }
 
   // Blocks of a matrix of this shape: the shape of its scales.
   std::vector<std::int64_t> grid(const std::vector<std::int64_t>& shape) const {
@@ -63,9 +73,14 @@ class StoredForm {
 
   // Of a weight packed by Fettle, else null.
   virtual const PackedHeader* packed() const { return nullptr; }
-  // Of a matrix whose codes can be copied block by block: the first span holds
-  // the codes, row by row, the second the scales.
+  // Of a matrix whose codes can be copied block by block.
   virtual std::optional<BlockGrid> blocks() const { return std::nullopt; }
+  struct BlockBytes {
+    at::Tensor codes;   // U8 [rows, bytes of a row]
+    at::Tensor scales;  // U8 [rows of blocks, bytes of their scales]
+  };
+  // Of such a matrix.
+  virtual BlockBytes read_blocks(const io::Checkpoint& checkpoint) const;
 };
 
 // A weight packed by Fettle, in one tensor.

@@ -74,6 +74,35 @@ at::ScalarType declared_type(const Json& config) {
   return nested ? declared_type(config.at("text_config")) : at::kBFloat16;
 }
 
+// Where a weight lies among its expert's elements of a stack.
+struct StackPart {
+  Shape shape;              // of all elements of an expert
+  std::int64_t first = 0;   // of them, the weight's first
+  ElementSteps steps = {};  // from one row, or column, of it to the next
+};
+
+struct ExpertSize {
+  std::int64_t width, hidden;
+};
+
+StackPart stack_part(
+    StackOrder order, const WeightId& id, const ExpertSize& size) {
+  const auto [width, hidden] = size;
+  const bool turned = order == StackOrder::kInterleaved;
+  const bool up = id.role == Role::kExpertUp || id.role == Role::kExpertUpBias;
+  const std::int64_t above = up ? (turned ? 1 : width) : 0;
+  if (is_expert_bias(id.role)) {
+    const std::int64_t step = turned ? 2 : 1;
+    return {{2 * width}, above, {step, step}};
+  }
+  if (id.role == Role::kExpertDown) {
+    if (turned) return {{width, hidden}, 0, {1, hidden}};
+    return {{hidden, width}, 0, {width, 1}};
+  }
+  if (turned) return {{hidden, 2 * width}, above, {2, 2 * width}};
+  return {{2 * width, hidden}, above * hidden, {hidden, 1}};
+}
+
 // Finds the tensors of one model, remembering which have been claimed.
 class Finder {
  public:
@@ -106,7 +135,13 @@ class Finder {
     }
     if (const auto* stack = find_fused(row, id)) {
       if (tensor) refuse(stack->name, "is also stored as " + name);
-      return slice(*stack, id);
+      return slice(*stack, id, row);
+    }
+    if (!row.fused.empty() && is_expert_role(id.role)) {
+      if (auto coded = coded_.find(wanted_blocks(id, row));
+          coded.form != nullptr) {
+        return claim(std::move(coded));
+      }
     }
     const std::string packed_name = name + std::string(kPackedSuffix);
     if (const auto* packed = lookup(packed_name)) {
@@ -118,7 +153,9 @@ class Finder {
         coded.form != nullptr) {
       return claim(std::move(coded));
     }
-    if (!tensor) refuse_missing(name);
+    if (!tensor) {
+      refuse_missing(row.stacked_only ? expanded(row.fused, id) : name);
+    }
     check_tensor(*tensor, stored_shape(config_, id));
     claimed_.insert(tensor);
     return {tensor, 0};
@@ -223,8 +260,9 @@ class Finder {
     return lookup(expanded(row.fused_alias, id));
   }
 
-  WeightIndex::Place slice(const io::TensorInfo& stack, const WeightId& id) {
-    return is_expert_role(id.role) ? slice_of_experts(stack, id)
+  WeightIndex::Place slice(
+      const io::TensorInfo& stack, const WeightId& id, const WeightRow& row) {
+    return is_expert_role(id.role) ? slice_of_experts(stack, id, row)
                                    : half(stack, id);
   }
 
@@ -243,9 +281,28 @@ class Finder {
             io::size_of(both.dtype)};
   }
 
+  // Where an expert's matrix is in a stack of MXFP4, whose rows are outputs
+  // even where those of plain stacks are inputs.
+  WantedBlocks wanted_blocks(const WeightId& id, const WeightRow& row) const {
+    const Shape shape = weight_shape(config_, id);
+    if (shape.size() != 2) return {};
+    const bool down = id.role == Role::kExpertDown;
+    const bool up = id.role == Role::kExpertUp;
+    const bool turns = row.order == StackOrder::kInterleaved && !down;
+    return {
+        .name = expanded(row.fused, id),
+        .count = config_.layers[id.layer].num_experts(),
+        .index = id.expert,
+        .first = up ? (turns ? 1 : shape[0]) : 0,
+        .step = turns ? 2 : 1,
+        .all = down ? shape[0] : 2 * shape[0],
+        .rows = shape[0],
+        .cols = shape[1]};
+  }
+
   // The part of a stacked tensor that is one expert's gate, up or down.
   WeightIndex::Place slice_of_experts(
-      const io::TensorInfo& stack, const WeightId& id) {
+      const io::TensorInfo& stack, const WeightId& id, const WeightRow& row) {
     const LayerConfig& layer = config_.layers[id.layer];
     const std::int64_t width = layer.expert_widths.front();
     const bool ragged = std::any_of(
@@ -257,26 +314,28 @@ class Finder {
           stack.name,
           "stacks experts that differ in width; each needs its own tensor");
     }
-    const bool down = id.role == Role::kExpertDown;
-    const std::int64_t hidden = config_.hidden_size;
-    const Shape shape = down ? Shape{layer.num_experts(), hidden, width}
-                             : Shape{layer.num_experts(), 2 * width, hidden};
+    const StackPart part =
+        stack_part(row.order, id, {width, config_.hidden_size});
+    Shape shape = part.shape;
+    shape.insert(shape.begin(), layer.num_experts());
     require_shape(stack, shape, "by config.json");
+    const bool down = id.role == Role::kExpertDown;
     const std::int64_t above = id.role == Role::kExpertUp ? width : 0;
-    if (auto coded =
-            coded_.find(stack, {id.expert, above, down ? hidden : width});
-        coded.form != nullptr) {
-      return claim(std::move(coded));
+    if (row.order == StackOrder::kGateFirst) {
+      auto coded = coded_.find(
+          stack, {id.expert, above, down ? config_.hidden_size : width});
+      if (coded.form != nullptr) return claim(std::move(coded));
     }
     check_tensor(stack, shape);
     claimed_.insert(&stack);
-    const std::int64_t part = down                         ? id.expert
-                              : id.role == Role::kExpertUp ? 2 * id.expert + 1
-                                                           : 2 * id.expert;
+    std::int64_t each = 1;
+    for (const std::int64_t side : part.shape) each *= side;
     return {
         &stack,
-        static_cast<std::uint64_t>(part * width * hidden) *
-            io::size_of(stack.dtype)};
+        static_cast<std::uint64_t>(id.expert * each + part.first) *
+            io::size_of(stack.dtype),
+        {},
+        part.steps};
   }
 
   const ModelConfig& config_;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -21,12 +22,26 @@
 
 namespace fettle::model {
 
+// Elements of the file from one row, or one column, of a weight to the next.
+struct ElementSteps {
+  std::int64_t row = 0;
+  std::int64_t col = 0;
+  bool operator==(const ElementSteps&) const = default;
+};
+
 class WeightIndex {
  public:
   struct Place {
     const io::TensorInfo* tensor = nullptr;  // held by the checkpoint
     std::uint64_t offset = 0;  // bytes into it where the weight begins
     std::shared_ptr<const StoredForm> form = {};  // null: plain
+    // Of a plain weight within a stack; none: its elements lie side by side.
+    // A vector is a row as well as a column.
+    std::optional<ElementSteps> steps = {};
+
+    ElementSteps steps_of(std::int64_t cols) const {
+      return steps.value_or(ElementSteps{cols, 1});
+    }
 
     const PackedHeader* packed() const {
       return form == nullptr ? nullptr : form->packed();

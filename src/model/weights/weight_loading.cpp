@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "model/weights/stacked_rows.h"
 
 namespace fettle::model {
 namespace {
@@ -17,13 +18,6 @@ constexpr std::int64_t kPieceBytes = 1 << 20;
 // Each piece of a coded weight reads its scales again.
 constexpr std::int64_t kCodedPieceBytes = 4 << 20;
 
-// Some rows of one copy.
-struct Piece {
-  const WeightCopy* copy;
-  std::int64_t first;
-  std::int64_t count;
-};
-
 std::int64_t stored_rows(const WeightCopy& copy) {
   return copy.into.size(copy.transposed ? 1 : 0);
 }
@@ -32,9 +26,22 @@ std::int64_t stored_cols(const WeightCopy& copy) {
   return copy.into.size(copy.transposed ? 0 : 1);
 }
 
-std::span<std::byte> bytes_of(const at::Tensor& tensor) {
-  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+// A weight that lies with rows and columns exchanged is plain when it is called
+// by them.
+WeightCopy upright(const WeightCopy& copy) {
+  const auto& steps = copy.from.steps;
+  if (!steps || *steps != ElementSteps{1, stored_rows(copy)}) return copy;
+  WeightCopy turned{copy.from, copy.into, !copy.transposed};
+  turned.from.steps.reset();
+  return turned;
 }
+
+// Some rows of one copy.
+struct Piece {
+  const WeightCopy* copy;
+  std::int64_t first;
+  std::int64_t count;
+};
 
 // Not finite: all exponent bits are set. The loop without a branch or a
 // counter vectorises; numbers are counted only once something was found.
@@ -68,12 +75,8 @@ void read_piece(
   if (from.form != nullptr) {
     return from.form->open(checkpoint)(piece.first, into);
   }
-  const std::uint64_t row_bytes =
-      static_cast<std::uint64_t>(into.size(1)) * into.element_size();
-  checkpoint.read_range(
-      from.tensor->name,
-      from.offset + static_cast<std::uint64_t>(piece.first) * row_bytes,
-      bytes_of(into));
+  read_plain_rows(
+      checkpoint, from, {piece.first, into.size(0), into.size(1)}, into);
 }
 
 // In which it is read: a weight that is not plain comes out of its form in
@@ -160,8 +163,11 @@ at::ScalarType scalar_type(io::DType dtype) {
 
 void load_weights(
     const io::Checkpoint& checkpoint, std::span<const WeightCopy> copies) {
+  std::vector<WeightCopy> whole;
+  whole.reserve(copies.size());
+  for (const WeightCopy& copy : copies) whole.push_back(upright(copy));
   std::vector<Piece> pieces;
-  for (const WeightCopy& copy : copies) {
+  for (const WeightCopy& copy : whole) {
     for (const Piece& piece : cut(copy)) pieces.push_back(piece);
   }
   at::parallel_for(

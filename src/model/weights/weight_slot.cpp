@@ -33,6 +33,7 @@ constexpr auto kSlots = std::to_array<WeightSlot>({
     {Role::kQNorm, [](W& w) -> T& { return w.attention.q_norm; }},
     {Role::kKNorm, [](W& w) -> T& { return w.attention.k_norm; }},
     {Role::kAttentionGate, [](W& w) -> T& { return w.attention.gate; }},
+    {Role::kSinks, [](W& w) -> T& { return w.attention.sinks; }},
     {Role::kQAProj, [](W& w) -> T& { return w.attention.q_a_proj; }},
     {Role::kQABias, [](W& w) -> T& { return w.attention.q_a_bias; }},
     {Role::kQANorm, [](W& w) -> T& { return w.attention.q_a_norm; }},
@@ -50,6 +51,7 @@ constexpr auto kSlots = std::to_array<WeightSlot>({
     {Role::kExpertScale, [](W& w) -> T& { return w.expert_scale; }},
     {Role::kExpertGate, [](W& w) -> T& { return w.experts.gate_up; }},
     {Role::kExpertDown, [](W& w) -> T& { return w.experts.down; }},
+    {Role::kExpertGateBias, [](W& w) -> T& { return w.experts.gate_up_bias; }},
     {Role::kExpertConstant, [](W& w) -> T& { return w.experts.constant; }},
     {Role::kSharedGate, [](W& w) -> T& { return w.shared.gate_up; }},
     {Role::kSharedDown, [](W& w) -> T& { return w.shared.down; }},
@@ -61,6 +63,7 @@ Role slot_role(Role role) {
   for (const MlpRoles& mlp : {kExpertRoles, kSharedRoles, kDenseRoles}) {
     if (role == mlp.up) return mlp.gate;
   }
+  if (role == Role::kExpertUpBias) return Role::kExpertGateBias;
   return role;
 }
 

@@ -12,8 +12,8 @@
 namespace fettle::model {
 
 // The tensor of a layer that weights of `role` lie in, a role of layers; it may
-// be undefined. Gate and up of an MLP share one, and so do all experts: a view
-// of one weight is weight_view's.
+// be undefined. Gate and up of an MLP share one, as their biases do, and so do
+// all experts: a view of one weight is weight_view's.
 at::Tensor& weight_slot(LayerWeights& weights, Role role);
 const at::Tensor& weight_slot(const LayerWeights& weights, Role role);
 

@@ -65,8 +65,13 @@ void add_empty(
   if (shape.has_dense() && wanted(kDenseRoles.gate)) {
     allocate(weights.dense, shape.dense_width, hidden, options);
   }
+  if (shape.sparse && config.expert_bias && wanted(Role::kExpertGateBias)) {
+    weights.experts.gate_up_bias =
+        at::empty({2 * weights.experts.offsets.back()}, options);
+  }
   for (const WeightId& id : layer_weights(config, layer)) {
-    if (is_mlp_role(id.role) || !wanted(id.role)) continue;
+    if (is_mlp_role(id.role) || is_expert_bias(id.role)) continue;
+    if (!wanted(id.role)) continue;
     weight_slot(weights, id.role) = at::empty(
         weight_shape(config, id), options.dtype(loaded_type(id.role, type)));
   }
@@ -74,6 +79,11 @@ void add_empty(
 
 at::Tensor weight_view(const LayerWeights& weights, const WeightId& id) {
   const at::Tensor& slot = weight_slot(weights, id.role);
+  if (is_expert_bias(id.role)) {
+    const std::int64_t own = weights.experts.width(id.expert);
+    return weights.experts.gate_up_bias_of(id.expert).narrow(
+        0, id.role == Role::kExpertUpBias ? own : 0, own);
+  }
   if (!is_mlp_role(id.role)) return slot;
   const bool down = is_down_role(id.role);
   std::int64_t first = 0;

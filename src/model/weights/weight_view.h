@@ -17,7 +17,7 @@ at::ScalarType loaded_type(Role role, at::ScalarType type);
 
 // A layer whose tensors are those of `wanted` roles, of the type and memory
 // that `options` say, their values not set. Where one role of an MLP is wanted,
-// all three are.
+// all three are, and so are the biases of gate and up.
 using WantedRoles = std::function<bool(Role)>;
 LayerWeights empty_layer(
     const ModelConfig& config,

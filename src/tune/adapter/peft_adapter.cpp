@@ -33,13 +33,18 @@ constexpr std::string_view kPrefix = "base_model.model.";
 }
 
 void check_layer(
+    const model::ModelConfig& config,
     std::int64_t l,
-    const model::LayerConfig& layer,
     const model::LayerConfig& first) {
+  const model::LayerConfig& layer = config.layers[l];
   const std::string where = fmt::format("in layer {}", l);
-  if (layer.has_constants) refuse("no constants", "some " + where);
+  if (model::adds_own(config, layer, model::Role::kExpertConstant)) {
+    refuse("no constants", "some " + where);
+  }
   if (!layer.condensers.empty()) refuse("no condensers", "some " + where);
-  if (layer.router_bias) refuse("no router bias", "one " + where);
+  if (model::adds_own(config, layer, model::Role::kRouterBias)) {
+    refuse("no router bias", "one " + where);
+  }
   if (layer.num_experts() != first.num_experts()) {
     refuse(
         fmt::format("{} experts", first.num_experts()),
@@ -151,12 +156,16 @@ void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
     if (method != "lora") refuse("the method lora alone", "also " + method);
   }
   if (trains_router(options)) refuse("frozen routers", "--router topk");
+  const auto& gate = model::weight_row(config, model::Role::kExpertGate);
+  if (gate.order != model::StackOrder::kGateFirst) {
+    refuse("experts' gate rows before those of up", "them in turns");
+  }
   const model::LayerConfig* first = nullptr;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const model::LayerConfig& layer = config.layers[l];
     if (!layer.sparse) continue;
     if (first == nullptr) first = &layer;
-    check_layer(l, layer, *first);
+    check_layer(config, l, *first);
   }
 }
 

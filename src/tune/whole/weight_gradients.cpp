@@ -44,6 +44,10 @@ WeightGradients::WeightGradients(std::vector<model::WeightId> ids)
     if (id.role == model::Role::kExpertGate) experts_[expert].gate = place;
     if (id.role == model::Role::kExpertUp) experts_[expert].up = place;
     if (id.role == model::Role::kExpertDown) experts_[expert].down = place;
+    if (id.role == model::Role::kExpertGateBias) {
+      experts_[expert].gate_bias = place;
+    }
+    if (id.role == model::Role::kExpertUpBias) experts_[expert].up_bias = place;
   }
 }
 
@@ -74,6 +78,15 @@ void WeightGradients::on_expert_gradient(const model::ExpertGradView& view) {
   if (places.down >= 0) {
     add_product(gradients_[places.down], view.h, view.dy);
   }
+  const auto add_bias = [&](std::int64_t place, std::int64_t first) {
+    if (place < 0) return;
+    const at::Tensor sum =
+        view.d_gate_up.narrow(1, first, width).sum(0, false, at::kFloat);
+    at::Tensor& gradient = gradients_[place];
+    gradient = gradient.defined() ? gradient + sum : sum;
+  };
+  add_bias(places.gate_bias, 0);
+  add_bias(places.up_bias, width);
 }
 
 void WeightGradients::on_router_gradient(

@@ -44,9 +44,10 @@ class WeightGradients {
   void clear();
 
  private:
-  // Positions of an expert's gate, up and down in ids_, -1 where not asked for.
+  // Positions of an expert's weights in ids_, -1 where not asked for.
   struct ExpertPlaces {
     std::int64_t gate = -1, up = -1, down = -1;
+    std::int64_t gate_bias = -1, up_bias = -1;
   };
 
   std::vector<model::WeightId> ids_;

@@ -44,7 +44,8 @@ AdamWOptions WholePart::adamw_of(std::size_t place) const {
   const model::WeightId& id = ids_[place];
   AdamWOptions adamw = options_.adamw;
   const bool scale = id.role == model::Role::kRouterNorm ||
-                     id.role == model::Role::kExpertScale;
+                     id.role == model::Role::kExpertScale ||
+                     id.role == model::Role::kSinks;
   const bool vector =
       !scale && model::weight_shape(reader_.config(), id).size() < 2;
   if (vector || id.role == model::Role::kExpertConstant) {

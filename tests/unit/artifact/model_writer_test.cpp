@@ -57,6 +57,36 @@ TEST_CASE("What a family stores as a matrix of one row is written so") {
   REQUIRE(stored.shape == std::vector<std::int64_t>{1, 4});
 }
 
+TEST_CASE("Experts are written in the stacks that their loaders find") {
+  testing::TinyModelOptions options;
+  options.family = "gpt_oss";
+  options.type = GENERATE(at::kFloat, at::kBFloat16);
+  const bool ragged = GENERATE(false, true);
+  if (ragged) options.widths = {{6, 0, 3, 5}, {1, 6, 6, 2}};
+  const testing::TinyModel tiny(options);
+  const testing::TemporaryFolder out;
+  const model::ModelReader source(tiny.path());
+  write_model(copy_of(source), out.path());
+  const model::ModelReader copy(out.path());
+  for (const model::WeightId& id : model::model_weights(source.config())) {
+    CAPTURE(model::weight_name(source.config(), id));
+    REQUIRE(copy.dtype(id) == source.dtype(id));
+    REQUIRE(copy.read(id).equal(source.read(id)));
+  }
+  const auto file = io::Checkpoint::open(out.path());
+  const std::string experts = "model.layers.0.mlp.experts.";
+  const auto shape_of = [&](const std::string& name) {
+    const io::TensorInfo* const found = file.find(experts + name);
+    return found == nullptr ? std::vector<std::int64_t>{} : found->shape;
+  };
+  using Shape = std::vector<std::int64_t>;
+  REQUIRE(shape_of("down_proj_bias") == Shape{4, 8});
+  REQUIRE(shape_of("gate_up_proj") == (ragged ? Shape{} : Shape{4, 8, 12}));
+  REQUIRE(shape_of("gate_up_proj_bias") == (ragged ? Shape{} : Shape{4, 12}));
+  REQUIRE(shape_of("down_proj") == (ragged ? Shape{} : Shape{4, 6, 8}));
+  REQUIRE(shape_of("2.gate_proj.bias") == (ragged ? Shape{3} : Shape{}));
+}
+
 TEST_CASE("A tensor of another shape or type than declared is our bug") {
   const testing::TinyModel tiny;
   const testing::TemporaryFolder out;

@@ -45,9 +45,10 @@ inline model::ModelConfig tiny_config(const TinyModelOptions& options) {
     config.layers[l].expert_widths = options.widths[l];
   }
   for (model::LayerConfig& layer : config.layers) {
-    layer.has_constants = layer.sparse && options.constants;
-    layer.router_bias = layer.sparse && options.router_bias;
-    if (layer.sparse) layer.condensers = options.condensers;
+    if (!layer.sparse) continue;
+    layer.has_constants = layer.has_constants || options.constants;
+    layer.router_bias = layer.router_bias || options.router_bias;
+    layer.condensers = options.condensers;
   }
   return config;
 }

@@ -3,7 +3,10 @@
 
 #include <torch/csrc/autograd/autograd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
 
 #include "core/error.h"
 #include "device_case.h"
@@ -13,8 +16,15 @@ namespace {
 
 using namespace test;
 
+constexpr std::array kActivations = {
+    Activation::kSilu, Activation::kGeluTanh, Activation::kClampedSwiglu};
+
 at::Tensor composed(const at::Tensor& gate_up, Activation activation) {
   const auto halves = gate_up.chunk(2, 1);
+  if (activation == Activation::kClampedSwiglu) {
+    const at::Tensor gate = halves[0].clamp_max(7);
+    return gate * at::sigmoid(1.702 * gate) * (halves[1].clamp(-7, 7) + 1);
+  }
   const at::Tensor act = activation == Activation::kSilu
                              ? at::silu(halves[0])
                              : at::gelu(halves[0], "tanh");
@@ -23,10 +33,12 @@ at::Tensor composed(const at::Tensor& gate_up, Activation activation) {
 
 void check(const DeviceCase& where) {
   for (const std::int64_t width : {1, 13, 64, 257}) {
-    for (const auto activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    for (const auto activation : kActivations) {
       CAPTURE(where.name, width, static_cast<int>(activation));
+      // Exact in any dtype; some beyond the clamps.
+      const bool clamped = activation == Activation::kClampedSwiglu;
       const at::Tensor x =
-          values({31, 2 * width}, width, where).mul(2);  // exact in any dtype
+          values({31, 2 * width}, width, where).mul(clamped ? 8 : 2);
       const at::Tensor dh = values({31, width}, 8, where);
       const at::Tensor deep = x.to(at::kDouble).requires_grad_();
       const at::Tensor truth = composed(deep, activation);
@@ -61,10 +73,32 @@ TEST_CASE("the gate's gradient at 0 is half of dh times up") {
   }
 }
 
+TEST_CASE("beyond its clamps swiglu stays as it is and passes no gradient") {
+  // Gate 9 counts as 7, up 8 as 7 and up -9 as -7; a closed gate gives 0
+  // whatever up is.
+  const at::Tensor x =
+      at::tensor({9.f, 1.f, 1.f, 0.f, 2.f, 8.f, -9.f, 5.f}).reshape({1, 8});
+  const auto kind = Activation::kClampedSwiglu;
+  const at::Tensor h = swiglu(x, kind)[0];
+  const auto act = [](double z) { return z / (1 + std::exp(-1.702 * z)); };
+  CHECK(h[0].item<float>() == Approx(3 * act(7)));
+  CHECK(h[1].item<float>() == Approx(8 * act(1)));
+  CHECK(h[2].item<float>() == Approx(-6 * act(1)));
+  CHECK(h[3].item<float>() == 0.0f);
+  const at::Tensor d = swiglu_backward(at::ones({1, 4}), x, kind)[0];
+  CHECK(d[0].item<float>() == 0.0f);
+  CHECK(d[3].item<float>() == Approx(3));  // half of up + 1
+  CHECK(d[4].item<float>() == Approx(act(7)));
+  CHECK(d[5].item<float>() == 0.0f);
+  CHECK(d[6].item<float>() == 0.0f);
+}
+
 TEST_CASE("a NaN gate or up shows in h") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const at::Tensor x = at::tensor({nan, 1.f, 1.f, nan}).reshape({1, 4});
-  CHECK(swiglu(x).isnan().all().item<bool>());
+  for (const auto activation : kActivations) {
+    CHECK(swiglu(x, activation).isnan().all().item<bool>());
+  }
 }
 
 TEST_CASE("an expert without tokens or without neurons has an empty h") {

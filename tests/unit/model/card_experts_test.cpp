@@ -55,6 +55,7 @@ struct Inputs {
     const std::int64_t neurons = bank.offsets.back();
     bank.gate_up = randn({2 * neurons, kHidden}) * 0.2;
     bank.down = randn({neurons, kHidden}) * 0.2;
+    bank.gate_up_bias = randn({2 * neurons});
     bank.constant = randn({bank.size(), kHidden});
     x = randn({kTokens, kHidden});
     dy = randn({kTokens, kHidden});
@@ -74,6 +75,7 @@ struct Inputs {
         bank.offsets,
         there(bank.gate_up),
         there(bank.down),
+        there(bank.gate_up_bias),
         there(bank.constant)};
     const at::Tensor inputs = there(x);
     const at::Tensor mix = weights.clone().to(device).set_requires_grad(true);
@@ -87,6 +89,7 @@ struct Inputs {
          mix.grad(),
          own.gate_up.grad(),
          own.down.grad(),
+         own.gate_up_bias.grad(),
          own.constant.grad()},
         sums.forward,
         sums.backward};

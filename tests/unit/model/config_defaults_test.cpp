@@ -156,6 +156,33 @@ TEST_CASE("what GLM, ERNIE and MiniMax say where they are silent") {
   CHECK(bare("minimax_m2").attention().rope.dim == 128);
 }
 
+TEST_CASE("what gpt-oss says where it is silent") {
+  const ModelConfig config = bare("gpt_oss");
+  const AttentionConfig& attention = config.attention();
+  CHECK(attention.heads == 64);
+  CHECK(attention.kv_heads == 8);
+  CHECK(attention.head_dim == 64);
+  CHECK(attention.qkv_bias);
+  CHECK(attention.o_bias);
+  CHECK(attention.sinks);
+  CHECK(attention.rope.type == "yarn");
+  CHECK(attention.rope.theta == 150000.0);
+  CHECK(attention.rope.factor == 32.0);
+  CHECK(attention.rope.original_max_position == 4096);
+  CHECK_FALSE(attention.rope.truncate);
+  CHECK(config.router.score == RouterScore::kTopkThenSoftmax);
+  CHECK(config.activation == Activation::kClampedSwiglu);
+  CHECK(config.expert_bias);
+  CHECK(config.norm_eps == 1e-5);
+  CHECK(config.num_layers() == 36);
+  CHECK(config.layers[0].expert_widths == std::vector<std::int64_t>(128, 2880));
+  CHECK(config.layers[0].top_k == 4);
+  CHECK(config.layers[0].has_constants);
+  CHECK(config.layers[0].router_bias);
+  CHECK(config.layers[0].sliding_window == 128);
+  CHECK(config.layers[1].sliding_window == 0);
+}
+
 TEST_CASE("Mellum's layers have the rotary embedding of their type") {
   const ModelConfig plain = bare("mellum");
   CHECK(plain.attentions.size() == 1);

@@ -15,13 +15,14 @@ namespace {
 constexpr std::int64_t kHidden = 6;
 constexpr std::int64_t kTokens = 9;
 
-// Experts of widths 3, 0, 2, 4, with constants.
+// Experts of widths 3, 0, 2, 4, with biases and constants.
 ExpertBank bank() {
   at::manual_seed(2);
   return {
       {0, 3, 3, 5, 9},
       at::randn({18, kHidden}),
       at::randn({9, kHidden}),
+      at::randn({18}),
       at::randn({4, kHidden})};
 }
 
@@ -29,7 +30,7 @@ at::Tensor output(const ExpertBank& bank, std::int64_t e, const at::Tensor& x) {
   const std::int64_t width = bank.width(e);
   const at::Tensor gate_up =
       bank.gate_up.narrow(0, 2 * bank.offsets[e], 2 * width);
-  const at::Tensor both = at::mm(x, gate_up.t());
+  const at::Tensor both = at::mm(x, gate_up.t()) + bank.gate_up_bias_of(e);
   const at::Tensor h =
       at::silu(both.narrow(1, 0, width)) * both.narrow(1, width, width);
   return at::mm(h, bank.down.narrow(0, bank.offsets[e], width)) +

@@ -54,9 +54,11 @@ inline Json sample_json(const std::string& family) {
     json["num_experts"] = 4;
   }
   if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 5;
-  if (family == "mixtral" || family.starts_with("granitemoe")) {
+  const bool gpt_oss = family == "gpt_oss";
+  if (family == "mixtral" || family.starts_with("granitemoe") || gpt_oss) {
     json["num_local_experts"] = 4;
   }
+  if (gpt_oss) json["sliding_window"] = 3;
   if (family == "granitemoeshared") json["shared_intermediate_size"] = 5;
   if (family == "olmoe") json["num_experts"] = 4;
   const bool latent = family == "deepseek_v2" || family == "deepseek_v3" ||
@@ -87,7 +89,7 @@ inline Json sample_json(const std::string& family) {
   if (family == "minimax_m2") {
     json.update({{"num_local_experts", 4}, {"head_dim", 6}});
   }
-  if (family == "mellum") json["head_dim"] = 4;
+  if (family == "mellum" || gpt_oss) json["head_dim"] = 4;
   add_two_kinds_of_layers(family, json);
   if (family == "deepseek_v3") json.update({{"n_group", 1}, {"topk_group", 1}});
   return json;

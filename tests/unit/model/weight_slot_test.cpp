@@ -32,8 +32,9 @@ TEST_CASE("every tensor of a layer is the slot of some role") {
   }
   std::vector<at::Tensor> tensors;
   for_each_tensor(weights, [&](at::Tensor& t) { tensors.push_back(t); });
-  // Gate and up of the experts, the shared and the dense MLP are one each.
-  CHECK(tensors.size() == layer_roles().size() - 3);
+  // Gate and up of the experts, the shared and the dense MLP are one each, and
+  // so are their biases.
+  CHECK(tensors.size() == layer_roles().size() - 4);
   for (const Role role : layer_roles()) {
     INFO(role_name(role));
     const at::Tensor& slot = weight_slot(std::as_const(weights), role);

@@ -91,7 +91,7 @@ constexpr WeightRow kOwnRows[] = {
     {Role::kMlpOutNorm, "model.layers.{l}.post_mlp_layernorm.weight"},
     {Role::kRouter, "model.layers.{l}.mlp.router.gate.weight"},
     {Role::kRouterCorrection, "model.layers.{l}.mlp.expert_bias"},
-    {Role::kRouterBias, "model.layers.{l}.mlp.router.logit_bias"},
+    own_row(Role::kRouterBias, "model.layers.{l}.mlp.router.logit_bias"),
 };
 
 constexpr auto kWeights = joined(

@@ -74,7 +74,7 @@ constexpr WeightRow kOwnRows[] = {
      .name = "model.layers.{l}.mlp.moe_statics.e_score_correction_bias",
      .alias = "model.layers.{l}.mlp.gate.moe_statics.e_score_correction_bias",
      .as_row = true},
-    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
+    own_row(Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"),
 };
 
 constexpr auto kWeights = joined(

@@ -16,6 +16,7 @@ Family glm4_moe_family();
 Family glm4_moe_lite_family();
 Family granitemoe_family();
 Family granitemoeshared_family();
+Family gpt_oss_family();
 Family mellum_family();
 Family minimax_m2_family();
 Family mixtral_family();

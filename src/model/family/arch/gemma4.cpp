@@ -206,7 +206,7 @@ constexpr WeightRow kOwnRows[] = {
     {Role::kRouter, "model.layers.{l}.router.proj.weight"},
     {Role::kRouterNorm, "model.layers.{l}.router.scale"},
     {Role::kExpertScale, "model.layers.{l}.router.per_expert_scale"},
-    {Role::kRouterBias, "model.layers.{l}.router.logit_bias"},
+    own_row(Role::kRouterBias, "model.layers.{l}.router.logit_bias"),
     {.role = Role::kExpertGate,
      .name = "model.layers.{l}.experts.{e}.gate_proj.weight",
      .fused = "model.layers.{l}.experts.gate_up_proj",
@@ -219,7 +219,7 @@ constexpr WeightRow kOwnRows[] = {
      .name = "model.layers.{l}.experts.{e}.down_proj.weight",
      .fused = "model.layers.{l}.experts.down_proj",
      .stacked_only = true},
-    {Role::kExpertConstant, "model.layers.{l}.experts.constant"},
+    own_row(Role::kExpertConstant, "model.layers.{l}.experts.constant"),
 };
 
 constexpr auto kWeights =

@@ -10,7 +10,9 @@ inline constexpr WeightRow kGraniteRouterRows[] = {
     {.role = Role::kRouter,
      .name = "model.layers.{l}.block_sparse_moe.router.layer.weight",
      .alias = "model.layers.{l}.block_sparse_moe.router.weight"},
-    {Role::kRouterBias, "model.layers.{l}.block_sparse_moe.router.logit_bias"},
+    own_row(
+        Role::kRouterBias,
+        "model.layers.{l}.block_sparse_moe.router.logit_bias"),
 };
 
 inline constexpr WeightRow kGraniteExpertRows[] = {
@@ -29,8 +31,9 @@ inline constexpr WeightRow kGraniteExpertRows[] = {
      .fused = "model.layers.{l}.block_sparse_moe.output_linear.weight",
      .fused_alias = "model.layers.{l}.block_sparse_moe.experts.down_proj",
      .stacked_only = true},
-    {Role::kExpertConstant,
-     "model.layers.{l}.block_sparse_moe.experts.constant"},
+    own_row(
+        Role::kExpertConstant,
+        "model.layers.{l}.block_sparse_moe.experts.constant"),
 };
 
 inline constexpr WeightRow kGraniteSharedRows[] = {

@@ -72,7 +72,8 @@ constexpr WeightRow kOwnRows[] = {
      "model.layers.{l}.block_sparse_moe.e_score_correction_bias",
      {},
      "model.layers.{l}.mlp.e_score_correction_bias"},
-    {Role::kRouterBias, "model.layers.{l}.block_sparse_moe.gate.logit_bias"},
+    own_row(
+        Role::kRouterBias, "model.layers.{l}.block_sparse_moe.gate.logit_bias"),
 };
 
 constexpr auto kWeights = joined(

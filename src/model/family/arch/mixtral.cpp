@@ -49,7 +49,8 @@ constexpr WeightRow kOwnRows[] = {
      "model.layers.{l}.block_sparse_moe.gate.weight",
      {},
      "model.layers.{l}.mlp.gate.weight"},
-    {Role::kRouterBias, "model.layers.{l}.block_sparse_moe.gate.logit_bias"},
+    own_row(
+        Role::kRouterBias, "model.layers.{l}.block_sparse_moe.gate.logit_bias"),
 };
 
 constexpr auto kWeights = joined(

@@ -11,7 +11,7 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 16> all = {
+  static const std::array<Family, 17> all = {
       afmoe_family(),
       deepseek_v2_family(),
       deepseek_v3_family(),
@@ -20,6 +20,7 @@ std::span<const Family> families() {
       gemma4_family(),
       glm4_moe_family(),
       glm4_moe_lite_family(),
+      gpt_oss_family(),
       granitemoe_family(),
       granitemoeshared_family(),
       mellum_family(),

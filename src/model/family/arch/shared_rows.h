@@ -52,7 +52,7 @@ inline constexpr WeightRow kNormRows[] = {
 
 inline constexpr WeightRow kRouterRows[] = {
     {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
-    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
+    own_row(Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"),
 };
 
 // The choice is corrected by a bias (DeepSeek-V3).
@@ -60,7 +60,7 @@ inline constexpr WeightRow kCorrectedRouterRows[] = {
     {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
     {Role::kRouterCorrection,
      "model.layers.{l}.mlp.gate.e_score_correction_bias"},
-    {Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"},
+    own_row(Role::kRouterBias, "model.layers.{l}.mlp.gate.logit_bias"),
 };
 
 inline constexpr WeightRow kExpertRows[] = {
@@ -73,7 +73,7 @@ inline constexpr WeightRow kExpertRows[] = {
     {Role::kExpertDown,
      "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
      "model.layers.{l}.mlp.experts.down_proj"},
-    {Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"},
+    own_row(Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"),
 };
 
 // Experts by Mixtral's names.
@@ -87,8 +87,9 @@ inline constexpr WeightRow kBlockSparseRows[] = {
     {Role::kExpertDown,
      "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight",
      "model.layers.{l}.mlp.experts.down_proj"},
-    {Role::kExpertConstant,
-     "model.layers.{l}.block_sparse_moe.experts.constant"},
+    own_row(
+        Role::kExpertConstant,
+        "model.layers.{l}.block_sparse_moe.experts.constant"),
 };
 
 inline constexpr WeightRow kSharedExpertRows[] = {
