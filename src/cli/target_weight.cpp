@@ -111,7 +111,9 @@ TargetWeight weigh(const PlannedModel& planned, exporter::Target target) {
     return model::is_expert_role(id.role) && headers.find(id) != nullptr;
   });
   TargetWeight weight{target, exporter::format_for(target, packed), 0};
-  weight.bytes = exporter::exported_bytes(source, {.format = weight.format});
+  // What --nearest of export is for: a trim need not say it.
+  weight.bytes = exporter::exported_bytes(
+      source, {.format = weight.format, .nearest_shape = true});
   return weight;
 }
 

@@ -57,6 +57,8 @@ struct ExportOptions {
   // Where a format can't hold a packed weight's values, write the nearest that
   // it can.
   bool nearest = false;
+  // The same of the model's shape alone, where an export is only planned.
+  bool nearest_shape = false;
   // What becomes of heads that predict further tokens; a GGUF has none.
   artifact::Mtp mtp = artifact::Mtp::kAuto;
   // Tokens of the reload check, and the seed that draws them.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
 
 import coded_models
 import expert_trace
@@ -193,3 +194,22 @@ def test_gguf_has_every_value(form, coded, fettle, tmp_path):
     assert keys["gpt-oss.attention.sliding_window"] == 13
     assert keys["gpt-oss.expert_feed_forward_length"] == 64
     assert keys["gpt-oss.rope.scaling.type"] == "yarn"
+
+
+def test_a_trim_for_gguf_needs_no_word_for_yarn(coded, fettle, tmp_path):
+    out = tmp_path / "out"
+    expert_trace.run(
+        fettle, "trim", coded, "--scores", coded.parent / "scores", "--out",
+        out, "--keep", 0.5, "--for", "gguf",
+    )
+    refused = subprocess.run(
+        [fettle, "export", out, "--out", tmp_path / "no", "--format", "gguf"],
+        capture_output=True, text=True,
+    )
+    assert refused.returncode != 0
+    assert "'truncate' of rope scaling" in refused.stderr
+    exported = tmp_path / "gguf"
+    expert_trace.run(
+        fettle, "export", out, "--out", exported, "--format", "gguf", "--nearest"
+    )
+    assert (exported / "model.gguf").exists()

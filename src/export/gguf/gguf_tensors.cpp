@@ -38,6 +38,10 @@ Levels moved(Levels levels, const GgufOrder& order) {
   return levels;
 }
 
+GgufTolerance tolerance_of(const ExportOptions& options) {
+  return {.nearest = options.nearest || options.nearest_shape};
+}
+
 class TensorPlanner {
  public:
   TensorPlanner(
@@ -47,7 +51,7 @@ class TensorPlanner {
       : source_(source),
         options_(options),
         config_(config),
-        family_(gguf_family(config, {.nearest = options.nearest})) {}
+        family_(gguf_family(config, tolerance_of(options))) {}
 
   std::vector<PlannedTensor> plan() const {
     std::vector<PlannedTensor> tensors;
@@ -241,7 +245,7 @@ bool packs(const SourceForms& source, Role role) {
 ModelConfig padded_config(
     const SourceForms& source, const ExportOptions& options) {
   const ModelConfig stock = stock_config(source.config, options);
-  gguf_family(stock, {.nearest = options.nearest});
+  gguf_family(stock, tolerance_of(options));
   MlpWidths widths = widest(stock);
   constexpr std::int64_t kUnit = kExpertUnits.front();
   if (packs(source, Role::kSharedDown)) {

@@ -170,7 +170,9 @@ Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
   const auto part = [&](const at::Tensor& x) {
     return x.narrow(0, begin, rows);
   };
-  return {part(heads.query), part(heads.key), part(heads.value), heads.sinks};
+  Heads some{part(heads.query), part(heads.key), part(heads.value)};
+  some.sinks = heads.sinks;
+  return some;
 }
 
 // Sequences of unequal lengths, many at once: one by one they would be launches
@@ -178,11 +180,9 @@ Heads slice(const Heads& heads, std::int64_t begin, std::int64_t rows) {
 at::Tensor attend_padded(const LayerContext& context, const Heads& heads) {
   const PaddedSequences padded(
       context.batch.tokens.starts, heads.query.device());
-  const Heads rows{
-      padded.pad(heads.query),
-      padded.pad(heads.key),
-      padded.pad(heads.value),
-      heads.sinks};
+  Heads rows{
+      padded.pad(heads.query), padded.pad(heads.key), padded.pad(heads.value)};
+  rows.sinks = heads.sinks;
   std::vector<at::Tensor> outs;
   for (const auto& [row, sequences, length] : padded.rectangles()) {
     outs.push_back(attend_packed(
