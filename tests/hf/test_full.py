@@ -25,7 +25,7 @@ TIED = [
 ]
 
 # With factors of embeddings, residuals or logits.
-SCALED = ["granite_shared", "afmoe", "gemma"]
+SCALED = ["granite_shared", "gemma"]
 
 
 def _all_weights(model: torch.nn.Module) -> list[list[test_methods.Trained]]:

@@ -160,7 +160,6 @@ def test_packed_weights_are_what_their_bytes_say(
         "deepseek_v3",
         "ernie",
         "granite_shared",
-        "afmoe",
         "gemma",
         "gpt_oss",
         "lfm2",

@@ -246,7 +246,6 @@ def _check_adapter(path: pathlib.Path, layers: list[Layer], first: int) -> None:
         ("olmoe", "layer"),
         ("deepseek", "layer"),
         ("deepseek_v3", "layer"),
-        ("granite_shared", "layer"),
         ("afmoe", "layer"),
         ("gemma", "layer"),
     ],
