@@ -39,8 +39,16 @@ const ExportOptions kCompressed{.format = Format::kCompressedTensors};
 const ExportOptions kGptqLayout{.format = Format::kGptq};
 
 TEST_CASE("Packed models of all families keep every value as codes") {
-  const std::string family =
-      GENERATE("qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "deepseek_v2");
+  const std::string family = GENERATE(
+      "qwen3_moe",
+      "qwen2_moe",
+      "mixtral",
+      "olmoe",
+      "deepseek_v2",
+      "ernie4_5_moe",
+      "lfm2_moe",
+      "qwen3_next",
+      "qwen3_5_moe_text");
   const Format format = GENERATE(Format::kCompressedTensors, Format::kGptq);
   const PackedTinyModel tiny(wide(family), grids(ints(4, 16), ints(8, 32)));
   const TemporaryFolder out;
