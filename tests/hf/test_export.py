@@ -170,6 +170,7 @@ def test_padded_export_loads_in_transformers(scored, fettle, build_dir, ids):
         "gpt_oss",
         "lfm2",
         "qwen35",
+        "granite_hybrid",
     ],
     indirect=True,
 )

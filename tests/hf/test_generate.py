@@ -90,6 +90,7 @@ def test_generation_ends_where_transformers_ends_it(
         ),
         ("lfm2_bias_untied", "T"),
         ("qwen_next", "T"),
+        ("granite_hybrid", "T"),
     ],
 )
 def test_many_tokens_are_the_likeliest(name, prompt, fettle, tmp_path):

@@ -38,6 +38,7 @@ TARGETS = {
     "qwen_next": "experts,attention,shared",
     "qwen35": "attention",
     "lfm2": "experts,attention,dense",
+    "granite_hybrid": "experts,attention,shared",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much

@@ -165,6 +165,7 @@ def test_packed_weights_are_what_their_bytes_say(
         "lfm2",
         "qwen_next",
         "qwen35",
+        "granite_hybrid",
     ],
 )
 def test_a_quantized_model_computes_with_its_values(

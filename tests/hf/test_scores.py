@@ -249,6 +249,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str):
         "deepseek_v3",
         "qwen3_top1",
         "granite_shared",
+        "granite_hybrid",
         "gemma",
         "gpt_oss",
         "qwen35",
