@@ -61,6 +61,8 @@ REFUSED = {
     "mellum_types": "no architecture",
     "mellum_sliding": "no architecture",
     "granite_fused_bias": "attention_bias",
+    "granite_hybrid": "mamba_n_groups",
+    "granite_hybrid_rope_bias": "mamba_proj_bias",
     "afmoe": "not each fourth layer",
     "afmoe_types": "attention_bias",
     "afmoe_v4_config": "not each fourth layer",

@@ -377,6 +377,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "granite_hybrid_v4_config_bf16": _granite_hybrid(
         v4_config=True,
+        mamba_n_groups=1,
         fused=True,
         dtype=torch.bfloat16,
     ),

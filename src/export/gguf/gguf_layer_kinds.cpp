@@ -115,6 +115,11 @@ constexpr auto kNames = std::to_array<Name>({
 
 }  // namespace
 
+bool is_granite(std::string_view architecture) {
+  return architecture == kGraniteArchitecture ||
+         architecture == kGraniteHybridArchitecture;
+}
+
 bool has_layer_kinds(std::string_view architecture) {
   return architecture == kAfmoeArchitecture ||
          architecture == kGemmaArchitecture;
@@ -133,7 +138,7 @@ void check_layer_kinds(
 
 void add_layer_kinds(
     const ModelConfig& config, std::string_view architecture, KeyList& keys) {
-  if (architecture == kGraniteArchitecture) add_granite(config, keys);
+  if (is_granite(architecture)) add_granite(config, keys);
   if (architecture == kGemmaArchitecture) add_gemma(config, keys);
   if (has_layer_kinds(architecture)) {
     keys.count("attention.sliding_window", window_of(config));

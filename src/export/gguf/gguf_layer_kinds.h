@@ -16,8 +16,12 @@
 namespace fettle::exporter {
 
 inline constexpr std::string_view kGraniteArchitecture = "granitemoe";
+inline constexpr std::string_view kGraniteHybridArchitecture = "granitehybrid";
 inline constexpr std::string_view kAfmoeArchitecture = "afmoe";
 inline constexpr std::string_view kGemmaArchitecture = "gemma4";
+
+// Whether it knows Granite's factors.
+bool is_granite(std::string_view architecture);
 
 // Whether layers of the architecture come in two kinds, full and with a window.
 bool has_layer_kinds(std::string_view architecture);

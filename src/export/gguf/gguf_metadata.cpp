@@ -85,6 +85,9 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
     {.family = "granitemoeshared",
      .architecture = kGraniteArchitecture,
      .pairs_rotary = true},
+    {.family = "granitemoehybrid",
+     .architecture = kGraniteHybridArchitecture,
+     .pairs_rotary = true},
     {.family = "afmoe",
      .architecture = kAfmoeArchitecture,
      .renormalizes = true,
@@ -140,7 +143,7 @@ void check_rope(
   const double plain = 1 / std::sqrt(config.attention().head_dim);
   const double scale = config.attention().softmax_scale / plain;
   const bool plain_scale =
-      std::abs(scale - 1) < 1e-6 || architecture == kGraniteArchitecture;
+      std::abs(scale - 1) < 1e-6 || is_granite(architecture);
   if (rope.type == "yarn") {
     if (!rope.truncate && !tolerance.nearest) {
       refuse_inexact(
@@ -284,7 +287,9 @@ void check_router(const ModelConfig& config, const GgufFamily& family) {
 void add_rope(const ModelConfig& config, KeyList& keys) {
   const model::RopeConfig& rope = main_attention(config).rope;
   keys.number("rope.freq_base", rope.theta);
-  keys.count("rope.dimension_count", rope.dim);
+  const bool turns = rope.dim > 0;
+  keys.count(
+      "rope.dimension_count", turns ? rope.dim : config.attention().head_dim);
   // The latter by a tensor of the file.
   if (rope.type == "default" || rope.type == "proportional") return;
   keys.put("rope.scaling.type", rope.type);
@@ -306,7 +311,8 @@ void add_rope(const ModelConfig& config, KeyList& keys) {
 // A list where layers without attention have none.
 GgufValue heads_of_keys(const ModelConfig& config) {
   const auto heads = static_cast<std::uint32_t>(config.attention().kv_heads);
-  if (known_family(config).architecture != "lfm2moe") return heads;
+  const std::string_view name = known_family(config).architecture;
+  if (name != "lfm2moe" && name != kGraniteHybridArchitecture) return heads;
   std::vector<std::int32_t> list;
   for (const model::LayerConfig& layer : config.layers) {
     const bool attention = layer.mixer == model::MixerKind::kAttention;
@@ -354,7 +360,7 @@ void add_experts(
   keys.count("expert_count", sparse.num_experts());
   keys.count("expert_used_count", sparse.top_k);
   if (own_width) keys.count("expert_feed_forward_length", widths.expert);
-  const bool told = name == kErnie || name == kGraniteArchitecture;
+  const bool told = name == kErnie || is_granite(name);
   const bool gated_shared =
       config.shared_expert == model::SharedExpert::kSigmoidGated;
   if (gated_shared || (told && widths.shared > 0)) {

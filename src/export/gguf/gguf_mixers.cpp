@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "export/gguf/gguf_layer_kinds.h"
 #include "model/family/text_part.h"
 
 namespace fettle::exporter {
@@ -94,14 +96,27 @@ std::string short_conv_reason(const ModelConfig& config) {
   return "";
 }
 
+std::string mamba_reason(const ModelConfig& config) {
+  const model::MambaConfig& m = config.mamba;
+  if (m.bias) return "'mamba_proj_bias' is true";
+  if (m.groups != m.norm_groups) {
+    return fmt::format("'mamba_n_groups' is {}", m.groups);
+  }
+  if (m.least_step > 0.0 || !std::isinf(m.most_step)) {
+    return "'time_step_limit' is set";
+  }
+  return "";
+}
+
 }  // namespace
 
 void check_mixers(const ModelConfig& config, std::string_view architecture) {
-  const bool delta = architecture == "qwen3next" || architecture == "qwen35moe";
-  const std::string reason = architecture == "lfm2moe"
-                                 ? short_conv_reason(config)
-                             : delta ? delta_reason(config, architecture)
-                                     : "";
+  std::string reason;
+  if (architecture == "lfm2moe") reason = short_conv_reason(config);
+  if (architecture == "qwen3next" || architecture == "qwen35moe") {
+    reason = delta_reason(config, architecture);
+  }
+  if (architecture == kGraniteHybridArchitecture) reason = mamba_reason(config);
   if (!reason.empty()) refuse_shape(reason);
 }
 
@@ -118,6 +133,16 @@ void add_mixers(
     keys.count("ssm.time_step_rank", d.value_heads);
     keys.count("ssm.inner_size", d.value_size());
     keys.count("full_attention_interval", attention_interval(config));
+  }
+  if (architecture == kGraniteHybridArchitecture) {
+    const model::MambaConfig& m = config.mamba;
+    keys.count("ssm.conv_kernel", m.conv_width);
+    keys.count("ssm.state_size", m.state_dim);
+    keys.count("ssm.group_count", m.groups);
+    keys.count("ssm.time_step_rank", m.heads);
+    keys.count("ssm.inner_size", m.inner_size());
+    // Whether attention knows positions.
+    keys.put("rope.scaling.finetuned", config.attention().rope.dim > 0);
   }
   if (architecture == "qwen35moe") {
     keys.put("rope.dimension_sections", rotary_sections(config));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a GGUF file says of layers without attention. Source: llama.cpp,
-// models/qwen3next.cpp, qwen35moe.cpp and lfm2moe.cpp.
+// models/qwen3next.cpp, qwen35moe.cpp, lfm2moe.cpp and granite-hybrid.cpp.
 #pragma once
 
 #include <string_view>

@@ -66,6 +66,13 @@ constexpr auto kTensorNames = std::to_array<std::pair<Role, std::string_view>>({
     {Role::kDeltaDecayBias, "blk.{l}.ssm_dt.bias"},
     {Role::kDeltaNorm, "blk.{l}.ssm_norm.weight"},
     {Role::kDeltaOut, "blk.{l}.ssm_out.weight"},
+    {Role::kConvBias, "blk.{l}.ssm_conv1d.bias"},
+    {Role::kMambaIn, "blk.{l}.ssm_in.weight"},
+    {Role::kMambaLogRate, "blk.{l}.ssm_a"},
+    {Role::kMambaStepBias, "blk.{l}.ssm_dt.bias"},
+    {Role::kMambaSkip, "blk.{l}.ssm_d"},
+    {Role::kMambaNorm, "blk.{l}.ssm_norm.weight"},
+    {Role::kMambaOut, "blk.{l}.ssm_out.weight"},
     {Role::kQABias, ""},
     {Role::kKvABias, ""},
 });

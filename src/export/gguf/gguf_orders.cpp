@@ -97,7 +97,8 @@ GgufOrder order_of(
   }
   if (family.tiles_heads) order = tiled(config, id.role);
   if (is_offset_norm(id.role)) order.added = config.norm_offset;
-  order.minus_exp = id.role == Role::kDeltaLogRate;
+  order.minus_exp =
+      id.role == Role::kDeltaLogRate || id.role == Role::kMambaLogRate;
   return order;
 }
 

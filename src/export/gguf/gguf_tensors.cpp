@@ -315,6 +315,11 @@ GgufTensor declared(const ModelConfig& config, const PlannedTensor& tensor) {
   if (model::is_expert_role(first.role)) {
     result.sizes.push_back(std::ssize(tensor.parts));
   }
+  // llama.cpp has these of each head and of each group.
+  if (first.role == Role::kMambaLogRate || first.role == Role::kMambaSkip) {
+    result.sizes = {1, cols};
+  }
+  if (first.role == Role::kMambaNorm) result.sizes = {cols, 1};
   return result;
 }
 

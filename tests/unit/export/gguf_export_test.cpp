@@ -84,6 +84,7 @@ const auto kFamilies = std::to_array<std::string>(
      "minimax_m2",
      "granitemoe",
      "granitemoeshared",
+     "granitemoehybrid",
      "afmoe",
      "gemma4_text",
      "lfm2_moe",

@@ -50,14 +50,11 @@ inline TinyModelOptions wide(
       {"eos_token_id", 2},
       {"bos_token_id", 1}};
   Json& json = options.changes;
-  if (family.starts_with("qwen") || family == "lfm2_moe") {
-    json.update({{"moe_intermediate_size", 32}});
-  }
   if (family == "qwen3_moe") json["norm_topk_prob"] = true;
   if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 64;
-  if (family == "deepseek_v2" || family == "deepseek_v3" ||
-      family == "glm4_moe_lite" || family == "glm4_moe" || family == "dots1" ||
-      family == "ernie4_5_moe") {
+  if (family.starts_with("qwen") || family.starts_with("deepseek") ||
+      family.starts_with("glm4_moe") || family == "lfm2_moe" ||
+      family == "dots1" || family == "ernie4_5_moe") {
     json["moe_intermediate_size"] = 32;
   }
   if (family == "afmoe") {
@@ -73,6 +70,9 @@ inline TinyModelOptions wide(
          {"head_dim", 32},
          {"global_head_dim", 64},
          {"num_global_key_value_heads", 1}});
+  }
+  if (family == "granitemoehybrid") {
+    json.update({{"mamba_d_head", 32}, {"mamba_n_groups", 1}});
   }
   if (family == "glm4_moe_lite") json["rms_norm_eps"] = 1e-6;
   if (family == "glm4_moe") json["attention_bias"] = true;
