@@ -38,7 +38,7 @@ TARGETS = {
     "qwen_next": "experts,attention,shared",
     "qwen35": "attention",
     "lfm2": "experts,attention,dense",
-    "granite_hybrid": "experts,attention,shared",
+    "granite_hybrid": "experts,attention",
 }
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
@@ -103,6 +103,8 @@ MIXERS = {
     "linear_attn.in_proj_z": "delta_gate",
     "linear_attn.in_proj_qkvz": "delta_qkv_gate",
     "linear_attn.out_proj": "delta_out",
+    "mamba.in_proj": "mamba_in",
+    "mamba.out_proj": "mamba_out",
     "conv.in_proj": "short_conv_in",
     "conv.out_proj": "short_conv_out",
     "self_attn.out_proj": "o_proj",
