@@ -125,6 +125,11 @@ TEST_CASE("What it computes otherwise of other mixers is refused") {
        {"lfm2_moe", {{"routed_scaling_factor", 2.0}}, "is 2"},
        {"lfm2_moe", {{"norm_topk_prob", false}}, "'norm_topk_prob' is false"},
        {"lfm2_moe", {{"head_dim", 16}}, "not 'hidden_size' wide"},
+       {"granitemoehybrid", {{"mamba_proj_bias", true}}, "'mamba_proj_bias'"},
+       {"granitemoehybrid", {{"mamba_n_groups", 2}}, "'mamba_n_groups' is 2"},
+       {"granitemoehybrid",
+        {{"time_step_limit", {0.1, 2.0}}},
+        "'time_step_limit' is set"},
        {"qwen3_next", {{"attention_bias", true}}, "'attention_bias' is true"},
        {"qwen3_next", {{"linear_value_head_dim", 16}}, "'linear_value_head"},
        {"qwen3_next",
@@ -159,6 +164,15 @@ TEST_CASE("Layers without attention have llama.cpp's keys") {
   REQUIRE(number(lfm2, "lfm2moe.expert_gating_func") == 2);
   REQUIRE(
       std::get<List>(lfm2.at("lfm2moe.attention.head_count_kv")) == List{0, 2});
+  const auto granite = keys_of("granitemoehybrid");
+  REQUIRE(number(granite, "granitehybrid.ssm.inner_size") == 128);
+  REQUIRE(number(granite, "granitehybrid.ssm.time_step_rank") == 4);
+  REQUIRE(number(granite, "granitehybrid.rope.dimension_count") == 32);
+  REQUIRE_FALSE(
+      std::get<bool>(granite.at("granitehybrid.rope.scaling.finetuned")));
+  REQUIRE(
+      std::get<List>(granite.at("granitehybrid.attention.head_count_kv")) ==
+      List{0, 2});
 }
 
 TEST_CASE("Layers of several kinds of attention are refused") {
