@@ -308,6 +308,12 @@ TEST_CASE("Codes that a format lacks are refused, or held in others") {
   }
 }
 
+TEST_CASE("Experts that loaders find in stacks alone are no single codes") {
+  const PackedTinyModel tiny(
+      wide("gpt_oss"), grids(std::nullopt, std::nullopt));
+  require_refusal(tiny, kGptqLayout, "in stacks, of which gptq holds none");
+}
+
 TEST_CASE("Models that a format can't hold are refused") {
   SECTION("plain") {
     const PackedTinyModel tiny(

@@ -47,6 +47,9 @@ TEST_CASE("what a PEFT adapter can't hold is refused by name") {
   TuneOptions routed = peft_options();
   routed.router = "topk";
   CHECK_THROWS_WITH(check_peft(routed, even), Contains("frozen routers"));
+  CHECK_THROWS_WITH(
+      check_peft(peft_options(), model::testing::sample("gpt_oss")),
+      Contains("found them in turns"));
 
   const auto refused = [&](const char* why, const auto& change) {
     model::ModelConfig config = even;
