@@ -8,20 +8,21 @@ from typing import Any
 
 import expert_trace
 import tiny_models
+import tiny_shapes
 
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen3_moe": (
-        tiny_models.QWEN3,
+        tiny_shapes.QWEN3,
         {"moe_intermediate_size": 32, "num_attention_heads": 4},
     ),
     "qwen2_moe": (
-        tiny_models.QWEN2,
+        tiny_shapes.QWEN2,
         {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
     ),
-    "mixtral": (tiny_models.MIXTRAL, {"intermediate_size": 64}),
-    "olmoe": (tiny_models.OLMOE, {"intermediate_size": 32}),
+    "mixtral": (tiny_shapes.MIXTRAL, {"intermediate_size": 64}),
+    "olmoe": (tiny_shapes.OLMOE, {"intermediate_size": 32}),
     "deepseek_v2": (
-        tiny_models.DEEPSEEK,
+        tiny_shapes.DEEPSEEK,
         {
             "moe_intermediate_size": 32,
             "intermediate_size": 96,
@@ -34,7 +35,7 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 FAMILIES = tuple(SIZES)
 # Experts in stacks alone: not for the formats of single ones.
-SIZES["gpt_oss"] = (tiny_models.GPT_OSS, {"intermediate_size": 64})
+SIZES["gpt_oss"] = (tiny_shapes.GPT_OSS, {"intermediate_size": 64})
 
 
 def make(family: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:

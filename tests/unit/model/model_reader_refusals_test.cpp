@@ -114,7 +114,7 @@ TEST_CASE("experts stored twice or misshapen in a stack") {
 
   ModelFolder misshapen(sample("olmoe"));
   misshapen.fuse(0, kExperts);
-  misshapen[std::string(kExperts) + "down_proj"] = at::zeros({4, 6, 8});
+  misshapen[std::string(kExperts) + "down_proj"] = at::zeros({4, 6, 9});
   refused(misshapen, "expected shape [4, 8, 6] by config.json");
 }
 
