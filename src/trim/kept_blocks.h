@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Trims of models that another tool stored in blocks of fp8 or MXFP4, without a
-// code changed: experts go whole, or in whole blocks of neurons with their scales.
+// code changed: experts go whole, or in whole blocks of neurons with their
+// scales.
 #pragma once
 
 #include <ATen/ATen.h>
