@@ -181,14 +181,13 @@ class Shards:
 
 
 def configuration(options):
-    shape = shapes.config_of(options.shape)
+    shape = json.loads(json.dumps(shapes.config_of(options.shape)))
     keys = {"layers": ["num_hidden_layers"], "hidden": ["hidden_size"],
             "vocab": ["vocab_size"],
             "width": ["moe_intermediate_size", "intermediate_size"],
             "experts": ["num_experts", "num_local_experts",
                         "n_routed_experts", "moe_num_experts"],
             "top_k": ["num_experts_per_tok", "moe_k", "top_k_experts"]}
-    text = shape = json.loads(json.dumps(shape))
     text = shape.get("text_config", shape)
     for option, names in keys.items():
         value = getattr(options, option)

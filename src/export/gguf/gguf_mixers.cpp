@@ -108,6 +108,23 @@ std::string mamba_reason(const ModelConfig& config) {
   return "";
 }
 
+// What llama.cpp asks of any recurrent layer.
+struct StateSizes {
+  std::int64_t conv_width = 0;
+  std::int64_t state_size = 0;
+  std::int64_t groups = 0;
+  std::int64_t heads = 0;
+  std::int64_t inner_size = 0;
+};
+
+void add_state(const StateSizes& sizes, KeyList& keys) {
+  keys.count("ssm.conv_kernel", sizes.conv_width);
+  keys.count("ssm.state_size", sizes.state_size);
+  keys.count("ssm.group_count", sizes.groups);
+  keys.count("ssm.time_step_rank", sizes.heads);
+  keys.count("ssm.inner_size", sizes.inner_size);
+}
+
 }  // namespace
 
 void check_mixers(const ModelConfig& config, std::string_view architecture) {
@@ -127,20 +144,24 @@ void add_mixers(
   }
   if (has(config, MixerKind::kGatedDelta)) {
     const model::GatedDeltaConfig& d = config.gated_delta;
-    keys.count("ssm.conv_kernel", d.conv_width);
-    keys.count("ssm.state_size", d.key_dim);
-    keys.count("ssm.group_count", d.key_heads);
-    keys.count("ssm.time_step_rank", d.value_heads);
-    keys.count("ssm.inner_size", d.value_size());
+    add_state(
+        {.conv_width = d.conv_width,
+         .state_size = d.key_dim,
+         .groups = d.key_heads,
+         .heads = d.value_heads,
+         .inner_size = d.value_size()},
+        keys);
     keys.count("full_attention_interval", attention_interval(config));
   }
   if (architecture == kGraniteHybridArchitecture) {
     const model::MambaConfig& m = config.mamba;
-    keys.count("ssm.conv_kernel", m.conv_width);
-    keys.count("ssm.state_size", m.state_dim);
-    keys.count("ssm.group_count", m.groups);
-    keys.count("ssm.time_step_rank", m.heads);
-    keys.count("ssm.inner_size", m.inner_size());
+    add_state(
+        {.conv_width = m.conv_width,
+         .state_size = m.state_dim,
+         .groups = m.groups,
+         .heads = m.heads,
+         .inner_size = m.inner_size()},
+        keys);
     // Whether attention knows positions.
     keys.put("rope.scaling.finetuned", config.attention().rope.dim > 0);
   }

@@ -88,4 +88,11 @@ void write_experts(
     const ExpertKeys& keys,
     const std::vector<std::int64_t>& count_width_top_k);
 
+// A Family::write_uniform that writes under the keys of one family.
+template <ExpertKeys (*kKeys)()>
+void write_experts_by(
+    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
+  write_experts(json, kKeys(), {experts, width, top_k});
+}
+
 }  // namespace fettle::model

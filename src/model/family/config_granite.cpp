@@ -2,21 +2,25 @@
 #include "model/family/config_granite.h"
 
 namespace fettle::model {
-namespace {
 
-ExpertKeys expert_keys() {
+ExpertKeys granite_expert_keys() {
   return {{"num_local_experts"}, 8, "intermediate_size", 11008, 2};
 }
 
-}  // namespace
-
-ModelConfig parse_granite(const JsonObject& json, CommonDefaults defaults) {
+ModelConfig parse_granite(const JsonObject& json) {
   constexpr std::string_view kEmbedding = "embedding_multiplier";
   constexpr std::string_view kResidual = "residual_multiplier";
   constexpr std::string_view kSoftmax = "attention_multiplier";
   constexpr std::string_view kLogits = "logits_scaling";
-  defaults.own_options = {kEmbedding, kResidual, kSoftmax, kLogits};
-  ModelConfig config = parse_common(json, defaults);
+  ModelConfig config = parse_common(
+      json,
+      {.vocab_size = 32000,
+       .hidden_size = 4096,
+       .layers = 32,
+       .heads = 32,
+       .max_position = 2048,
+       .eos_token_ids = {2},
+       .own_options = {kEmbedding, kResidual, kSoftmax, kLogits}});
   parse_gqa(json, {}, config);
   AttentionConfig& attention = config.attention();
   attention.qkv_bias = json.boolean_or("attention_bias", false);
@@ -31,18 +35,13 @@ ModelConfig parse_granite(const JsonObject& json, CommonDefaults defaults) {
 
 void place_granite_experts(
     const JsonObject& json, std::int64_t shared_width, ModelConfig& config) {
-  LayerConfig sparse = parse_experts(json, expert_keys());
+  LayerConfig sparse = parse_experts(json, granite_expert_keys());
   if (!sparse.sparse) {
     json.refuse("num_local_experts", "is 0; a sparse layer has experts");
   }
   sparse.shared_width = shared_width;
   if (shared_width > 0) config.shared_expert = SharedExpert::kPlain;
   config.layers.assign(config.layers.size(), sparse);
-}
-
-void write_granite_experts(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
 }
 
 }  // namespace fettle::model

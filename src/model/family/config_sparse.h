@@ -60,4 +60,11 @@ void write_sparse(
     const SparseKeys& keys,
     const std::vector<std::int64_t>& count_width_top_k);
 
+// A Family::write_uniform that writes under the keys of one family.
+template <SparseKeys (*kKeys)()>
+void write_sparse_by(
+    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
+  write_sparse(json, kKeys(), {experts, width, top_k});
+}
+
 }  // namespace fettle::model

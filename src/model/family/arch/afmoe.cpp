@@ -78,11 +78,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kAttentionGate, "model.layers.{l}.self_attn.gate_proj.weight"},
     {Role::kAttentionOutNorm,
@@ -106,7 +101,12 @@ constexpr auto kWeights = joined(
 }  // namespace
 
 Family afmoe_family() {
-  return {"afmoe", parse, write_uniform, kWeights, "num_shared_experts"};
+  return {
+      "afmoe",
+      parse,
+      write_sparse_by<sparse_keys>,
+      kWeights,
+      "num_shared_experts"};
 }
 
 }  // namespace fettle::model

@@ -68,18 +68,13 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 }  // namespace
 
 Family deepseek_v2_family() {
   return {
       "deepseek_v2",
       parse,
-      write_uniform,
+      write_sparse_by<sparse_keys>,
       kLatentSparseRows,
       "n_shared_experts"};
 }

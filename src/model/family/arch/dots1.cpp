@@ -51,16 +51,15 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 }  // namespace
 
 Family dots1_family() {
   return {
-      "dots1", parse, write_uniform, kGroupedSparseRows, "n_shared_experts"};
+      "dots1",
+      parse,
+      write_sparse_by<sparse_keys>,
+      kGroupedSparseRows,
+      "n_shared_experts"};
 }
 
 }  // namespace fettle::model

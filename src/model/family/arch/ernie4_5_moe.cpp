@@ -63,11 +63,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kRouter, "model.layers.{l}.mlp.gate.weight"},
     {.role = Role::kRouterCorrection,
@@ -91,7 +86,11 @@ constexpr auto kWeights = joined(
 
 Family ernie4_5_moe_family() {
   return {
-      "ernie4_5_moe", parse, write_uniform, kWeights, "moe_num_shared_experts"};
+      "ernie4_5_moe",
+      parse,
+      write_sparse_by<sparse_keys>,
+      kWeights,
+      "moe_num_shared_experts"};
 }
 
 }  // namespace fettle::model

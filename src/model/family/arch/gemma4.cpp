@@ -11,6 +11,7 @@
 
 #include "model/family/arch/families.h"
 #include "model/family/arch/shared_rows.h"
+#include "model/family/arch/stacked_rows.h"
 #include "model/family/config_common.h"
 #include "model/family/config_kinds.h"
 
@@ -186,11 +187,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kAttentionOutNorm,
      "model.layers.{l}.post_attention_layernorm.weight"},
@@ -207,18 +203,18 @@ constexpr WeightRow kOwnRows[] = {
     {Role::kRouterNorm, "model.layers.{l}.router.scale"},
     {Role::kExpertScale, "model.layers.{l}.router.per_expert_scale"},
     own_row(Role::kRouterBias, "model.layers.{l}.router.logit_bias"),
-    {.role = Role::kExpertGate,
-     .name = "model.layers.{l}.experts.{e}.gate_proj.weight",
-     .fused = "model.layers.{l}.experts.gate_up_proj",
-     .stacked_only = true},
-    {.role = Role::kExpertUp,
-     .name = "model.layers.{l}.experts.{e}.up_proj.weight",
-     .fused = "model.layers.{l}.experts.gate_up_proj",
-     .stacked_only = true},
-    {.role = Role::kExpertDown,
-     .name = "model.layers.{l}.experts.{e}.down_proj.weight",
-     .fused = "model.layers.{l}.experts.down_proj",
-     .stacked_only = true},
+    stacked_row(
+        Role::kExpertGate,
+        "model.layers.{l}.experts.{e}.gate_proj.weight",
+        "model.layers.{l}.experts.gate_up_proj"),
+    stacked_row(
+        Role::kExpertUp,
+        "model.layers.{l}.experts.{e}.up_proj.weight",
+        "model.layers.{l}.experts.gate_up_proj"),
+    stacked_row(
+        Role::kExpertDown,
+        "model.layers.{l}.experts.{e}.down_proj.weight",
+        "model.layers.{l}.experts.down_proj"),
     own_row(Role::kExpertConstant, "model.layers.{l}.experts.constant"),
 };
 
@@ -228,7 +224,7 @@ constexpr auto kWeights =
 }  // namespace
 
 Family gemma4_family() {
-  return {"gemma4_text", parse, write_uniform, kWeights};
+  return {"gemma4_text", parse, write_experts_by<expert_keys>, kWeights};
 }
 
 }  // namespace fettle::model

@@ -65,23 +65,22 @@ ModelConfig parse_seeing(const JsonObject& json) {
   return parse_with(json, {151424, 65536, true});
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 }  // namespace
 
 Family glm4_moe_family() {
   return {
-      "glm4_moe", parse, write_uniform, kGroupedSparseRows, "n_shared_experts"};
+      "glm4_moe",
+      parse,
+      write_sparse_by<sparse_keys>,
+      kGroupedSparseRows,
+      "n_shared_experts"};
 }
 
 Family glm4v_moe_family() {
   return {
       "glm4v_moe_text",
       parse_seeing,
-      write_uniform,
+      write_sparse_by<sparse_keys>,
       kGroupedSparseRows,
       "n_shared_experts"};
 }

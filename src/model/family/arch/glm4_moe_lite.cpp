@@ -60,18 +60,13 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 }  // namespace
 
 Family glm4_moe_lite_family() {
   return {
       "glm4_moe_lite",
       parse,
-      write_uniform,
+      write_sparse_by<sparse_keys>,
       kLatentSparseRows,
       "n_shared_experts"};
 }

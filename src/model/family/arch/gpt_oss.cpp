@@ -5,6 +5,7 @@
 // Source: transformers 5.17, models/gpt_oss.
 #include "model/family/arch/families.h"
 #include "model/family/arch/shared_rows.h"
+#include "model/family/arch/stacked_rows.h"
 #include "model/family/config_common.h"
 
 namespace fettle::model {
@@ -75,59 +76,43 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
-constexpr WeightRow stacked(
-    Role role, std::string_view name, std::string_view stack) {
-  return {
-      .role = role,
-      .name = name,
-      .fused = stack,
-      .order = StackOrder::kInterleaved,
-      .stacked_only = true};
-}
-
-constexpr std::string_view kGateUp =
-    "model.layers.{l}.mlp.experts.gate_up_proj";
+constexpr StackOrder kOrder = StackOrder::kInterleaved;
 constexpr std::string_view kGateUpBias =
     "model.layers.{l}.mlp.experts.gate_up_proj_bias";
 
-constexpr WeightRow kOwnRows[] = {
+constexpr WeightRow kRowsBeforeExperts[] = {
     {Role::kSinks, "model.layers.{l}.self_attn.sinks"},
     {Role::kPostAttentionNorm,
      "model.layers.{l}.post_attention_layernorm.weight"},
     {Role::kRouter, "model.layers.{l}.mlp.router.weight"},
     {Role::kRouterBias, "model.layers.{l}.mlp.router.bias"},
-    stacked(
-        Role::kExpertGate,
-        "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
-        kGateUp),
-    stacked(
-        Role::kExpertUp,
-        "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
-        kGateUp),
-    stacked(
-        Role::kExpertDown,
-        "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
-        "model.layers.{l}.mlp.experts.down_proj"),
-    stacked(
+};
+constexpr WeightRow kBiasRows[] = {
+    stacked_row(
         Role::kExpertGateBias,
         "model.layers.{l}.mlp.experts.{e}.gate_proj.bias",
-        kGateUpBias),
-    stacked(
+        kGateUpBias,
+        kOrder),
+    stacked_row(
         Role::kExpertUpBias,
         "model.layers.{l}.mlp.experts.{e}.up_proj.bias",
-        kGateUpBias),
+        kGateUpBias,
+        kOrder),
     {Role::kExpertConstant, "model.layers.{l}.mlp.experts.down_proj_bias"},
 };
 
-constexpr auto kWeights = joined(kFirstRows, kGroupedRows, kOwnRows, kLastRows);
+constexpr auto kWeights = joined(
+    kFirstRows,
+    kGroupedRows,
+    kRowsBeforeExperts,
+    kStackedExpertRows<kOrder>,
+    kBiasRows,
+    kLastRows);
 
 }  // namespace
 
-Family gpt_oss_family() { return {"gpt_oss", parse, write_uniform, kWeights}; }
+Family gpt_oss_family() {
+  return {"gpt_oss", parse, write_experts_by<expert_keys>, kWeights};
+}
 
 }  // namespace fettle::model

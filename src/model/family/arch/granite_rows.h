@@ -2,7 +2,7 @@
 // Rows that the Granite families have alike.
 #pragma once
 
-#include "model/family/weight_table.h"
+#include "model/family/arch/stacked_rows.h"
 
 namespace fettle::model {
 
@@ -37,14 +37,14 @@ inline constexpr WeightRow kGraniteExpertRows[] = {
 };
 
 inline constexpr WeightRow kGraniteSharedRows[] = {
-    {.role = Role::kSharedGate,
-     .name = "model.layers.{l}.shared_mlp.gate_proj.weight",
-     .fused = "model.layers.{l}.shared_mlp.input_linear.weight",
-     .stacked_only = true},
-    {.role = Role::kSharedUp,
-     .name = "model.layers.{l}.shared_mlp.up_proj.weight",
-     .fused = "model.layers.{l}.shared_mlp.input_linear.weight",
-     .stacked_only = true},
+    stacked_row(
+        Role::kSharedGate,
+        "model.layers.{l}.shared_mlp.gate_proj.weight",
+        "model.layers.{l}.shared_mlp.input_linear.weight"),
+    stacked_row(
+        Role::kSharedUp,
+        "model.layers.{l}.shared_mlp.up_proj.weight",
+        "model.layers.{l}.shared_mlp.input_linear.weight"),
     {Role::kSharedDown, "model.layers.{l}.shared_mlp.output_linear.weight"},
 };
 

@@ -12,30 +12,17 @@
 namespace fettle::model {
 namespace {
 
-ModelConfig parse_plain(const JsonObject& json) {
-  return parse_granite(
-      json,
-      {.vocab_size = 32000,
-       .hidden_size = 4096,
-       .layers = 32,
-       .heads = 32,
-       .max_position = 2048,
-       .eos_token_ids = {2}});
-}
-
 ModelConfig parse(const JsonObject& json) {
-  ModelConfig config = parse_plain(json);
+  ModelConfig config = parse_granite(json);
   place_granite_experts(json, 0, config);
   check_layer_types(json, config);
   return config;
 }
 
-constexpr std::string_view kSharedWidth = "shared_intermediate_size";
-
 ModelConfig parse_shared(const JsonObject& json) {
-  ModelConfig config = parse_plain(json);
+  ModelConfig config = parse_granite(json);
   place_granite_experts(
-      json, read_integer(json, {{kSharedWidth}, 0, 0}), config);
+      json, read_integer(json, {{kGraniteSharedKey}, 0, 0}), config);
   check_layer_types(json, config);
   return config;
 }
@@ -59,16 +46,17 @@ constexpr auto kSharedRows = joined(
 }  // namespace
 
 Family granitemoe_family() {
-  return {"granitemoe", parse, write_granite_experts, kPlainRows};
+  return {
+      "granitemoe", parse, write_experts_by<granite_expert_keys>, kPlainRows};
 }
 
 Family granitemoeshared_family() {
   return {
       .model_type = "granitemoeshared",
       .parse = parse_shared,
-      .write_uniform = write_granite_experts,
+      .write_uniform = write_experts_by<granite_expert_keys>,
       .weights = kSharedRows,
-      .shared_key = kSharedWidth,
+      .shared_key = kGraniteSharedKey,
       .shared_in_neurons = true};
 }
 

@@ -15,8 +15,6 @@
 namespace fettle::model {
 namespace {
 
-constexpr std::string_view kSharedWidth = "shared_intermediate_size";
-
 constexpr std::array<MixerName, 4> kMixers = {
     {{"linear_attention", MixerKind::kMamba},
      {"mamba", MixerKind::kMamba},
@@ -59,18 +57,11 @@ void parse_positions(const JsonObject& json, AttentionConfig& attention) {
 }
 
 ModelConfig parse(const JsonObject& json) {
-  ModelConfig config = parse_granite(
-      json,
-      {.vocab_size = 32000,
-       .hidden_size = 4096,
-       .layers = 32,
-       .heads = 32,
-       .max_position = 2048,
-       .eos_token_ids = {2}});
+  ModelConfig config = parse_granite(json);
   parse_positions(json, config.attention());
   parse_mamba(json, config);
   place_granite_experts(
-      json, read_integer(json, {{kSharedWidth}, 1024, 0}), config);
+      json, read_integer(json, {{kGraniteSharedKey}, 1024, 0}), config);
   if (json.has("layer_types") && !json.at("layer_types").is_null()) {
     parse_mixers(json, kMixers, config);
   } else {
@@ -95,9 +86,9 @@ Family granitemoehybrid_family() {
   return {
       .model_type = "granitemoehybrid",
       .parse = parse,
-      .write_uniform = write_granite_experts,
+      .write_uniform = write_experts_by<granite_expert_keys>,
       .weights = kWeights,
-      .shared_key = kSharedWidth,
+      .shared_key = kGraniteSharedKey,
       .shared_in_neurons = true};
 }
 

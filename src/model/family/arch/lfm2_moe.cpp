@@ -70,11 +70,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kWeights[] = {
     {Role::kEmbedTokens, "model.embed_tokens.weight"},
     {Role::kInputNorm, "model.layers.{l}.operator_norm.weight"},
@@ -116,7 +111,7 @@ constexpr WeightRow kWeights[] = {
 }  // namespace
 
 Family lfm2_moe_family() {
-  return {"lfm2_moe", parse, write_uniform, kWeights};
+  return {"lfm2_moe", parse, write_experts_by<expert_keys>, kWeights};
 }
 
 }  // namespace fettle::model

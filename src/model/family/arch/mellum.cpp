@@ -78,15 +78,10 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_sparse(json, sparse_keys(), {experts, width, top_k});
-}
-
 }  // namespace
 
 Family mellum_family() {
-  return {"mellum", parse, write_uniform, kGroupedSparseRows};
+  return {"mellum", parse, write_sparse_by<sparse_keys>, kGroupedSparseRows};
 }
 
 }  // namespace fettle::model

@@ -58,11 +58,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kRouter,
      "model.layers.{l}.block_sparse_moe.gate.weight",
@@ -82,7 +77,7 @@ constexpr auto kWeights = joined(
 }  // namespace
 
 Family minimax_m2_family() {
-  return {"minimax_m2", parse, write_uniform, kWeights};
+  return {"minimax_m2", parse, write_experts_by<expert_keys>, kWeights};
 }
 
 }  // namespace fettle::model

@@ -39,11 +39,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kRouter,
      "model.layers.{l}.block_sparse_moe.gate.weight",
@@ -58,6 +53,8 @@ constexpr auto kWeights = joined(
 
 }  // namespace
 
-Family mixtral_family() { return {"mixtral", parse, write_uniform, kWeights}; }
+Family mixtral_family() {
+  return {"mixtral", parse, write_experts_by<expert_keys>, kWeights};
+}
 
 }  // namespace fettle::model

@@ -56,16 +56,13 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr auto kWeights = joined(
     kFirstRows, kGroupedRows, kNormRows, kRouterRows, kExpertRows, kLastRows);
 
 }  // namespace
 
-Family olmoe_family() { return {"olmoe", parse, write_uniform, kWeights}; }
+Family olmoe_family() {
+  return {"olmoe", parse, write_experts_by<expert_keys>, kWeights};
+}
 
 }  // namespace fettle::model

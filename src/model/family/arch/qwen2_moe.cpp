@@ -46,11 +46,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr auto kWeights = joined(
     kFirstRows,
     kGroupedRows,
@@ -67,7 +62,7 @@ Family qwen2_moe_family() {
   return {
       "qwen2_moe",
       parse,
-      write_uniform,
+      write_experts_by<expert_keys>,
       kWeights,
       "shared_expert_intermediate_size"};
 }

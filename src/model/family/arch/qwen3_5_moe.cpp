@@ -24,11 +24,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kDeltaQkv, "model.layers.{l}.linear_attn.in_proj_qkv.weight"},
     {Role::kDeltaGate, "model.layers.{l}.linear_attn.in_proj_z.weight"},
@@ -53,7 +48,7 @@ Family qwen3_5_moe_text_family() {
   return {
       "qwen3_5_moe_text",
       parse,
-      write_uniform,
+      write_experts_by<expert_keys>,
       kWeights,
       "shared_expert_intermediate_size"};
 }

@@ -40,11 +40,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr auto kWeights = joined(
     kFirstRows,
     kGroupedRows,
@@ -57,7 +52,7 @@ constexpr auto kWeights = joined(
 }  // namespace
 
 Family qwen3_moe_family() {
-  return {"qwen3_moe", parse, write_uniform, kWeights};
+  return {"qwen3_moe", parse, write_experts_by<expert_keys>, kWeights};
 }
 
 }  // namespace fettle::model

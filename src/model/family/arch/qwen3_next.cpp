@@ -22,11 +22,6 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
 constexpr WeightRow kOwnRows[] = {
     {Role::kDeltaQkvGate, "model.layers.{l}.linear_attn.in_proj_qkvz.weight"},
     {Role::kDeltaBetaDecay, "model.layers.{l}.linear_attn.in_proj_ba.weight"},
@@ -50,7 +45,7 @@ Family qwen3_next_family() {
   return {
       "qwen3_next",
       parse,
-      write_uniform,
+      write_experts_by<expert_keys>,
       kWeights,
       "shared_expert_intermediate_size"};
 }

@@ -5,6 +5,7 @@
 // conversion_mapping.py.
 #include "model/family/arch/families.h"
 #include "model/family/arch/shared_rows.h"
+#include "model/family/arch/stacked_rows.h"
 #include "model/family/config_common.h"
 
 namespace fettle::model {
@@ -39,36 +40,7 @@ ModelConfig parse(const JsonObject& json) {
   return config;
 }
 
-void write_uniform(
-    Json& json, std::int64_t experts, std::int64_t width, std::int64_t top_k) {
-  write_experts(json, expert_keys(), {experts, width, top_k});
-}
-
-constexpr WeightRow stacked(
-    Role role, std::string_view name, std::string_view stack) {
-  return {
-      .role = role,
-      .name = name,
-      .fused = stack,
-      .stacked_only = true};
-}
-
-constexpr std::string_view kGateUp =
-    "model.layers.{l}.mlp.experts.gate_up_proj";
-
-constexpr WeightRow kStackedRows[] = {
-    stacked(
-        Role::kExpertGate,
-        "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
-        kGateUp),
-    stacked(
-        Role::kExpertUp,
-        "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
-        kGateUp),
-    stacked(
-        Role::kExpertDown,
-        "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
-        "model.layers.{l}.mlp.experts.down_proj"),
+constexpr WeightRow kConstantRows[] = {
     own_row(Role::kExpertConstant, "model.layers.{l}.mlp.experts.constant"),
 };
 
@@ -77,14 +49,15 @@ constexpr auto kWeights = joined(
     kGroupedRows,
     kNormRows,
     kRouterRows,
-    kStackedRows,
+    kStackedExpertRows<StackOrder::kGateFirst>,
+    kConstantRows,
     kDenseRows,
     kLastRows);
 
 }  // namespace
 
 Family qwen3_vl_moe_family() {
-  return {"qwen3_vl_moe_text", parse, write_uniform, kWeights};
+  return {"qwen3_vl_moe_text", parse, write_experts_by<expert_keys>, kWeights};
 }
 
 }  // namespace fettle::model
