@@ -29,7 +29,8 @@ at::Tensor values(
 // The tensor on the case's device in its dtype.
 at::Tensor on(const DeviceCase& where, const at::Tensor& tensor);
 
-// Checks that each value of `got` is that of `truth` within the tolerance.
+// Checks that each value of `got` is that of `truth` within the tolerance, or
+// within the smallest number that the dtype holds.
 void check_close(
     const at::Tensor& got, const at::Tensor& truth, const DeviceCase& where);
 
