@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/command.h"
+#include "cli/eval_choices.h"
 #include "cli/eval_text.h"
 #include "cli/inputs.h"
 #include "cli/model_option.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
+#include "cli/task_flags.h"
+#include "cli/unread.h"
+#include "core/error.h"
 #include "sweep/evaluate.h"
 
 namespace fettle::cli {
@@ -13,8 +17,10 @@ namespace {
 class Eval : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     add_model_option(app, model_)->required();
-    app.add_option("--data", data_, kDataHelp)->required();
+    app.add_option("--data", data_, kDataHelp);
+    add_task_flags(app, tasks_);
     add_data_flags(app, flags_);
     app.add_option("--seq-len", seq_len_, kWindowHelp)
         ->check(CLI::PositiveNumber);
@@ -28,11 +34,30 @@ class Eval : public Command {
   }
 
   void check(const Foreseen*) const override {
+    if (data_.empty() && !tasks_.any()) {
+      throw UsageError("cli", "eval", "needs --data or --choices");
+    }
+    refuse_unread(
+        *parser_, {{"--columns --form --against", !data_.empty(), "--data"}});
+    check_task_flags(*parser_, tasks_);
     check_data("--data", data_);
     check_folder("--against", against_);
   }
 
   Outcome run(Session& session) override {
+    Outcome outcome;
+    if (!data_.empty()) outcome = run_data(session);
+    if (tasks_.any()) {
+      const Outcome choices =
+          run_choices(session, {model_, tasks_, seq_len_, eval_});
+      outcome.json["choices"] = choices.json;
+      outcome.text = choices.text + outcome.text;
+    }
+    return outcome;
+  }
+
+ private:
+  Outcome run_data(Session& session) {
     auto reader = session.read(model_);
     const std::int64_t seq_len = window_tokens(reader->config(), seq_len_);
     const auto tokenizer = session.tokenizer(model_);
@@ -69,10 +94,11 @@ class Eval : public Command {
     return outcome;
   }
 
- private:
+  const CLI::App* parser_ = nullptr;
   std::string model_, against_;
   std::vector<std::string> data_;
   DataFlags flags_;
+  TaskFlags tasks_;
   std::int64_t seq_len_ = 0;
   sweep::EvalOptions eval_;
 };

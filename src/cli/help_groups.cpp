@@ -14,7 +14,11 @@ struct OptionGroup {
   const char* options;  // by spaces, without dashes
 };
 
-constexpr std::array<OptionGroup, 25> kGroups{{
+constexpr std::array<OptionGroup, 27> kGroups{{
+    {"eval",
+     "Loss of text",
+     "data columns form seq-len against tokens-per-sweep"},
+    {"eval", "Questions", "choices shots shots-from rows"},
     {"analyze", "Input and output", "data columns form out merge by-file"},
     {"analyze", "Scores", "scores tokens seq-len batch-sequences"},
     {"analyze", "Long runs", "chunk-tokens keep-moments resume restart"},

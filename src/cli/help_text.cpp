@@ -42,6 +42,20 @@ std::string data_section() {
          "other forms.\n";
 }
 
+std::string choices_section() {
+  return "Questions, a JSON object a line:\n" +
+         rows_text(
+             {{R"({"context": ..., "choices": [...], "answer": 0})",
+               "the context as it is; each choice behind a space, or behind "
+               "\"delimiter\""},
+              {R"({"question": ..., "choices": [...], "answer": 0})",
+               "asked as \"Question: ...\\nAnswer:\""}}) +
+         "  and the rows of ARC, HellaSwag, MMLU, PIQA, WinoGrande, BoolQ, "
+         "OpenBookQA, SciQ and\n"
+         "  CommonsenseQA as their data sets have them, asked as lm-eval asks "
+         "them.\n";
+}
+
 std::string method_section() {
   std::vector<std::pair<std::string, std::string>> rows;
   for (const tune::Method& method : tune::methods()) {
@@ -88,9 +102,10 @@ HelpTable measuring_help() {
       {"eval",
        {"Measures the mean negative log-likelihood and perplexity of held-out "
         "text, and with --against how far the model's predictions are from "
-        "another's.",
-        {data_section()},
+        "another's. With --choices it answers multiple-choice questions.",
+        {data_section(), choices_section()},
         {"fettle eval MODEL --data held.jsonl",
+         "fettle eval trimmed --choices arc.jsonl,piqa.jsonl --rows rows.jsonl",
          "fettle eval trimmed --data held.jsonl --against MODEL"}}},
       {"generate",
        {"Continues a prompt, and prints the text as it is made.",

@@ -16,7 +16,7 @@ struct PathOption {
   const char* kind;
 };
 
-constexpr std::array<PathOption, 23> kPathOptions{{
+constexpr std::array<PathOption, 25> kPathOptions{{
     {"", "MODEL", kModel},           {"", "RECIPE", kFile},
     {"", "--data", kData},           {"", "--eval-data", kData},
     {"", "--choices", kData},        {"", "--scores", kFolder},
@@ -28,7 +28,8 @@ constexpr std::array<PathOption, 23> kPathOptions{{
     {"analyze", "--merge", kFolder}, {"tune", "--merge", kNewFolder},
     {"", "--chat-template", kFile},  {"", "--ram", kSize},
     {"", "--vram", kSize},           {"", "--budget", kSize},
-    {"", "--moments", kSize},
+    {"", "--moments", kSize},        {"", "--rows", kNewFile},
+    {"", "--shots-from", kFile},
 }};
 
 bool names_command(std::string_view commands, std::string_view command) {

@@ -114,7 +114,7 @@ def test_the_version_tells_the_build(fettle):
      "--keep: expected a number, found 'half'"),
     (("trim", MODEL, "--scope", "globl", "--out", "o"),
      "found 'globl': did you mean global?"),
-    (("eval",), "MODEL, --data: are missing"),
+    (("eval",), "MODEL: is missing"),
     (("eval", MODEL, MODEL, "--data", HELD), "is more than eval takes"),
     (("generate", MODEL, "--prompt"), "--prompt: expected a value behind it"),
     (("help", "trimm"), "did you mean trim?"),

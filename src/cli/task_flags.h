@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of eval that ask a model questions, and what they are about.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "sweep/choices.h"
+
+namespace fettle::cli {
+
+struct TaskFlags {
+  std::vector<std::string> choices;
+  std::int64_t shots = 0;  // rows asked before each question
+  std::string shots_from;
+  std::string rows;  // file for the result of each row
+
+  bool any() const { return !choices.empty(); }
+};
+
+void add_task_flags(CLI::App& app, TaskFlags& flags);
+
+// Throws UserError on files that are missing, UsageError on options that say
+// nothing without each other.
+void check_task_flags(const CLI::App& app, const TaskFlags& flags);
+
+// A file of a JSON object a line; without a name nothing is written.
+class RowFile {
+ public:
+  // Throws UserError when it can't be written, as add() and close() do.
+  explicit RowFile(const std::string& path);
+  void add(const Json& row);
+  void close();
+
+ private:
+  void check() const;
+
+  std::string path_;
+  std::ofstream file_;
+};
+
+// "62.50 % ± 2.10": a share with its standard error.
+std::string share_text(const sweep::Share& share);
+// Adds `name` and `name`_stderr.
+void add_share(Json& json, const std::string& name, const sweep::Share& share);
+
+}  // namespace fettle::cli
