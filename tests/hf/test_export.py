@@ -62,9 +62,11 @@ def export(fettle, folder: pathlib.Path, *flags: Any) -> pathlib.Path:
     return out
 
 
-def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+def assert_close(
+    found: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE
+) -> None:
     error = (found - expected).abs().max().item()
-    assert error <= TOLERANCE * expected.abs().max().item()
+    assert error <= tolerance * expected.abs().max().item()
 
 
 def transformers_logits(

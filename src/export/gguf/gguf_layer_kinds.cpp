@@ -70,6 +70,36 @@ void check_gemma(const ModelConfig& config) {
   }
 }
 
+// Windowed layers turn by the same base, without YaRN.
+void check_mellum(const ModelConfig& config) {
+  const auto& sliding = attention_of_kind(config, true);
+  const auto& full = attention_of_kind(config, false);
+  if (window_of(config) == 0) return;
+  if (sliding.rope.type != "default") {
+    refuse_shape("layers with a window have rope scaling");
+  }
+  if (sliding.rope.theta != full.rope.theta) {
+    refuse_shape("layers with a window have another 'rope_theta'");
+  }
+}
+
+std::vector<bool> window_pattern(const ModelConfig& config) {
+  std::vector<bool> pattern;
+  for (const LayerConfig& layer : config.layers) {
+    pattern.push_back(is_windowed(layer));
+  }
+  return pattern;
+}
+
+void add_mellum(const ModelConfig& config, KeyList& keys) {
+  if (config.attentions.size() > 1) {
+    keys.count("attention.head_count_kv", config.attention().kv_heads);
+  }
+  if (window_of(config) > 0) {
+    keys.put("attention.sliding_window_pattern", window_pattern(config));
+  }
+}
+
 void add_granite(const ModelConfig& config, KeyList& keys) {
   keys.number("attention.scale", config.attention().softmax_scale);
   keys.number("embedding_scale", config.ends.embedding_multiplier);
@@ -79,14 +109,12 @@ void add_granite(const ModelConfig& config, KeyList& keys) {
 
 void add_gemma(const ModelConfig& config, KeyList& keys) {
   const auto& sliding = attention_of_kind(config, true);
-  std::vector<bool> pattern;
   std::vector<std::int32_t> kv_heads;
   for (const LayerConfig& layer : config.layers) {
-    pattern.push_back(is_windowed(layer));
     kv_heads.push_back(
         static_cast<std::int32_t>(config.attention_of(layer).kv_heads));
   }
-  keys.put("attention.sliding_window_pattern", pattern);
+  keys.put("attention.sliding_window_pattern", window_pattern(config));
   keys.put("attention.head_count_kv", kv_heads);
   keys.count("attention.key_length_swa", sliding.head_dim);
   keys.count("attention.value_length_swa", sliding.head_dim);
@@ -122,7 +150,8 @@ bool is_granite(std::string_view architecture) {
 
 bool has_layer_kinds(std::string_view architecture) {
   return architecture == kAfmoeArchitecture ||
-         architecture == kGemmaArchitecture;
+         architecture == kGemmaArchitecture ||
+         architecture == kMellumArchitecture;
 }
 
 const AttentionConfig& main_attention(const ModelConfig& config) {
@@ -134,13 +163,15 @@ void check_layer_kinds(
     const ModelConfig& config, std::string_view architecture) {
   if (architecture == kAfmoeArchitecture) check_afmoe(config);
   if (architecture == kGemmaArchitecture) check_gemma(config);
+  if (architecture == kMellumArchitecture) check_mellum(config);
 }
 
 void add_layer_kinds(
     const ModelConfig& config, std::string_view architecture, KeyList& keys) {
   if (is_granite(architecture)) add_granite(config, keys);
   if (architecture == kGemmaArchitecture) add_gemma(config, keys);
-  if (has_layer_kinds(architecture)) {
+  if (architecture == kMellumArchitecture) add_mellum(config, keys);
+  if (has_layer_kinds(architecture) && window_of(config) > 0) {
     keys.count("attention.sliding_window", window_of(config));
   }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Architectures of llama.cpp that know factors around the layers, norms of what
 // layers add, or layers of two kinds. Source: llama.cpp,
-// src/models/granite.cpp, afmoe.cpp and gemma4.cpp, and conversion/.
+// src/models/granite.cpp, afmoe.cpp, gemma4.cpp and mellum.cpp, and
+// conversion/.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -19,6 +20,7 @@ inline constexpr std::string_view kGraniteArchitecture = "granitemoe";
 inline constexpr std::string_view kGraniteHybridArchitecture = "granitehybrid";
 inline constexpr std::string_view kAfmoeArchitecture = "afmoe";
 inline constexpr std::string_view kGemmaArchitecture = "gemma4";
+inline constexpr std::string_view kMellumArchitecture = "mellum";
 
 // Whether it knows Granite's factors.
 bool is_granite(std::string_view architecture);

@@ -94,6 +94,10 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
      .demands_head = true,
      .has_dense = true,
      .counts_shared = true},
+    {.family = "mellum",
+     .architecture = kMellumArchitecture,
+     .renormalizes = true,
+     .demands_head = true},
     {.family = "gemma4_text",
      .architecture = kGemmaArchitecture,
      .renormalizes = true},
@@ -139,7 +143,7 @@ void check_rope(
     const ModelConfig& config,
     std::string_view architecture,
     const GgufTolerance& tolerance) {
-  const model::RopeConfig& rope = config.attention().rope;
+  const model::RopeConfig& rope = main_attention(config).rope;
   const double plain = 1 / std::sqrt(config.attention().head_dim);
   const double scale = config.attention().softmax_scale / plain;
   const bool plain_scale =
@@ -205,35 +209,16 @@ void check_attention(
   if ((name == "qwen2moe" || name == "olmoe" || name == "lfm2moe") && !wide) {
     refuse_shape("heads together are not 'hidden_size' wide");
   }
-  if (name == "olmoe" && a.kv_heads != a.heads) {
+  if ((name == "olmoe" || name == "dots1") && a.kv_heads != a.heads) {
     refuse_shape("'num_key_value_heads' is less than the heads");
   }
 }
 
-// Which layers are sparse: from `first` on, each `step`th, layer `step` - 1
-// being the first of them.
-struct SparsePlaces {
-  std::int64_t first = 0;  // the number of layers, if there is none
-  std::int64_t step = 1;
-};
-
-SparsePlaces sparse_places(const ModelConfig& config) {
-  const auto next = [&](std::int64_t l) {
-    while (l < config.num_layers() && !config.layers[l].sparse) ++l;
-    return l;
-  };
-  SparsePlaces places{next(0)};
-  const std::int64_t second = next(places.first + 1);
-  if (second < config.num_layers()) places.step = second - places.first;
-  return places;
-}
-
-bool follows(const ModelConfig& config, const SparsePlaces& places) {
-  for (std::int64_t l = places.first; l < config.num_layers(); ++l) {
-    const bool sparse = (l + 1) % places.step == 0;
-    if (config.layers[l].sparse != sparse) return false;
-  }
-  return true;
+// The first sparse layer; the number of layers, if there is none.
+std::int64_t first_sparse(const ModelConfig& config) {
+  const auto found =
+      std::ranges::find(config.layers, true, &model::LayerConfig::sparse);
+  return found - config.layers.begin();
 }
 
 void check_windows(const ModelConfig& config, const GgufFamily& family) {
@@ -250,11 +235,13 @@ void check_windows(const ModelConfig& config, const GgufFamily& family) {
 
 void check_layers(const ModelConfig& config, const GgufFamily& family) {
   check_windows(config, family);
-  const SparsePlaces places = sparse_places(config);
-  if (places.first == config.num_layers()) refuse_shape("all layers are dense");
-  const bool stepped = family.architecture == kErnie;
-  if ((places.first > 0 && !family.has_dense) ||
-      (places.step > 1 && !stepped) || !follows(config, places)) {
+  const std::int64_t first = first_sparse(config);
+  if (first == config.num_layers()) refuse_shape("all layers are dense");
+  const bool follows = std::ranges::all_of(
+      config.layers.begin() + first,
+      config.layers.end(),
+      &model::LayerConfig::sparse);
+  if ((first > 0 && !family.has_dense) || !follows) {
     refuse_shape("a layer is dense");
   }
   const bool gelu = family.architecture == kGemmaArchitecture;
@@ -352,8 +339,8 @@ void add_experts(
     const ModelConfig& config, const GgufFamily& family, KeyList& keys) {
   const std::string_view name = family.architecture;
   const MlpWidths widths = widest(config);
-  const SparsePlaces places = sparse_places(config);
-  const model::LayerConfig& sparse = config.layers[places.first];
+  const std::int64_t first = first_sparse(config);
+  const model::LayerConfig& sparse = config.layers[first];
   const bool own_width = name != "llama" && name != "olmoe";
   keys.count(
       "feed_forward_length", widths.dense > 0 ? widths.dense : widths.expert);
@@ -366,8 +353,8 @@ void add_experts(
   if (gated_shared || (told && widths.shared > 0)) {
     keys.count("expert_shared_feed_forward_length", widths.shared);
   }
-  if (family.has_dense) keys.count("leading_dense_block_count", places.first);
-  if (name == kErnie) keys.count("interleave_moe_layer_step", places.step);
+  if (family.has_dense) keys.count("leading_dense_block_count", first);
+  if (name == kErnie) keys.count("interleave_moe_layer_step", 1);
   if (family.counts_shared) {
     keys.count("expert_shared_count", widths.shared / widths.expert);
   }
@@ -384,7 +371,8 @@ const GgufFamily& gguf_family(
   check_attention(config, family, tolerance);
   check_layers(config, family);
   check_router(config, family);
-  if (!has_layer_kinds(family.architecture)) {
+  if (!has_layer_kinds(family.architecture) ||
+      family.architecture == kMellumArchitecture) {
     check_rope(config, family.architecture, tolerance);
   }
   check_layer_kinds(config, family.architecture);

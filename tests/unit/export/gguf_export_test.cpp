@@ -71,25 +71,13 @@ struct Read {
 };
 
 const auto kFamilies = std::to_array<std::string>(
-    {"qwen3_moe",
-     "qwen2_moe",
-     "mixtral",
-     "olmoe",
-     "deepseek_v2",
-     "deepseek_v3",
-     "glm4_moe_lite",
-     "glm4_moe",
-     "dots1",
-     "ernie4_5_moe",
-     "minimax_m2",
-     "granitemoe",
-     "granitemoeshared",
-     "granitemoehybrid",
-     "afmoe",
-     "gemma4_text",
-     "lfm2_moe",
-     "qwen3_next",
-     "qwen3_5_moe_text"});
+    {"qwen3_moe",     "qwen2_moe",        "mixtral",
+     "olmoe",         "deepseek_v2",      "deepseek_v3",
+     "glm4_moe_lite", "glm4_moe",         "dots1",
+     "ernie4_5_moe",  "minimax_m2",       "mellum",
+     "granitemoe",    "granitemoeshared", "granitemoehybrid",
+     "afmoe",         "gemma4_text",      "lfm2_moe",
+     "qwen3_next",    "qwen3_5_moe_text"});
 
 TEST_CASE("GGUF files of all families hold every value") {
   const std::string family = GENERATE(from_range(kFamilies));

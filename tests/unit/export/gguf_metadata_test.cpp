@@ -107,6 +107,7 @@ TEST_CASE("What it computes otherwise of corrected routers' families") {
       {{"deepseek_v3", {{"rope_interleave", false}}, "'rope_interleave'"},
        {"glm4_moe", {{"attention_bias", false}}, "'attention_bias' is false"},
        {"dots1", {{"n_shared_experts", 0}}, "there is no shared expert"},
+       {"dots1", {{"num_key_value_heads", 1}}, "'num_key_value_heads'"},
        {"gpt_oss", Json::object(), "'truncate' of rope scaling is false"},
        {"gpt_oss", {{"attention_bias", false}}, "'attention_bias' is false"},
        {"gpt_oss",
@@ -122,6 +123,9 @@ TEST_CASE("What it computes otherwise of corrected routers' families") {
        {"ernie4_5_moe", {{"moe_norm_min", 0.1}}, "'moe_norm_min' is 0.1"},
        {"ernie4_5_moe",
         {{"moe_layer_start_index", 0}, {"moe_layer_end_index", 0}},
+        "a layer is dense"},
+       {"ernie4_5_moe",
+        {{"num_hidden_layers", 4}, {"moe_layer_interval", 2}},
         "a layer is dense"}});
 }
 
@@ -232,12 +236,8 @@ TEST_CASE("Corrected routers have llama.cpp's keys") {
   REQUIRE(number(glm, "glm4moe.attention.key_length") == 32);
   REQUIRE(number(glm, "glm4moe.expert_shared_count") == 2);
   REQUIRE_FALSE(glm.contains("glm4moe.expert_group_count"));
-  const auto ernie = keys_of(
-      "ernie4_5_moe",
-      {{"num_hidden_layers", 4},
-       {"moe_layer_interval", 2},
-       {"moe_layer_start_index", 1}});
-  REQUIRE(number(ernie, "ernie4_5-moe.interleave_moe_layer_step") == 2);
+  const auto ernie = keys_of("ernie4_5_moe", {{"moe_layer_start_index", 1}});
+  REQUIRE(number(ernie, "ernie4_5-moe.interleave_moe_layer_step") == 1);
   REQUIRE(number(ernie, "ernie4_5-moe.leading_dense_block_count") == 1);
   REQUIRE(number(ernie, "ernie4_5-moe.expert_gating_func") == 1);
   REQUIRE(

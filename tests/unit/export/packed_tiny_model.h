@@ -54,7 +54,7 @@ inline TinyModelOptions wide(
   if (family == "qwen2_moe") json["shared_expert_intermediate_size"] = 64;
   if (family.starts_with("qwen") || family.starts_with("deepseek") ||
       family.starts_with("glm4_moe") || family == "lfm2_moe" ||
-      family == "dots1" || family == "ernie4_5_moe") {
+      family == "dots1" || family == "ernie4_5_moe" || family == "mellum") {
     json["moe_intermediate_size"] = 32;
   }
   if (family == "afmoe") {
@@ -76,7 +76,7 @@ inline TinyModelOptions wide(
   }
   if (family == "glm4_moe_lite") json["rms_norm_eps"] = 1e-6;
   if (family == "glm4_moe") json["attention_bias"] = true;
-  if (family == "minimax_m2") json["head_dim"] = 32;
+  if (family == "minimax_m2" || family == "mellum") json["head_dim"] = 32;
   if (family == "deepseek_v2" || family == "deepseek_v3" ||
       family == "glm4_moe_lite") {
     json.update(
