@@ -26,7 +26,8 @@ DIRECT = {
     "artifact": ("core", "io", "model"),
     "sweep": ("model", "text"),
     **{stage: ("sweep", "artifact") for stage in STAGES},
-    "cli": STAGES,
+    "chain": STAGES,
+    "cli": ("chain",),
 }
 # Folders of a module by the folders of the same module that they include; the
 # module's own folder stands above them.

@@ -51,12 +51,15 @@ struct CommandEntry {
   const char* help;
   std::unique_ptr<Command> (*make)();
   bool about_program = false;  // opens no model: without the common options
+  // Its --ram and --vram are of a machine that may be another one.
+  bool own_budgets = false;
 };
 
 // All commands, in the order of the chain.
 std::span<const CommandEntry> commands();
 
 std::unique_ptr<Command> make_inspect();
+std::unique_ptr<Command> make_fit();
 std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_analyze();

@@ -16,8 +16,13 @@
 namespace fettle::cli {
 namespace {
 
-constexpr std::array<CommandEntry, 12> kCommands{{
+constexpr std::array<CommandEntry, 13> kCommands{{
     {"inspect", "What a model is made of; checks every header", make_inspect},
+    {"fit",
+     "What of a model fits a card, and what that takes",
+     make_fit,
+     false,
+     true},
     {"eval", "Held-out loss, and distance to another model", make_eval},
     {"generate", "Continue a prompt", make_generate},
     {"analyze", "Score every expert and every neuron", make_analyze},
@@ -46,7 +51,9 @@ CommandLine::CommandLine()
     CLI::App* parser = app_.add_subcommand(entry.name, entry.help);
     parsers_.emplace_back(parser, entry.make());
     parsers_.back().second->add_options(*parser);
-    if (!entry.about_program) add_common_options(*parser, options_);
+    if (!entry.about_program) {
+      add_common_options(*parser, options_, {.budgets = !entry.own_budgets});
+    }
     mark_paths(*parser, entry.name);
     set_help(*parser, entry.name);
   }

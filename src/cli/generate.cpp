@@ -88,6 +88,7 @@ class Generate : public Command {
     workload.longest_sequence = static_cast<std::int64_t>(ids.size());
     workload.tokens = workload.longest_sequence;
     workload.keep_packed = true;
+    workload.logit_rows = 1;
     auto reader = session.read(model_);
     // No more than that is ever made.
     const std::int64_t most = reader->config().max_position;

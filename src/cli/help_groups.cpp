@@ -14,7 +14,9 @@ struct OptionGroup {
   const char* options;  // by spaces, without dashes
 };
 
-constexpr std::array<OptionGroup, 27> kGroups{{
+constexpr std::array<OptionGroup, 29> kGroups{{
+    {"fit", "The machine that runs it", "vram ram disk budget engine"},
+    {"fit", "The work", "for context parallel keep-min bits-min"},
     {"eval",
      "Loss of text",
      "data columns form seq-len against tokens-per-sweep"},

@@ -99,6 +99,16 @@ HelpTable measuring_help() {
         "experts. Reads no weights.",
         {},
         {"fettle inspect MODEL"}}},
+      {"fit",
+       {"Tells from headers alone, without reading a weight, what of a model "
+        "fits a machine: bytes by part for shares of the experts' neurons and "
+        "for schemes of few bits, what conversations take beside them, and how "
+        "long they may get. MODEL may hold no more than config.json.",
+        {},
+        {"fettle fit MODEL --vram 12GiB",
+         "fettle fit MODEL --vram 8GiB --ram 32GiB --engine llama.cpp "
+         "--context 32768",
+         "fettle fit MODEL --ram 16GiB --keep-min 0.5 --bits-min int3"}}},
       {"eval",
        {"Measures the mean negative log-likelihood and perplexity of held-out "
         "text, and with --against how far the model's predictions are from "

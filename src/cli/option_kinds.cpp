@@ -16,7 +16,7 @@ struct PathOption {
   const char* kind;
 };
 
-constexpr std::array<PathOption, 25> kPathOptions{{
+constexpr std::array<PathOption, 26> kPathOptions{{
     {"", "MODEL", kModel},           {"", "RECIPE", kFile},
     {"", "--data", kData},           {"", "--eval-data", kData},
     {"", "--choices", kData},        {"", "--scores", kFolder},
@@ -29,7 +29,7 @@ constexpr std::array<PathOption, 25> kPathOptions{{
     {"", "--chat-template", kFile},  {"", "--ram", kSize},
     {"", "--vram", kSize},           {"", "--budget", kSize},
     {"", "--moments", kSize},        {"", "--rows", kNewFile},
-    {"", "--shots-from", kFile},
+    {"", "--shots-from", kFile},     {"", "--disk", kSize},
 }};
 
 bool names_command(std::string_view commands, std::string_view command) {

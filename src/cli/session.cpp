@@ -103,7 +103,7 @@ std::optional<std::int64_t> bounded_ram(
 
 }  // namespace
 
-void add_common_options(CLI::App& app, CommonOptions& o) {
+void add_common_options(CLI::App& app, CommonOptions& o, CommonChoice choice) {
   const char* group = "Common options";
   const auto add = [&](const char* name, auto& value, const char* help) {
     return app.add_option(name, value, help)
@@ -116,12 +116,14 @@ void add_common_options(CLI::App& app, CommonOptions& o) {
       "Type of weights and activations in a sweep; auto: float32 on a CPU, "
       "bfloat16 on a card")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
-  add("--vram", o.vram, "Most memory of the card to use, as --ram");
-  add("--ram",
-      o.ram,
-      "Most memory of the machine to use: 16GiB or 16G (of 2^30 bytes), 16GB "
-      "(of "
-      "10^9); by default half of what is free");
+  if (choice.budgets) {
+    add("--vram", o.vram, "Most memory of the card to use, as --ram");
+    add("--ram",
+        o.ram,
+        "Most memory of the machine to use: 16GiB or 16G (of 2^30 bytes), 16GB "
+        "(of "
+        "10^9); by default half of what is free");
+  }
   add("--scratch", o.scratch, "Folder for activations that RAM can't hold");
   add("--threads", o.threads, "CPU threads; 0: all cores");
   add("--seed", o.seed, "Of everything drawn at random");

@@ -35,7 +35,11 @@ struct CommonOptions {
   bool quiet = false;
 };
 
-void add_common_options(CLI::App& app, CommonOptions& options);
+struct CommonChoice {
+  bool budgets = true;  // --ram and --vram too
+};
+void add_common_options(
+    CLI::App& app, CommonOptions& options, CommonChoice choice = {});
 
 // A model with the plan that its memory keeps to.
 struct OpenModel {

@@ -119,14 +119,14 @@ Sizes sizes_of(
   if (!workload.device.is_cpu()) {
     s.staging = model::staging_bytes(config, forms, type);
   }
-  s.per_token = working_values(config, workload) * bytes_of(type);
-  s.cache = model::state_bytes(config, workload.cached_tokens, type);
+  s.per_token = bytes_per_token(config, workload);
+  s.cache = workload.cached_sequences *
+            model::state_bytes(config, workload.cached_tokens, type);
   const bool capped = config.ends.soft_cap > 0.0;
-  s.head = (capped ? 4 : 3) * kHeadRows * config.vocab_size * 4;
-  const std::int64_t boundary =
-      workload.tokens * config.hidden_size * bytes_of(type);
-  s.activations =
-      workload.backward ? (config.num_layers() + 1) * boundary : 2 * boundary;
+  const std::int64_t rows =
+      workload.logit_rows > 0 ? workload.logit_rows : kHeadRows;
+  s.head = (capped ? 4 : 3) * rows * config.vocab_size * 4;
+  s.activations = boundary_bytes(config, workload);
   // Five halves of what autograd saves are at work in a backward pass.
   s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5 +
              workload.extra_graph_bytes + unpacked;
@@ -134,6 +134,23 @@ Sizes sizes_of(
 }
 
 }  // namespace
+
+std::int64_t bytes_per_token(
+    const model::ModelConfig& config, const Workload& workload) {
+  return working_values(config, workload) * bytes_of(workload.compute_type);
+}
+
+std::int64_t boundary_bytes(
+    const model::ModelConfig& config, const Workload& workload) {
+  const std::int64_t one =
+      workload.tokens * config.hidden_size * bytes_of(workload.compute_type);
+  return (workload.backward ? config.num_layers() + 1 : 2) * one;
+}
+
+std::int64_t budget_for(std::int64_t bytes) {
+  const double least = static_cast<double>(bytes) / kUsable;
+  return ((static_cast<std::int64_t>(least) >> 20) + 1) << 20;
+}
 
 void Workload::add(
     const std::vector<model::Sequence>& data, std::int64_t chunk_tokens) {
@@ -230,7 +247,7 @@ struct Memory {
             "{} is too little for this model and what is to be done; the "
             "smallest that works is {}MiB",
             format_bytes(allowed),
-            (static_cast<std::int64_t>(bytes / kUsable) >> 20) + 1));
+            budget_for(static_cast<std::int64_t>(bytes)) >> 20));
   }
 };
 
@@ -354,7 +371,15 @@ SweepPlan plan_sweep(
     const model::ModelReader& reader,
     const Workload& workload,
     const Budget& budget) {
-  const Sizes sizes = sizes_of(reader.config(), reader.forms(), workload);
+  return plan_sweep(reader.config(), reader.forms(), workload, budget);
+}
+
+SweepPlan plan_sweep(
+    const model::ModelConfig& config,
+    const model::WeightForms& forms,
+    const Workload& workload,
+    const Budget& budget) {
+  const Sizes sizes = sizes_of(config, forms, workload);
   SweepPlan plan = least_plan(sizes, workload);
   if (workload.device.is_cpu()) {
     plan_on_cpu(plan, sizes, budget);

@@ -38,6 +38,9 @@ struct Workload {
   bool backward = false;
   bool keep_packed = false;  // of few tokens, multiplied by packed weights
   std::int64_t cached_tokens = 0;     // whose states are held: decoding
+  std::int64_t cached_sequences = 1;  // of so many tokens each
+  // Rows whose logits exist at one time; 0: as many as losses are made of.
+  std::int64_t logit_rows = 0;
   std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
   std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
   // Bytes that the stage adds where the graphs of all layers are kept.
@@ -84,6 +87,18 @@ struct SweepPlan {
   SweepOptions sweep_options(Reporter* reporter) const;
 };
 
+// Bytes of each token of a micro-batch while it passes a layer.
+std::int64_t bytes_per_token(
+    const model::ModelConfig& config, const Workload& workload);
+
+// Bytes of the activations between two layers of all tokens of a sweep.
+std::int64_t boundary_bytes(
+    const model::ModelConfig& config, const Workload& workload);
+
+// The least --ram or --vram, in whole MiB, under which what is planned may come
+// to `bytes`.
+std::int64_t budget_for(std::int64_t bytes);
+
 // The plan that takes the least memory, of a model that may not exist yet: its
 // weights lie as `forms` say.
 SweepPlan least_plan(
@@ -95,6 +110,11 @@ SweepPlan least_plan(
 
 // Throws UserError naming the smallest sufficient --ram or --vram when `budget`
 // is less.
+SweepPlan plan_sweep(
+    const model::ModelConfig& config,
+    const model::WeightForms& forms,
+    const Workload& workload,
+    const Budget& budget);
 SweepPlan plan_sweep(
     const model::ModelReader& reader,
     const Workload& workload,

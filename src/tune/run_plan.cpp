@@ -11,27 +11,27 @@ namespace fettle::tune {
 
 namespace {
 
-std::int64_t stored_bytes(const model::ModelReader& reader, std::int64_t l) {
+std::int64_t stored_bytes(const PlannedModel& model, std::int64_t l) {
   std::int64_t total = 0;
-  for (const auto& id : model::layer_weights(reader.config(), l)) {
-    total += artifact::weight_bytes(reader.config(), id, reader.form(id));
+  for (const auto& id : model::layer_weights(model.config, l)) {
+    total += artifact::weight_bytes(model.config, id, model.forms(id));
   }
   return total;
 }
 
 // Bytes of the layers that the cache can't keep. It keeps the first it meets.
 std::int64_t streamed_bytes(
-    const sweep::SweepPlan& plan, const model::ModelReader& reader) {
+    const sweep::SweepPlan& plan, const PlannedModel& model) {
   std::int64_t kept = 0;
   std::int64_t streamed = 0;
-  const model::LoadedBytes loaded =
-      model::loaded_bytes(reader, plan.workload.compute_type);
-  for (std::int64_t l = 0; l < reader.config().num_layers(); ++l) {
+  const model::LoadedBytes loaded = model::loaded_bytes(
+      model.config, model.forms, plan.workload.compute_type);
+  for (std::int64_t l = 0; l < model.config.num_layers(); ++l) {
     const std::int64_t bytes = loaded.layers[l].kept;
     if (kept + bytes <= plan.resident_bytes) {
       kept += bytes;
     } else {
-      streamed += stored_bytes(reader, l);
+      streamed += stored_bytes(model, l);
     }
   }
   return streamed;
@@ -108,12 +108,12 @@ Json RunPlan::to_json() const {
 RunPlan plan_run(
     const sweep::SweepPlan& sweep,
     const TuneOptions& options,
-    const model::ModelReader& reader,
+    const PlannedModel& model,
     bool has_teacher) {
   RunPlan plan{.rows = sweep_rows(sweep)};
   const PartBytes parts =
-      part_bytes(options, reader.config(), sweep.workload.device);
-  const DiskUse disk = part_disk_use(options, reader.config());
+      part_bytes(options, model.config, sweep.workload.device);
+  const DiskUse disk = part_disk_use(options, model.config);
   const auto held = static_cast<std::int64_t>(disk.held);
   plan.rows.push_back(
       {"gradients, masters, moments",
@@ -123,19 +123,24 @@ RunPlan plan_run(
   plan.rows.push_back({"saved states", 0, 0, held});
   if (has_teacher) {
     plan.rows.push_back(
-        {"what the teacher says",
-         0,
-         0,
-         teacher_bytes(options, reader.config())});
+        {"what the teacher says", 0, 0, teacher_bytes(options, model.config)});
   }
   // A boundary's input and gradient are both written, and the input is read on
   // either way.
-  plan.read_bytes = 2 * streamed_bytes(sweep, reader) +
-                    3 * sweep.spilled_bytes +
+  plan.read_bytes = 2 * streamed_bytes(sweep, model) + 3 * sweep.spilled_bytes +
                     static_cast<std::int64_t>(disk.read);
   plan.written_bytes =
       2 * sweep.spilled_bytes + static_cast<std::int64_t>(disk.written);
   return plan;
+}
+
+RunPlan plan_run(
+    const sweep::SweepPlan& sweep,
+    const TuneOptions& options,
+    const model::ModelReader& reader,
+    bool has_teacher) {
+  return plan_run(
+      sweep, options, {reader.config(), reader.forms()}, has_teacher);
 }
 
 std::filesystem::path largest_shard(const model::ModelReader& reader) {

@@ -38,6 +38,17 @@ struct RunPlan {
   Json to_json() const;
 };
 
+// A model that may not exist yet: its weights lie as `forms` say.
+struct PlannedModel {
+  const model::ModelConfig& config;
+  model::WeightForms forms;
+};
+
+RunPlan plan_run(
+    const sweep::SweepPlan& sweep,
+    const TuneOptions& options,
+    const PlannedModel& model,
+    bool has_teacher);
 RunPlan plan_run(
     const sweep::SweepPlan& sweep,
     const TuneOptions& options,

@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layers/layer_state.h"
 
-namespace fettle::model {
-namespace {
+#include "model/layers/state_size.h"
 
-// Values of a layer's state: of each token, of the convolution's tail, and in
-// fp32.
-struct StateSize {
-  std::int64_t per_token = 0;
-  std::int64_t tail = 0;
-  std::int64_t recurrent = 0;
-};
+namespace fettle::model {
 
 StateSize state_size(const ModelConfig& config, const LayerConfig& layer) {
   switch (layer.mixer) {
@@ -40,8 +33,6 @@ StateSize state_size(const ModelConfig& config, const LayerConfig& layer) {
   }
   return {};
 }
-
-}  // namespace
 
 std::int64_t state_bytes(
     const ModelConfig& config, std::int64_t tokens, at::ScalarType type) {
