@@ -25,9 +25,10 @@ DIRECT = {
     "model": ("store", "kernels"),
     "artifact": ("core", "io", "model"),
     "sweep": ("model", "text"),
+    "decode": ("model", "text"),
     **{stage: ("sweep", "artifact") for stage in STAGES},
     "chain": STAGES,
-    "cli": ("chain",),
+    "cli": ("chain", "decode"),
 }
 # Folders of a module by the folders of the same module that they include; the
 # module's own folder stands above them.

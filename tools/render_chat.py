@@ -7,7 +7,9 @@ Reads one row of a data file a line from stdin: a JSON object with "messages", a
 maybe "tools", "documents" and "chat_template_kwargs". Writes one JSON object a line to stdout:
 first {"ready": true}, then for each row {"segments": [[text, counts], ...]},
 where the texts joined are the rendered conversation and counts says whether that
-stretch is trained on; or {"error": message}.
+stretch is trained on; or {"error": message}. A row under "ask" is a conversation
+that the assistant is to go on with: the reply is {"text": ...}, up to where its
+answer begins.
 
 What the assistant wrote is what the template marks by {% generation %}, else
 what the template writes in an assistant message's round of its loop, without
@@ -107,22 +109,41 @@ class Renderer:
             self._templates[name] = Template(*self._sources[name], self._tokens)
         return self._templates[name]
 
+    def _template_for(self, talk):
+        with_tools = talk.tools is not None and "tool_use" in self._sources
+        return self._template("tool_use" if with_tools else "default")
+
+    def reply(self, row: dict) -> dict:
+        if "ask" in row:
+            return {"text": self.asked(row["ask"])}
+        return {"segments": self.segments(row)}
+
+    def asked(self, row: dict) -> str:
+        talk = read_row(row)
+        text, _ = self._template_for(talk).render(
+            talk.messages, talk.options(), add_generation_prompt=True
+        )
+        return checked(text)
+
     def segments(self, row: dict) -> list[tuple[str, bool]]:
         talk = read_row(row)
-        with_tools = talk.tools is not None and "tool_use" in self._sources
-        template = self._template("tool_use" if with_tools else "default")
-        text, spans = template.spans(talk)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise TemplateProblem(
-                "holds half of a pair of surrogates (\\ud800 to \\udfff), which is "
-                "no character"
-            )
+        text, spans = self._template_for(talk).spans(talk)
+        checked(text)
         cut, end = [], 0
         for first, last in joined(spans):
             cut += [(text[end:first], False), (text[first:last], True)]
             end = last
         cut.append((text[end:], False))
         return [piece for piece in cut if piece[0]]
+
+
+def checked(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise TemplateProblem(
+            "holds half of a pair of surrogates (\\ud800 to \\udfff), which is "
+            "no character"
+        )
+    return text
 
 
 def joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -139,7 +160,7 @@ def out_of_time(_signal, _frame) -> None:
     raise OutOfTime
 
 
-def limited(render, row: dict) -> list[tuple[str, bool]]:
+def limited(render, row: dict) -> dict:
     """render(row), or a problem where it takes too much time or memory."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + 2 * CPU_SECONDS
@@ -200,7 +221,7 @@ def main() -> int:
     limit_memory()
     for line in sys.stdin.buffer:
         try:
-            reply({"segments": limited(renderer.segments, json.loads(line))})
+            reply(limited(renderer.reply, json.loads(line)))
         except TemplateProblem as problem:
             reply({"error": one_line(problem)})
         except Exception as error:  # a row like no other; the next may do

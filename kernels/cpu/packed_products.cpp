@@ -39,11 +39,11 @@ HWY_INLINE V load_few(const float* p, std::size_t count, std::size_t left) {
   return hn::IfThenElseZero(hn::FirstN(d, count), load(p, Whole{}));
 }
 
-// Adds the part of group `g` to the sums of R rows and N rows of x. With many
-// rows of x it is less work to scale the weights than the group's sums.
+// Adds the part of group `g` to the sums of R rows and N rows of x. However
+// many rows there are, a group's sum is scaled, not its weights: a row of x
+// comes out in the same bits alone and beside others.
 template <int R, int N, bool kZeros>
 HWY_INLINE void add_group(const Meeting& m, std::int64_t g, V (&sums)[R][N]) {
-  constexpr bool kScaleWeights = N >= 4;
   const D d;
   const std::size_t lanes = hn::Lanes(d), cols = m.matrix.cols;
   const std::size_t begin = g * m.matrix.group, size = m.matrix.group;
@@ -54,16 +54,13 @@ HWY_INLINE void add_group(const Meeting& m, std::int64_t g, V (&sums)[R][N]) {
     const GroupScale by = group_scale(m.matrix, m.row + q, g);
     scale[q] = hn::Set(d, by.scale);
     zero[q] = hn::Set(Ints(), by.zero);
-    for (int r = 0; r < N; ++r) {
-      part[q][r] = kScaleWeights ? sums[q][r] : hn::Zero(d);
-    }
+    for (int r = 0; r < N; ++r) part[q][r] = hn::Zero(d);
   }
   const auto add = [&](std::size_t i, auto load_x) HWY_ATTR {
     V x[N];
     for (int r = 0; r < N; ++r) x[r] = load_x(m.x + r * m.x_stride + i);
     for (int q = 0; q < R; ++q) {
-      V w = numbers<kZeros>(m.codes + q * m.codes_stride + i, zero[q]);
-      if (kScaleWeights) w = hn::Mul(w, scale[q]);
+      const V w = numbers<kZeros>(m.codes + q * m.codes_stride + i, zero[q]);
       for (int r = 0; r < N; ++r) part[q][r] = hn::MulAdd(w, x[r], part[q][r]);
     }
   };
@@ -78,8 +75,7 @@ HWY_INLINE void add_group(const Meeting& m, std::int64_t g, V (&sums)[R][N]) {
   }
   for (int q = 0; q < R; ++q) {
     for (int r = 0; r < N; ++r) {
-      sums[q][r] = kScaleWeights ? part[q][r]
-                                 : hn::MulAdd(scale[q], part[q][r], sums[q][r]);
+      sums[q][r] = hn::MulAdd(scale[q], part[q][r], sums[q][r]);
     }
   }
 }
@@ -121,7 +117,17 @@ bool multiply_rows(
     y += n * p.y_stride;
     left -= n;
   };
-  for (; left >= 4; done(4)) meet<R, 4>(m, y, p.y_stride);
+  for (; left >= 4; done(4)) {
+    if constexpr (R == 1) {
+      meet<1, 4>(m, y, p.y_stride);
+    } else {  // half of the rows at a time: their sums and parts fill registers
+      Meeting half = m;
+      meet<R / 2, 4>(half, y, p.y_stride);
+      half.row += R / 2;
+      half.codes += R / 2 * half.codes_stride;
+      meet<R / 2, 4>(half, y + R / 2, p.y_stride);
+    }
+  }
   for (; left >= 2; done(2)) meet<R, 2>(m, y, p.y_stride);
   for (; left >= 1; done(1)) meet<R, 1>(m, y, p.y_stride);
   return true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/command.h"
 #include "cli/eval_choices.h"
+#include "cli/eval_generate.h"
 #include "cli/eval_text.h"
 #include "cli/inputs.h"
 #include "cli/model_option.h"
@@ -35,7 +36,7 @@ class Eval : public Command {
 
   void check(const Foreseen*) const override {
     if (data_.empty() && !tasks_.any()) {
-      throw UsageError("cli", "eval", "needs --data or --choices");
+      throw UsageError("cli", "eval", "needs --data, --choices or --generate");
     }
     refuse_unread(
         *parser_, {{"--columns --form --against", !data_.empty(), "--data"}});
@@ -47,11 +48,15 @@ class Eval : public Command {
   Outcome run(Session& session) override {
     Outcome outcome;
     if (!data_.empty()) outcome = run_data(session);
-    if (tasks_.any()) {
-      const Outcome choices =
-          run_choices(session, {model_, tasks_, seq_len_, eval_});
-      outcome.json["choices"] = choices.json;
-      outcome.text = choices.text + outcome.text;
+    const auto add = [&](const char* name, const Outcome& more) {
+      outcome.json[name] = more.json;
+      outcome.text = more.text + outcome.text;
+    };
+    if (!tasks_.choices.empty()) {
+      add("choices", run_choices(session, {model_, tasks_, seq_len_, eval_}));
+    }
+    if (!tasks_.questions.empty()) {
+      add("generate", run_questions(session, {model_, tasks_}));
     }
     return outcome;
   }

@@ -5,7 +5,6 @@
 
 #include "cli/session.h"
 #include "cli/table.h"
-#include "core/error.h"
 #include "core/stopwatch.h"
 
 namespace fettle::cli {
@@ -21,6 +20,9 @@ std::vector<ChoiceSet> choice_sets(const TaskFlags& flags) {
   std::vector<ChoiceSet> sets;
   for (const auto& file : data_files(flags.choices)) {
     sets.push_back(sweep::read_choices(file.path));
+    auto& rows = sets.back().rows;
+    const auto most = static_cast<std::size_t>(flags.limit);
+    if (flags.limit > 0 && rows.size() > most) rows.resize(most);
   }
   return sets;
 }
@@ -28,14 +30,7 @@ std::vector<ChoiceSet> choice_sets(const TaskFlags& flags) {
 sweep::Shots choice_shots(const TaskFlags& flags) {
   if (flags.shots == 0) return {};
   sweep::Shots shots{sweep::read_choices(flags.shots_from).rows};
-  const auto held = static_cast<std::int64_t>(shots.rows.size());
-  if (held < flags.shots) {
-    throw UserError(
-        "choices",
-        flags.shots_from,
-        fmt::format(
-            "holds {} rows, and --shots asks for {}", held, flags.shots));
-  }
+  require_shots(flags, shots.rows.size());
   shots.rows.resize(static_cast<std::size_t>(flags.shots));
   return shots;
 }

@@ -1,127 +1,187 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sweep/generate.h"
-#include "cli/model_option.h"
-
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 #include "cli/command.h"
+#include "cli/conversation.h"
 #include "cli/failure.h"
+#include "cli/inputs.h"
+#include "cli/interrupt.h"
+#include "cli/model_option.h"
+#include "cli/sampling_flags.h"
 #include "cli/session.h"
 #include "cli/unread.h"
+#include "core/error.h"
+#include "core/text_file.h"
+#include "decode/engine.h"
 #include "model/family/end_tokens.h"
 
 namespace fettle::cli {
 namespace {
 
-// Decodes what has been made so far and prints what is new and whole.
-class Printer {
- public:
-  Printer(const text::Tokenizer& tokenizer, bool silent)
-      : tokenizer_(tokenizer), silent_(silent) {}
+constexpr const char* kStopNotice =
+    "\nfettle: stopping; once more ends at once\n";
 
-  void add(std::int32_t id) {
-    ids_.push_back(id);
-    text_ = tokenizer_.decode(ids_);
-    if (silent_) return;
-    // An unfinished character decodes to U+FFFD until its last byte is there;
-    // all else that is decoded is whole.
-    std::string_view ready(text_);
-    while (ready.ends_with("\xEF\xBF\xBD")) ready.remove_suffix(3);
-    if (ready.size() > printed_) {
-      std::cout << ready.substr(printed_);
-      check_stdout();
-      printed_ = ready.size();
-    }
-  }
-  void finish() {
-    if (!silent_ && text_.size() > printed_) {
-      std::cout << text_.substr(printed_);
-    }
-    if (!silent_) std::cout << "\n" << std::flush;
-  }
-  const std::string& text() const { return text_; }
+// Prints text as it is made.
+void print_part(const std::string& text) {
+  std::cout << text;
+  check_stdout();
+}
 
- private:
-  const text::Tokenizer& tokenizer_;
-  bool silent_;
-  std::vector<std::int32_t> ids_;
-  std::string text_;
-  std::size_t printed_ = 0;
-};
+Json chances_json(const std::vector<decode::Chances>& all) {
+  Json list = Json::array();
+  for (const decode::Chances& one : all) {
+    Json likeliest = Json::array();
+    for (const auto& [id, log_prob] : one.likeliest) {
+      likeliest.push_back({{"id", id}, {"log_prob", log_prob}});
+    }
+    list.push_back(
+        {{"id", one.chosen.id},
+         {"log_prob", one.chosen.log_prob},
+         {"likeliest", likeliest}});
+  }
+  return list;
+}
 
 class Generate : public Command {
  public:
   void add_options(CLI::App& app) override {
     parser_ = &app;
     add_model_option(app, model_)->required();
-    app.add_option("--prompt", prompt_, "Text to continue")->required();
+    app.add_option("--prompt", prompt_, "Text to continue");
     app.add_option(
-           "--max-new-tokens", options_.max_new_tokens, "Tokens to add at most")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
+        "--prompt-file",
+        prompt_file_,
+        "File with the text to continue; without it and --prompt, the standard "
+        "input");
+    app.add_flag(
+        "--chat",
+        chat_,
+        "The text is a question to the assistant, by the model's chat "
+        "template");
+    app.add_option("--system", system_, "Message of the system before it");
+    add_sampling_flags(app, flags_);
     app.add_option(
-           "--temperature",
-           options_.temperature,
-           "0: always the likeliest token")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
-    app.add_option(
-           "--top-p", options_.top_p, "Sample from this much probability")
-        ->check(CLI::Range(0.0, 1.0))
-        ->capture_default_str();
+           "--logprobs",
+           log_probs_,
+           "Likeliest tokens to list at each place, with the chosen one, in "
+           "--json")
+        ->check(CLI::Range(0, 1000));
   }
 
   void check(const Foreseen*) const override {
-    refuse_unread(
-        *parser_,
-        {{"--top-p", options_.temperature > 0, "--temperature above 0"}});
+    check_sampling_flags(*parser_, flags_);
+    refuse_unread(*parser_, {{"--system", chat_, "--chat"}});
+    const bool given = parser_->get_option("--prompt")->count() > 0;
+    if (given && !prompt_file_.empty()) {
+      throw UsageError("cli", "--prompt-file", "has no place beside --prompt");
+    }
+    check_file("--prompt-file", prompt_file_);
+    if (!given && prompt_file_.empty() && ::isatty(STDIN_FILENO) == 1) {
+      throw UsageError(
+          "cli",
+          "generate",
+          "needs --prompt, --prompt-file or text on the standard input");
+    }
   }
 
   Outcome run(Session& session) override {
     const auto tokenizer = session.tokenizer(model_);
-    const auto ids = tokenizer.encode(prompt_);
-    sweep::Workload workload;
-    workload.longest_sequence = static_cast<std::int64_t>(ids.size());
-    workload.tokens = workload.longest_sequence;
-    workload.keep_packed = true;
-    workload.logit_rows = 1;
     auto reader = session.read(model_);
-    // No more than that is ever made.
-    const std::int64_t most = reader->config().max_position;
-    workload.cached_tokens = std::min(
-        std::min(workload.tokens, most) +
-            std::min(options_.max_new_tokens, most),
-        most);
-    OpenModel opened = session.open(std::move(reader), workload);
-    options_.seed = session.seed();
-    options_.ends = model::end_tokens(model_, opened.model->config());
-    Printer printer(tokenizer, session.options().json == "-");
-    const auto result =
-        sweep::generate(*opened.model, ids, options_, [&](std::int32_t id) {
-          printer.add(id);
-        });
-    printer.finish();
-    Outcome outcome;
-    outcome.json = {
-        {"text", printer.text()},
-        {"tokens", result.ids.size()},
-        {"ids", result.ids},
-        {"tokens_per_second", result.tokens_per_second}};
-    outcome.text = fmt::format(
-        "{} tokens, {:.1f} tokens/s\n",
-        result.ids.size(),
-        result.tokens_per_second);
-    return outcome;
+    decode::Request request{
+        .prompt = prompt_ids(session, *reader, tokenizer),
+        .max_new_tokens = flags_.max_new_tokens,
+        .sampling = flags_.sampling,
+        .ends = model::end_tokens(model_, reader->config()),
+        .stops = flags_.stops};
+    request.sampling.seed = session.seed();
+    if (parser_->get_option("--logprobs")->count() > 0) {
+      request.log_probs = log_probs_;
+    }
+    decode::check_request(reader->config(), request);
+    const std::int64_t given = std::ssize(request.prompt);
+    OpenModel opened = session.open(
+        std::move(reader),
+        decoding_workload(given, given + flags_.max_new_tokens, 1));
+    return outcome_of(
+        complete(session, *opened.model, tokenizer, std::move(request)), given);
   }
 
  private:
+  std::string prompt_text() const {
+    if (!prompt_file_.empty()) return read_text_file(prompt_file_, "generate");
+    if (parser_->get_option("--prompt")->count() > 0) return prompt_;
+    return {
+        std::istreambuf_iterator<char>(std::cin),
+        std::istreambuf_iterator<char>()};
+  }
+
+  std::vector<std::int32_t> prompt_ids(
+      Session& session,
+      const model::ModelReader& reader,
+      const text::Tokenizer& tokenizer) const {
+    const std::string text = prompt_text();
+    if (!chat_) return tokenizer.encode(text);
+    Conversation conversation(session.sample_options(reader));
+    if (!system_.empty()) conversation.add("system", system_);
+    conversation.add("user", text);
+    return conversation.prompt(tokenizer);
+  }
+
+  decode::Completion complete(
+      Session& session,
+      model::CausalLm& model,
+      const text::Tokenizer& tokenizer,
+      decode::Request request) const {
+    const bool silent = session.options().json == "-";
+    decode::Completion made;
+    decode::Engine engine(model, tokenizer, 1);
+    decode::Listener listener;
+    if (!silent) listener.on_text = print_part;
+    listener.on_finish = [&](decode::Completion completion) {
+      made = std::move(completion);
+    };
+    engine.submit(std::move(request), std::move(listener));
+    const Interrupt interrupt(kStopNotice);
+    engine.run([&] { return interrupt.requested().load(); });
+    if (!silent) print_part("\n");
+    return made;
+  }
+
+  Outcome outcome_of(const decode::Completion& made, std::int64_t given) const {
+    const bool cancelled = made.finish == decode::Finish::kCancelled;
+    if (cancelled) note_stop();
+    const double rate =
+        made.seconds > 0 ? static_cast<double>(made.ids.size()) / made.seconds
+                         : 0.0;
+    Outcome outcome;
+    outcome.stopped = cancelled;
+    outcome.json = {
+        {"text", made.text},
+        {"tokens", made.ids.size()},
+        {"prompt_tokens", given},
+        {"ids", made.ids},
+        {"finish", decode::finish_name(made.finish)},
+        {"tokens_per_second", rate}};
+    if (!made.chances.empty()) {
+      outcome.json["logprobs"] = chances_json(made.chances);
+    }
+    outcome.text =
+        fmt::format("{} tokens, {:.1f} tokens/s\n", made.ids.size(), rate);
+    return outcome;
+  }
+
   const CLI::App* parser_ = nullptr;
-  std::string model_, prompt_;
-  sweep::GenerateOptions options_;
+  std::string model_, prompt_, prompt_file_, system_;
+  bool chat_ = false;
+  SamplingFlags flags_;
+  std::int64_t log_probs_ = 0;
 };
 
 }  // namespace

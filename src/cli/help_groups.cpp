@@ -14,13 +14,28 @@ struct OptionGroup {
   const char* options;  // by spaces, without dashes
 };
 
-constexpr std::array<OptionGroup, 29> kGroups{{
+constexpr std::array<OptionGroup, 36> kGroups{{
     {"fit", "The machine that runs it", "vram ram disk budget engine"},
     {"fit", "The work", "for context parallel keep-min bits-min"},
     {"eval",
      "Loss of text",
      "data columns form seq-len against tokens-per-sweep"},
-    {"eval", "Questions", "choices shots shots-from rows"},
+    {"eval", "Questions", "choices generate limit shots shots-from rows"},
+    {"eval",
+     "Answers in writing",
+     "pattern match chat max-new-tokens stop parallel"},
+    {"generate", "Input", "prompt prompt-file chat system"},
+    {"generate", "Where it ends", "max-new-tokens stop"},
+    {"generate",
+     "How tokens are chosen",
+     "temperature top-k top-p min-p repetition-penalty presence-penalty "
+     "frequency-penalty logprobs"},
+    {"chat", "Conversation", "system context"},
+    {"chat", "Where an answer ends", "max-new-tokens stop"},
+    {"chat",
+     "How tokens are chosen",
+     "temperature top-k top-p min-p repetition-penalty presence-penalty "
+     "frequency-penalty"},
     {"analyze", "Input and output", "data columns form out merge by-file"},
     {"analyze", "Scores", "scores tokens seq-len batch-sequences"},
     {"analyze", "Long runs", "chunk-tokens keep-moments resume restart"},

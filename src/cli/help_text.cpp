@@ -112,16 +112,27 @@ HelpTable measuring_help() {
       {"eval",
        {"Measures the mean negative log-likelihood and perplexity of held-out "
         "text, and with --against how far the model's predictions are from "
-        "another's. With --choices it answers multiple-choice questions.",
+        "another's. With --choices it has "
+        "multiple-choice questions answered, and with --generate questions in "
+        "writing.",
         {data_section(), choices_section()},
         {"fettle eval MODEL --data held.jsonl",
          "fettle eval trimmed --choices arc.jsonl,piqa.jsonl --rows rows.jsonl",
+         "fettle eval trimmed --generate gsm8k.jsonl --pattern '#### (\\S+)' "
+         "--shots 5 --shots-from train.jsonl",
          "fettle eval trimmed --data held.jsonl --against MODEL"}}},
       {"generate",
        {"Continues a prompt, and prints the text as it is made.",
         {},
-        {"fettle generate MODEL --prompt 'Once upon a time' --temperature "
-         "0.7"}}},
+        {"fettle generate MODEL --prompt 'Once upon a time' --temperature 0.7",
+         "fettle generate MODEL --chat --system 'Be brief.' --prompt 'Why?'",
+         "fettle generate MODEL --stop '###' < prompt.txt"}}},
+      {"chat",
+       {"Talks with the model, by its own chat template: a line is a question, "
+        "its answer is printed as it is made. /help lists what else a line may "
+        "say.",
+        {},
+        {"fettle chat MODEL --system 'Be brief.' --temperature 0.7"}}},
   };
 }
 

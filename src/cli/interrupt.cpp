@@ -20,6 +20,7 @@ std::atomic<bool> stops_in_order{false};  // somebody looks at requested_stop
 std::atomic<bool> ends{false};
 std::atomic<int> received{0};
 std::atomic<bool> stopped{false};
+std::atomic<const char*> said_at_stop{nullptr};
 sem_t wake;
 static_assert(std::atomic<bool>::is_always_lock_free);
 static_assert(std::atomic<int>::is_always_lock_free);
@@ -45,8 +46,7 @@ void watch() {
     while (::sem_wait(&wake) != 0) {
     }
     if (!ends) {
-      say("\nfettle: stopping when this step is done and saved; once more ends "
-          "at once\n");
+      if (const char* notice = said_at_stop) say(notice);
       continue;
     }
     const bool left = io::Unfinished::clear_all();
@@ -83,9 +83,17 @@ void note_stop() { stopped = true; }
 
 int stopped_by() { return stopped ? received.load() : 0; }
 
-Interrupt::Interrupt() { stops_in_order = true; }
+Interrupt::Interrupt(const char* notice) {
+  said_at_stop = notice;
+  stops_in_order = true;
+}
 
 Interrupt::~Interrupt() { stops_in_order = false; }
+
+void Interrupt::forget() {
+  requested_stop = false;
+  received = 0;
+}
 
 const std::atomic<bool>& Interrupt::requested() const { return requested_stop; }
 

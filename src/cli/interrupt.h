@@ -17,16 +17,23 @@ void note_stop();
 // The signal that it stopped by, or 0 where none did.
 int stopped_by();
 
+inline constexpr const char* kSavingNotice =
+    "\nfettle: stopping when this step is done and saved; once more ends at "
+    "once\n";
+
 // For its lifetime, a first signal only asks. One at a time.
 class Interrupt {
  public:
-  Interrupt();
+  // `notice` is written when a signal comes; null: nothing is. It must stay.
+  explicit Interrupt(const char* notice = kSavingNotice);
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
   // Whether a signal came, now or before.
   const std::atomic<bool>& requested() const;
+  // Takes a signal that came as heeded: the program goes on.
+  void forget();
 };
 
 }  // namespace fettle::cli

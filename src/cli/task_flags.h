@@ -15,11 +15,19 @@ namespace fettle::cli {
 
 struct TaskFlags {
   std::vector<std::string> choices;
-  std::int64_t shots = 0;  // rows asked before each question
+  std::vector<std::string> questions;  // to be answered in writing
+  std::int64_t limit = 0;              // rows of each file; 0: all
+  std::string pattern;                 // of the answer in what was written
+  std::string match = "first";
+  std::vector<std::string> stops;
+  std::int64_t max_new_tokens = 256;
+  std::int64_t parallel = 8;  // sequences that are decoded at a time
+  bool chat = false;          // questions to the assistant
+  std::int64_t shots = 0;     // rows asked before each question
   std::string shots_from;
   std::string rows;  // file for the result of each row
 
-  bool any() const { return !choices.empty(); }
+  bool any() const { return !choices.empty() || !questions.empty(); }
 };
 
 void add_task_flags(CLI::App& app, TaskFlags& flags);
@@ -27,6 +35,9 @@ void add_task_flags(CLI::App& app, TaskFlags& flags);
 // Throws UserError on files that are missing, UsageError on options that say
 // nothing without each other.
 void check_task_flags(const CLI::App& app, const TaskFlags& flags);
+
+// Throws UserError unless --shots-from holds as many rows as --shots asks for.
+void require_shots(const TaskFlags& flags, std::size_t held);
 
 // A file of a JSON object a line; without a name nothing is written.
 class RowFile {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/causal_lm.h"
 
+#include "model/layers/decoded_product.h"
 #include "model/layers/differentiable.h"
 #include "model/weights/device_transfer.h"
 #include "model/weights/packed_layer.h"
@@ -55,18 +56,31 @@ at::Tensor embed(const CausalLm& model, const at::Tensor& ids) {
   return multiplier == 1.0 ? rows : rows * multiplier;
 }
 
-at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {
+namespace {
+
+at::Tensor logits_of(
+    const CausalLm& model, const at::Tensor& hidden, const ProductKind& kind) {
   const at::Tensor normed = rms_norm(
       hidden,
       model.globals().final_norm,
       {model.config().norm_eps, model.config().norm_offset});
   const at::Tensor products =
-      at::mm(normed, model.globals().lm_head.t()).to(at::kFloat);
+      product(normed, model.globals().lm_head.t(), kind).to(at::kFloat);
   const EndsConfig& ends = model.config().ends;
   const at::Tensor scaled =
       ends.logits_scaling == 1.0 ? products : products / ends.logits_scaling;
   return ends.soft_cap == 0.0 ? scaled
                               : (scaled / ends.soft_cap).tanh() * ends.soft_cap;
+}
+
+}  // namespace
+
+at::Tensor logits(const CausalLm& model, const at::Tensor& hidden) {
+  return logits_of(model, hidden, {.decodes = false});
+}
+
+at::Tensor decoded_logits(const CausalLm& model, const at::Tensor& hidden) {
+  return logits_of(model, hidden, {.decodes = true});
 }
 
 }  // namespace fettle::model

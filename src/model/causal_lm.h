@@ -73,4 +73,8 @@ double embedding_multiplier(const CausalLm& model);
 // Vocabulary logits [n, V] fp32 of final hidden states [n, H] (norm included).
 at::Tensor logits(const CausalLm& model, const at::Tensor& hidden);
 
+// The same of decoded tokens, whose bits don't depend on the rows beside them
+// where there is an op for that.
+at::Tensor decoded_logits(const CausalLm& model, const at::Tensor& hidden);
+
 }  // namespace fettle::model

@@ -203,13 +203,23 @@ Json ChatSession::reply(const std::string& subject) {
   return answer;
 }
 
+// A dead helper shows in the missing reply.
+void ChatSession::send(std::string_view request) {
+  // One line: in JSON an end of a line can only stand between tokens.
+  std::string line(request);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  process_->send(line + "\n");
+}
+
+std::string ChatSession::ask(std::string_view row, const std::string& subject) {
+  send(fmt::format("{{\"ask\": {}}}", row));
+  const Json answer = reply(subject);
+  return JsonObject(answer, "chat", subject).string("text");
+}
+
 std::vector<ChatSegment> ChatSession::render(
     std::string_view row, const std::string& subject) {
-  // One line: in JSON an end of a line can only stand between tokens.
-  std::string line(row);
-  std::replace(line.begin(), line.end(), '\n', ' ');
-  // A dead helper shows in the missing reply.
-  process_->send(line + "\n");
+  send(row);
   const Json answer = reply(subject);
   const JsonObject object(answer, "chat", subject);
   std::vector<ChatSegment> segments;

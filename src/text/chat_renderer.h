@@ -51,9 +51,14 @@ class ChatSession {
   std::vector<ChatSegment> render(
       std::string_view row, const std::string& subject);
 
+  // The conversation up to where the assistant's next answer begins. `row` is
+  // as in render(); whose turn it is doesn't matter.
+  std::string ask(std::string_view row, const std::string& subject);
+
  private:
   class Process;
 
+  void send(std::string_view line);
   Json reply(const std::string& subject);
 
   std::string command_;

@@ -69,7 +69,8 @@ struct Regex::Matcher::State {
 Regex::Matcher::Matcher(const Regex& regex)
     : state_(std::make_unique<State>()) {
   state_->code = regex.code_.get();
-  state_->data = pcre2_match_data_create_8(1, nullptr);
+  state_->data =
+      pcre2_match_data_create_from_pattern_8(state_->code->compiled, nullptr);
   if (state_->data == nullptr) throw std::bad_alloc();
 }
 
@@ -105,6 +106,15 @@ bool Regex::Matcher::find(
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer_8(state_->data);
   match = {bounds[0], bounds[1]};
   return true;
+}
+
+Span Regex::Matcher::first_group() const {
+  const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer_8(state_->data);
+  if (pcre2_get_ovector_count_8(state_->data) < 2) {
+    return {bounds[0], bounds[1]};
+  }
+  if (bounds[2] == PCRE2_UNSET) return {bounds[0], bounds[0]};
+  return {bounds[2], bounds[3]};
 }
 
 std::size_t Regex::Matcher::next_character(

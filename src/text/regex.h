@@ -36,6 +36,10 @@ class Regex {
     // when there is none. Throws UserError when the engine gives up.
     bool find(std::string_view text, std::size_t from, Span& match);
 
+    // What the first group of the last match matched, empty where it took no
+    // part; the whole match in a pattern without groups.
+    Span first_group() const;
+
     // Calls `visit` for every match, left to right, without overlap. An empty
     // match right behind another match is left out.
     template <typename Visit>

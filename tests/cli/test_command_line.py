@@ -61,7 +61,7 @@ def test_files_that_are_not_there_are_told_at_once(fettle, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-COMMANDS = ("inspect", "eval", "generate", "analyze", "trim", "quant", "tune",
+COMMANDS = ("inspect", "eval", "generate", "chat", "analyze", "trim", "quant", "tune",
             "merge", "export", "run", "help", "completion")
 
 

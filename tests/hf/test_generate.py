@@ -76,6 +76,36 @@ def test_generation_ends_where_transformers_ends_it(
     assert json.loads(done.stdout)["ids"] == reference(folder)
 
 
+def likeliest_within_rounding(folder, given, made) -> None:
+    """Token by token, each is what transformers finds likeliest after all the
+    tokens before it, or next to it within rounding."""
+    with torch.no_grad():
+        ids = torch.cat([given, made]).unsqueeze(0)
+        logits = tiny_models.load(folder)(ids).logits[0]
+    logits = logits[len(given) - 1 : -1]
+    chosen = logits.gather(1, made[:, None])[:, 0]
+    assert (logits.amax(1) - chosen).max() <= 1e-3 * logits.abs().max()
+
+
+def write_tiny(name, folder, positions) -> pathlib.Path:
+    variant = tiny_models.VARIANTS[name]
+    variant = dataclasses.replace(
+        variant,
+        config=variant.config
+        | {"max_position_embeddings": positions, "eos_token_id": None},
+    )
+    folder = tiny_models.write(variant, folder)
+    expert_trace.write_tokenizer(folder)
+    return folder
+
+
+def encoded(folder, text):
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json")
+    )
+    return tokenizer(text, return_tensors="pt").input_ids[0]
+
+
 # The shortest prompts are shorter than a convolution.
 @pytest.mark.parametrize(
     "name,prompt",
@@ -94,28 +124,37 @@ def test_generation_ends_where_transformers_ends_it(
     ],
 )
 def test_many_tokens_are_the_likeliest(name, prompt, fettle, tmp_path):
-    """Token by token, each is what transformers finds likeliest after all the
-    tokens before it, or next to it within rounding."""
-    variant = tiny_models.VARIANTS[name]
-    variant = dataclasses.replace(
-        variant,
-        config=variant.config
-        | {"max_position_embeddings": LONG + 50, "eos_token_id": None},
-    )
-    folder = tiny_models.write(variant, tmp_path / "m")
-    expert_trace.write_tokenizer(folder)
+    folder = write_tiny(name, tmp_path / "m", LONG + 50)
     command = [fettle, "generate", folder, "--prompt", prompt, "--quiet"]
     command += ["--max-new-tokens", str(LONG), "--json", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     made = torch.tensor(json.loads(done.stdout)["ids"])
     assert len(made) == LONG
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json")
+    likeliest_within_rounding(folder, encoded(folder, prompt), made)
+
+
+# Prompts of unequal lengths, one longer than a chunk of it is passed at once.
+PROMPTS = ["T", PROMPT, "abc" * 7, "Once upon a time " * 40, "Tom", "x y z" * 3]
+
+
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "gpt_oss", "lfm2", "qwen_next", "granite_hybrid"]
+)
+def test_prompts_of_unequal_lengths_together(name, fettle, tmp_path):
+    """Each is what it would be alone."""
+    folder = write_tiny(name, tmp_path / "m", 800)
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(
+        "".join(json.dumps({"prompt": p, "answer": ""}) + "\n" for p in PROMPTS)
     )
-    given = tokenizer(prompt, return_tensors="pt").input_ids[0]
-    with torch.no_grad():
-        ids = torch.cat([given, made]).unsqueeze(0)
-        logits = tiny_models.load(folder)(ids).logits[0]
-    logits = logits[len(given) - 1 : -1]
-    chosen = logits.gather(1, made[:, None])[:, 0]
-    assert (logits.amax(1) - chosen).max() <= 1e-3 * logits.abs().max()
+    made = {}
+    for parallel in (1, 4):
+        rows = tmp_path / f"{parallel}.jsonl"
+        command = [fettle, "eval", folder, "--generate", file, "--rows", rows]
+        command += ["--max-new-tokens", "20", "--parallel", str(parallel), "--quiet"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        lines = rows.read_text().splitlines()
+        made[parallel] = [json.loads(line)["ids"] for line in lines]
+    assert made[1] == made[4]
+    for prompt, ids in zip(PROMPTS, made[4], strict=True):
+        likeliest_within_rounding(folder, encoded(folder, prompt), torch.tensor(ids))

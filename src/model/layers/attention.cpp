@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <limits>
 
-#include "core/error.h"
+#include "kernels/cached_attention.h"
 #include "kernels/device_backend.h"
 #include "model/layers/attention_sinks.h"
 #include "model/layers/differentiable.h"
+#include "model/layers/each_sequence.h"
 #include "model/layers/fused_attention.h"
 #include "model/layers/latent_attention.h"
 #include "model/layers/padded_sequences.h"
@@ -81,15 +82,20 @@ struct Attending {
   at::Tensor sinks = {};
 };
 
-// Additive mask [T, T] that hides the future and what lies `window` or more
-// tokens back, but for the sinks' token, the first.
+// Additive mask [T, S], the queries being the last tokens, that hides the
+// future and what lies `window` or more tokens back, but for the sinks' token,
+// the first.
 at::Tensor sliding_mask(
-    std::int64_t length, const Attending& how, const at::Tensor& like) {
-  const at::Tensor index = at::arange(length, like.device());
-  const at::Tensor distance = index.unsqueeze(1) - index.unsqueeze(0);
-  at::Tensor visible = distance.ge(0).logical_and(distance.lt(how.window));
+    const Attending& how, const at::Tensor& query, const at::Tensor& key) {
+  const std::int64_t length = key.size(2);
+  const at::Tensor index = at::arange(length, query.device());
+  const at::Tensor last =
+      index.narrow(0, length - query.size(2), query.size(2));
+  const at::Tensor distance = last.unsqueeze(1) - index.unsqueeze(0);
+  at::Tensor visible = distance.ge(0);
+  if (how.window > 0) visible.logical_and_(distance.lt(how.window));
   if (how.sinks.defined()) visible.select(1, 0).fill_(true);
-  return at::zeros({length, length}, like.options())
+  return at::zeros({query.size(2), length}, query.options())
       .masked_fill_(
           visible.logical_not(), -std::numeric_limits<double>::infinity());
 }
@@ -119,8 +125,10 @@ at::Tensor attend(const Attending& how, const AttentionInputs& inputs) {
   const auto [query, key, value] =
       how.sinks.defined() ? with_sink_token(inputs, how.sinks, scale) : inputs;
   std::optional<at::Tensor> mask;
-  if (several && how.window > 0 && inputs.query.size(2) > how.window) {
-    mask = sliding_mask(query.size(2), how, query);
+  const std::int64_t tokens = inputs.key.size(2);
+  const bool goes_on = inputs.query.size(2) < tokens;
+  if (several && (goes_on || (how.window > 0 && tokens > how.window))) {
+    mask = sliding_mask(how, query, key);
   }
   // Fused attention wants values as wide as keys: zeros more change nothing.
   const std::int64_t pad = key.size(3) - value.size(3);
@@ -212,37 +220,111 @@ at::Tensor attend_sequences(const LayerContext& context, const Heads& heads) {
   return attend_padded(context, heads);
 }
 
-// Decoding: one sequence, all of it at first, then a token at a time.
-at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
-  const std::int64_t window = context.shape().sliding_window;
-  KvCache& cache = context.state->cache;
-  const std::int64_t past = cache.length;
-  cache.append(heads.key, heads.value);
-  if (past == 0) return attend_sequences(context, heads);
-  FETTLE_ASSERT(heads.query.size(0) == 1);
-  const std::int64_t seen =
-      window > 0 ? std::min(window, cache.length) : cache.length;
-  const std::int64_t begin = cache.length - seen;
-  const AttentionConfig& a = context.attention();
-  const at::Tensor out = attend(
-      {a, 0, heads.sinks},
-      {batched(heads.query, 1),
-       batched(cache.key.narrow(0, begin, seen), 1),
-       batched(cache.value.narrow(0, begin, seen), 1)});
-  return out.transpose(1, 2).reshape({1, a.heads * a.v_head_dim});
+// Whether the sequences of the batch begin here.
+bool all_begin(const LayerContext& context) {
+  return std::ranges::all_of(context.states, [](const LayerState* state) {
+    return state->cache.length == 0;
+  });
 }
 
-// The cache holds latents. A token that is decoded meets them as they are; what
-// a sequence begins with is expanded to heads.
+// [n, heads Dv] of a sequence's last n tokens, which see all `keys` [S, ..].
+at::Tensor attend_behind(
+    const LayerContext& context,
+    const Heads& heads,
+    const at::Tensor& keys,
+    const at::Tensor& values) {
+  const AttentionConfig& a = context.attention();
+  const std::int64_t window = context.shape().sliding_window;
+  const std::int64_t queries = heads.query.size(0);
+  // What the first of them sees is all that any does.
+  const std::int64_t seen =
+      window > 0 ? std::min(window + queries - 1, keys.size(0)) : keys.size(0);
+  const std::int64_t begin = keys.size(0) - seen;
+  const at::Tensor out = attend(
+      {a, queries > 1 ? window : 0, heads.sinks},
+      {batched(heads.query, 1),
+       batched(keys.narrow(0, begin, seen), 1),
+       batched(values.narrow(0, begin, seen), 1)});
+  return out.transpose(1, 2).reshape({queries, a.heads * a.v_head_dim});
+}
+
+// The same on the CPU, of all sequences at once.
+at::Tensor attend_on_cpu(const LayerContext& context, const Heads& heads) {
+  std::vector<kernels::CachedTokens> caches;
+  for (const LayerState* state : context.states) {
+    const KvCache& cache = state->cache;
+    caches.push_back(
+        {cache.key.narrow(0, 0, cache.length),
+         cache.value.narrow(0, 0, cache.length)});
+  }
+  const at::Tensor out = kernels::cached_attention(
+      heads.query.contiguous(),
+      caches,
+      {.starts = context.batch.tokens.starts,
+       .window = context.shape().sliding_window,
+       .scale = context.attention().softmax_scale,
+       .sinks = heads.sinks});
+  return out.view({out.size(0), -1});
+}
+
+// Decoding: sequences that begin, or go on behind what their caches hold.
+at::Tensor attend_cached(const LayerContext& context, const Heads& heads) {
+  const bool begin = all_begin(context);
+  for (std::size_t s = 0; s < context.states.size(); ++s) {
+    const SequenceRows rows = rows_of_sequence(context, s);
+    context.states[s]->cache.append(rows.of(heads.key), rows.of(heads.value));
+  }
+  if (begin) return attend_sequences(context, heads);
+  if (heads.query.is_cpu() && heads.query.scalar_type() == at::kFloat) {
+    return attend_on_cpu(context, heads);
+  }
+  return for_each_state(
+      context, [&](const LayerState& state, const SequenceRows& rows) {
+        const KvCache& cache = state.cache;
+        return attend_behind(
+            context,
+            slice(heads, rows.first, rows.count),
+            cache.key.narrow(0, 0, cache.length),
+            cache.value.narrow(0, 0, cache.length));
+      });
+}
+
+// A sequence's tokens behind those whose latents its cache holds, their own
+// among them: a token that is decoded meets latents as they are, of several
+// tokens all are expanded to heads.
+at::Tensor attend_to_cached_latents(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const KvCache& cache,
+    const at::Tensor& query) {
+  if (query.size(0) == 1) {
+    return attend_to_latents(context, weights, cache, query);
+  }
+  const LatentHeads heads =
+      expanded(context, weights, cached_latents(context, cache));
+  return attend_behind(
+      context, {query, heads.key, heads.value}, heads.key, heads.value);
+}
+
 at::Tensor attend_by_latents(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
   const Latents latents = latents_of(context, weights, x);
-  const bool goes_on =
-      context.state != nullptr && context.state->cache.length > 0;
-  if (context.state != nullptr) keep_latents(context, latents);
-  if (goes_on) return attend_to_latents(context, weights, latents);
+  const bool begin = all_begin(context);
+  for (std::size_t s = 0; s < context.states.size(); ++s) {
+    const SequenceRows rows = rows_of_sequence(context, s);
+    keep_latents(
+        context.states[s]->cache,
+        {{}, rows.of(latents.latent), rows.of(latents.key_rope)});
+  }
+  if (!begin) {
+    return for_each_state(
+        context, [&](const LayerState& state, const SequenceRows& rows) {
+          return attend_to_cached_latents(
+              context, weights, state.cache, rows.of(latents.query));
+        });
+  }
   const LatentHeads heads = expanded(context, weights, latents);
   return attend_sequences(context, {latents.query, heads.key, heads.value});
 }
@@ -252,9 +334,9 @@ at::Tensor attend_by_heads(
     const LayerWeights& weights,
     const at::Tensor& x) {
   const Heads heads = gqa_heads(context, weights, x);
-  const at::Tensor mixed = context.state != nullptr
-                               ? attend_cached(context, heads)
-                               : attend_sequences(context, heads);
+  const at::Tensor mixed = context.states.empty()
+                               ? attend_sequences(context, heads)
+                               : attend_cached(context, heads);
   return heads.gate.defined() ? mixed * heads.gate.sigmoid() : mixed;
 }
 

@@ -11,8 +11,8 @@
 namespace fettle::model {
 
 // x: [N, H], normed → [N, H]. Tokens attend to earlier tokens of their own
-// sequence, at most a sliding window back. With a state, the keys and values
-// of its cache come first and the new ones are appended.
+// sequence, at most a sliding window back. With states, the keys and values of
+// each sequence's cache come first and the new ones are appended.
 at::Tensor attention(
     const LayerContext& context,
     const LayerWeights& weights,

@@ -3,6 +3,7 @@
 
 #include "kernels/causal_conv1d.h"
 #include "model/layers/differentiable_mixers.h"
+#include "model/layers/each_sequence.h"
 
 namespace fettle::model {
 
@@ -13,15 +14,27 @@ at::Tensor convolution(
     const ConvolutionKind& kind) {
   const kernels::ConvolutionWeights conv{
       weights.convolution.weight, weights.convolution.bias};
-  kernels::ConvolutionOptions options{
-      .starts = context.batch.tokens.starts, .silu = kind.silu, .state = {}};
-  if (context.state == nullptr) return causal_convolution(x, conv, options);
-  at::Tensor& tail = context.state->tail;
-  if (!tail.defined()) {
-    tail = at::zeros({1, conv.weight.size(1) - 1, x.size(1)}, x.options());
+  if (context.states.empty()) {
+    return causal_convolution(
+        x,
+        conv,
+        {.starts = context.batch.tokens.starts,
+         .silu = kind.silu,
+         .state = {}});
   }
-  options.state = tail;
-  return kernels::causal_conv1d(x, conv, options);
+  return for_each_state(
+      context, [&](LayerState& state, const SequenceRows& rows) {
+        if (!state.tail.defined()) {
+          state.tail =
+              at::zeros({1, conv.weight.size(1) - 1, x.size(1)}, x.options());
+        }
+        return kernels::causal_conv1d(
+            rows.of(x),
+            conv,
+            {.starts = {0, rows.count},
+             .silu = kind.silu,
+             .state = state.tail});
+      });
 }
 
 }  // namespace fettle::model

@@ -17,6 +17,7 @@ struct Dispatch {
   at::Tensor ends;  // [E] int32 on the device, ends of rows; none on the CPU
   std::vector<std::int64_t> starts;  // [E + 1], rows of each expert
   std::int64_t top_k = 0;
+  bool decodes = false;  // the tokens are decoded
 
   std::int64_t count(std::int64_t e) const { return starts[e + 1] - starts[e]; }
 };

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "kernels/device_backend.h"
+#include "model/layers/decoded_product.h"
 #include "model/weights/side_by_side.h"
 
 namespace fettle::model {
@@ -40,7 +41,7 @@ void products_one_by_one(
     const at::Tensor& bank) {
   for_each_expert_of(run, dispatch, [&](std::int64_t e, const auto& rows) {
     at::Tensor y = rows(out);
-    at::mm_out(y, rows(x), bank[e - run.first]);
+    product_into(y, rows(x), bank[e - run.first], {dispatch.decodes});
   });
 }
 

@@ -315,6 +315,7 @@ at::Tensor experts_forward(
   const at::Tensor& weights = mixture.weights;
   auto kept = c10::make_intrusive<Kept>();
   kept->dispatch = dispatch(mixture.selected, pass.bank.size());
+  kept->dispatch.decodes = pass.decodes;
   kept->offsets = pass.bank.offsets;
   kept->runs = expert_runs(kept->dispatch, kept->offsets, !x.is_cpu());
   kept->tap = pass.tap;

@@ -17,6 +17,7 @@ struct ExpertPass {
   std::int64_t layer;
   const ExpertBank& bank;
   LayerTap* tap = nullptr;
+  bool decodes = false;  // each row is a token that is decoded
 };
 
 struct Mixture {

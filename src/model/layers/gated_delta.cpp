@@ -3,8 +3,10 @@
 
 #include "kernels/gated_delta.h"
 #include "model/layers/convolution.h"
+#include "model/layers/decoded_product.h"
 #include "model/layers/differentiable.h"
 #include "model/layers/differentiable_mixers.h"
+#include "model/layers/each_sequence.h"
 #include "model/layers/projection.h"
 
 namespace fettle::model {
@@ -29,8 +31,8 @@ Projected project_plain(
       project(Role::kDeltaQkv, x, w.qkv),
       project(Role::kDeltaGate, x, w.gate)
           .view({x.size(0), d.value_heads, d.value_dim}),
-      at::mm(x, w.beta.t()),
-      at::mm(x, w.decay.t())};
+      product(x, w.beta.t(), {context.decodes()}),
+      product(x, w.decay.t(), {context.decodes()})};
 }
 
 // Each key head's query and key lie before the values and the gates of its
@@ -51,7 +53,7 @@ Projected project_grouped(
   const auto flat = [&](const at::Tensor& part) {
     return part.reshape({tokens, -1});
   };
-  const auto ba = at::mm(x, w.beta_decay.t())
+  const auto ba = product(x, w.beta_decay.t(), {context.decodes()})
                       .view({tokens, d.key_heads, 2 * heads})
                       .split(heads, 2);
   return {
@@ -84,17 +86,25 @@ at::Tensor delta_rule(
       heads(parts[2], d.value_dim),
       step * w.log_rate.exp().neg(),
       projected.beta.to(at::kFloat).sigmoid()};
-  kernels::GatedDeltaOptions options{
-      .starts = context.batch.tokens.starts, .state = {}};
-  if (context.state == nullptr) return gated_delta_rule(inputs, options);
-  at::Tensor& state = context.state->recurrent;
-  if (!state.defined()) {
-    state = at::zeros(
-        {1, d.value_heads, d.key_dim, d.value_dim},
-        convolved.options().dtype(at::kFloat));
+  if (context.states.empty()) {
+    return gated_delta_rule(
+        inputs, {.starts = context.batch.tokens.starts, .state = {}});
   }
-  options.state = state;
-  return kernels::gated_delta(inputs, options);
+  return for_each_state(
+      context, [&](LayerState& state, const SequenceRows& rows) {
+        if (!state.recurrent.defined()) {
+          state.recurrent = at::zeros(
+              {1, d.value_heads, d.key_dim, d.value_dim},
+              convolved.options().dtype(at::kFloat));
+        }
+        return kernels::gated_delta(
+            {rows.of(inputs.q),
+             rows.of(inputs.k),
+             rows.of(inputs.v),
+             rows.of(inputs.g),
+             rows.of(inputs.beta)},
+            {.starts = {0, rows.count}, .state = state.recurrent});
+      });
 }
 
 }  // namespace

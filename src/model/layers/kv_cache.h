@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys and values of earlier tokens, for decoding one sequence.
+// Keys and values of a sequence's earlier tokens, for decoding.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -76,23 +76,31 @@ LatentHeads expanded(
       both.narrow(2, a.qk_nope_head_dim, a.v_head_dim)};
 }
 
-void keep_latents(const LayerContext& context, const Latents& latents) {
+void keep_latents(KvCache& cache, const Latents& latents) {
   const at::Tensor latent = latents.latent.unsqueeze(1);
-  context.state->cache.append(
-      at::cat({latent, latents.key_rope}, 2), latent.narrow(2, 0, 0));
+  cache.append(at::cat({latent, latents.key_rope}, 2), latent.narrow(2, 0, 0));
+}
+
+Latents cached_latents(const LayerContext& context, const KvCache& cache) {
+  const AttentionConfig& a = context.attention();
+  const at::Tensor all = cache.key.narrow(0, 0, cache.length);
+  return {
+      {},
+      all.narrow(2, 0, a.kv_lora_rank).squeeze(1).contiguous(),
+      all.narrow(2, a.kv_lora_rank, a.rope.dim)};
 }
 
 at::Tensor attend_to_latents(
     const LayerContext& context,
     const LayerWeights& weights,
-    const Latents& latents) {
-  FETTLE_ASSERT(latents.query.size(0) == 1);
+    const KvCache& cache,
+    const at::Tensor& one) {
+  FETTLE_ASSERT(one.size(0) == 1);
   const AttentionConfig& a = context.attention();
-  const at::ScalarType type = latents.query.scalar_type();
-  const KvCache& cache = context.state->cache;
+  const at::ScalarType type = one.scalar_type();
   const at::Tensor seen = cache.key.narrow(0, 0, cache.length).squeeze(1);
   const at::Tensor rows = rows_by_head(a, weights, type);
-  const at::Tensor query = latents.query.squeeze(0).unsqueeze(1);
+  const at::Tensor query = one.squeeze(0).unsqueeze(1);
   // (W q)ᵀ c = qᵀ (Wᵀ c): the query meets the latents, not the keys.
   const at::Tensor turned = at::bmm(
       query.narrow(2, 0, a.qk_nope_head_dim),

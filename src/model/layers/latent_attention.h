@@ -8,6 +8,7 @@
 
 #include <ATen/ATen.h>
 
+#include "model/layers/kv_cache.h"
 #include "model/layers/layer_context.h"
 #include "model/weights/layer_weights.h"
 
@@ -36,14 +37,19 @@ LatentHeads expanded(
     const LayerWeights& weights,
     const Latents& latents);
 
-// Adds the latents to the layer's cache.
-void keep_latents(const LayerContext& context, const Latents& latents);
+// Adds the latents of a sequence's tokens to its cache; their queries are not
+// looked at.
+void keep_latents(KvCache& cache, const Latents& latents);
+
+// All that a cache holds, without queries.
+Latents cached_latents(const LayerContext& context, const KvCache& cache);
 
 // [1, heads Dv]: what one token, whose latents are in the cache already, sees
-// of all that the cache holds.
+// of all that the cache holds. query: [1, heads, D].
 at::Tensor attend_to_latents(
     const LayerContext& context,
     const LayerWeights& weights,
-    const Latents& latents);
+    const KvCache& cache,
+    const at::Tensor& query);
 
 }  // namespace fettle::model

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "model/family/model_config.h"
 #include "model/layers/layer_state.h"
@@ -17,12 +18,18 @@ struct LayerContext {
   std::int64_t layer;
   const MicroBatch& batch;
   LayerTap* tap = nullptr;
-  LayerState* state = nullptr;  // only with one sequence and no gradient
+  // Of each sequence of the batch, which go on behind them; none: sequences
+  // begin and end here. Only without gradient.
+  std::span<LayerState* const> states = {};
   const RouterTraining* router = nullptr;  // none: as in use
 
   const LayerConfig& shape() const { return config.layers[layer]; }
   const AttentionConfig& attention() const {
     return config.attention_of(shape());
+  }
+  // Whether every sequence goes on by one token.
+  bool decodes() const {
+    return !states.empty() && batch.tokens.tokens() == batch.tokens.sequences();
   }
   const RotaryTables& rotary() const { return batch.rotary[shape().attention]; }
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a layer keeps of earlier tokens, for decoding one sequence.
+// What a layer keeps of a sequence's earlier tokens, for decoding.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -5,6 +5,7 @@
 #include "model/layers/convolution.h"
 #include "model/layers/differentiable.h"
 #include "model/layers/differentiable_mixers.h"
+#include "model/layers/each_sequence.h"
 #include "model/layers/projection.h"
 
 namespace fettle::model {
@@ -32,17 +33,26 @@ at::Tensor scanned(
       heads(parts[1], m.state_dim),
       heads(parts[2], m.state_dim),
       w.skip};
-  kernels::SelectiveScanOptions options{
-      .starts = context.batch.tokens.starts, .state = {}};
-  if (context.state == nullptr) return model::selective_scan(inputs, options);
-  at::Tensor& state = context.state->recurrent;
-  if (!state.defined()) {
-    state = at::zeros(
-        {1, m.heads, m.state_dim, m.head_dim},
-        convolved.options().dtype(at::kFloat));
+  if (context.states.empty()) {
+    return model::selective_scan(
+        inputs, {.starts = context.batch.tokens.starts, .state = {}});
   }
-  options.state = state;
-  return kernels::selective_scan(inputs, options);
+  return for_each_state(
+      context, [&](LayerState& state, const SequenceRows& rows) {
+        if (!state.recurrent.defined()) {
+          state.recurrent = at::zeros(
+              {1, m.heads, m.state_dim, m.head_dim},
+              convolved.options().dtype(at::kFloat));
+        }
+        return kernels::selective_scan(
+            {rows.of(inputs.x),
+             rows.of(inputs.dt),
+             inputs.a,
+             rows.of(inputs.b),
+             rows.of(inputs.c),
+             inputs.d},
+            {.starts = {0, rows.count}, .state = state.recurrent});
+      });
 }
 
 // y · silu(gate), normalised over each group's values.

@@ -14,12 +14,14 @@ MicroBatch make_micro_batch(
   return batch;
 }
 
-MicroBatch make_part_of_sequence(
-    const ModelConfig& config, TokenBatch tokens, std::int64_t length) {
+MicroBatch make_parts_of_sequences(
+    const ModelConfig& config,
+    TokenBatch tokens,
+    const std::vector<std::int64_t>& lengths) {
   MicroBatch batch{std::move(tokens), {}, 0};
   for (const AttentionConfig& attention : config.attentions) {
     batch.rotary.push_back(
-        rotary_tables(attention.rope, batch.tokens.positions, length));
+        rotary_tables(attention.rope, batch.tokens, lengths));
   }
   return batch;
 }

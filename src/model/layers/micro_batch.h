@@ -22,8 +22,11 @@ struct MicroBatch {
 MicroBatch make_micro_batch(
     const ModelConfig& config, TokenBatch tokens, std::int64_t first_token = 0);
 
-// A part of one sequence, `length` tokens long up to the part's end.
-MicroBatch make_part_of_sequence(
-    const ModelConfig& config, TokenBatch tokens, std::int64_t length);
+// Parts of sequences, each sequence as many tokens long up to its part's end as
+// `lengths` says.
+MicroBatch make_parts_of_sequences(
+    const ModelConfig& config,
+    TokenBatch tokens,
+    const std::vector<std::int64_t>& lengths);
 
 }  // namespace fettle::model

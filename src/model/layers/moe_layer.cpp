@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layers/moe_layer.h"
 
+#include "model/layers/decoded_product.h"
 #include "model/layers/dense_mlp.h"
 #include "model/layers/experts.h"
 #include "model/layers/packed_products.h"
@@ -15,7 +16,9 @@ at::Tensor shared_expert(
     const at::Tensor& x) {
   const at::Tensor y = dense_mlp(context, weights, kSharedRoles, x);
   if (!weights.shared_router.defined()) return y;
-  return at::mm(x, weights.shared_router.t()).sigmoid() * y;
+  const at::Tensor gate =
+      product(x, weights.shared_router.t(), {context.decodes()});
+  return gate.sigmoid() * y;
 }
 
 // Lets the tap see the gradient of the router's logits when that is computed.
@@ -59,7 +62,8 @@ at::Tensor moe_layer(
        weights.router_bias,
        weights.condensers,
        noise_of(context, x),
-       weights.expert_scale});
+       weights.expert_scale,
+       context.decodes()});
   if (context.tap != nullptr) {
     context.tap->on_routing(
         context.layer,
@@ -72,11 +76,15 @@ at::Tensor moe_layer(
     others = weights_of_others(context.config.router, routing);
   }
   const Mixture mixture{routing.selected, routing.weights, others};
-  const at::Tensor y =
-      weights.experts.gate_up.defined()
-          ? experts_forward(
-                {context.layer, weights.experts, context.tap}, x, mixture)
-          : packed_experts_forward(weights, x, mixture);
+  const at::Tensor y = weights.experts.gate_up.defined()
+                           ? experts_forward(
+                                 {context.layer,
+                                  weights.experts,
+                                  context.tap,
+                                  context.decodes()},
+                                 x,
+                                 mixture)
+                           : packed_experts_forward(weights, x, mixture);
   return layer.shared_width > 0 ? y + shared_expert(context, weights, x) : y;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layers/projection.h"
 
+#include "model/layers/decoded_product.h"
 #include "model/layers/packed_products.h"
 
 namespace fettle::model {
@@ -14,6 +15,10 @@ at::Tensor Projection::operator()(
     context.tap->on_projection(context.layer, role, x);
   if (!weight.defined()) {
     const at::Tensor y = packed_linear(weights.packed->at(role), x);
+    return bias.defined() ? y + bias : y;
+  }
+  if (context.decodes()) {
+    const at::Tensor y = product(x, weight.t(), {.decodes = true});
     return bias.defined() ? y + bias : y;
   }
   at::Tensor y =

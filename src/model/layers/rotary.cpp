@@ -131,14 +131,25 @@ RotaryTables rotary_tables(
 }
 
 RotaryTables rotary_tables(const RopeConfig& rope, const TokenBatch& tokens) {
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t s = 0; s < tokens.sequences(); ++s) {
+    lengths.push_back(tokens.starts[s + 1] - tokens.starts[s]);
+  }
+  return rotary_tables(rope, tokens, lengths);
+}
+
+RotaryTables rotary_tables(
+    const RopeConfig& rope,
+    const TokenBatch& tokens,
+    const std::vector<std::int64_t>& lengths) {
   if (rope.type != "dynamic" && rope.type != "longrope") {
     return rotary_tables(rope, tokens.positions, 0);
   }
   std::vector<at::Tensor> cos, sin;
   for (std::int64_t s = 0; s < tokens.sequences(); ++s) {
-    const std::int64_t length = tokens.starts[s + 1] - tokens.starts[s];
+    const std::int64_t part = tokens.starts[s + 1] - tokens.starts[s];
     const RotaryTables tables = rotary_tables(
-        rope, tokens.positions.narrow(0, tokens.starts[s], length), length);
+        rope, tokens.positions.narrow(0, tokens.starts[s], part), lengths[s]);
     cos.push_back(tables.cos);
     sin.push_back(tables.sin);
   }

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "model/family/model_config.h"
 #include "model/layers/token_batch.h"
@@ -26,5 +27,11 @@ RotaryTables rotary_tables(
 // Tables for a whole micro-batch. Each sequence has its own length, so that its
 // tables do not depend on what it is batched with.
 RotaryTables rotary_tables(const RopeConfig& rope, const TokenBatch& tokens);
+
+// The same for parts of sequences: `lengths` are those up to the parts' ends.
+RotaryTables rotary_tables(
+    const RopeConfig& rope,
+    const TokenBatch& tokens,
+    const std::vector<std::int64_t>& lengths);
 
 }  // namespace fettle::model

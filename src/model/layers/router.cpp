@@ -4,6 +4,8 @@
 #include <limits>
 #include <vector>
 
+#include "model/layers/decoded_product.h"
+
 namespace fettle::model {
 namespace {
 
@@ -80,7 +82,8 @@ Routing route(
     const at::Tensor& x,
     const RouterTensors& router) {
   Routing routing;
-  routing.logits = at::mm(x.to(at::kFloat), router.weight.t());
+  routing.logits =
+      product(x.to(at::kFloat), router.weight.t(), {.decodes = router.decodes});
   if (router.bias.defined()) routing.logits = routing.logits + router.bias;
   if (router.noise.defined()) routing.logits = routing.logits + router.noise;
   routing.probs = config.score == RouterScore::kSigmoid

@@ -36,6 +36,7 @@ struct RouterTensors {
   const std::vector<std::int64_t>& condensers;  // ascending, at most K
   at::Tensor noise = {};   // [N, E] fp32, added to the logits, or undefined
   at::Tensor scales = {};  // [E] fp32, multiply mixing weights, or undefined
+  bool decodes = false;    // each row is a token that is decoded
 };
 
 // x: [N, H]. Differentiable in x and weight through the chosen experts'

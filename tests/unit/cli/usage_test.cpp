@@ -148,7 +148,11 @@ TEST_CASE("every option of every command is told what its value names") {
       "--score",
       "--scores",
       "--prompt",
+      "--system",
+      "--stop",
+      "--pattern",
       "--bits",
+      "--bits-min",
       "--method",
       "--block",
       "--lora-targets",
@@ -161,7 +165,7 @@ TEST_CASE("every option of every command is told what its value names") {
     CommonOptions common;
     const auto command = entry.make();
     command->add_options(app);
-    add_common_options(app, common);
+    add_common_options(app, common, {.budgets = !entry.own_budgets});
     mark_paths(app, entry.name);
     for (const CLI::Option* option : app.get_options()) {
       const std::string type = option->get_type_name();

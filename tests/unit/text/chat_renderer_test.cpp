@@ -58,6 +58,21 @@ TEST_CASE("a conversation comes back in segments") {
   }
 }
 
+TEST_CASE("what asks for an answer comes as one text") {
+  const TemporaryFolder folder;
+  const ChatRenderer renderer{
+      "/bin/sh",
+      folder.write(
+          "s.sh",
+          "echo '{\"ready\":true}'; read -r line; "
+          "echo \"{\\\"text\\\":\\\"${#line}\\\"}\"; read -r line; "
+          "echo '{\"error\":\"no\"}'")};
+  ChatSession session(renderer, folder.path());
+  const std::string request = "{\"ask\": " + kRow + "}";
+  CHECK(session.ask(kRow, "d") == std::to_string(request.size()));
+  CHECK_THROWS_WITH(session.ask(kRow, "d"), Contains("no"));
+}
+
 TEST_CASE("the model folder reaches the helper as one plain argument") {
   const TemporaryFolder folder;
   const ChatRenderer renderer{

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/conversation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "decode/engine.h"
+
+namespace fettle::cli {
+
+Conversation::Conversation(text::SampleOptions options)
+    : options_(std::move(options)) {}
+
+void Conversation::add(const std::string& role, const std::string& content) {
+  messages_.push_back({{"role", role}, {"content", content}});
+}
+
+void Conversation::clear() {
+  Json kept = Json::array();
+  if (!messages_.empty() && messages_[0]["role"] == "system") {
+    kept.push_back(messages_[0]);
+  }
+  messages_ = std::move(kept);
+}
+
+// A template writes a text's begin itself.
+std::vector<std::int32_t> Conversation::prompt(
+    const text::Tokenizer& tokenizer) {
+  auto& session = options_.chat->session;
+  if (!session) {
+    session = std::make_unique<text::ChatSession>(
+        options_.renderer, options_.model_folder);
+  }
+  const std::string row = Json{{"messages", messages_}}.dump();
+  return tokenizer.encode(
+      session->ask(row, "chat"), {.add_special_tokens = false});
+}
+
+sweep::Workload decoding_workload(
+    std::int64_t prompt, std::int64_t tokens, std::int64_t parallel) {
+  sweep::Workload workload;
+  workload.longest_sequence =
+      std::max(std::min(prompt, decode::kPromptChunk), parallel);
+  workload.tokens = workload.longest_sequence;
+  workload.keep_packed = true;
+  workload.cached_tokens = tokens;
+  workload.cached_sequences = parallel;
+  workload.logit_rows = parallel;
+  return workload;
+}
+
+}  // namespace fettle::cli

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A conversation with the assistant as the model's chat template asks for its
+// next answer, and the memory that decoding takes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "sweep/plan.h"
+#include "text/sample_encoder.h"
+#include "text/tokenizer.h"
+
+namespace fettle::cli {
+
+class Conversation {
+ public:
+  // `options` say where template and renderer are.
+  explicit Conversation(text::SampleOptions options);
+
+  void add(const std::string& role, const std::string& content);
+  // Without the last message.
+  void take_back() { messages_.erase(messages_.size() - 1); }
+  // Without its messages, but for the system's.
+  void clear();
+  const Json& messages() const { return messages_; }
+
+  // Up to where the assistant's next answer begins. Throws UserError where
+  // there is no template, or it refuses the messages.
+  std::vector<std::int32_t> prompt(const text::Tokenizer& tokenizer);
+
+ private:
+  text::SampleOptions options_;
+  Json messages_ = Json::array();
+};
+
+// Of decoding `parallel` sequences of at most `tokens` tokens, whose prompts
+// have at most `prompt`.
+sweep::Workload decoding_workload(
+    std::int64_t prompt, std::int64_t tokens, std::int64_t parallel);
+
+}  // namespace fettle::cli

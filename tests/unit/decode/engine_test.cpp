@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "decode/engine.h"
+
+#include <catch2/catch.hpp>
+
+#include "../artifact/tiny_model.h"
+#include "core/error.h"
+
+using Catch::Contains;
+using namespace fettle;
+using namespace fettle::decode;
+using fettle::testing::TinyModel;
+using fettle::testing::TinyModelOptions;
+
+namespace {
+
+// Of each id below ten, a letter.
+text::Tokenizer letters_of_ids() {
+  return text::Tokenizer::parse(
+      R"({"added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+          "post_processor": null, "decoder": {"type": "Fuse"},
+          "model": {"type": "BPE", "merges": [],
+                    "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5,
+                              "g": 6, "h": 7, "i": 8, "j": 9}}})",
+      "t.json");
+}
+
+// Prompts of unequal lengths, one of more than a chunk, by sampling.
+std::vector<Request> crowd(std::int64_t vocabulary) {
+  std::vector<Request> requests;
+  for (const std::int64_t length : {1, 3, 600, 9, 2, 17}) {
+    Request request;
+    for (std::int64_t i = 0; i < length; ++i) {
+      request.prompt.push_back(
+          static_cast<std::int32_t>((7 * i + length) % vocabulary));
+    }
+    request.max_new_tokens = 8 + length % 5;
+    request.sampling = {.temperature = 1.0, .seed = requests.size()};
+    request.log_probs = 2;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+std::vector<Completion> completed(
+    model::CausalLm& model,
+    const std::vector<Request>& requests,
+    std::int64_t parallel) {
+  const text::Tokenizer tokenizer = letters_of_ids();
+  Engine engine(model, tokenizer, parallel);
+  std::vector<Completion> all(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    engine.submit(requests[i], {.on_finish = [&, i](Completion made) {
+                    all[i] = std::move(made);
+                  }});
+  }
+  engine.run();
+  return all;
+}
+
+std::vector<double> log_probs_of(const Completion& made) {
+  std::vector<double> all;
+  for (const Chances& one : made.chances) {
+    all.push_back(one.chosen.log_prob);
+    for (const TokenChance& other : one.likeliest)
+      all.push_back(other.log_prob);
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a request gets the same bits alone and in a crowd") {
+  const char* family = GENERATE(
+      "qwen3_moe", "deepseek_v2", "deepseek_v3", "lfm2_moe", "gpt_oss");
+  CAPTURE(family);
+  const TinyModel tiny(
+      {.family = family, .changes = {{"max_position_embeddings", 700}}});
+  model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
+  const auto requests = crowd(model.config().vocab_size);
+  const auto alone = completed(model, requests, 1);
+  for (const std::int64_t parallel : {3, 6}) {
+    const auto together = completed(model, requests, parallel);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      CAPTURE(parallel, i);
+      CHECK(std::ssize(alone[i].ids) == requests[i].max_new_tokens);
+      CHECK(alone[i].ids == together[i].ids);
+      CHECK(alone[i].text == together[i].text);
+      CHECK(log_probs_of(alone[i]) == log_probs_of(together[i]));
+    }
+  }
+}
+
+TEST_CASE("a completion ends by what comes first") {
+  const TinyModel tiny;
+  model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
+  Request request{.prompt = {1, 2}, .max_new_tokens = 6};
+  const Completion whole = completed(model, {request}, 1)[0];
+  CHECK(whole.finish == Finish::kLength);
+  CHECK(whole.ids.size() == 6);
+  const std::string name = finish_name(whole.finish);
+  CHECK(name == "length");
+  request.ends = {whole.ids[2]};
+  const Completion ended = completed(model, {request}, 1)[0];
+  CHECK(ended.finish == Finish::kEnd);
+  CHECK(ended.ids.back() == whole.ids[2]);
+  request.ends = {};
+  request.max_new_tokens = 0;
+  CHECK(completed(model, {request}, 1)[0].ids.empty());
+}
+
+TEST_CASE("a run that is told to stop hands out what there is") {
+  const TinyModel tiny;
+  model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
+  const text::Tokenizer tokenizer = letters_of_ids();
+  Engine engine(model, tokenizer, 1);
+  Completion made;
+  Completion other;
+  engine.submit(
+      {.prompt = {1}, .max_new_tokens = 10},
+      {.on_finish = [&](Completion its) { made = std::move(its); }});
+  engine.submit(
+      {.prompt = {1}, .max_new_tokens = 5},
+      {.on_finish = [&](Completion its) { other = std::move(its); }});
+  int steps = 0;
+  engine.run([&] { return ++steps == 3; });
+  CHECK(made.finish == Finish::kCancelled);
+  CHECK(made.ids.size() == 4);  // the first step gives two
+  CHECK(other.finish == Finish::kCancelled);
+  CHECK(other.ids.empty());
+  CHECK_FALSE(engine.step());
+}
+
+TEST_CASE("requests that can't be met are refused") {
+  const TinyModel tiny;
+  const model::CausalLm model(tiny.path(), {});
+  CHECK_THROWS_WITH(
+      check_request(model.config(), {.prompt = {}}),
+      Contains("no token to begin from"));
+  CHECK_THROWS_WITH(
+      check_request(
+          model.config(),
+          {.prompt = {1}, .max_new_tokens = model.config().max_position}),
+      Contains("ask for fewer"));
+}
