@@ -26,9 +26,10 @@ DIRECT = {
     "artifact": ("core", "io", "model"),
     "sweep": ("model", "text"),
     "decode": ("model", "text"),
+    "serve": ("decode",),
     **{stage: ("sweep", "artifact") for stage in STAGES},
     "chain": STAGES,
-    "cli": ("chain", "decode"),
+    "cli": ("chain", "serve"),
 }
 # Folders of a module by the folders of the same module that they include; the
 # module's own folder stands above them.

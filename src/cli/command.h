@@ -63,6 +63,7 @@ std::unique_ptr<Command> make_fit();
 std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_chat();
+std::unique_ptr<Command> make_serve();
 std::unique_ptr<Command> make_analyze();
 std::unique_ptr<Command> make_trim();
 std::unique_ptr<Command> make_quant();

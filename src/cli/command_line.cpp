@@ -16,7 +16,7 @@
 namespace fettle::cli {
 namespace {
 
-constexpr std::array<CommandEntry, 14> kCommands{{
+constexpr std::array<CommandEntry, 15> kCommands{{
     {"inspect", "What a model is made of; checks every header", make_inspect},
     {"fit",
      "What of a model fits a card, and what that takes",
@@ -26,6 +26,7 @@ constexpr std::array<CommandEntry, 14> kCommands{{
     {"eval", "Held-out loss, and distance to another model", make_eval},
     {"generate", "Continue a prompt", make_generate},
     {"chat", "Talk with the model in the terminal", make_chat},
+    {"serve", "Serve the model to other programs, by OpenAI's API", make_serve},
     {"analyze", "Score every expert and every neuron", make_analyze},
     {"trim", "Cut what matters least", make_trim},
     {"quant", "Store weights in few bits", make_quant},

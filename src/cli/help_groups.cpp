@@ -14,7 +14,7 @@ struct OptionGroup {
   const char* options;  // by spaces, without dashes
 };
 
-constexpr std::array<OptionGroup, 36> kGroups{{
+constexpr std::array<OptionGroup, 38> kGroups{{
     {"fit", "The machine that runs it", "vram ram disk budget engine"},
     {"fit", "The work", "for context parallel keep-min bits-min"},
     {"eval",
@@ -36,6 +36,8 @@ constexpr std::array<OptionGroup, 36> kGroups{{
      "How tokens are chosen",
      "temperature top-k top-p min-p repetition-penalty presence-penalty "
      "frequency-penalty"},
+    {"serve", "Where and to whom", "host port api-key-file alias"},
+    {"serve", "How much at a time", "context parallel queue grace"},
     {"analyze", "Input and output", "data columns form out merge by-file"},
     {"analyze", "Scores", "scores tokens seq-len batch-sequences"},
     {"analyze", "Long runs", "chunk-tokens keep-moments resume restart"},

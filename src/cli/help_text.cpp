@@ -133,6 +133,14 @@ HelpTable measuring_help() {
         "say.",
         {},
         {"fettle chat MODEL --system 'Be brief.' --temperature 0.7"}}},
+      {"serve",
+       {"Answers programs that speak OpenAI's API, many at a time: "
+        "completions, "
+        "chats and streams of both at http://HOST:PORT/v1. Ctrl-C lets the "
+        "running answers end.",
+        {},
+        {"fettle serve MODEL --parallel 4 --context 4096",
+         "fettle serve MODEL --host 0.0.0.0 --api-key-file key.txt"}}},
   };
 }
 

@@ -16,7 +16,7 @@ struct PathOption {
   const char* kind;
 };
 
-constexpr std::array<PathOption, 28> kPathOptions{{
+constexpr std::array<PathOption, 29> kPathOptions{{
     {"", "MODEL", kModel},           {"", "RECIPE", kFile},
     {"", "--data", kData},           {"", "--eval-data", kData},
     {"", "--choices", kData},        {"", "--scores", kFolder},
@@ -31,6 +31,7 @@ constexpr std::array<PathOption, 28> kPathOptions{{
     {"", "--moments", kSize},        {"", "--rows", kNewFile},
     {"", "--shots-from", kFile},     {"", "--disk", kSize},
     {"eval", "--generate", kData},   {"", "--prompt-file", kFile},
+    {"", "--api-key-file", kFile},
 }};
 
 bool names_command(std::string_view commands, std::string_view command) {

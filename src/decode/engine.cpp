@@ -81,14 +81,26 @@ void Engine::admit() {
          std::move(sampler),
          std::move(stream)});
     waiting_.pop_front();
-    if (active_.back().request.max_new_tokens == 0) {
+    const Request& begun = active_.back().request;
+    if (begun.max_new_tokens == 0 && !begun.prompt_chances) {
       finish(active_.back(), Finish::kLength);
+    }
+  }
+}
+
+// A waiting one is dropped when its turn comes.
+void Engine::drop_abandoned() {
+  for (Sequence& sequence : active_) {
+    const auto& is_gone = sequence.listener.is_gone;
+    if (!sequence.finished && is_gone && is_gone()) {
+      finish(sequence, Finish::kCancelled);
     }
   }
 }
 
 bool Engine::step() {
   admit();
+  drop_abandoned();
   const auto begins = std::ranges::find_if(
       active_, [](const Sequence& s) { return !s.finished && !s.decodes(); });
   if (begins != active_.end()) pass_prompt(*begins);
@@ -132,15 +144,36 @@ void Engine::pass_prompt(Sequence& sequence) {
           std::min(kPromptChunk, std::ssize(all) - sequence.passed)));
   const SequencePart alone{&sequence.state, part};
   const bool is_last = sequence.passed + std::ssize(part) == std::ssize(all);
-  if (!is_last) {
+  at::Tensor logits;
+  if (sequence.request.prompt_chances) {
+    logits = take_prompt_chances(sequence, alone);
+  } else if (is_last) {
+    logits = pass(model_, {&alone, 1});
+  } else {
     pass_silently(model_, {&alone, 1});
-    sequence.passed += std::ssize(part);
-    return;
   }
-  const at::Tensor logits = pass(model_, {&alone, 1});
   sequence.passed += std::ssize(part);
+  if (!is_last) return;
   sequence.watch = {};
-  take_token(sequence, logits);
+  if (sequence.request.max_new_tokens == 0) {
+    finish(sequence, Finish::kLength);
+  } else {
+    take_token(sequence, logits);
+  }
+}
+
+at::Tensor Engine::take_prompt_chances(
+    Sequence& sequence, const SequencePart& part) {
+  const auto& prompt = sequence.request.prompt;
+  auto next = static_cast<std::size_t>(sequence.passed);
+  at::Tensor last;
+  pass_each(model_, part, [&](const at::Tensor& logits) {
+    last = logits;
+    if (++next == prompt.size()) return;
+    sequence.made.prompt_chances.push_back(chances_of(
+        values_of(logits), prompt[next], *sequence.request.log_probs));
+  });
+  return last;
 }
 
 void Engine::decode(const std::vector<Sequence*>& together) {

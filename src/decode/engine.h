@@ -36,6 +36,8 @@ struct Request {
   // Likeliest tokens to tell of at each place, beside the chosen one; none: no
   // log-probabilities.
   std::optional<std::int64_t> log_probs = {};
+  // Log-probabilities of the prompt's tokens too.
+  bool prompt_chances = false;
 };
 
 enum class Finish { kEnd, kStop, kLength, kCancelled };
@@ -48,13 +50,17 @@ struct Completion {
   std::string text = {};
   Finish finish = Finish::kLength;
   std::vector<Chances> chances = {};  // of each token, where asked for
-  double seconds = 0;                 // since the prompt was passed
+  // Of each of the prompt's tokens but the first, where asked for.
+  std::vector<Chances> prompt_chances = {};
+  double seconds = 0;  // since the prompt was passed
 };
 
-// Called with text as it becomes certain, and once with the whole.
+// Called with text as it becomes certain, and once with the whole. Asked
+// between tokens whether somebody still listens.
 struct Listener {
   std::function<void(const std::string& text)> on_text = {};
   std::function<void(Completion)> on_finish = {};
+  std::function<bool()> is_gone = {};
 };
 
 // Throws UserError on a prompt without a token, and where prompt and new tokens
@@ -103,7 +109,10 @@ class Engine {
   };
 
   void admit();
+  void drop_abandoned();
   void pass_prompt(Sequence& sequence);
+  // The last token's logits.
+  at::Tensor take_prompt_chances(Sequence& sequence, const SequencePart& part);
   void decode(const std::vector<Sequence*>& together);
   void take_token(Sequence& sequence, const at::Tensor& logits);
   void hand_out(Sequence& sequence, const std::string& text);

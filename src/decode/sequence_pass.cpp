@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "decode/sequence_pass.h"
 
+#include <algorithm>
+
 #include <utility>
 
 #include "core/error.h"
@@ -78,6 +80,22 @@ at::Tensor pass(model::CausalLm& model, std::span<const SequencePart> parts) {
   return model::decoded_logits(
              model, last.size() == 1 ? last[0] : at::cat(last, 0))
       .to(at::kCPU);
+}
+
+void pass_each(
+    model::CausalLm& model,
+    const SequencePart& part,
+    const std::function<void(const at::Tensor& logits)>& take) {
+  // Logits of few tokens at a time: a vocabulary is wide.
+  constexpr std::int64_t kRows = 8;
+  const at::NoGradGuard no_grad;
+  const at::Tensor x =
+      hidden_of(model, batch_of(model, {&part, 1}), {&part, 1});
+  for (std::int64_t i = 0; i < x.size(0); i += kRows) {
+    const at::Tensor rows = x.narrow(0, i, std::min(kRows, x.size(0) - i));
+    const at::Tensor logits = model::decoded_logits(model, rows).to(at::kCPU);
+    for (std::int64_t r = 0; r < logits.size(0); ++r) take(logits[r]);
+  }
 }
 
 void pass_silently(

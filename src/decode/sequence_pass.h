@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -40,6 +41,12 @@ struct SequencePart {
 // on the CPU, the logits after the last token of each. Throws UserError on a
 // token outside of the vocabulary.
 at::Tensor pass(model::CausalLm& model, std::span<const SequencePart> parts);
+
+// The same for one part, with the logits [V] of each of its tokens in turn.
+void pass_each(
+    model::CausalLm& model,
+    const SequencePart& part,
+    const std::function<void(const at::Tensor& logits)>& take);
 
 // The same without logits: of a prompt's chunk that others follow.
 void pass_silently(model::CausalLm& model, std::span<const SequencePart> parts);
