@@ -18,6 +18,7 @@ namespace fettle::kernels {
 struct CoreTime {
   std::int64_t ran = 0;
   std::int64_t waited = 0;  // ready to run, without a core
+  std::int64_t threads = 0;
 };
 
 // The sum over all threads that live; none where the kernel doesn't report it.

@@ -20,6 +20,9 @@ constexpr std::int64_t kMillisecond = 1'000'000;  // nanoseconds
 constexpr auto kInterval = std::chrono::milliseconds(50);
 constexpr std::int64_t kLeastPatience = 300 * kMillisecond;
 constexpr std::int64_t kMostPatience = 20'000 * kMillisecond;
+// A sample takes some 40 microseconds a thread. Programs with many, such as a
+// server of many clients, are looked at less often.
+constexpr std::int64_t kThreadsAnInterval = 16;
 // Crowding that is back within this time ended too early.
 constexpr std::int64_t kTooEarly = 2'000 * kMillisecond;
 
@@ -68,6 +71,7 @@ std::optional<CoreTime> core_time() {
     any = true;
     sum.ran += ran;
     sum.waited += waited;
+    ++sum.threads;
   }
   return any ? std::optional(sum) : std::nullopt;
 }
@@ -95,9 +99,9 @@ std::optional<std::int64_t> missing_cores(int threads) {
 CrowdSense::CrowdSense(const CoreSample& first)
     : sampled_(first.now), changed_(first.now) {
   if (first.time) {
-    const auto [ran, waited] = *first.time;
-    waited_ = waited;
-    crowded_ = first.missing.value_or(1) > 0 && waited > (ran + waited) / 10;
+    const std::int64_t ran = first.time->ran;
+    waited_ = first.time->waited;
+    crowded_ = first.missing.value_or(1) > 0 && waited_ > (ran + waited_) / 10;
   } else {
     crowded_ = true;
   }
@@ -150,7 +154,9 @@ void CrowdGuard::watch(int threads) {
     return CoreSample{
         steady_nanoseconds(), core_time(), missing_cores(threads)};
   };
-  CrowdSense sense(sample());
+  const CoreSample first = sample();
+  CrowdSense sense(first);
+  std::int64_t living = first.time ? first.time->threads : 1;
   std::optional<IdleTeam> team;
   std::unique_lock lock(mutex_);
   do {
@@ -159,8 +165,11 @@ void CrowdGuard::watch(int threads) {
     } else if (!team) {
       team.emplace(idle_threads);
     }
-    if (!changed_.wait_for(lock, kInterval, [this] { return ends_; })) {
-      sense.crowded(sample());
+    const auto interval = kInterval * (1 + living / kThreadsAnInterval);
+    if (!changed_.wait_for(lock, interval, [this] { return ends_; })) {
+      const CoreSample now = sample();
+      if (now.time) living = now.time->threads;
+      sense.crowded(now);
     }
   } while (!ends_);
 }

@@ -22,13 +22,15 @@ class Machine {
       : missing_(missing),
         waited_(9 * percent * kMillisecond),
         sense_(
-            {now_, CoreTime{900 * kMillisecond - waited_, waited_}, missing}) {}
+            {now_,
+             CoreTime{900 * kMillisecond - waited_, waited_, 1},
+             missing}) {}
   bool crowded() const { return sense_.crowded(); }
   // Threads waited for `percent` of the time since the last sample.
   bool sample(int percent) {
     now_ += 50 * kMillisecond;
     waited_ += percent * kMillisecond / 2;
-    return sense_.crowded({now_, CoreTime{0, waited_}, missing_});
+    return sense_.crowded({now_, CoreTime{0, waited_, 1}, missing_});
   }
   // Milliseconds until a machine without waiting is no longer crowded.
   int calms_in() {
@@ -93,7 +95,7 @@ TEST_CASE("Crowding ends after a calm while, which doubles when too short") {
 
 TEST_CASE("Without word from the kernel a machine counts as crowded") {
   CHECK(CrowdSense({kMillisecond, std::nullopt, 0}).crowded());
-  CrowdSense sense({0, CoreTime{kMillisecond, 0}, 1});
+  CrowdSense sense({0, CoreTime{kMillisecond, 0, 1}, 1});
   CHECK_FALSE(sense.crowded());
   CHECK(sense.crowded({kMillisecond, std::nullopt, 1}));
 }
@@ -104,6 +106,7 @@ TEST_CASE("Time of threads on cores and without one only grows") {
   REQUIRE(before.has_value() == after.has_value());
   if (before) CHECK(after->waited >= before->waited);
   if (before) CHECK(after->ran >= before->ran);
+  if (before) CHECK(before->threads > 0);
 }
 
 TEST_CASE("Guards come and go, with teams of any size") {
