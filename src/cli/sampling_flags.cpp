@@ -13,9 +13,10 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& flags) {
   add("--max-new-tokens", flags.max_new_tokens, "Tokens to add at most")
       ->check(CLI::NonNegativeNumber);
   app.add_option(
-      "--stop",
-      flags.stops,
-      "Texts that end it and are left out; may be given several times");
+         "--stop",
+         flags.stops,
+         "A text that ends it and is left out; may be given several times")
+      ->allow_extra_args(false);
   add("--temperature", s.temperature, "0: always the likeliest token")
       ->check(CLI::NonNegativeNumber);
   add("--top-k", s.top_k, "Sample from this many tokens; 0: from all")

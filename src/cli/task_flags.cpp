@@ -41,7 +41,11 @@ void add_task_flags(CLI::App& app, TaskFlags& flags) {
       flags.chat,
       "Each is a question to the assistant, by the model's chat template");
   app.add_option(
-      "--stop", flags.stops, "Texts that end an answer and are left out");
+         "--stop",
+         flags.stops,
+         "A text that ends an answer and is left out; may be given several "
+         "times")
+      ->allow_extra_args(false);
   app.add_option(
          "--parallel", flags.parallel, "Answers that are written at a time")
       ->check(CLI::Range(1, 4096))

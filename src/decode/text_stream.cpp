@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string_view>
 #include <utility>
 
 namespace fettle::decode {
@@ -14,7 +15,7 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 std::size_t open_end(
     std::string_view text, const std::vector<std::string>& stops) {
   std::size_t longest = 0;
-  for (const std::string& stop : stops) {
+  for (const std::string_view stop : stops) {
     std::size_t size = std::min(stop.size() - 1, text.size());
     while (size > longest && !text.ends_with(stop.substr(0, size))) --size;
     longest = std::max(longest, size);
