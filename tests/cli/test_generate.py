@@ -47,6 +47,9 @@ def test_text_is_printed_as_it_is_made_up_to_a_stop_string(fettle):
     stopped = made(fettle, *few, "--stop", stop, "--stop", "no such text")
     assert stopped["text"] == whole[: whole.index(stop)]
     assert stopped["finish"] == "stop" and stopped["tokens"] < 40
+    # What stands behind the one text is the model.
+    first = fettle("generate", "--stop", stop, MODEL, "--quiet", *few)
+    assert first.out.startswith(stopped["text"] + "\n")
 
 
 def test_options_of_sampling_count(fettle):
