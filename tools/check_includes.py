@@ -28,7 +28,7 @@ DIRECT = {
     "decode": ("model", "text"),
     "serve": ("decode",),
     **{stage: ("sweep", "artifact") for stage in STAGES},
-    "chain": STAGES,
+    "chain": (*STAGES, "decode"),
     "cli": ("chain", "serve"),
 }
 # Folders of a module by the folders of the same module that they include; the

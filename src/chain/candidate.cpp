@@ -7,8 +7,10 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "artifact/model_writer.h"
+#include "core/error.h"
 #include "export/codes/bit_stream.h"
 #include "export/gguf/gguf_blocks.h"
 #include "export/gguf/gguf_metadata.h"
@@ -51,6 +53,13 @@ std::int64_t widest_expert(const model::ModelConfig& config) {
   return widest;
 }
 
+// Bits of a code in words: of 4 or 8, into which export --recode puts others.
+std::int64_t word_bits(const model::PackedHeader& h) {
+  const bool ints = h.kind == kernels::PackedKind::kInt;
+  const std::int64_t needed = ints ? h.bits + (h.zeros ? 1 : 0) : 2;
+  return needed <= 4 ? 4 : 8;
+}
+
 // Experts of unequal widths have groups and bytes that are not full: one a row.
 std::int64_t ragged_ends(const WeightId& id, const model::PackedHeader& h) {
   constexpr std::int64_t kScaleAndByte = 3;
@@ -63,6 +72,7 @@ Candidate::Candidate(
     const FitSource& source, const Engine& engine, const Cut& cut, bool on_card)
     : source_(source),
       engine_(engine),
+      kinds_(source.kinds()),
       cut_(cut),
       on_card_(on_card),
       scheme_(quant::parse_scheme(cut.scheme.scheme)),
@@ -71,6 +81,27 @@ Candidate::Candidate(
   cut_layers();
   find_refusal();
   if (!why_not_.empty()) return;
+  count_weights();
+  if (engine_.storage == Storage::kFettle) plan_memory();
+}
+
+Candidate::Candidate(
+    const FitSource& source,
+    const Engine& engine,
+    PlannedWeights plan,
+    bool on_card)
+    : source_(source),
+      engine_(engine),
+      plan_(std::move(plan)),
+      cut_({.keep = 1.0, .scheme = engine.schemes.front()}),
+      on_card_(on_card),
+      scheme_(quant::parse_scheme(cut_.scheme.scheme)),
+      config_(plan_->config) {
+  FETTLE_ASSERT(config_.num_layers() == source.config().num_layers());
+  for (std::int64_t l = 0; l < config_.num_layers(); ++l) {
+    kinds_.push_back({l, 1});
+  }
+  width_ = widest_expert(config_);
   count_weights();
   if (engine_.storage == Storage::kFettle) plan_memory();
 }
@@ -93,7 +124,7 @@ void Candidate::cut_layers() {
   const bool uniform = exporter::wants_uniform(engine_.target);
   const std::int64_t widest = widest_expert(source_.config());
   std::vector<model::LayerConfig> layers;
-  for (const LayerKind& kind : source_.kinds()) {
+  for (const LayerKind& kind : kinds_) {
     layers.push_back(source_.config().layers[kind.first]);
     for (std::int64_t& width : layers.back().expert_widths) {
       width = cut_width(uniform ? widest : width, cut_.keep, unit);
@@ -167,15 +198,16 @@ void Candidate::find_refusal() {
 
 WeightId Candidate::in_source(const WeightId& id) const {
   if (id.layer < 0) return id;
-  return {id.role, source_.kinds()[id.layer].first, id.expert};
+  return {id.role, kinds_[id.layer].first, id.expert};
 }
 
 std::int64_t Candidate::count_of(const WeightId& id) const {
-  return id.layer < 0 ? 1 : source_.kinds()[id.layer].count;
+  return id.layer < 0 ? 1 : kinds_[id.layer].count;
 }
 
 // Of a weight that is packed, by the scheme or because it was.
 std::optional<model::PackedHeader> Candidate::header(const WeightId& id) const {
+  if (plan_) return plan_->packed(id);
   const auto part = quant::part_of(id.role);
   if (!part || model::weight_numel(config_, id) == 0) return std::nullopt;
   const auto shape = model::weight_shape(config_, id);
@@ -233,8 +265,11 @@ std::int64_t Candidate::file_bytes(const WeightId& id) const {
   if (packed && engine_.storage == Storage::kWords) {
     constexpr std::int64_t kShapeBytes = 16;
     const std::int64_t words =
-        packed->rows * exporter::stream_words(packed->cols, packed->bits);
-    return 4 * words + 2 * packed->rows * packed->groups() + kShapeBytes;
+        packed->rows * exporter::stream_words(packed->cols, word_bits(*packed));
+    // Scales are of the type that the model is loaded in.
+    const std::int64_t scale =
+        numbers_of(source_.form({Role::kEmbedTokens}).dtype);
+    return 4 * words + scale * packed->rows * packed->groups() + kShapeBytes;
   }
   const bool whole = model::weight_shape(config_, id) ==
                      model::weight_shape(source_.config(), in_source(id));
@@ -300,16 +335,21 @@ void Candidate::plan_memory() {
   const model::LoadedBytes loaded =
       model::loaded_bytes(config_, forms, least_.workload.compute_type);
   for (std::size_t k = 0; k < loaded.layers.size(); ++k) {
-    all_layers_ += source_.kinds()[k].count * loaded.layers[k].kept;
+    all_layers_ += kinds_[k].count * loaded.layers[k].kept;
   }
 }
 
-// The budget under which generate plans to keep all layers.
-Footprint Candidate::own_footprint(Footprint made, std::int64_t context) const {
-  const sweep::Workload work = workload(context);
+// The budget under which generate plans to keep all layers: a prompt passes in
+// pieces, and a token of every conversation together.
+Footprint Candidate::own_footprint(
+    Footprint made, std::int64_t context, std::int64_t parallel) const {
+  const std::int64_t batch =
+      std::max(std::min(context, engine_.work.batch_tokens), parallel);
+  const sweep::Workload work = workload(batch);
+  const std::int64_t head =
+      least_.working_bytes - sweep::bytes_per_token(config_, work);
   const std::int64_t at_work =
-      context * sweep::bytes_per_token(source_.config(), work) +
-      least_.working_bytes;
+      batch * sweep::bytes_per_token(source_.config(), work) + parallel * head;
   const std::int64_t boundary = sweep::boundary_bytes(config_, work);
   const std::int64_t program = on_card_ ? 0 : least_.runtime_bytes;
   const std::int64_t least = program + least_.library_bytes +
@@ -334,7 +374,7 @@ Footprint Candidate::footprint(
   const StateRules rules =
       own ? own_state_rules(on_card_ ? 2 : 4) : engine_.state;
   made.state = parallel * conversation_bytes(source_.config(), rules, context);
-  if (own) return own_footprint(made, context);
+  if (own) return own_footprint(made, context, parallel);
 
   const WorkRules& rule = engine_.work;
   const std::int64_t batch =
@@ -360,7 +400,7 @@ Footprint Candidate::footprint(
   made.least = made.total;
   std::int64_t sparse = 0;
   for (std::size_t k = 0; k < config_.layers.size(); ++k) {
-    if (config_.layers[k].sparse) sparse += source_.kinds()[k].count;
+    if (config_.layers[k].sparse) sparse += kinds_[k].count;
   }
   if (engine_.splits_experts && on_card_ && sparse > 0) {
     made.layer_experts = weights_[FitPart::kExperts] / sparse;

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,14 @@ struct Cut {
   SchemeRow scheme = {};
 };
 
+// A model each of whose weights is planned: as many layers as the source has,
+// and the headers of weights that are to be packed.
+struct PlannedWeights {
+  model::ModelConfig config;
+  std::function<std::optional<model::PackedHeader>(const model::WeightId&)>
+      packed;
+};
+
 class Candidate {
  public:
   // `source` and `engine` must outlive the candidate.
@@ -43,6 +53,11 @@ class Candidate {
       const FitSource& source,
       const Engine& engine,
       const Cut& cut,
+      bool on_card);
+  Candidate(
+      const FitSource& source,
+      const Engine& engine,
+      PlannedWeights plan,
       bool on_card);
 
   // Why the program has no place for it; empty where it has. Nothing else may
@@ -73,10 +88,13 @@ class Candidate {
   std::optional<model::PackedHeader> header(const model::WeightId& id) const;
   model::WeightId in_source(const model::WeightId& id) const;
   sweep::Workload workload(std::int64_t tokens) const;
-  Footprint own_footprint(Footprint made, std::int64_t context) const;
+  Footprint own_footprint(
+      Footprint made, std::int64_t context, std::int64_t parallel) const;
 
   const FitSource& source_;
   const Engine& engine_;
+  std::optional<PlannedWeights> plan_;  // without a cut
+  std::vector<LayerKind> kinds_;        // of config_'s layers
   Cut cut_;
   bool on_card_;
   quant::Scheme scheme_;

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "decode/engine.h"
 #include "export/gguf/gguf_metadata.h"
 #include "export/stock_layout.h"
 #include "model/layers/state_size.h"
@@ -48,7 +49,10 @@ Engine fettle_engine() {
       .storage = Storage::kFettle,
       .state = own_state_rules(2),
       // The context that CUDA makes for a process is no part of --vram.
-      .work = {.card_bytes = 512 * kMebi},
+      .work =
+          {.batch_tokens = decode::kPromptChunk,
+           .usable = 0.92,
+           .card_bytes = 512 * kMebi},
       .schemes = own_schemes(),
       .streams = true,
       .source = "Fettle's own plan, which generate keeps to",

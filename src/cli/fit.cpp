@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include "chain/fit_page.h"
 #include "chain/fit_source.h"
 #include "chain/fit_table.h"
 #include "cli/command.h"
 #include "cli/fit_text.h"
 #include "cli/model_option.h"
 #include "cli/session.h"
+#include "cli/targets.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/size_option.h"
@@ -66,9 +68,19 @@ class Fit : public Command {
         "--bits-min",
         request_.bits_min,
         "Least scheme of the experts to look at, such as int3");
+    report_option_ = app.add_option(
+        "--report", report_, "Write the table as a page with charts");
   }
 
-  void check(const Foreseen*) const override { bounds(); }
+  void check(const Foreseen*) const override {
+    bounds();
+    if (report_option_->count() == 0) return;
+    if (purpose_ == "tune") {
+      throw UsageError(
+          "fit", "--report", "has no page of what tuning takes; leave it out");
+    }
+    check_new_file({"--report", report_});
+  }
 
   Outcome run(Session& session) override {
     request_.bounds = bounds();
@@ -85,7 +97,10 @@ class Fit : public Command {
     outcome.json["model"] = source.name();
     outcome.json["exact"] = source.exact();
     outcome.json["assumed"] = source.assumed();
-    outcome.text = fit_text(source, table, model_);
+    outcome.text = fit_text(source, table, {model_, report_});
+    if (!report_.empty()) {
+      chain::write_fit_page(report_, {source, table, session.making()});
+    }
     return outcome;
   }
 
@@ -137,7 +152,8 @@ class Fit : public Command {
 
   SizeOption vram_{"--vram"}, ram_{"--ram"}, disk_{"--disk"},
       budget_{"--budget"};
-  std::string model_;
+  const CLI::Option* report_option_ = nullptr;
+  std::string model_, report_;
   std::string purpose_ = "inference";
   chain::FitRequest request_;
 };

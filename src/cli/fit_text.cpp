@@ -268,7 +268,7 @@ std::string choices_text(const FitTable& table) {
     const std::string name =
         fmt::format("{:g} % as {}", 100 * row.cut.keep, row.cut.scheme.label);
     text += fmt::format(
-        "{:<16}{}\n", name, wrapped(stage_text(row, table), 16, 16));
+        "{:<19}{}\n", name, wrapped(stage_text(row, table), 19, 19));
   }
   return text;
 }
@@ -324,15 +324,16 @@ std::string basis_text(const chain::FitSource& source, const FitTable& table) {
 std::string fit_text(
     const chain::FitSource& source,
     const FitTable& table,
-    const std::string& model) {
+    const FitPaths& paths) {
   return model_text(source) + bounds_text(table.request) + table_text(table) +
          legend_text(table) + beside_text(table) + choices_text(table) +
          least_text(table) + basis_text(source, table) +
          closing_text(
-             {.next = {
+             {.report = paths.report,
+              .next = {
                   "fettle",
                   "analyze",
-                  model,
+                  paths.model,
                   "--data",
                   "calib.jsonl",
                   "--out",

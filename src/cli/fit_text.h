@@ -10,11 +10,16 @@
 
 namespace fettle::cli {
 
+struct FitPaths {
+  std::string model;
+  std::string report = {};  // empty: none
+};
+
 // The table with what it says in words, what it rests on, and the next command.
 std::string fit_text(
     const chain::FitSource& source,
     const chain::FitTable& table,
-    const std::string& model);
+    const FitPaths& paths);
 
 // The same of what tuning takes.
 std::string fit_tune_text(

@@ -16,7 +16,7 @@ struct OptionGroup {
 
 constexpr std::array<OptionGroup, 38> kGroups{{
     {"fit", "The machine that runs it", "vram ram disk budget engine"},
-    {"fit", "The work", "for context parallel keep-min bits-min"},
+    {"fit", "The work", "for context parallel keep-min bits-min report"},
     {"eval",
      "Loss of text",
      "data columns form seq-len against tokens-per-sweep"},

@@ -108,7 +108,9 @@ HelpTable measuring_help() {
         {"fettle fit MODEL --vram 12GiB",
          "fettle fit MODEL --vram 8GiB --ram 32GiB --engine llama.cpp "
          "--context 32768",
-         "fettle fit MODEL --ram 16GiB --keep-min 0.5 --bits-min int3"}}},
+         "fettle fit MODEL --ram 16GiB --keep-min 0.5 --bits-min int3 --report "
+         "fit.html",
+         "fettle fit MODEL --vram 24GiB --for tune"}}},
       {"eval",
        {"Measures the mean negative log-likelihood and perplexity of held-out "
         "text, and with --against how far the model's predictions are from "

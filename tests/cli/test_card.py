@@ -196,3 +196,18 @@ stages:
         if row["stage"] != "01-analyze" and row["stage"] != "03-tune":
             assert abs(row["eval"]["mean_nll"] - known) < 1, row["stage"]
     assert abs(rows[0]["eval"]["mean_nll"] - known) < 1e-2
+
+
+def test_fit_knows_what_is_free_and_keeps_its_promise(on_card):
+    more = on_card("fit", MODEL, "--vram", "1000TiB")
+    assert more.status == 1 and "--vram: expected at most" in more.err
+    table = result(on_card("fit", MODEL, "--context", 200, "--json", "-"))
+    assert table["on_card"] and table["vram_bytes"] > 0
+    whole = table["rows"][0]
+    assert whole["keep"] == 1 and whole["fits"] == "yes"
+    driver = 512 << 20  # beside what --vram bounds
+    promised = whole["total_bytes"] - driver
+    run = result(on_card("generate", MODEL, "--prompt", "1 + 2 = 3, " * 15,
+                         "--max-new-tokens", 4, "--vram", f"{promised}B",
+                         "--json", "-"))
+    assert 0 < run["peak_vram_bytes"] <= promised

@@ -27,8 +27,10 @@ def row(table, keep, scheme):
                 if r["keep"] == keep and r["scheme"] == scheme)
 
 
-def test_the_table_says_what_fits_and_what_to_do_next(fettle):
-    done = fettle("fit", MODEL, "--ram", "258MiB", "--context", 512)
+def test_the_table_says_what_fits_and_what_to_do_next(fettle, tmp_path):
+    page = tmp_path / "fit.html"
+    done = fettle("fit", MODEL, "--ram", "258MiB", "--context", 512,
+                  "--report", page)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert all(len(line) <= 100 for line in lines), max(lines, key=len)
@@ -37,6 +39,9 @@ def test_the_table_says_what_fits_and_what_to_do_next(fettle):
     assert len(rows) == 24
     assert any(" left " in line for line in rows)
     assert lines[-1].startswith("next: fettle analyze")
+    assert f"report: {page}" in lines
+    html = page.read_text()
+    assert "<canvas" in html and "50 % as int4" in html
 
 
 def test_a_config_alone_is_enough(fettle, tmp_path):
@@ -57,6 +62,8 @@ def test_what_can_not_be_is_refused_in_a_line(fettle, tmp_path):
     refused(fettle("fit", tmp_path), "config.json")
     unit = fettle("fit", MODEL, "--vram", "12")
     assert unit.status == 2 and "expected a unit" in unit.err
+    tuned = fettle("fit", MODEL, "--for", "tune", "--report", tmp_path / "x")
+    assert tuned.status == 2 and "--report" in tuned.err
     unknown = fettle("fit", MODEL, "--engine", "mlx")
     assert unknown.status == 2 and "llama.cpp" in unknown.err
     assert not list(tmp_path.iterdir())

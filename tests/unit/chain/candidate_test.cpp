@@ -6,6 +6,7 @@
 #include <map>
 
 #include "../artifact/tiny_model.h"
+#include "../export/packed_tiny_model.h"
 #include "artifact/model_writer.h"
 #include "export/target.h"
 #include "model/weights/loaded_bytes.h"
@@ -114,7 +115,7 @@ TEST_CASE("All parts together are the total, and grow with conversations") {
     const Footprint four = made.footprint(512, 4);
     CHECK(four.state == 4 * one.state);
     CHECK(four.total > one.total);
-    CHECK(made.footprint(1024, 1).total > one.total);
+    CHECK(made.footprint(4096, 1).total > one.total);
   }
 }
 
@@ -145,6 +146,54 @@ TEST_CASE("Engines say what they have no place for") {
   CHECK_THAT(
       Candidate(other, vllm, {1.0, vllm.schemes[1]}, true).why_not(),
       Catch::Contains("stacks"));
+}
+
+TEST_CASE("A plan of every weight takes what the even cut of it takes") {
+  const PlannedFolder folder("qwen2_moe");
+  const FitSource source(folder.path());
+  const Engine& engine = find_engine("fettle");
+  const bool on_card = GENERATE(false, true);
+  const Candidate even(source, engine, {1.0, engine.schemes[2]}, on_card);
+  const Candidate planned(
+      source,
+      engine,
+      {source.config(),
+       [&](const model::WeightId& id) -> std::optional<model::PackedHeader> {
+         if (!quant::part_of(id.role) || id.layer < 0) return std::nullopt;
+         const auto shape = model::weight_shape(source.config(), id);
+         const bool expert = model::kExpertRoles.has(id.role);
+         return quant::planned_header(
+             quant::parse_scheme(expert ? "int4" : "int8"),
+             {.group = 128, .symmetric = true},
+             shape[0],
+             shape[1]);
+       }},
+      on_card);
+  const Footprint a = even.footprint(100, 2);
+  const Footprint b = planned.footprint(100, 2);
+  CHECK(a.total == b.total);
+  CHECK(a.file == b.file);
+  CHECK(a.weights.total() == b.weights.total());
+  CHECK(a.ram == b.ram);
+  CHECK(planned.width() == 512);
+}
+
+TEST_CASE("Weights that are packed already keep their codes") {
+  using namespace fettle::testing;
+  const PackedTinyModel tiny(wide("qwen3_moe"), grids(trits(32), ints(8, 32)));
+  const FitSource source(tiny.path());
+  for (const char* name : {"fettle", "llama.cpp", "transformers"}) {
+    const Engine& engine = find_engine(name);
+    const Candidate made(source, engine, {1.0, engine.schemes[0]}, true);
+    INFO(name);
+    CHECK(
+        made.footprint(8, 1).file ==
+        exporter::exported_bytes(
+            exporter::forms_of(*source.reader()),
+            {.format = exporter::format_for(engine.target, true),
+             .recode = true,
+             .nearest_shape = true}));
+  }
 }
 
 TEST_CASE("Experts of unequal widths are counted one by one") {

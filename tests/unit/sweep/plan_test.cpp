@@ -175,3 +175,38 @@ TEST_CASE_METHOD(
   }
   CHECK(least.layer_bytes == 2 * widest + widest / 8);
 }
+
+TEST_CASE_METHOD(
+    PlanOfTinyModel, "decoding plans for the logits and states that it has") {
+  Workload workload = of_tokens(32, 32);
+  const SweepPlan losses = least_plan(reader, workload);
+  workload.logit_rows = 1;
+  workload.cached_tokens = 32;
+  const SweepPlan one = least_plan(reader, workload);
+  const std::int64_t vocab = reader.config().vocab_size;
+  // 512 rows or one, three tensors of fp32 at a time.
+  CHECK(losses.working_bytes - one.working_bytes == 511 * 3 * vocab * 4);
+  workload.cached_sequences = 3;
+  CHECK(least_plan(reader, workload).cache_bytes == 3 * one.cache_bytes);
+}
+
+TEST_CASE_METHOD(PlanOfTinyModel, "a budget for a plan's bytes holds them") {
+  const Workload workload = of_tokens(4096, 512);
+  const SweepPlan least = least_plan(reader, workload);
+  const std::int64_t budget = budget_for(least.ram_bytes());
+  CHECK(budget % kMiB == 0);
+  CHECK_NOTHROW(
+      plan_sweep(reader.config(), reader.forms(), workload, of_ram(budget)));
+  CHECK_THROWS(plan_sweep(reader, workload, of_ram(budget - kMiB)));
+  // The activations of two boundaries, beside which all layers stay.
+  std::int64_t all =
+      least.ram_bytes() + boundary_bytes(reader.config(), workload);
+  for (const auto& layer :
+       model::loaded_bytes(reader, workload.compute_type).layers) {
+    all += layer.kept;
+  }
+  const SweepPlan whole = plan_sweep(reader, workload, of_ram(budget_for(all)));
+  CHECK(whole.spilled_bytes == 0);
+  CHECK(
+      whole.resident_bytes + least.ram_bytes() + whole.activation_bytes == all);
+}
