@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "../artifact/tiny_model.h"
+#include "../text/letters.h"
 #include "core/error.h"
 
 using Catch::Contains;
@@ -13,17 +14,6 @@ using fettle::testing::TinyModel;
 using fettle::testing::TinyModelOptions;
 
 namespace {
-
-// Of each id below ten, a letter.
-text::Tokenizer letters_of_ids() {
-  return text::Tokenizer::parse(
-      R"({"added_tokens": [], "normalizer": null, "pre_tokenizer": null,
-          "post_processor": null, "decoder": {"type": "Fuse"},
-          "model": {"type": "BPE", "merges": [],
-                    "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5,
-                              "g": 6, "h": 7, "i": 8, "j": 9}}})",
-      "t.json");
-}
 
 // Prompts of unequal lengths, one of more than a chunk, by sampling.
 std::vector<Request> crowd(std::int64_t vocabulary) {
@@ -46,7 +36,7 @@ std::vector<Completion> completed(
     model::CausalLm& model,
     const std::vector<Request>& requests,
     std::int64_t parallel) {
-  const text::Tokenizer tokenizer = letters_of_ids();
+  const text::Tokenizer tokenizer = testing::letters();
   Engine engine(model, tokenizer, parallel);
   std::vector<Completion> all(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -112,7 +102,7 @@ TEST_CASE("a completion ends by what comes first") {
 TEST_CASE("a run that is told to stop hands out what there is") {
   const TinyModel tiny;
   model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
-  const text::Tokenizer tokenizer = letters_of_ids();
+  const text::Tokenizer tokenizer = testing::letters();
   Engine engine(model, tokenizer, 1);
   Completion made;
   Completion other;

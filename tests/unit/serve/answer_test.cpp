@@ -3,7 +3,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "letters.h"
+#include "../text/letters.h"
 
 using namespace fettle;
 using namespace fettle::serve;

@@ -3,8 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "../text/letters.h"
 #include "core/error.h"
-#include "letters.h"
 #include "serve/api_error.h"
 
 using Catch::Contains;

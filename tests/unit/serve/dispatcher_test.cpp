@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../artifact/tiny_model.h"
-#include "letters.h"
+#include "../text/letters.h"
 #include "serve/api_error.h"
 
 using namespace fettle;
