@@ -14,8 +14,18 @@ enum class DType : std::int32_t { kFloat32, kBFloat16, kFloat16 };
 // What a gated MLP makes of gate and up: act(gate)·up with silu(z) = z·σ(z) or
 // gelu with tanh, written without the tanh: z·σ(2u), u = √(2/π)·(z + 0.044715
 // z³); or, with both clamped, z·σ(1.702 z)·(up + 1), z = min(gate, 7) and up
-// within ±7 (gpt-oss).
-enum class Activation : std::int32_t { kSilu, kGeluTanh, kClampedSwiglu };
+// within ±7 (gpt-oss). Or an MLP without a gate: max(up, 0)² (Nemotron).
+enum class Activation : std::int32_t {
+  kSilu,
+  kGeluTanh,
+  kClampedSwiglu,
+  kRelu2
+};
+
+// What a neuron is computed from: gate and up, or up alone.
+constexpr std::int64_t inputs_of(Activation activation) {
+  return activation == Activation::kRelu2 ? 1 : 2;
+}
 
 inline constexpr float kSwigluSlope = 1.702f;
 inline constexpr float kSwigluLimit = 7.0f;
@@ -63,7 +73,7 @@ struct SwigluArgs {
   DType dtype;
   Activation activation;
   std::int64_t rows, width;
-  const void* gate_up;  // [rows, 2·width]
+  const void* gate_up;  // [rows, P·width], P inputs of a neuron
   void* h;              // [rows, width]
 };
 
@@ -71,9 +81,9 @@ struct SwigluBackwardArgs {
   DType dtype;
   Activation activation;
   std::int64_t rows, width;
-  const void* gate_up;  // [rows, 2·width]
+  const void* gate_up;  // [rows, P·width]
   const void* dh;       // [rows, width]
-  void* d_gate_up;      // [rows, 2·width]
+  void* d_gate_up;      // [rows, P·width]
 };
 
 struct GatherRowsArgs {

@@ -5,10 +5,20 @@
 
 namespace fettle::kernels {
 
-at::Tensor swiglu(const at::Tensor& gate_up, Activation activation) {
-  FETTLE_ASSERT(gate_up.dim() == 2 && gate_up.size(1) % 2 == 0);
+namespace {
+
+// Neurons of a row; checks that gate_up is made of such.
+std::int64_t width_of(const at::Tensor& gate_up, Activation activation) {
+  const std::int64_t inputs = inputs_of(activation);
+  FETTLE_ASSERT(gate_up.dim() == 2 && gate_up.size(1) % inputs == 0);
   FETTLE_ASSERT(gate_up.is_contiguous());
-  const std::int64_t width = gate_up.size(1) / 2;
+  return gate_up.size(1) / inputs;
+}
+
+}  // namespace
+
+at::Tensor swiglu(const at::Tensor& gate_up, Activation activation) {
+  const std::int64_t width = width_of(gate_up, activation);
   at::Tensor h = at::empty({gate_up.size(0), width}, gate_up.options());
   if (h.numel() == 0) return h;
   const SwigluArgs args{
@@ -24,9 +34,7 @@ at::Tensor swiglu(const at::Tensor& gate_up, Activation activation) {
 
 at::Tensor swiglu_backward(
     const at::Tensor& dh, const at::Tensor& gate_up, Activation activation) {
-  FETTLE_ASSERT(gate_up.dim() == 2 && gate_up.size(1) % 2 == 0);
-  FETTLE_ASSERT(gate_up.is_contiguous());
-  const std::int64_t width = gate_up.size(1) / 2;
+  const std::int64_t width = width_of(gate_up, activation);
   FETTLE_ASSERT(matches(dh, {gate_up.size(0), width}, gate_up));
   at::Tensor d_gate_up = at::empty(gate_up.sizes(), gate_up.options());
   if (dh.numel() == 0) return d_gate_up;

@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
 
-// All activations are z·σ(inner(z)) times a factor. Without a clamp, z is the
-// gate, and up the factor.
+// Activations with a gate are z·σ(inner(z)) times a factor. Without a clamp, z
+// is the gate, and up the factor.
 struct Plain {
   static HWY_INLINE V gate(V g) { return g; }
   static HWY_INLINE V factor(V up) { return up; }
@@ -109,6 +109,38 @@ void backward(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
   }
 }
 
+// A comparison and not hn::Max, which may lose a NaN.
+HWY_INLINE V positive(V v) {
+  const V zero = hn::Zero(D());
+  return hn::IfThenElse(hn::Lt(v, zero), zero, v);
+}
+
+template <class T>
+void forward_relu2(const SwigluArgs& a, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T* up = static_cast<const T*>(a.gate_up) + r * a.width;
+    T* h = static_cast<T*>(a.h) + r * a.width;
+    for_row(a.width, [&](std::size_t i, auto part) HWY_ATTR {
+      const V v = positive(load(up + i, part));
+      store(hn::Mul(v, v), h + i, part);
+    });
+  }
+}
+
+template <class T>
+void backward_relu2(
+    const SwigluBackwardArgs& a, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T* up = static_cast<const T*>(a.gate_up) + r * a.width;
+    const T* dh = static_cast<const T*>(a.dh) + r * a.width;
+    T* d_up = static_cast<T*>(a.d_gate_up) + r * a.width;
+    for_row(a.width, [&](std::size_t i, auto part) HWY_ATTR {
+      const V v = positive(load(up + i, part));
+      store(hn::Mul(load(dh + i, part), hn::Add(v, v)), d_up + i, part);
+    });
+  }
+}
+
 template <class T>
 void forward_as(const SwigluArgs& a, std::int64_t b, std::int64_t e) {
   switch (a.activation) {
@@ -118,6 +150,8 @@ void forward_as(const SwigluArgs& a, std::int64_t b, std::int64_t e) {
       return forward<T, GeluTanh>(a, b, e);
     case Activation::kClampedSwiglu:
       return forward<T, ClampedSwiglu>(a, b, e);
+    case Activation::kRelu2:
+      return forward_relu2<T>(a, b, e);
   }
 }
 
@@ -130,6 +164,8 @@ void backward_as(const SwigluBackwardArgs& a, std::int64_t b, std::int64_t e) {
       return backward<T, GeluTanh>(a, b, e);
     case Activation::kClampedSwiglu:
       return backward<T, ClampedSwiglu>(a, b, e);
+    case Activation::kRelu2:
+      return backward_relu2<T>(a, b, e);
   }
 }
 

@@ -14,8 +14,8 @@ __device__ float sigmoid(float v) {
   return __fdividef(v < 0.0f ? e : 1.0f, 1.0f + e);
 }
 
-// All activations are z·σ(inner(z)) times a factor. Without a clamp, z is the
-// gate, and up the factor.
+// Activations with a gate are z·σ(inner(z)) times a factor. Without a clamp, z
+// is the gate, and up the factor.
 struct Plain {
   static __device__ float gate(float g) { return g; }
   static __device__ float factor(float up) { return up; }
@@ -104,6 +104,35 @@ __global__ void backward(const SwigluBackwardArgs a) {
   store<W>(up, d_gate + a.width);
 }
 
+// A comparison and not fmaxf, which loses a NaN.
+__device__ float positive(float v) { return v < 0.0f ? 0.0f : v; }
+
+// Rows lie without gaps, so that all values are one row.
+template <class T, int W>
+__global__ void forward_relu2(const SwigluArgs a) {
+  const std::int64_t i =
+      (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * W;
+  if (i >= a.rows * a.width) return;
+  float v[W];
+  load<W>(static_cast<const T*>(a.gate_up) + i, v);
+#pragma unroll
+  for (int j = 0; j < W; ++j) v[j] = positive(v[j]) * positive(v[j]);
+  store<W>(v, static_cast<T*>(a.h) + i);
+}
+
+template <class T, int W>
+__global__ void backward_relu2(const SwigluBackwardArgs a) {
+  const std::int64_t i =
+      (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * W;
+  if (i >= a.rows * a.width) return;
+  float v[W], g[W];
+  load<W>(static_cast<const T*>(a.gate_up) + i, v);
+  load<W>(static_cast<const T*>(a.dh) + i, g);
+#pragma unroll
+  for (int j = 0; j < W; ++j) v[j] = g[j] * 2.0f * positive(v[j]);
+  store<W>(v, static_cast<T*>(a.d_gate_up) + i);
+}
+
 template <class T, int W>
 void start(const SwigluArgs& a, Stream s) {
   const unsigned blocks = blocks_for(a.rows * (a.width / W), kThreads);
@@ -114,6 +143,8 @@ void start(const SwigluArgs& a, Stream s) {
       return launch(forward<T, W, GeluTanh>, blocks, kThreads, s, a);
     case Activation::kClampedSwiglu:
       return launch(forward<T, W, ClampedSwiglu>, blocks, kThreads, s, a);
+    case Activation::kRelu2:
+      return launch(forward_relu2<T, W>, blocks, kThreads, s, a);
   }
 }
 
@@ -127,6 +158,8 @@ void start(const SwigluBackwardArgs& a, Stream s) {
       return launch(backward<T, W, GeluTanh>, blocks, kThreads, s, a);
     case Activation::kClampedSwiglu:
       return launch(backward<T, W, ClampedSwiglu>, blocks, kThreads, s, a);
+    case Activation::kRelu2:
+      return launch(backward_relu2<T, W>, blocks, kThreads, s, a);
   }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// grad_abs: mean over batches of the mean absolute gradient of the neuron's 3H
-// weights, the loss being the mean over the batch's scored tokens. The absolute
-// value is taken of a whole batch's gradient: where a batch spans several
-// micro-batches, a layer's expert gradients are held until it is complete.
+// grad_abs: mean over batches of the mean absolute gradient of the neuron's
+// weights (3H, or 2H without a gate), the loss being the mean over the batch's
+// scored tokens. The absolute value is taken of a whole batch's gradient: where
+// a batch spans several micro-batches, a layer's expert gradients are held
+// until it is complete.
 #include <algorithm>
 #include <span>
 #include <utility>
@@ -14,7 +15,7 @@ namespace fettle::analyze {
 namespace {
 
 struct NeuronGradient {
-  at::Tensor gate_up;  // [2I, H] fp32
+  at::Tensor gate_up;  // [P I, H] fp32
   at::Tensor down;     // [I, H] fp32
 };
 
@@ -26,13 +27,13 @@ NeuronGradient gradient(const model::ExpertGradView& view) {
       at::mm(outputs, view.dy.to(at::kFloat))};
 }
 
-// [I]: mean absolute value over each neuron's 3H weights.
+// [I]: mean absolute value over each neuron's weights.
 at::Tensor mean_abs(const NeuronGradient& gradient) {
   const std::int64_t width = gradient.down.size(0);
-  const at::Tensor in = gradient.gate_up.abs().sum(1);
-  const at::Tensor sum = in.narrow(0, 0, width) + in.narrow(0, width, width) +
-                         gradient.down.abs().sum(1);
-  return sum / static_cast<double>(3 * gradient.down.size(1));
+  const std::int64_t inputs = gradient.gate_up.size(0) / width;
+  const at::Tensor in = gradient.gate_up.abs().sum(1).view({inputs, width});
+  const at::Tensor sum = in.sum(0) + gradient.down.abs().sum(1);
+  return sum / static_cast<double>((inputs + 1) * gradient.down.size(1));
 }
 
 // For one expert in the batch in progress: the gradient summed so far, or what

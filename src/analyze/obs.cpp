@@ -73,8 +73,7 @@ class Obs : public SumObserver {
       model::LayerWeights& weights) override {
     SumObserver::begin_layer(pass, layer, weights);
     if (pass != sweep::Pass::kBackward) return;
-    const auto options =
-        at::dtype(at::kFloat).device(weights.input_norm.device());
+    const auto options = at::dtype(at::kFloat).device(weights.device());
     const std::int64_t hidden = config().hidden_size;
     gradients_ = at::zeros({hidden, hidden}, options);
     tokens_ = 0;

@@ -11,7 +11,7 @@ void SumObserver::begin_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   if (pass != pass_) return;
   for (auto& entry : sums_) {
-    entry.second.begin(layer, weights.input_norm.device());
+    entry.second.begin(layer, weights.device());
   }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// weight_fisher: sum over tokens of the squared gradients of the neuron's 3H
-// weights, each token by itself. A token's gradient of a weight vector is a
-// number times a vector (dgate x, dup x, h dy), so that its squared norm is the
-// product of two squares and no weight gradient is formed:
+// weight_fisher: sum over tokens of the squared gradients of the neuron's
+// weights (3H, or 2H without a gate), each token by itself. A token's gradient
+// of a weight vector is a number times a vector (dgate x, dup x, h dy), so that
+// its squared norm is the product of two squares and no weight gradient is
+// formed:
 //   sum_t |x_t|^2 (dgate_tk^2 + dup_tk^2) + h_tk^2 |dy_t|^2
 // dy is the gradient of the unweighted output. Source: the empirical Fisher of
 // Fisher-MoE, taken per token.
@@ -25,14 +26,11 @@ class WeightFisher : public SumObserver {
   void on_expert_gradient(
       std::int64_t, const model::ExpertGradView& view) override {
     const at::NoGradGuard no_grad;
-    const std::int64_t width = view.h.size(1);
     const at::Tensor inputs =
         at::mv(view.d_gate_up.to(at::kFloat).square().t(), row_squares(view.x));
     const at::Tensor outputs =
         at::mv(view.h.to(at::kFloat).square().t(), row_squares(view.dy));
-    sum_.add(
-        view.expert,
-        inputs.narrow(0, 0, width) + inputs.narrow(0, width, width) + outputs);
+    sum_.add(view.expert, inputs.view({view.inputs(), -1}).sum(0) + outputs);
   }
 
  private:

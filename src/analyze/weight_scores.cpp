@@ -6,7 +6,7 @@
 namespace fettle::analyze {
 namespace {
 
-// ||gate_k|| ||up_k|| ||w_k||
+// ||gate_k|| ||up_k|| ||w_k||, without the first where there is no gate
 class Magnitude : public SumObserver {
  public:
   explicit Magnitude(const ScoreContext& context)
@@ -17,14 +17,14 @@ class Magnitude : public SumObserver {
     const model::ExpertBank& bank = weights.experts;
     if (sum_.is_set(layer) || !bank.down.defined()) return;
     const at::NoGradGuard no_grad;
-    const at::Tensor inputs = bank.gate_up.to(at::kFloat).norm(2, 1).cpu();
+    const at::Tensor all = bank.gate_up.to(at::kFloat).norm(2, 1).cpu();
     at::Tensor norms = bank.down.to(at::kFloat).norm(2, 1).cpu();
     for (std::int64_t e = 0; e < bank.size(); ++e) {
-      const std::int64_t begin = bank.offsets[e];
       const std::int64_t width = bank.width(e);
-      norms.narrow(0, begin, width)
-          .mul_(inputs.narrow(0, 2 * begin, width))
-          .mul_(inputs.narrow(0, 2 * begin + width, width));
+      std::int64_t row = bank.inputs() * bank.offsets[e];
+      for (std::int64_t p = 0; p < bank.inputs(); ++p, row += width) {
+        norms.narrow(0, bank.offsets[e], width).mul_(all.narrow(0, row, width));
+      }
     }
     sum_.set(layer, norms);
   }
@@ -62,7 +62,7 @@ ScoreMethod magnitude_score() {
       .unit = Unit::kNeuron,
       .reads_data = false,
       .neuron_sums = 1,
-      .help = "product of the norms of the neuron's three weight vectors",
+      .help = "product of the norms of the neuron's weight vectors",
       .measured_in = "a product of norms, without a unit",
       .make = make_observer<Magnitude>,
       .score = plain_sum};

@@ -219,11 +219,17 @@ at::Tensor HeadLayer::expert(Role role, std::int64_t expert) const {
         static_cast<std::uint64_t>(expert) * one.nbytes(),
         writable_bytes(one));
     if (model::is_down_role(role)) return one;
-    const std::int64_t width = shape[1] / 2;
-    return one.narrow(0, model::is_up_role(role) ? width : 0, width);
+    const std::int64_t inputs = inputs_of_neuron();
+    const std::int64_t width = shape[1] / inputs;
+    const std::int64_t above = model::is_up_role(role) ? inputs - 1 : 0;
+    return one.narrow(0, above * width, width);
   }
   throw InternalError(fmt::format(
       "{}: no {} of expert {}", prefix_, model::role_name(role), expert));
+}
+
+std::int64_t HeadLayer::inputs_of_neuron() const {
+  return model::inputs_of(reader_.config().activation);
 }
 
 HeadLayer::Choice HeadLayer::choose(const Shape& wanted) const {
@@ -233,10 +239,9 @@ HeadLayer::Choice HeadLayer::choose(const Shape& wanted) const {
     const auto norms = [&](Role role) {
       return expert(role, e).to(at::kFloat).norm(2, 1 - neuron_axis(role));
     };
-    const at::Tensor score = (norms(Role::kExpertGate) *
-                              norms(Role::kExpertUp) * norms(Role::kExpertDown))
-                                 .to(at::kDouble)
-                                 .contiguous();
+    at::Tensor score = norms(Role::kExpertUp) * norms(Role::kExpertDown);
+    if (inputs_of_neuron() > 1) score = norms(Role::kExpertGate) * score;
+    score = score.to(at::kDouble).contiguous();
     const double* const begin = score.const_data_ptr<double>();
     scores.emplace_back(begin, begin + score.numel());
     totals.push_back(score.sum().item<double>());
@@ -271,16 +276,20 @@ at::Tensor HeadLayer::cut_expert(
   return filled(rows, axis, width);
 }
 
+at::Tensor HeadLayer::cut_inputs(
+    const Choice& choice, std::int64_t kept, std::int64_t width) const {
+  const at::Tensor up = cut_expert(choice, Role::kExpertUp, kept, width);
+  if (inputs_of_neuron() == 1) return up;
+  return at::cat({cut_expert(choice, Role::kExpertGate, kept, width), up});
+}
+
 at::Tensor HeadLayer::cut_stack(
     const Choice& choice, Role role, std::int64_t width) const {
   std::vector<at::Tensor> experts;
   for (std::int64_t e = 0; e < std::ssize(choice.experts); ++e) {
     experts.push_back(
-        model::is_down_role(role)
-            ? cut_expert(choice, role, e, width)
-            : at::cat(
-                  {cut_expert(choice, Role::kExpertGate, e, width),
-                   cut_expert(choice, Role::kExpertUp, e, width)}));
+        model::is_down_role(role) ? cut_expert(choice, role, e, width)
+                                  : cut_inputs(choice, e, width));
   }
   return at::stack(experts);
 }
@@ -315,7 +324,7 @@ std::vector<MadeTensor> HeadLayer::cut(const Shape& wanted) const {
     } else if (found.stacked) {
       const bool down = model::is_down_role(role);
       spec.shape[0] = wanted.experts;
-      spec.shape[down ? 2 : 1] = (down ? 1 : 2) * wanted.width;
+      spec.shape[down ? 2 : 1] = (down ? 1 : inputs_of_neuron()) * wanted.width;
       made.push_back({std::move(spec), [this, role, choice, wanted] {
                         return cut_stack(choice(), role, wanted.width);
                       }});

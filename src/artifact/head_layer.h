@@ -72,12 +72,16 @@ class HeadLayer {
   at::Tensor read(const io::TensorInfo& tensor) const;
   // One expert's matrix of `role`, however it is stored.
   at::Tensor expert(model::Role role, std::int64_t expert) const;
+  std::int64_t inputs_of_neuron() const;  // gate and up, or up alone
   Choice choose(const Shape& wanted) const;
   at::Tensor cut_expert(
       const Choice& choice,
       model::Role role,
       std::int64_t kept,
       std::int64_t width) const;
+  // An expert's gate, if it has one, and up.
+  at::Tensor cut_inputs(
+      const Choice& choice, std::int64_t kept, std::int64_t width) const;
   at::Tensor cut_stack(
       const Choice& choice, model::Role role, std::int64_t width) const;
 

@@ -11,8 +11,10 @@ namespace {
 using model::Role;
 using model::WeightId;
 
-bool is_up(Role role) {
-  return model::is_up_role(role) || role == Role::kExpertUpBias;
+// Whether weights of the role lie in one piece behind those of another.
+bool is_second(const model::ModelConfig& config, Role role) {
+  const bool up = model::is_up_role(role) || role == Role::kExpertUpBias;
+  return up && model::inputs_of(config.activation) > 1;
 }
 
 // The role whose weights lie in one piece with those of `role`; itself, if none
@@ -78,7 +80,7 @@ std::vector<WrittenTensor> written_tensors(
       result.push_back(
           {.specs = tensor_specs(config, id, options.form(id)),
            .pieces = {{id}}});
-    } else if (id.expert <= 0 && !is_up(id.role)) {
+    } else if (id.expert <= 0 && !is_second(config, id.role)) {
       result.push_back(stack_of(config, id, options.form));
     }
   }

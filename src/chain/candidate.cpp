@@ -174,7 +174,7 @@ void Candidate::find_refusal() {
   why_not_.clear();
   if (scheme_.keep) return;
   if (engine_.storage == Storage::kWords &&
-      model::weight_row(config_, Role::kExpertGate).stacked_only) {
+      model::weight_row(config_, Role::kExpertUp).stacked_only) {
     why_not_ =
         "its loaders find experts in stacks, which compressed-tensors does not "
         "hold";

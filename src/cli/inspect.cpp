@@ -37,7 +37,8 @@ std::string part_of(model::Role role) {
   if (begins("dense")) return "dense layers";
   if (begins("embed") || begins("lm_head")) return "embeddings and head";
   if (name.find("norm") != std::string::npos) return "norms";
-  if (begins("conv") || begins("short_conv") || begins("delta")) {
+  if (begins("conv") || begins("short_conv") || begins("delta") ||
+      begins("mamba")) {
     return "convolutions and recurrences";
   }
   return "attention";
@@ -122,6 +123,7 @@ Json layer_json(const model::LayerConfig& layer) {
 }
 
 std::string widths_text(const model::LayerConfig& layer) {
+  if (!layer.has_mlp()) return "no MLP";
   if (!layer.sparse) return fmt::format("dense, {}", layer.dense_width);
   auto widths = layer.expert_widths;
   std::sort(widths.begin(), widths.end());

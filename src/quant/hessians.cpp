@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quant/hessians.h"
 
+#include <set>
+
 #include "kernels/swiglu.h"
 #include "model/weights/side_by_side.h"
 
@@ -86,10 +88,8 @@ void HessianTap::add_for_all(
   const model::ExpertBank& bank = weights_.experts;
   const at::Tensor weight =
       options_.gate_weighted ? view.probs.select(1, expert) : at::Tensor();
-  const at::Tensor gate_up =
-      bank.gate_up.narrow(0, 2 * bank.offsets[expert], 2 * bank.width(expert));
   add({Role::kExpertGate, expert}, view.x, weight);
-  at::Tensor inner = at::mm(view.x, gate_up.t());
+  at::Tensor inner = at::mm(view.x, bank.gate_up_of(expert).t());
   if (bank.gate_up_bias.defined()) inner.add_(bank.gate_up_bias_of(expert));
   add({Role::kExpertDown, expert},
       kernels::swiglu(inner, bank.activation),
@@ -114,8 +114,9 @@ std::int64_t expert_hessian_bytes(
 std::int64_t other_hessian_bytes(
     const model::ModelConfig& config, std::int64_t layer) {
   std::int64_t total = 0;
+  std::set<Role> seen;
   for (const model::WeightId& id : model::layer_weights(config, layer)) {
-    if (id.expert >= 0 || site_of(id.role) != id.role) continue;
+    if (id.expert >= 0 || !seen.insert(site_of(id.role)).second) continue;
     if (!model::is_attention_role(id.role) && !model::is_mlp_role(id.role)) {
       continue;
     }

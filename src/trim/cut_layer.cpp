@@ -10,7 +10,7 @@ namespace fettle::trim {
 namespace {
 
 // Rows that stay of a bank that has `copies` rows a neuron, an expert's rows
-// after each other: gate rows then up rows for two.
+// after each other: gate rows, then up rows.
 at::Tensor bank_rows(
     const model::ExpertBank& bank,
     const artifact::LayerPlan& plan,
@@ -53,13 +53,12 @@ model::LayerWeights cut_layer(
     select(result.experts.constant);
   }
   if (offsets.back() < bank.offsets.back()) {
-    result.experts.gate_up =
-        bank.gate_up.index_select(0, bank_rows(bank, plan, 2).to(device));
+    const at::Tensor rows = bank_rows(bank, plan, bank.inputs()).to(device);
+    result.experts.gate_up = bank.gate_up.index_select(0, rows);
     result.experts.down =
         bank.down.index_select(0, bank_rows(bank, plan, 1).to(device));
     if (bank.gate_up_bias.defined()) {
-      result.experts.gate_up_bias = bank.gate_up_bias.index_select(
-          0, bank_rows(bank, plan, 2).to(device));
+      result.experts.gate_up_bias = bank.gate_up_bias.index_select(0, rows);
     }
   }
   result.experts.offsets = std::move(offsets);

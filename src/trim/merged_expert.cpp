@@ -13,7 +13,7 @@ at::Tensor wide(const at::Tensor& tensor) { return tensor.to(at::kDouble); }
 // of neurons.
 template <class Experts, class Visit>
 void for_each_pair(Experts& one, const ExpertTensors& other, Visit visit) {
-  visit(one.gate, other.gate, 0);
+  if (other.gate.defined()) visit(one.gate, other.gate, 0);
   visit(one.up, other.up, 0);
   visit(one.down, other.down, 1);
   if (!other.gate_bias.defined()) return;
@@ -43,7 +43,7 @@ std::vector<std::int64_t> matched_neurons(
 void MergedExpert::add(const ExpertTensors& expert, double weight) {
   const at::NoGradGuard no_grad;
   at::Tensor order;
-  if (!first_.gate.defined()) {
+  if (!first_.up.defined()) {
     first_ = expert;
     for_each_pair(
         sum_, expert, [](at::Tensor& sum, const at::Tensor& like, int) {
@@ -65,7 +65,7 @@ ExpertTensors MergedExpert::mean() const {
   ExpertTensors result;
   for_each_pair(
       result, sum_, [&](at::Tensor& mean, const at::Tensor& sum, int) {
-        mean = (sum / weight_).to(first_.gate.scalar_type());
+        mean = (sum / weight_).to(first_.up.scalar_type());
       });
   return result;
 }

@@ -9,7 +9,7 @@
 namespace fettle::trim {
 
 struct ExpertTensors {
-  at::Tensor gate;  // [I, H]
+  at::Tensor gate;  // [I, H], or undefined
   at::Tensor up;    // [I, H]
   at::Tensor down;  // [H, I]
   // [I], or undefined

@@ -46,10 +46,10 @@ void MergedWeights::merge(std::int64_t layer, std::int64_t place) const {
     const auto read = [&](Role role) {
       return reader_.read({role, layer, group[i]});
     };
-    ExpertTensors expert{
-        read(Role::kExpertGate),
-        read(Role::kExpertUp),
-        read(Role::kExpertDown)};
+    ExpertTensors expert{{}, read(Role::kExpertUp), read(Role::kExpertDown)};
+    if (model::inputs_of(reader_.config().activation) > 1) {
+      expert.gate = read(Role::kExpertGate);
+    }
     if (reader_.config().expert_bias) {
       expert.gate_bias = read(Role::kExpertGateBias);
       expert.up_bias = read(Role::kExpertUpBias);
@@ -87,7 +87,7 @@ at::Tensor MergedWeights::tensor(const model::WeightId& id) const {
     layer_ = id.layer;
     merged_.assign(experts_.groups[id.layer].size(), {});
   }
-  if (!merged_[id.expert].gate.defined()) merge(id.layer, id.expert);
+  if (!merged_[id.expert].up.defined()) merge(id.layer, id.expert);
   const ExpertTensors& merged = merged_[id.expert];
   switch (id.role) {
     case Role::kExpertGate:

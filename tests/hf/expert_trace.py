@@ -29,7 +29,8 @@ class Call:
     layer: int
     expert: int
     x: torch.Tensor  # [n, H]
-    gate_up: torch.Tensor  # [n, 2I], its gradient is kept, as of the next two
+    # [n, 2I], or [n, I] without a gate; its gradient is kept, as of the next two
+    gate_up: torch.Tensor
     h: torch.Tensor  # [n, I]
     y: torch.Tensor  # [n, H], not weighted, without a cut's constant
     weight: torch.Tensor  # [n]
@@ -83,13 +84,25 @@ class Interleaved:
         return gate * torch.sigmoid(1.702 * gate) * (up.clamp(-7.0, 7.0) + 1)
 
 
+class Ungated:
+    """Nemotron's experts, of which up is all that others have of gate and up."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.act_fn = module.act_fn
+        self.gate_up_proj = module.up_proj
+        self.down_proj = module.down_proj
+
+
 class TracedExperts:
     """Takes the place of the forward pass of one layer's experts."""
 
     def __init__(self, layer: int, module: torch.nn.Module) -> None:
         self.layer = layer
-        turns = hasattr(module, "gate_up_proj_bias")
-        self.module = Interleaved(module) if turns else module
+        self.module = module
+        if hasattr(module, "gate_up_proj_bias"):
+            self.module = Interleaved(module)
+        if not hasattr(module, "gate_up_proj"):
+            self.module = Ungated(module)
         self.calls: list[Call] = []
         self.outputs: list[torch.Tensor] = []  # [N, H], gradients kept
         self.cuts: dict[int, Cut] = {}
@@ -109,10 +122,12 @@ class TracedExperts:
             gate_up = x @ self.module.gate_up_proj[expert].T
             if isinstance(self.module, Interleaved):
                 gate_up = gate_up + self.module.gate_up_bias[expert]
-            gate, up = gate_up.chunk(2, dim=1)
-            if isinstance(self.module, Interleaved):
-                h = self.module.activate(gate, up)
+            if isinstance(self.module, Ungated):
+                h = self.module.act_fn(gate_up)
+            elif isinstance(self.module, Interleaved):
+                h = self.module.activate(*gate_up.chunk(2, dim=1))
             else:
+                gate, up = gate_up.chunk(2, dim=1)
                 h = self.module.act_fn(gate) * up
             cut = self.cuts.get(expert)
             y = (h if cut is None else h * cut.kept) @ self.module.down_proj[
@@ -137,7 +152,8 @@ class TracedExperts:
 
 
 def gradients(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Those of a layer's experts: [E, 2I, H] and [E, H, I]."""
+    """Those of a layer's experts: [E, 2I, H] (without a gate [E, I, H]) and
+    [E, H, I]."""
     if isinstance(module, Interleaved):
         return module.gradients()
     return module.gate_up_proj.grad, module.down_proj.grad

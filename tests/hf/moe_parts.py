@@ -8,7 +8,7 @@ import torch
 
 def block_of(layer: torch.nn.Module) -> torch.nn.Module | None:
     """The module with the layer's experts; None for a dense layer."""
-    for name in ("mlp", "block_sparse_moe", "feed_forward"):
+    for name in ("mlp", "block_sparse_moe", "feed_forward", "mixer"):
         block = getattr(layer, name, None)
         if hasattr(block, "experts"):
             return block

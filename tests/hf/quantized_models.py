@@ -36,6 +36,17 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 FAMILIES = tuple(SIZES)
 # Experts in stacks alone: not for the formats of single ones.
 SIZES["gpt_oss"] = (tiny_shapes.GPT_OSS, {"intermediate_size": 64})
+# In llama.cpp by other names.
+SIZES["nemotron_h"] = (
+    tiny_shapes.NEMOTRON,
+    {
+        "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 64,
+        "intermediate_size": 64,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+    },
+)
 
 
 def make(family: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:

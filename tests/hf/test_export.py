@@ -141,6 +141,7 @@ def test_trimming_is_masking(scored, scope, repair, fettle, build_dir, ids):
         "gpt_oss",
         "lfm2",
         "qwen_next",
+        "nemotron",
         "qwen3_sparse_step",
         "mixtral_fused",
     ],
@@ -173,6 +174,7 @@ def test_padded_export_loads_in_transformers(scored, fettle, build_dir, ids):
         "lfm2",
         "qwen35",
         "granite_hybrid",
+        "nemotron",
     ],
     indirect=True,
 )

@@ -72,7 +72,7 @@ def assert_same_weights(fettle, build_dir, packed, exported, ids) -> None:
 
 @pytest.mark.parametrize(
     "family, scheme",
-    [(family, "int4") for family in FAMILIES]
+    [(family, "int4") for family in (*FAMILIES, "nemotron_h")]
     + [("qwen3_moe", name) for name in SCHEMES if name != "int4"]
     + [("deepseek_v2", "int8 rows"), ("mixtral", "int3")],
 )

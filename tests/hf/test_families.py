@@ -48,6 +48,7 @@ def reference_loss(logits: torch.Tensor, ids: list[list[int]]) -> torch.Tensor:
 
 # Names that differ in memory, but for those of single experts.
 IN_MEMORY = {
+    "backbone.": "model.",
     "block_sparse_moe.router.layer.weight": "block_sparse_moe.router.weight",
     "block_sparse_moe.gate.weight": "mlp.gate.weight",
     "block_sparse_moe.e_score_correction_bias":
@@ -66,7 +67,10 @@ def parameter(model, name: str) -> torch.Tensor:
 def stack_of(model, prefix: str, part: str) -> torch.Tensor:
     """The gradient of the experts' weights, which Mixtral has elsewhere."""
     parameters = dict(model.named_parameters())
-    for place in (prefix, prefix.replace(".block_sparse_moe.", ".mlp.")):
+    for on_disk, in_memory in (
+        ("", ""), (".block_sparse_moe.", ".mlp."), ("backbone.", "model."),
+    ):
+        place = prefix.replace(on_disk, in_memory)
         if f"{place}.{part}" in parameters:
             return parameters[f"{place}.{part}"].grad
     raise KeyError(prefix)
@@ -88,6 +92,8 @@ def reference_gradient(model, name: str) -> torch.Tensor:
         return interleaved_gradient(model, match)
     if part in ("down_proj", "w2"):
         return stack_of(model, match["prefix"], "down_proj")[expert]
+    if ".mixer." in match["prefix"]:  # no gate
+        return stack_of(model, match["prefix"], "up_proj")[expert]
     stack = stack_of(model, match["prefix"], "gate_up_proj")[expert]
     gate, up = stack.chunk(2)
     return gate if part in ("gate_proj", "w1") else up
@@ -135,7 +141,7 @@ def test_family_equals_transformers(name, ids, probe, tmp_path):
 
 
 # Around the chunks of a recurrence, and shorter than a convolution.
-@pytest.mark.parametrize("name", ["qwen_next", "qwen35", "granite_hybrid"])
+@pytest.mark.parametrize("name", ["qwen_next", "qwen35", "granite_hybrid", "nemotron"])
 def test_recurrences_may_end_anywhere_in_a_chunk(name, probe, tmp_path):
     generator = torch.Generator().manual_seed(2)
     ids = [

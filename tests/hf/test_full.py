@@ -27,6 +27,15 @@ TIED = [
 # With factors of embeddings, residuals or logits.
 SCALED = ["granite_shared", "gemma"]
 
+# Layers of one mixer or MLP each, without gates.
+SINGLE = ["nemotron"]
+
+
+# Vectors that the Trainer's patterns miss: rates of a state's decay and factors
+# of what passes by it, which their authors' own trainers leave out too, and a
+# norm whose name ends otherwise.
+UNDECAYED = ("A_log", ".D", "norm_f.weight")
+
 
 def _all_weights(model: torch.nn.Module) -> list[list[test_methods.Trained]]:
     """All parameters, as they are clipped when their states are on disk."""
@@ -42,9 +51,7 @@ def _all_weights(model: torch.nn.Module) -> list[list[test_methods.Trained]]:
             mask,
             # Biases of down are one tensor in Fettle too, and updated as one.
             by_expert="experts." in name and "down_proj_bias" not in name,
-            # Rates of a state's decay are vectors, and their authors' own
-            # trainers leave them out too.
-            decays=name in decay and not name.endswith("A_log"),
+            decays=name in decay and not name.endswith(UNDECAYED),
         )
         if name.startswith("model.layers."):
             layers.setdefault(int(name.split(".")[2]), []).append(one)
@@ -64,7 +71,7 @@ def _export(case: test_methods.Case, model: pathlib.Path) -> pathlib.Path:
 # In memory nothing differs that a family changes.
 @pytest.mark.parametrize(
     ("family", "states"),
-    [(family, "disk") for family in test_methods.FAMILIES + TIED + SCALED + ["gpt_oss"]]
+    [(family, "disk") for family in test_methods.FAMILIES + TIED + SCALED + SINGLE + ["gpt_oss"]]
     + [("qwen3", "ram"), ("deepseek", "device")]
     + [(TIED[0], "ram"), (TIED[4], "device")]
     + [("qwen_next_types_bias_tied", "disk")],

@@ -121,6 +121,7 @@ def encoded(folder, text):
         ("lfm2_bias_untied", "T"),
         ("qwen_next", "T"),
         ("granite_hybrid", "T"),
+        ("nemotron", "T"),
     ],
 )
 def test_many_tokens_are_the_likeliest(name, prompt, fettle, tmp_path):

@@ -39,7 +39,11 @@ TARGETS = {
     "qwen35": "attention",
     "lfm2": "experts,attention,dense",
     "granite_hybrid": "experts,attention",
+    "nemotron": "experts,attention,shared,dense",
 }
+
+# PEFT refuses what Mamba's kernels pass by in models of this type.
+PEFT_TARGETS = {"nemotron": "experts,shared,dense"}
 
 # Of a pair's norm after ten steps. Where gradients nearly cancel, Adam makes much
 # of how they were rounded: 6e-4 on the CPU, 1.1e-3 on a card, of mixtral.
@@ -96,6 +100,8 @@ ROLES = {
     "mlp.shared_experts.": "shared",
     "mlp.": "dense",
     "feed_forward.": "dense",
+    "mixer.shared_experts.": "shared",
+    "mixer.": "dense",
 }
 # Of what layers have in the place of attention, or call otherwise.
 MIXERS = {
@@ -108,6 +114,9 @@ MIXERS = {
     "conv.in_proj": "short_conv_in",
     "conv.out_proj": "short_conv_out",
     "self_attn.out_proj": "o_proj",
+    "mixer.in_proj": "mamba_in",
+    "mixer.out_proj": "mamba_out",
+    **{f"mixer.{part}_proj": f"{part}_proj" for part in "qkvo"},
 }
 MLP = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 
@@ -120,6 +129,8 @@ def _pair(name: str, shape: torch.Size, targets: list[str]) -> Pair | None:
     key = f"lora.layers.{layer}"
     if rest.endswith("experts.gate_up_proj") and "experts" in targets:
         return Pair(f"{key}.expert_gate_up", shape[0], True)
+    if rest.endswith("experts.up_proj") and "experts" in targets:
+        return Pair(f"{key}.expert_up", shape[0], True)
     if rest.endswith("experts.down_proj") and "experts" in targets:
         return Pair(f"{key}.expert_down", shape[0], False)
     module = rest.removesuffix(".weight")
@@ -298,14 +309,16 @@ def test_ten_steps_then_merge(
     "family",
     [
         "qwen3", "qwen3_sparse_step", "qwen2", "mixtral", "deepseek", "afmoe",
-        "gemma", "qwen_next", "lfm2",
+        "gemma", "qwen_next", "lfm2", "nemotron",
     ],
 )
 def test_peft_loads_the_adapter(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str
 ) -> None:
     base, _, held = _prepare(family, tmp_path)
-    targets = TARGETS.get(family, "experts,attention,dense")
+    targets = PEFT_TARGETS.get(
+        family, TARGETS.get(family, "experts,attention,dense")
+    )
     _tune(
         fettle, base, "tuned", "--steps", 3, "--lora-targets", targets,
         "--merge", tmp_path / "merged", "--merge-dtype", "float32",

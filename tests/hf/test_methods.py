@@ -175,7 +175,7 @@ class Case:
 FAMILIES = ["qwen3", "qwen2", "mixtral", "olmoe", "deepseek"]
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "gpt_oss"])
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_oss", "nemotron"])
 def test_esft(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str
 ) -> None:
@@ -188,8 +188,7 @@ def test_esft(
     chosen = _esft_choice(case, family)
     trained = []
     for layer, experts in zip(case.sparse_layers(), chosen, strict=True):
-        for name in ["gate_up_proj", "down_proj"]:
-            parameter = getattr(layer.mlp.experts, name)
+        for parameter in _parameters_of(layer):
             mask = torch.zeros_like(parameter, dtype=torch.bool)
             mask[experts] = True
             trained.append(Trained(parameter, mask, by_expert=True))
@@ -207,7 +206,8 @@ def _esft_choice(case: Case, family: str) -> list[list[int]]:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             indices = output[2] if isinstance(output, tuple) else output
             assert indices.shape[-1] == top_k
-            number = case.sparse_layers()[place].mlp.experts.down_proj.shape[0]
+            block = moe_parts.block_of(case.sparse_layers()[place])
+            number = block.experts.down_proj.shape[0]
             counts[place] = torch.bincount(indices.flatten(), minlength=number)
 
         return hook
@@ -224,7 +224,8 @@ def _esft_choice(case: Case, family: str) -> list[list[int]]:
                 )
             )
         else:
-            router = getattr(layer.mlp, "gate", None) or layer.mlp.router
+            block = moe_parts.block_of(layer)
+            router = getattr(block, "gate", None) or block.router
             handles.append(router.register_forward_hook(watch(place)))
     with torch.no_grad():
         case.model(input_ids=case.ids[:SCORE_SEQUENCES])
@@ -303,7 +304,7 @@ def _choose_blocks(
     return trained
 
 
-@pytest.mark.parametrize("family", ["qwen3", "mixtral", "deepseek", "afmoe"])
+@pytest.mark.parametrize("family", ["qwen3", "mixtral", "deepseek", "afmoe", "nemotron"])
 def test_smt(
     fettle: pathlib.Path, tmp_path: pathlib.Path, family: str
 ) -> None:
@@ -321,7 +322,7 @@ def test_smt(
     attention = [
         parameter
         for layer in model.model.layers
-        for name, parameter in layer.self_attn.named_parameters()
+        for name, parameter in _mixer(layer).named_parameters()
         if parameter.dim() == 2
     ]
 
@@ -332,13 +333,30 @@ def test_smt(
     case.check(found, _train(model, case.ids, trained, test_tune._loss_sum))
 
 
+def _mixer(layer: torch.nn.Module) -> torch.nn.Module:
+    """Attention or what stands in its place; nothing in layers of an MLP."""
+    for name in ("self_attn", "conv", "mixer"):
+        if hasattr(layer, name):
+            mixer = getattr(layer, name)
+    is_mlp = hasattr(mixer, "up_proj") or hasattr(mixer, "experts")
+    return torch.nn.Module() if is_mlp else mixer
+
+
 def _expert_parameters(case: Case) -> list[torch.nn.Parameter]:
     parameters = []
     for layer in case.sparse_layers():
-        for name in ["gate_up_proj", "down_proj"]:
-            parameter = getattr(moe_parts.block_of(layer).experts, name)
-            parameter.fused = name == "gate_up_proj"
-            parameters.append(parameter)
+        parameters += _parameters_of(layer)
+    return parameters
+
+
+def _parameters_of(layer: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Stacks of gate and up, or of up alone, and of down."""
+    experts = moe_parts.block_of(layer).experts
+    parameters = []
+    for name in ["gate_up_proj", "up_proj", "down_proj"]:
+        if hasattr(experts, name):
+            parameters.append(getattr(experts, name))
+            parameters[-1].fused = name == "gate_up_proj"
     return parameters
 
 

@@ -166,6 +166,7 @@ def test_packed_weights_are_what_their_bytes_say(
         "qwen_next",
         "qwen35",
         "granite_hybrid",
+        "nemotron",
     ],
 )
 def test_a_quantized_model_computes_with_its_values(

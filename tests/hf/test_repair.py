@@ -125,6 +125,7 @@ def test_repair_is_least_squares(variant, repair, fettle, ids, tmp_path):
         ("qwen3", "ridge"), ("qwen3", "joint"),
         ("deepseek", "ridge"), ("deepseek", "joint"),
         ("gpt_oss", "joint"), ("gemma", "joint"), ("lfm2", "ridge"),
+        ("nemotron", "ridge"),
     ],
 )
 def test_padded_export_of_a_repaired_model(
@@ -142,7 +143,8 @@ def test_padded_export_of_a_repaired_model(
 @pytest.mark.parametrize("method", ["m_smoe", "hc_smoe"])
 @pytest.mark.parametrize(
     "variant",
-    ["qwen3", "olmoe", "deepseek_v3", "gpt_oss", "gemma", "qwen_next"],
+    ["qwen3", "olmoe", "deepseek_v3", "gpt_oss", "gemma", "qwen_next",
+     "nemotron"],
 )
 def test_merged_experts_load_in_transformers(
     variant, method, fettle, build_dir, ids, tmp_path

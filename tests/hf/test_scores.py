@@ -34,9 +34,10 @@ Scores = dict[str, torch.Tensor]
 
 
 def _per_neuron(gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """A neuron's values side by side: [E, 2I, H], [E, H, I] to [E, I, 3H]."""
-    gate, up = gate_up.chunk(2, dim=1)
-    return torch.cat([gate, up, down.transpose(1, 2)], dim=2)
+    """A neuron's values side by side: [E, 2I, H], [E, H, I] to [E, I, 3H];
+    without a gate, [E, I, H], [E, H, I] to [E, I, 2H]."""
+    into = gate_up.split(down.shape[2], dim=1)
+    return torch.cat([*into, down.transpose(1, 2)], dim=2)
 
 
 @dataclasses.dataclass
@@ -62,11 +63,10 @@ class Moments:
 
 
 def _token_gradients(call: expert_trace.Call) -> torch.Tensor:
-    """Every token's own gradient of each neuron's 3H weights: [n, I, 3H]."""
+    """Every token's own gradient of each neuron's weights: [n, I, 3H or 2H]."""
     into = torch.einsum("nj,nh->njh", call.gate_up.grad, call.x)
-    gate, up = into.chunk(2, dim=1)
     down = torch.einsum("nk,nh->nkh", call.h, call.y.grad)
-    return torch.cat([gate, up, down], dim=2)
+    return torch.cat([*into.split(call.h.shape[1], dim=1), down], dim=2)
 
 
 def _observe(
@@ -160,7 +160,7 @@ def _finish(
     obs = f"{prefix}.neuron.obs"
     tokens = scores[f"{prefix}.expert.frequency"].clamp(min=1)
     down_norms = module.down_proj.norm(dim=1)
-    gate, up = module.gate_up_proj.norm(dim=2).chunk(2, dim=1)
+    into = module.gate_up_proj.norm(dim=2).split(down_norms.shape[1], dim=1)
     squares = moments.activations.diagonal(dim1=1, dim2=2)
     down = module.down_proj.double()
     energy = torch.einsum("ehi,ehg,egi->ei", down, moments.gradients, down)
@@ -172,7 +172,7 @@ def _finish(
     )
     scores[obs] = _obs(module, moments, found[obs]).float()
     scores[f"{prefix}.neuron.wanda"] = squares.sqrt().float() * down_norms
-    scores[f"{prefix}.neuron.magnitude"] = gate * up * down_norms
+    scores[f"{prefix}.neuron.magnitude"] = torch.stack(into).prod(0) * down_norms
     scores[f"{prefix}.neuron.grad_abs"] /= batches
     scores[f"{prefix}.expert.reap"] /= tokens
     scores[f"{prefix}.mean_h"] /= tokens[:, None]
@@ -254,6 +254,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str):
         "gpt_oss",
         "qwen35",
         "lfm2",
+        "nemotron",
     ],
 )
 def test_scores_are_what_autograd_gives(

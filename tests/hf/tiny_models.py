@@ -25,7 +25,8 @@ def config_of(variant: Variant) -> transformers.PretrainedConfig:
 
 
 ROUTERS = ("mlp.gate.weight", "router.gate.weight", "router.weight",
-           "router.proj.weight", "feed_forward.gate.weight")
+           "router.proj.weight", "feed_forward.gate.weight",
+           "mixer.gate.weight")
 # Into and out of a state, which sums up many tokens: wider ones make more of
 # rounding.
 RECURRENT = re.compile(r"linear_attn\.(in_proj_qkv|out_proj)")
@@ -44,7 +45,7 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
             weight.data = weight.data + 0.2 * noise
         elif weight.dim() == 1 and "scal" in name:
             weight.data = 1.0 + 0.2 * noise
-        elif name.endswith((*ROUTERS, "embed_tokens.weight")):
+        elif name.endswith((*ROUTERS, "embed_tokens.weight", "embeddings.weight")):
             weight.data = noise
         elif name.endswith("gate_up_proj_bias"):
             weight.data = 1.5 * noise  # so that some are clamped

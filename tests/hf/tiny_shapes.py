@@ -243,6 +243,36 @@ GRANITE_HYBRID = {
     "mamba_chunk_size": 16,
 }
 
+NEMOTRON = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "layers_block_type": [
+        "linear_attention",
+        "moe",
+        "full_attention",
+        "mlp",
+        "linear_attention",
+        "moe",
+    ],
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_POSITION,
+    "ssm_state_size": 12,
+    # Together as wide as no multiple of the hidden size.
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 12,
+    "n_groups": 2,
+    "chunk_size": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+    "moe_shared_expert_intermediate_size": 28,
+    "routed_scaling_factor": 2.5,
+    "pad_token_id": None,
+}
+
 AFMOE = {
     "vocab_size": 97,
     "hidden_size": 48,

@@ -25,6 +25,7 @@ from tiny_shapes import (
     MELLUM,
     MINIMAX,
     MIXTRAL,
+    NEMOTRON,
     OLMOE,
     QWEN2,
     QWEN3,
@@ -116,6 +117,10 @@ def _granite_shared(**changes: Any) -> Variant:
 
 def _granite_hybrid(**changes: Any) -> Variant:
     return _variant("granitemoehybrid", GRANITE_HYBRID, changes)
+
+
+def _nemotron(**changes: Any) -> Variant:
+    return _variant("nemotron_h", NEMOTRON, changes)
 
 
 def _afmoe(**changes: Any) -> Variant:
@@ -380,6 +385,24 @@ VARIANTS: dict[str, Variant] = {
         mamba_n_groups=1,
         fused=True,
         dtype=torch.bfloat16,
+    ),
+    "nemotron": _nemotron(),
+    "nemotron_groups_bias": _nemotron(
+        n_routed_experts=12,
+        n_group=3,
+        topk_group=2,
+        norm_topk_prob=False,
+        use_bias=True,
+        use_conv_bias=False,
+        conv_kernel=3,
+        n_groups=3,
+        time_step_min=0.4,
+        layer_norm_epsilon=0.02,
+        layers_block_type=["moe", "mlp", "linear_attention", "full_attention"],
+    ),
+    "nemotron_fused": _nemotron(fused=True, n_groups=1),
+    "nemotron_v4_config_bf16": _nemotron(
+        v4_config=True, dtype=torch.bfloat16
     ),
     "afmoe": _afmoe(),
     "afmoe_types": _afmoe(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 
 
@@ -30,6 +31,22 @@ def rewrite(config_file: pathlib.Path) -> None:
     """Keys as transformers 4 writes them."""
     config = json.loads(config_file.read_text())
     config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.46.0"
+    if config["model_type"] == "nemotron_h":
+        letters = {"linear_attention": "M", "full_attention": "*", "moe": "E"}
+        types = config.pop("layers_block_type")
+        config.update(
+            hybrid_override_pattern="".join(letters.get(t, "-") for t in types),
+            num_hidden_layers=len(types),
+            time_step_limit=[0.0, math.inf],
+        )
+    else:
+        rewrite_keys(config)
+    config_file.write_text(json.dumps(config, indent=2))
+
+
+def rewrite_keys(config: dict) -> None:
+    """What families have in common, and some of them alone."""
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
     if "partial_rotary_factor" in rope:
@@ -74,5 +91,3 @@ def rewrite(config_file: pathlib.Path) -> None:
     if config["model_type"] == "dots1":
         config["scoring_func"] = "noaux_tc"
         config.pop("layer_types")
-    config["transformers_version"] = "4.46.0"
-    config_file.write_text(json.dumps(config, indent=2))

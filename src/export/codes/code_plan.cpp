@@ -82,7 +82,7 @@ class CodePlanner {
   }
 
   void refuse_stacks() const {
-    if (!model::weight_row(config_, Role::kExpertGate).stacked_only) return;
+    if (!model::weight_row(config_, Role::kExpertUp).stacked_only) return;
     throw UserError(
         "export",
         config_.family,

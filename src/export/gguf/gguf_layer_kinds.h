@@ -21,6 +21,8 @@ inline constexpr std::string_view kGraniteHybridArchitecture = "granitehybrid";
 inline constexpr std::string_view kAfmoeArchitecture = "afmoe";
 inline constexpr std::string_view kGemmaArchitecture = "gemma4";
 inline constexpr std::string_view kMellumArchitecture = "mellum";
+// Each layer is a mixer or an MLP.
+inline constexpr std::string_view kNemotronArchitecture = "nemotron_h_moe";
 
 // Whether it knows Granite's factors.
 bool is_granite(std::string_view architecture);

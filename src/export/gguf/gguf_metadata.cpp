@@ -101,6 +101,9 @@ constexpr auto kGgufFamilies = std::to_array<GgufFamily>({
     {.family = "gemma4_text",
      .architecture = kGemmaArchitecture,
      .renormalizes = true},
+    {.family = "nemotron_h",
+     .architecture = kNemotronArchitecture,
+     .activation = model::Activation::kRelu2},
 });
 
 constexpr std::string_view kErnie = "ernie4_5-moe";
@@ -233,15 +236,26 @@ void check_windows(const ModelConfig& config, const GgufFamily& family) {
   }
 }
 
+// Whether a layer is dense where the architecture knows none.
+bool has_strange_dense(
+    const ModelConfig& config,
+    const GgufFamily& family,
+    std::int64_t first_sparse) {
+  if (family.architecture == kNemotronArchitecture) {
+    return std::ranges::any_of(config.layers, &model::LayerConfig::has_dense);
+  }
+  const bool follows = std::ranges::all_of(
+      config.layers.begin() + first_sparse,
+      config.layers.end(),
+      &model::LayerConfig::sparse);
+  return (first_sparse > 0 && !family.has_dense) || !follows;
+}
+
 void check_layers(const ModelConfig& config, const GgufFamily& family) {
   check_windows(config, family);
   const std::int64_t first = first_sparse(config);
   if (first == config.num_layers()) refuse_shape("all layers are dense");
-  const bool follows = std::ranges::all_of(
-      config.layers.begin() + first,
-      config.layers.end(),
-      &model::LayerConfig::sparse);
-  if ((first > 0 && !family.has_dense) || !follows) {
+  if (has_strange_dense(config, family, first)) {
     refuse_shape("a layer is dense");
   }
   const bool gelu = family.architecture == kGemmaArchitecture;
@@ -299,7 +313,10 @@ void add_rope(const ModelConfig& config, KeyList& keys) {
 GgufValue heads_of_keys(const ModelConfig& config) {
   const auto heads = static_cast<std::uint32_t>(config.attention().kv_heads);
   const std::string_view name = known_family(config).architecture;
-  if (name != "lfm2moe" && name != kGraniteHybridArchitecture) return heads;
+  if (name != "lfm2moe" && name != kGraniteHybridArchitecture &&
+      name != kNemotronArchitecture) {
+    return heads;
+  }
   std::vector<std::int32_t> list;
   for (const model::LayerConfig& layer : config.layers) {
     const bool attention = layer.mixer == model::MixerKind::kAttention;
@@ -317,6 +334,10 @@ void add_attention(const ModelConfig& config, KeyList& keys) {
   keys.count("attention.key_length", a.head_dim);
   keys.count("attention.value_length", a.v_head_dim);
   keys.number("attention.layer_norm_rms_epsilon", config.norm_eps);
+  if (known_family(config).architecture == kNemotronArchitecture) {
+    // Of a head that predicts further tokens; asked for also where none is.
+    keys.number("attention.layer_norm_epsilon", config.norm_eps);
+  }
   if (!is_mla(config)) return;
   keys.count("attention.kv_lora_rank", a.kv_lora_rank);
   keys.count("attention.q_lora_rank", a.q_lora_rank);
@@ -335,6 +356,20 @@ void add_router(const model::RouterConfig& router, KeyList& keys) {
   keys.count("expert_group_used_count", router.topk_groups);
 }
 
+// Where MLPs are layers of their own, a list of their widths tells which.
+GgufValue feed_forward_widths(
+    const ModelConfig& config, const MlpWidths& widths) {
+  if (known_family(config).architecture != kNemotronArchitecture) {
+    return static_cast<std::uint32_t>(
+        widths.dense > 0 ? widths.dense : widths.expert);
+  }
+  std::vector<std::int32_t> list;
+  for (const model::LayerConfig& layer : config.layers) {
+    list.push_back(layer.sparse ? static_cast<std::int32_t>(widths.expert) : 0);
+  }
+  return list;
+}
+
 void add_experts(
     const ModelConfig& config, const GgufFamily& family, KeyList& keys) {
   const std::string_view name = family.architecture;
@@ -342,12 +377,12 @@ void add_experts(
   const std::int64_t first = first_sparse(config);
   const model::LayerConfig& sparse = config.layers[first];
   const bool own_width = name != "llama" && name != "olmoe";
-  keys.count(
-      "feed_forward_length", widths.dense > 0 ? widths.dense : widths.expert);
+  keys.put("feed_forward_length", feed_forward_widths(config, widths));
   keys.count("expert_count", sparse.num_experts());
   keys.count("expert_used_count", sparse.top_k);
   if (own_width) keys.count("expert_feed_forward_length", widths.expert);
-  const bool told = name == kErnie || is_granite(name);
+  const bool told =
+      name == kErnie || is_granite(name) || name == kNemotronArchitecture;
   const bool gated_shared =
       config.shared_expert == model::SharedExpert::kSigmoidGated;
   if (gated_shared || (told && widths.shared > 0)) {
@@ -358,6 +393,7 @@ void add_experts(
   if (family.counts_shared) {
     keys.count("expert_shared_count", widths.shared / widths.expert);
   }
+  if (name == kNemotronArchitecture) keys.count("expert_shared_count", 1);
   if (family.counts_shared || config.router.correction_bias) {
     add_router(config.router, keys);
   }
@@ -377,6 +413,12 @@ const GgufFamily& gguf_family(
   }
   check_layer_kinds(config, family.architecture);
   check_mixers(config, family.architecture);
+  if (config.mamba.least_step > 0.0 && !tolerance.nearest) {
+    refuse_inexact(fmt::format(
+        "'time_step_min' is {}, below which llama.cpp lets steps of Mamba-2 "
+        "fall",
+        config.mamba.least_step));
+  }
   return family;
 }
 

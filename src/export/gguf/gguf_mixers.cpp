@@ -22,6 +22,11 @@ bool has(const ModelConfig& config, MixerKind kind) {
       config.layers, [&](const auto& layer) { return layer.mixer == kind; });
 }
 
+bool has_mamba(std::string_view architecture) {
+  return architecture == kGraniteHybridArchitecture ||
+         architecture == kNemotronArchitecture;
+}
+
 // Each so manieth layer has attention.
 std::int64_t attention_interval(const ModelConfig& config) {
   const auto first = std::ranges::find(
@@ -96,9 +101,15 @@ std::string short_conv_reason(const ModelConfig& config) {
   return "";
 }
 
-std::string mamba_reason(const ModelConfig& config) {
+std::string mamba_reason(
+    const ModelConfig& config, std::string_view architecture) {
   const model::MambaConfig& m = config.mamba;
+  if (architecture == kNemotronArchitecture) {
+    if (m.bias) return "'use_bias' is true";
+    return m.conv_bias ? "" : "'use_conv_bias' is false";
+  }
   if (m.bias) return "'mamba_proj_bias' is true";
+  if (!m.conv_bias) return "'mamba_conv_bias' is false";
   if (m.groups != m.norm_groups) {
     return fmt::format("'mamba_n_groups' is {}", m.groups);
   }
@@ -133,7 +144,7 @@ void check_mixers(const ModelConfig& config, std::string_view architecture) {
   if (architecture == "qwen3next" || architecture == "qwen35moe") {
     reason = delta_reason(config, architecture);
   }
-  if (architecture == kGraniteHybridArchitecture) reason = mamba_reason(config);
+  if (has_mamba(architecture)) reason = mamba_reason(config, architecture);
   if (!reason.empty()) refuse_shape(reason);
 }
 
@@ -153,7 +164,7 @@ void add_mixers(
         keys);
     keys.count("full_attention_interval", attention_interval(config));
   }
-  if (architecture == kGraniteHybridArchitecture) {
+  if (has_mamba(architecture)) {
     const model::MambaConfig& m = config.mamba;
     add_state(
         {.conv_width = m.conv_width,
@@ -162,6 +173,8 @@ void add_mixers(
          .heads = m.heads,
          .inner_size = m.inner_size()},
         keys);
+  }
+  if (architecture == kGraniteHybridArchitecture) {
     // Whether attention knows positions.
     keys.put("rope.scaling.finetuned", config.attention().rope.dim > 0);
   }

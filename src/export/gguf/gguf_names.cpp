@@ -93,6 +93,9 @@ constexpr auto kOwnNames = std::to_array<OwnName>({
     {"qwen35moe",
      Role::kPostAttentionNorm,
      "blk.{l}.post_attention_norm.weight"},
+    {kNemotronArchitecture,
+     Role::kPostAttentionNorm,
+     "blk.{l}.attn_norm.weight"},
     {"lfm2moe", Role::kFinalNorm, "token_embd_norm.weight"},
     {"lfm2moe", Role::kConvWeight, "blk.{l}.shortconv.conv.weight"},
 });

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <string_view>
 #include <utility>
@@ -84,14 +85,12 @@ class TensorPlanner {
   std::int64_t expert_bytes() const {
     std::int64_t sum = 0;
     for (std::int64_t l = 0; l < config_.num_layers(); ++l) {
-      PlannedTensor tensor;
-      for (const Role role :
-           {Role::kExpertGate, Role::kExpertUp, Role::kExpertDown}) {
-        tensor.parts.clear();
-        for (std::int64_t e = 0; e < config_.layers[l].num_experts(); ++e) {
-          tensor.parts.push_back({role, l, e});
-        }
-        if (tensor.parts.empty()) continue;
+      std::map<Role, PlannedTensor> tensors;
+      for (const WeightId& id : model::layer_weights(config_, l)) {
+        if (!model::kExpertRoles.has(id.role)) continue;
+        tensors[id.role].parts.push_back(id);
+      }
+      for (auto& [role, tensor] : tensors) {
         if (!find_type(tensor)) return std::numeric_limits<std::int64_t>::max();
         sum += static_cast<std::int64_t>(declared(config_, tensor).bytes);
       }
@@ -319,7 +318,10 @@ GgufTensor declared(const ModelConfig& config, const PlannedTensor& tensor) {
   if (first.role == Role::kMambaLogRate || first.role == Role::kMambaSkip) {
     result.sizes = {1, cols};
   }
-  if (first.role == Role::kMambaNorm) result.sizes = {cols, 1};
+  if (first.role == Role::kMambaNorm) {
+    const std::int64_t groups = config.mamba.norm_groups;
+    result.sizes = {cols / groups, groups};
+  }
   return result;
 }
 

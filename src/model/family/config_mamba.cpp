@@ -36,14 +36,19 @@ void parse_step_limits(const JsonObject& json, MambaConfig& mamba) {
   }
 }
 
+void check_mamba_groups(
+    const JsonObject& json, const MambaConfig& mamba, std::string_view key) {
+  if (mamba.heads % mamba.groups == 0) return;
+  json.refuse(
+      key,
+      fmt::format(
+          "is {}, which {} groups do not divide", mamba.heads, mamba.groups));
+}
+
 void check_mamba(
     const JsonObject& json, const ModelConfig& config, std::int64_t expand) {
   const MambaConfig& m = config.mamba;
-  if (m.heads % m.groups != 0) {
-    json.refuse(
-        "mamba_n_heads",
-        fmt::format("is {}, which {} groups do not divide", m.heads, m.groups));
-  }
+  check_mamba_groups(json, m, "mamba_n_heads");
   if (m.inner_size() != expand * config.hidden_size) {
     json.refuse(
         "mamba_expand",

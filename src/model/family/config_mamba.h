@@ -12,6 +12,10 @@ namespace fettle::model {
 // writes it. Refuses other lists.
 void parse_step_limits(const JsonObject& json, MambaConfig& mamba);
 
+// Refuses heads, of config.json's `key`, that groups do not divide.
+void check_mamba_groups(
+    const JsonObject& json, const MambaConfig& mamba, std::string_view key);
+
 // Refuses sizes that do not fit each other: heads that groups do not divide, or
 // another inner size than `expand` times the hidden size says.
 void check_mamba(

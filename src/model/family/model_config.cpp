@@ -24,7 +24,8 @@ std::int64_t ModelConfig::active_parameters() const {
   std::int64_t total = parameters();
   for (const LayerConfig& layer : layers) {
     if (!layer.sparse) continue;
-    std::int64_t experts = 3 * layer.total_width() * hidden_size;
+    const std::int64_t rows = inputs_of(activation) + 1;  // of a neuron
+    std::int64_t experts = rows * layer.total_width() * hidden_size;
     if (expert_bias) experts += 2 * layer.total_width();
     if (layer.has_constants) experts += layer.num_experts() * hidden_size;
     total -= experts;

@@ -24,6 +24,7 @@ enum class GroupScore { kMax, kTopTwoSum };
 enum class OutsideGroups { kZero, kMinusInfinity };
 enum class SharedExpert { kNone, kPlain, kSigmoidGated };
 using kernels::Activation;
+using kernels::inputs_of;
 
 struct RouterConfig {
   RouterScore score = RouterScore::kSoftmaxThenTopk;
@@ -82,7 +83,7 @@ struct ModelConfig {
   double latent_norm_eps = 1e-6;  // MLA's norms of the compressed latents
   bool tie_word_embeddings = false;
   SharedExpert shared_expert = SharedExpert::kNone;
-  Activation activation = Activation::kSilu;   // of every MLP's gate
+  Activation activation = Activation::kSilu;   // of every MLP
   bool expert_bias = false;                    // of experts' gate and up
   std::vector<AttentionConfig> attentions{1};  // the kinds that layers have
   ShortConvConfig short_conv;                  // of layers that have one

@@ -92,8 +92,8 @@ enum class Role {
   kDenseDown,
 };
 
-// The three matrices of an MLP: a layer's experts, its shared expert, or what a
-// dense layer has.
+// The matrices of an MLP: a layer's experts, its shared expert, or what a dense
+// layer has. Some models' have no gate.
 struct MlpRoles {
   Role gate, up, down;
   bool has(Role role) const {

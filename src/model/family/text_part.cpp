@@ -7,6 +7,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "model/family/weight_table.h"
 
 namespace fettle::model {
 namespace {
@@ -123,7 +124,12 @@ Json text_config(const JsonObject& config) {
 }
 
 std::vector<TensorNames> possible_names(const Json& config) {
-  if (!has_text_part(config)) return {{}};
+  if (!has_text_part(config)) {
+    const auto type = config.at("model_type").get<std::string>();
+    const std::string body(find_family(type).body);
+    if (body == kBody) return {{}};
+    return {{body, ""}, {}};
+  }
   return {
       {"model.language_model.", ""},
       {"language_model.model.", "language_model."},

@@ -31,6 +31,18 @@ bool has_shared(Model, Layer layer) {
   return layer.sparse && layer.shared_width > 0;
 }
 
+// Whether the model's MLPs have gates.
+bool is_gated(Model config) { return inputs_of(config.activation) > 1; }
+bool has_expert_gate(Model config, Layer layer) {
+  return is_sparse(config, layer) && is_gated(config);
+}
+bool has_shared_gate(Model config, Layer layer) {
+  return has_shared(config, layer) && is_gated(config);
+}
+bool has_dense_gate(Model config, Layer layer) {
+  return has_dense(config, layer) && is_gated(config);
+}
+
 bool has_expert_bias(Model config, Layer layer) {
   return layer.sparse && config.expert_bias;
 }
@@ -178,7 +190,7 @@ constexpr auto kMlpRoles = std::to_array<RoleInfo>({
      kExpert,
      kMatrix,
      kExpertGate,
-     is_sparse,
+     has_expert_gate,
      expert_in},
     {kExpertUp,
      "expert_up",
@@ -220,7 +232,7 @@ constexpr auto kMlpRoles = std::to_array<RoleInfo>({
      kLayer,
      kMatrix,
      kSharedGate,
-     has_shared,
+     has_shared_gate,
      shared_in},
     {kSharedUp,
      "shared_up",
@@ -251,7 +263,7 @@ constexpr auto kMlpRoles = std::to_array<RoleInfo>({
      kLayer,
      kMatrix,
      kDenseGate,
-     has_dense,
+     has_dense_gate,
      dense_in},
     {kDenseUp, "dense_up", kLayer, kMatrix, kDenseGate, has_dense, dense_in},
     {kDenseDown,

@@ -35,7 +35,9 @@ struct RoleInfo {
   std::string_view name;  // in messages, plans and reports: "expert_down"
   RoleScope scope;
   RoleKind kind;
-  Role site;  // the role whose weight has the same input; itself, if none
+  // The role whose weight has the same input; itself, if none. Up has that of
+  // gate, also where there is no gate.
+  Role site;
   // Whether a layer has it; of a role of RoleScope::kModel, whether the model
   // does.
   bool (*exists)(const ModelConfig& config, const LayerConfig& layer);

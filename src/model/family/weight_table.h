@@ -63,6 +63,9 @@ struct Family {
   // SharedExpert::kPlain and not `shared_in_neurons`.
   std::string_view shared_key = {};
   bool shared_in_neurons = false;
+  // How names of its releases begin where the table says "model.", which
+  // loaders know too.
+  std::string_view body = "model.";
 };
 
 // All families. Throws UserError naming the known ones on an unknown type.

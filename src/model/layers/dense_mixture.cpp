@@ -15,11 +15,9 @@ at::Tensor output_products(
   run_side_by_side(bank.size(), x.is_cpu(), [&](std::int64_t e) {
     at::Tensor row = products[e];
     if (bank.width(e) > 0) {
-      const at::Tensor gate_up =
-          bank.gate_up.narrow(0, 2 * bank.offsets[e], 2 * bank.width(e));
       const at::Tensor down =
           bank.down.narrow(0, bank.offsets[e], bank.width(e));
-      at::Tensor inner = at::mm(x, gate_up.t());
+      at::Tensor inner = at::mm(x, bank.gate_up_of(e).t());
       if (bank.gate_up_bias.defined()) inner.add_(bank.gate_up_bias_of(e));
       const at::Tensor h = kernels::swiglu(inner, bank.activation);
       // The expert's output need not exist: <dy, down h> = <dy down, h>.

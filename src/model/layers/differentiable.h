@@ -42,7 +42,8 @@ at::Tensor causal_attention(
     const kernels::AttentionOptions& options,
     const at::Tensor& sinks = {});
 
-// act(gate) * up. gate_up: [M, 2I], gate columns first → [M, I].
+// act(gate) * up, or as the activation says. gate_up: [M, P I], gate columns
+// first, if there are any → [M, I].
 at::Tensor gated(const at::Tensor& gate_up, kernels::Activation activation);
 
 // y[p] = x[from[p]] for x [N, ..] and from [P] int64. back [N]: the row of y

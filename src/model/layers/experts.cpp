@@ -22,7 +22,7 @@ struct Kept : torch::CustomClassHolder {
   Dispatch dispatch;
   std::vector<std::int64_t> offsets;
   std::vector<ExpertRun> runs;
-  std::vector<at::Tensor> gate_up;  // per run [n, 2I]
+  std::vector<at::Tensor> gate_up;  // per run [n, P I]
   std::vector<at::Tensor> h;        // per run [n, I]
   LayerTap* tap = nullptr;
   kernels::Activation activation = kernels::Activation::kSilu;
@@ -32,11 +32,11 @@ struct Kept : torch::CustomClassHolder {
   std::int64_t width(std::int64_t e) const {
     return offsets[e + 1] - offsets[e];
   }
+  // Of a neuron: P.
+  std::int64_t inputs() const { return kernels::inputs_of(activation); }
+  // Rows of the bank's gate_up or its bias.
   at::Tensor gate_up_of(const at::Tensor& bank, std::int64_t e) const {
-    return bank.narrow(0, 2 * offsets[e], 2 * width(e));
-  }
-  at::Tensor bias_of(const at::Tensor& bias, std::int64_t e) const {
-    return bias.narrow(0, 2 * offsets[e], 2 * width(e));
+    return bank.narrow(0, inputs() * offsets[e], inputs() * width(e));
   }
   at::Tensor down_of(const at::Tensor& bank, std::int64_t e) const {
     return bank.narrow(0, offsets[e], width(e));
@@ -46,10 +46,10 @@ struct Kept : torch::CustomClassHolder {
     if (runs.size() == 1 && width(runs[0].first) > 0) return {};
     return at::empty({dispatch.token.size(0), x.size(1)}, x.options());
   }
-  // Of all experts of a run: [experts, 2I, H] and [experts, I, H].
+  // Of all experts of a run: [experts, P I, H] and [experts, I, H].
   at::Tensor gate_up_of(const at::Tensor& bank, const ExpertRun& run) const {
-    const std::int64_t rows = 2 * width(run.first);
-    return bank.narrow(0, 2 * offsets[run.first], run.experts() * rows)
+    const std::int64_t rows = inputs() * width(run.first);
+    return bank.narrow(0, inputs() * offsets[run.first], run.experts() * rows)
         .view({run.experts(), rows, bank.size(1)});
   }
   at::Tensor down_of(const at::Tensor& bank, const ExpertRun& run) const {
@@ -77,7 +77,7 @@ void forward_run(
     if (bank[3].defined()) {
       for_each_expert_of(
           run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
-            rows(gate_up).add_(kept.bias_of(bank[3], e));
+            rows(gate_up).add_(kept.gate_up_of(bank[3], e));
           });
     }
     const at::Tensor h = kernels::swiglu(gate_up, kept.activation);
@@ -127,7 +127,7 @@ struct RunGradients {
   at::Tensor mix;  // [n] mixing weights
   at::Tensor dy;   // [n, H] of the weighted output; no longer needed
   at::Tensor dh;   // [n, I]
-  at::Tensor dgu;  // [n, 2I]
+  at::Tensor dgu;  // [n, P I]
 };
 
 // Gradients of the weights, and what a tap sees of each expert.
@@ -143,7 +143,7 @@ void backward_weights(
   if (out.d_bias.defined()) {
     for_each_expert_of(
         run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
-          kept.bias_of(out.d_bias, e)
+          kept.gate_up_of(out.d_bias, e)
               .copy_(rows(dgu).sum(0, false, at::kFloat));
         });
   }

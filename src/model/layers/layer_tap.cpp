@@ -7,6 +7,14 @@ bool is_tapped(Role role) {
   return kExpertRoles.has(role) || is_attention_role(role);
 }
 
+at::Tensor ExpertGradView::d_gate() const {
+  return inputs() > 1 ? d_gate_up.narrow(1, 0, width()) : at::Tensor();
+}
+
+at::Tensor ExpertGradView::d_up() const {
+  return d_gate_up.narrow(1, d_gate_up.size(1) - width(), width());
+}
+
 void LayerTap::on_run_gradient(std::int64_t layer, const RunGradView& view) {
   for_each_expert_of(
       view.run, view.dispatch, [&](std::int64_t e, const auto& rows) {

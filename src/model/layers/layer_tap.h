@@ -26,8 +26,8 @@ struct ExpertView {
   std::int64_t expert;
   at::Tensor tokens;   // [n] int64, row in the micro-batch
   at::Tensor x;        // [n, H] the expert's input
-  at::Tensor gate_up;  // [n, 2I] before the activation, with biases
-  at::Tensor h;        // [n, I] gated activation entering down_proj, unweighted
+  at::Tensor gate_up;  // [n, P I] before the activation, with biases
+  at::Tensor h;        // [n, I] activation entering down_proj, unweighted
   at::Tensor y;        // [n, H] down_proj h, unweighted, without constant
   at::Tensor weight;   // [n] mixing weights
 };
@@ -37,9 +37,18 @@ struct ExpertGradView {
   at::Tensor x;          // [n, H]
   at::Tensor h;          // [n, I]
   at::Tensor dh;         // [n, I] dL/dh, mixing weight included by chain rule
-  at::Tensor d_gate_up;  // [n, 2I]
+  at::Tensor d_gate_up;  // [n, P I]
   at::Tensor dy;         // [n, H] dL/dy of the unweighted output y
   at::Tensor weight;     // [n] mixing weights, as they multiplied y
+
+  // Of a neuron: gate and up, or up alone.
+  std::int64_t inputs() const {
+    return width() > 0 ? d_gate_up.size(1) / width() : 0;
+  }
+  std::int64_t width() const { return h.size(1); }
+  // [n, I] each, views of d_gate_up. Gate's is undefined where there is none.
+  at::Tensor d_gate() const;
+  at::Tensor d_up() const;
 };
 
 // The same of all experts of a run: rows of all of them after each other.

@@ -43,9 +43,13 @@ void add_gate_up(
     std::int64_t expert,
     const at::Tensor& x,
     const at::Tensor& gate_up) {
-  const std::int64_t width = gate_up.size(1) / 2;
-  products.add(layer.at(roles.gate, expert), x, gate_up.narrow(1, 0, width));
-  products.add(layer.at(roles.up, expert), x, gate_up.narrow(1, width, width));
+  const StoredMatrix& up = layer.at(roles.up, expert);
+  const std::int64_t width = up.rows();
+  const std::int64_t above = gate_up.size(1) - width;
+  if (above > 0) {
+    products.add(layer.at(roles.gate, expert), x, gate_up.narrow(1, 0, width));
+  }
+  products.add(up, x, gate_up.narrow(1, above, width));
 }
 
 }  // namespace
@@ -63,8 +67,9 @@ at::Tensor packed_mlp(
     const MlpRoles& roles,
     const at::Tensor& x,
     kernels::Activation activation) {
-  const std::int64_t width = layer.at(roles.up).rows();
-  const at::Tensor gate_up = at::empty({x.size(0), 2 * width}, x.options());
+  const std::int64_t values =
+      kernels::inputs_of(activation) * layer.at(roles.up).rows();
+  const at::Tensor gate_up = at::empty({x.size(0), values}, x.options());
   Products products;
   add_gate_up(products, layer, roles, -1, x, gate_up);
   products.run();
@@ -92,7 +97,8 @@ at::Tensor packed_experts_forward(
       continue;
     }
     chosen.push_back(e);
-    gate_up[e] = at::empty({all.count(e), 2 * bank.width(e)}, x.options());
+    gate_up[e] =
+        at::empty({all.count(e), bank.inputs() * bank.width(e)}, x.options());
     add_gate_up(products, layer, kExpertRoles, e, rows_of(rows, e), gate_up[e]);
   }
   products.run();

@@ -15,4 +15,8 @@ std::int64_t LayerWeights::bytes() const {
   return packed ? total + packed->bytes() : total;
 }
 
+at::Device LayerWeights::device() const {
+  return (input_norm.defined() ? input_norm : post_attention_norm).device();
+}
+
 }  // namespace fettle::model

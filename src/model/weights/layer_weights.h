@@ -9,43 +9,11 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/args.h"
+#include "model/weights/mlp_weights.h"
 
 namespace fettle::model {
 
 class PackedLayer;
-
-// A gated MLP's weights, neuron-major: row k of each matrix belongs to
-// intermediate dimension k, so a neuron is three rows of H values.
-struct Mlp {
-  at::Tensor gate_up;  // [2I, H], gate rows then up rows
-  at::Tensor down;     // [I, H], down_proj transposed
-  kernels::Activation activation = kernels::Activation::kSilu;
-  bool defined() const { return gate_up.defined(); }
-};
-
-// All experts of a layer in one buffer each. With offsets o, expert e owns rows
-// [o[e], o[e+1]) of `down`, and rows [2 o[e], 2 o[e+1]) of `gate_up`: its gate
-// rows, then its up rows.
-struct ExpertBank {
-  std::vector<std::int64_t> offsets;  // [E + 1]
-  at::Tensor gate_up;                 // [2S, H], S = offsets.back()
-  at::Tensor down;                    // [S, H]
-  at::Tensor gate_up_bias;            // [2S], rows as gate_up's, or undefined
-  at::Tensor constant;                // [E, H], or undefined
-  kernels::Activation activation = kernels::Activation::kSilu;
-
-  std::int64_t size() const {
-    return static_cast<std::int64_t>(offsets.size()) - 1;
-  }
-  std::int64_t width(std::int64_t e) const {
-    return offsets[e + 1] - offsets[e];
-  }
-  // Of expert e, [2I].
-  at::Tensor gate_up_bias_of(std::int64_t e) const {
-    return gate_up_bias.narrow(0, 2 * offsets[e], 2 * width(e));
-  }
-};
 
 // Undefined where the model has none. N heads of D (queries and keys) and Dv
 // (values), Nkv heads of keys and values. Under MLA D = Dn + R, of which the
@@ -138,6 +106,8 @@ struct LayerWeights {
   std::shared_ptr<const PackedLayer> packed;
 
   std::int64_t bytes() const;  // of all defined tensors and what is packed
+  // Of a norm: every layer has one.
+  at::Device device() const;
 };
 
 // What stands outside the layers.

@@ -85,7 +85,7 @@ LayerWeights unpacked(
       result,
       config,
       layer,
-      weights.input_norm.options().dtype(type),
+      at::TensorOptions(type).device(weights.device()),
       [&](Role role) { return packed.has(role); });
   std::vector<WeightId> ids;
   std::vector<const StoredMatrix*> matrices;
@@ -97,7 +97,7 @@ LayerWeights unpacked(
   for (std::size_t i = 0; i < order.size(); ++i) {
     order[i] = static_cast<std::int64_t>(i);
   }
-  const bool on_cpu = result.input_norm.is_cpu();
+  const bool on_cpu = result.device().is_cpu();
   run_side_by_side(order, on_cpu, [&](std::int64_t i) {
     matrices[i]->unpack_into(weight_view(result, ids[i]));
   });

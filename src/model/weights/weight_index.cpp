@@ -83,6 +83,7 @@ struct StackPart {
 
 struct ExpertSize {
   std::int64_t width, hidden;
+  std::int64_t inputs;  // of a neuron
 };
 
 struct StackShape {
@@ -92,20 +93,21 @@ struct StackShape {
 
 StackPart stack_part(
     const StackShape& order, const WeightId& id, const ExpertSize& size) {
-  const auto [width, hidden] = size;
+  const auto [width, hidden, inputs] = size;
   const auto [in_turns, turned] = order;
-  const std::int64_t step = in_turns ? 2 : 1;
+  const std::int64_t step = in_turns ? inputs : 1;
   const bool up = id.role == Role::kExpertUp || id.role == Role::kExpertUpBias;
-  const std::int64_t above = up ? (in_turns ? 1 : width) : 0;
+  const std::int64_t above = up ? (inputs - 1) * (in_turns ? 1 : width) : 0;
   if (is_expert_bias(id.role)) {
-    return {{2 * width}, above, {step, step}};
+    return {{inputs * width}, above, {step, step}};
   }
   if (id.role == Role::kExpertDown) {
     if (turned) return {{width, hidden}, 0, {1, hidden}};
     return {{hidden, width}, 0, {width, 1}};
   }
-  if (turned) return {{hidden, 2 * width}, above, {step, 2 * width}};
-  return {{2 * width, hidden}, above * hidden, {hidden, 1}};
+  const std::int64_t all = inputs * width;
+  if (turned) return {{hidden, all}, above, {step, all}};
+  return {{all, hidden}, above * hidden, {hidden, 1}};
 }
 
 // Finds the tensors of one model, remembering which have been claimed.
@@ -198,6 +200,9 @@ class Finder {
   }
 
  private:
+  // Of a neuron.
+  std::int64_t inputs() const { return inputs_of(config_.activation); }
+
   std::string expanded(std::string_view pattern, const WeightId& id) const {
     return placed_name(config_.names, expand_name(pattern, id));
   }
@@ -298,9 +303,9 @@ class Finder {
         .name = expanded(row.fused, id),
         .count = config_.layers[id.layer].num_experts(),
         .index = id.expert,
-        .first = up ? (turns ? 1 : shape[0]) : 0,
-        .step = turns ? 2 : 1,
-        .all = down ? shape[0] : 2 * shape[0],
+        .first = up ? (inputs() - 1) * (turns ? 1 : shape[0]) : 0,
+        .step = turns ? inputs() : 1,
+        .all = (down ? 1 : inputs()) * shape[0],
         .rows = shape[0],
         .cols = shape[1]};
   }
@@ -337,14 +342,15 @@ class Finder {
           stack.name,
           "stacks experts that differ in width; each needs its own tensor");
     }
-    const ExpertSize size{width, config_.hidden_size};
+    const ExpertSize size{width, config_.hidden_size, inputs()};
     const StackShape order = shape_of(stack, row.order, id, size);
     const StackPart part = stack_part(order, id, size);
     Shape shape = part.shape;
     shape.insert(shape.begin(), layer.num_experts());
     require_shape(stack, shape, "by config.json");
     const bool down = id.role == Role::kExpertDown;
-    const std::int64_t above = id.role == Role::kExpertUp ? width : 0;
+    const std::int64_t above =
+        id.role == Role::kExpertUp ? (inputs() - 1) * width : 0;
     if (!order.turned) {
       auto coded = coded_.find(
           stack, {id.expert, above, down ? config_.hidden_size : width});

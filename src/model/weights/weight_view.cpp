@@ -7,13 +7,19 @@
 namespace fettle::model {
 namespace {
 
+struct MlpSize {
+  std::int64_t width, hidden;
+  std::int64_t inputs;  // of a neuron
+};
+
+// The weights of `width` neurons, in place of none.
 void allocate(
-    Mlp& mlp,
-    std::int64_t width,
-    std::int64_t hidden,
+    at::Tensor& gate_up,
+    at::Tensor& down,
+    const MlpSize& size,
     at::TensorOptions options) {
-  mlp.gate_up = at::empty({2 * width, hidden}, options);
-  mlp.down = at::empty({width, hidden}, options);
+  gate_up = at::empty({size.inputs * size.width, size.hidden}, options);
+  down = at::empty({size.width, size.hidden}, options);
 }
 
 }  // namespace
@@ -50,24 +56,25 @@ void add_empty(
     at::TensorOptions options,
     const WantedRoles& wanted) {
   const LayerConfig& shape = config.layers.at(static_cast<std::size_t>(layer));
-  const std::int64_t hidden = config.hidden_size;
+  const auto size = [&](std::int64_t width) {
+    return MlpSize{width, config.hidden_size, inputs_of(config.activation)};
+  };
   const auto type = c10::typeMetaToScalarType(options.dtype());
-  if (shape.sparse && wanted(kExpertRoles.gate)) {
-    const std::int64_t total = weights.experts.offsets.back();
-    Mlp all;
-    allocate(all, total, hidden, options);
-    weights.experts.gate_up = all.gate_up;
-    weights.experts.down = all.down;
+  ExpertBank& bank = weights.experts;
+  Mlp& shared = weights.shared;
+  Mlp& dense = weights.dense;
+  if (shape.sparse && wanted(kExpertRoles.up)) {
+    allocate(bank.gate_up, bank.down, size(bank.offsets.back()), options);
   }
-  if (shape.sparse && shape.shared_width > 0 && wanted(kSharedRoles.gate)) {
-    allocate(weights.shared, shape.shared_width, hidden, options);
+  if (shape.sparse && shape.shared_width > 0 && wanted(kSharedRoles.up)) {
+    allocate(shared.gate_up, shared.down, size(shape.shared_width), options);
   }
-  if (shape.dense_width > 0 && wanted(kDenseRoles.gate)) {
-    allocate(weights.dense, shape.dense_width, hidden, options);
+  if (shape.dense_width > 0 && wanted(kDenseRoles.up)) {
+    allocate(dense.gate_up, dense.down, size(shape.dense_width), options);
   }
   if (shape.sparse && config.expert_bias && wanted(Role::kExpertGateBias)) {
-    weights.experts.gate_up_bias =
-        at::empty({2 * weights.experts.offsets.back()}, options);
+    bank.gate_up_bias =
+        at::empty({bank.inputs() * bank.offsets.back()}, options);
   }
   for (const WeightId& id : layer_weights(config, layer)) {
     if (is_mlp_role(id.role) || is_expert_bias(id.role)) continue;
@@ -86,14 +93,17 @@ at::Tensor weight_view(const LayerWeights& weights, const WeightId& id) {
   }
   if (!is_mlp_role(id.role)) return slot;
   const bool down = is_down_role(id.role);
+  const std::int64_t inputs = weights.experts.inputs();
   std::int64_t first = 0;
-  std::int64_t width = slot.size(0) / (down ? 1 : 2);
+  std::int64_t width = slot.size(0) / (down ? 1 : inputs);
   if (is_expert_role(id.role)) {
     first = weights.experts.offsets.at(static_cast<std::size_t>(id.expert));
     width = weights.experts.width(id.expert);
   }
   if (down) return slot.narrow(0, first, width).t();
-  return slot.narrow(0, 2 * first + (is_up_role(id.role) ? width : 0), width);
+  // Up's rows are an expert's last.
+  const std::int64_t above = is_up_role(id.role) ? (inputs - 1) * width : 0;
+  return slot.narrow(0, inputs * first + above, width);
 }
 
 at::Tensor weight_view(const GlobalWeights& weights, const WeightId& id) {

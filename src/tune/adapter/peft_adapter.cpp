@@ -171,7 +171,7 @@ void check_modules(
     const TuneOptions& options, const model::ModelConfig& config) {
   if (options.lora_targets.find("shared") == std::string::npos) return;
   if (config.shared_expert == model::SharedExpert::kNone) return;
-  if (!model::weight_row(config, model::kSharedRoles.gate).stacked_only) return;
+  if (!model::weight_row(config, model::kSharedRoles.up).stacked_only) return;
   refuse("gate and up in matrices of their own", "the shared experts' in one");
 }
 
@@ -192,8 +192,8 @@ void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
     if (method != "lora") refuse("the method lora alone", "also " + method);
   }
   if (trains_router(options)) refuse("frozen routers", "--router topk");
-  const auto& gate = model::weight_row(config, Role::kExpertGate);
-  if (gate.order == model::StackOrder::kInterleaved) {
+  const auto& up = model::weight_row(config, Role::kExpertUp);
+  if (up.order == model::StackOrder::kInterleaved) {
     refuse("experts' gate rows before those of up", "them in turns");
   }
   check_modules(options, config);

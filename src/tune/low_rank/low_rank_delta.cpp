@@ -40,7 +40,7 @@ LowRankDelta::LowRankDelta(
 
 void LowRankDelta::patch(
     std::int64_t layer, model::LayerWeights& weights) const {
-  const at::Device device = weights.post_attention_norm.device();
+  const at::Device device = weights.device();
   for (const LowRankPairs& pairs : layers_[layer]) {
     add_pairs(
         {pairs.target, pairs.left.to(device), pairs.right.to(device)},

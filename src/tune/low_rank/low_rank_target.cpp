@@ -55,7 +55,9 @@ std::vector<LowRankTarget> low_rank_targets(
     std::int64_t layer) {
   std::vector<LowRankTarget> targets;
   if (kinds.experts && config.layers[layer].total_width() > 0) {
-    for (const Role role : {Role::kExpertGate, Role::kExpertDown}) {
+    const bool gated = model::inputs_of(config.activation) > 1;
+    const Role inner = gated ? Role::kExpertGate : Role::kExpertUp;
+    for (const Role role : {inner, Role::kExpertDown}) {
       targets.push_back(expert_target(config, layer, role));
     }
   }

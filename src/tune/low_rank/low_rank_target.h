@@ -28,7 +28,8 @@ std::vector<model::Role> low_rank_roles(const LowRankKinds& kinds);
 struct LowRankTarget {
   std::int64_t layer = 0;
   // kExpertGate stands for gate and up of every expert: one matrix [2I, H]
-  // each, as families store it fused, so that both share a factor.
+  // each, as families store it fused, so that both share a factor. Experts
+  // without a gate have kExpertUp.
   model::Role role{};
   // Rows of matrix e are [offsets[e], offsets[e + 1]); none for width 0.
   std::vector<std::int64_t> offsets;

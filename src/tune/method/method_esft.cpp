@@ -33,6 +33,7 @@ WeightIds choose(
       ++experts;
       if (config.layers[l].expert_widths[expert] == 0) continue;
       for (const model::Role role : model::kExpertRoles.all()) {
+        if (!model::role_info(role).exists(config, config.layers[l])) continue;
         ids.push_back({role, static_cast<std::int64_t>(l), expert});
       }
     }
@@ -76,8 +77,10 @@ PartBytes esft_bytes(
     widths.resize(static_cast<std::size_t>(most));
     for (const auto width : widths) weights += static_cast<double>(width);
   }
+  const auto rows =
+      static_cast<double>(model::inputs_of(config.activation) + 1);
   return at_work(
-      16.0 * 3.0 * weights * static_cast<double>(config.hidden_size), device);
+      16.0 * rows * weights * static_cast<double>(config.hidden_size), device);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ void BlockScorer::begin_layer(
   if (kind_ == BlockScore::kSquares) {
     sums_ = at::zeros(
         {layouts_[layer].count()},
-        weights.input_norm.options().dtype(at::kFloat));
+        at::dtype(at::kFloat).device(weights.device()));
     return;
   }
   gradients_ = std::make_unique<WeightGradients>(ids_of(layouts_[layer]));
@@ -78,7 +78,6 @@ void BlockScorer::add_squares(
     std::int64_t layer, const model::ExpertGradView& view) {
   const at::NoGradGuard no_grad;
   const BlockLayout& layout = layouts_[layer];
-  const std::int64_t width = view.h.size(1);
   const auto add =
       [&](model::Role role, const at::Tensor& left, const at::Tensor& right) {
         const std::int64_t place = layout.find({role, layer, view.expert});
@@ -87,8 +86,8 @@ void BlockScorer::add_squares(
         sums_.narrow(0, matrix.first, matrix.grid.count())
             .add_(block_sums(matrix.grid, at::mm(left.t(), right).square_()));
       };
-  add(model::Role::kExpertGate, view.d_gate_up.narrow(1, 0, width), view.x);
-  add(model::Role::kExpertUp, view.d_gate_up.narrow(1, width, width), view.x);
+  add(model::Role::kExpertGate, view.d_gate(), view.x);
+  add(model::Role::kExpertUp, view.d_up(), view.x);
   add(model::Role::kExpertDown, view.dy, view.h);
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tuned neurons in an adapter. Per layer that has any:
 //   neurons.layers.{l}.index: [n] int32, ascending, rows of ExpertBank::down
-//   neurons.layers.{l}.gate_proj, .up_proj: [n, H] fp32, rows of those
+//   neurons.layers.{l}.gate_proj, .up_proj: [n, H] fp32, rows of those that the
+//     model has
 //   neurons.layers.{l}.down_proj: [n, H] fp32, columns of down_proj
 #pragma once
 

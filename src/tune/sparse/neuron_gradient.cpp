@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/sparse/neuron_gradient.h"
 
+#include <vector>
+
 #include "core/error.h"
 
 namespace fettle::tune {
@@ -28,20 +30,25 @@ void add_neuron_gradient(
     const at::Tensor& columns,
     at::Tensor into) {
   const at::NoGradGuard no_grad;
-  const std::int64_t width = view.h.size(1);
   const std::int64_t count = columns.size(0);
-  FETTLE_ASSERT(into.size(1) == count);
+  const std::int64_t inputs = view.inputs();
+  FETTLE_ASSERT(into.size(0) == inputs + 1 && into.size(1) == count);
+  std::vector<at::Tensor> places;
+  for (std::int64_t p = 0; p < inputs; ++p) {
+    places.push_back(p == 0 ? columns : columns + p * view.width());
+  }
   if (view.x.is_cpu()) {
-    add_product(into[0], view.d_gate_up, columns, view.x);
-    add_product(into[1], view.d_gate_up, columns + width, view.x);
+    for (std::int64_t p = 0; p < inputs; ++p) {
+      add_product(into[p], view.d_gate_up, places[p], view.x);
+    }
   } else {
     // In one product: what a card spends on it is launches.
-    const at::Tensor both = at::cat({columns, columns + width});
-    const at::Tensor chosen = view.d_gate_up.index_select(1, both).t();
-    into.narrow(0, 0, 2).add_(
-        at::mm(chosen, view.x).view({2, count, view.x.size(1)}));
+    const at::Tensor chosen =
+        view.d_gate_up.index_select(1, at::cat(places)).t();
+    into.narrow(0, 0, inputs)
+        .add_(at::mm(chosen, view.x).view({inputs, count, view.x.size(1)}));
   }
-  add_product(into[2], view.h, columns, view.dy);
+  add_product(into[inputs], view.h, columns, view.dy);
 }
 
 at::Tensor product_row_norms(const at::Tensor& left, const at::Tensor& right) {
@@ -61,11 +68,10 @@ at::Tensor product_row_norms(const at::Tensor& left, const at::Tensor& right) {
 }
 
 at::Tensor neuron_gradient_norms(const model::ExpertGradView& view) {
-  const std::int64_t width = view.h.size(1);
   const at::Tensor inner = product_row_norms(view.d_gate_up, view.x);
-  return product_row_norms(view.h, view.dy)
-      .add_(inner.narrow(0, 0, width))
-      .add_(inner.narrow(0, width, width));
+  at::Tensor norms = product_row_norms(view.h, view.dy);
+  for (const at::Tensor& input : inner.split(view.width())) norms.add_(input);
+  return norms;
 }
 
 }  // namespace fettle::tune

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Neurons as units: a neuron is numbered as its row of ExpertBank::down, so
 // that all experts of a layer share one numbering whatever their widths. Its
-// values are three planes [3, n, H]: its gate, up and down rows.
+// values are planes [P + 1, n, H]: its gate, up and down rows, or up and down
+// alone.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -22,17 +23,22 @@ std::vector<std::int64_t> expert_offsets(const model::LayerConfig& layer);
 
 // The rows of the bank's matrices that hold some neurons.
 struct BankRows {
-  at::Tensor gate;  // [n] int64, rows of gate_up
-  at::Tensor up;    // [n] int64, rows of gate_up
-  at::Tensor down;  // [n] int64, rows of down
+  std::vector<at::Tensor> inputs;  // P of [n] int64, rows of gate_up
+  at::Tensor down;                 // [n] int64, rows of down
 
   BankRows to(at::Device device) const;
 };
 
-BankRows bank_rows(
-    const at::Tensor& index, std::span<const std::int64_t> offsets);
+// How many planes a neuron has.
+std::int64_t planes_of(const model::ModelConfig& config);
 
-// Writes values [3, n, H] over `rows`, in the bank's type.
+// `inputs`: how many rows of gate_up a neuron has.
+BankRows bank_rows(
+    const at::Tensor& index,
+    std::span<const std::int64_t> offsets,
+    std::int64_t inputs);
+
+// Writes values [P + 1, n, H] over `rows`, in the bank's type.
 void write_rows(
     const BankRows& rows, const at::Tensor& values, model::ExpertBank& bank);
 

@@ -162,15 +162,8 @@ void SparseBlocks::on_expert_gradient(
   if (!trains(layer)) return;
   const at::NoGradGuard no_grad;
   const std::int64_t e = view.expert;
-  const std::int64_t width = view.h.size(1);
-  add_product(
-      {model::Role::kExpertGate, layer, e},
-      view.d_gate_up.narrow(1, 0, width),
-      view.x);
-  add_product(
-      {model::Role::kExpertUp, layer, e},
-      view.d_gate_up.narrow(1, width, width),
-      view.x);
+  add_product({model::Role::kExpertGate, layer, e}, view.d_gate(), view.x);
+  add_product({model::Role::kExpertUp, layer, e}, view.d_up(), view.x);
   add_product({model::Role::kExpertDown, layer, e}, view.dy, view.h);
 }
 

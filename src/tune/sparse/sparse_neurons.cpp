@@ -26,7 +26,7 @@ SparseNeurons::SparseNeurons(
           reader,
           device,
           options,
-          {3, reader.config().hidden_size},
+          {planes_of(reader.config()), reader.config().hidden_size},
           neurons_of(reader.config())) {
   for (const model::LayerConfig& layer : reader.config().layers) {
     const auto offsets = expert_offsets(layer);
@@ -76,8 +76,9 @@ void SparseNeurons::write(
     std::int64_t layer,
     const UnitRows& rows,
     model::LayerWeights& weights) const {
+  const std::int64_t inputs = weights.experts.inputs();
   const BankRows places =
-      bank_rows(rows.index, places_[layer].offsets).to(device());
+      bank_rows(rows.index, places_[layer].offsets, inputs).to(device());
   write_rows(places, rows.values, weights.experts);
 }
 

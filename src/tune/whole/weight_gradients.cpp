@@ -66,27 +66,23 @@ void WeightGradients::on_expert_gradient(const model::ExpertGradView& view) {
   if (view.expert >= std::ssize(experts_)) return;
   const at::NoGradGuard no_grad;
   const ExpertPlaces& places = experts_[view.expert];
-  const std::int64_t width = view.h.size(1);
   if (places.gate >= 0) {
-    const at::Tensor d_gate = view.d_gate_up.narrow(1, 0, width);
-    add_product(gradients_[places.gate], d_gate, view.x);
+    add_product(gradients_[places.gate], view.d_gate(), view.x);
   }
   if (places.up >= 0) {
-    const at::Tensor d_up = view.d_gate_up.narrow(1, width, width);
-    add_product(gradients_[places.up], d_up, view.x);
+    add_product(gradients_[places.up], view.d_up(), view.x);
   }
   if (places.down >= 0) {
     add_product(gradients_[places.down], view.h, view.dy);
   }
-  const auto add_bias = [&](std::int64_t place, std::int64_t first) {
+  const auto add_bias = [&](std::int64_t place, const at::Tensor& rows) {
     if (place < 0) return;
-    const at::Tensor sum =
-        view.d_gate_up.narrow(1, first, width).sum(0, false, at::kFloat);
+    const at::Tensor sum = rows.sum(0, false, at::kFloat);
     at::Tensor& gradient = gradients_[place];
     gradient = gradient.defined() ? gradient + sum : sum;
   };
-  add_bias(places.gate_bias, 0);
-  add_bias(places.up_bias, width);
+  add_bias(places.gate_bias, view.d_gate());
+  add_bias(places.up_bias, view.d_up());
 }
 
 void WeightGradients::on_router_gradient(
@@ -99,7 +95,9 @@ void WeightGradients::on_router_gradient(
 void WeightGradients::end_layer(
     sweep::Pass pass, const model::LayerWeights& weights) {
   if (pass != sweep::Pass::kBackward) return;
+  // Without tensors, but as the layer says that they lie.
   model::LayerWeights gradients;
+  gradients.experts.activation = weights.experts.activation;
   for (std::size_t i = 0; i < ids_.size(); ++i) {
     const model::WeightId& id = ids_[i];
     if (!by_autograd(id)) continue;

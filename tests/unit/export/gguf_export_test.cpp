@@ -119,6 +119,38 @@ TEST_CASE("GGUF files of all families hold every value") {
   REQUIRE(file.bytes() == result.after.bytes);
 }
 
+TEST_CASE("A GGUF file of layers of one mixer or MLP holds every value") {
+  const bool packed = GENERATE(true, false);
+  const PackedTinyModel tiny(
+      wide(
+          "nemotron_h",
+          {{"num_hidden_layers", 3},
+           {"time_step_min", 0.0},
+           {"layers_block_type",
+            {"linear_attention", "moe", "full_attention"}}}),
+      packed ? grids(ints(4, 32), ints(8, 32))
+             : grids(std::nullopt, std::nullopt));
+  const TemporaryFolder out;
+  const ExportResult result = run_gguf(tiny, {}, out);
+  REQUIRE(result.max_error == 0);
+  REQUIRE(result.rounded == 0);
+  const Read file(out);
+  using Sizes = std::vector<std::int64_t>;
+  REQUIRE(
+      file.tensors.at("blk.1.ffn_up_exps.weight").sizes == Sizes{64, 32, 4});
+  REQUIRE(file.type("blk.1.ffn_up_exps.weight") == (packed ? "Q4_0" : "F32"));
+  REQUIRE_FALSE(file.tensors.contains("blk.1.ffn_gate_exps.weight"));
+  REQUIRE(file.tensors.at("blk.1.ffn_up_shexp.weight").sizes == Sizes{64, 64});
+  for (const char* const norm :
+       {"blk.0.attn_norm.weight", "blk.1.attn_norm.weight"}) {
+    REQUIRE(file.tensors.at(norm).sizes == Sizes{64});
+  }
+  REQUIRE_FALSE(file.tensors.contains("blk.1.ffn_norm.weight"));
+  REQUIRE(file.tensors.at("blk.0.ssm_norm.weight").sizes == Sizes{64, 2});
+  REQUIRE(file.type("blk.2.attn_output.weight") == (packed ? "Q8_0" : "F32"));
+  REQUIRE(file.bytes() == result.after.bytes);
+}
+
 TEST_CASE("Factors and kinds of layers are told by keys") {
   const TemporaryFolder out, other;
   run_gguf(

@@ -138,6 +138,7 @@ TEST_CASE("What it computes otherwise of other mixers is refused") {
        {"lfm2_moe", {{"norm_topk_prob", false}}, "'norm_topk_prob' is false"},
        {"lfm2_moe", {{"head_dim", 16}}, "not 'hidden_size' wide"},
        {"granitemoehybrid", {{"mamba_proj_bias", true}}, "'mamba_proj_bias'"},
+       {"granitemoehybrid", {{"mamba_conv_bias", false}}, "'mamba_conv_bias'"},
        {"granitemoehybrid", {{"mamba_n_groups", 2}}, "'mamba_n_groups' is 2"},
        {"granitemoehybrid",
         {{"time_step_limit", {0.1, 2.0}}},
@@ -150,6 +151,37 @@ TEST_CASE("What it computes otherwise of other mixers is refused") {
        {"qwen3_5_moe_text",
         {{"rope_parameters", sections}},
         "'mrope_section' leaves rotated dimensions without a position"}});
+}
+
+TEST_CASE("Layers of a mixer or an MLP are told by lists") {
+  const Json exact = {{"time_step_min", 0.0}};
+  check(
+      {{"nemotron_h", Json::object(), "'time_step_min' is 0.001"},
+       {"nemotron_h", {{"use_bias", true}}, "'use_bias' is true"},
+       {"nemotron_h", {{"use_conv_bias", false}}, "'use_conv_bias' is false"},
+       {"nemotron_h", {{"layers_block_type", {"mlp", "moe"}}}, "is dense"},
+       {"nemotron_h",
+        {{"layers_block_type", {"mlp", "linear_attention"}}},
+        "all layers are dense"}});
+  const model::ModelConfig config = config_of("nemotron_h", exact);
+  REQUIRE_NOTHROW(gguf_family(config));
+  REQUIRE_NOTHROW(gguf_family(config_of("nemotron_h", {}), {.nearest = true}));
+  const auto keys = keys_of("nemotron_h", exact);
+  const auto number = [&](const std::string& key) {
+    return std::get<std::uint32_t>(keys.at("nemotron_h_moe." + key));
+  };
+  const auto list = [&](const std::string& key) {
+    return std::get<std::vector<std::int32_t>>(
+        keys.at("nemotron_h_moe." + key));
+  };
+  REQUIRE(list("feed_forward_length") == std::vector<std::int32_t>{0, 32});
+  REQUIRE(list("attention.head_count_kv") == std::vector<std::int32_t>{0, 0});
+  REQUIRE(number("expert_feed_forward_length") == 32);
+  REQUIRE(number("expert_shared_feed_forward_length") == 64);
+  REQUIRE(number("expert_shared_count") == 1);
+  REQUIRE(number("expert_gating_func") == 2);
+  REQUIRE(number("ssm.group_count") == 2);
+  REQUIRE(number("ssm.inner_size") == 128);
 }
 
 TEST_CASE("Layers without attention have llama.cpp's keys") {

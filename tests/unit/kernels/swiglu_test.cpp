@@ -17,9 +17,13 @@ namespace {
 using namespace test;
 
 constexpr std::array kActivations = {
-    Activation::kSilu, Activation::kGeluTanh, Activation::kClampedSwiglu};
+    Activation::kSilu,
+    Activation::kGeluTanh,
+    Activation::kClampedSwiglu,
+    Activation::kRelu2};
 
 at::Tensor composed(const at::Tensor& gate_up, Activation activation) {
+  if (activation == Activation::kRelu2) return at::relu(gate_up).square();
   const auto halves = gate_up.chunk(2, 1);
   if (activation == Activation::kClampedSwiglu) {
     const at::Tensor gate = halves[0].clamp_max(7);
@@ -38,7 +42,8 @@ void check(const DeviceCase& where) {
       // Exact in any dtype; some beyond the clamps.
       const bool clamped = activation == Activation::kClampedSwiglu;
       const at::Tensor x =
-          values({31, 2 * width}, width, where).mul(clamped ? 8 : 2);
+          values({31, inputs_of(activation) * width}, width, where)
+              .mul(clamped ? 8 : 2);
       const at::Tensor dh = values({31, width}, 8, where);
       const at::Tensor deep = x.to(at::kDouble).requires_grad_();
       const at::Tensor truth = composed(deep, activation);
@@ -93,17 +98,29 @@ TEST_CASE("beyond its clamps swiglu stays as it is and passes no gradient") {
   CHECK(d[6].item<float>() == 0.0f);
 }
 
+TEST_CASE("without a gate, up is squared where it is positive") {
+  const at::Tensor x = at::tensor({3.f, -2.f, 0.f, 0.5f}).reshape({1, 4});
+  const at::Tensor h = swiglu(x, Activation::kRelu2);
+  CHECK(at::equal(h, at::tensor({9.f, 0.f, 0.f, 0.25f}).reshape({1, 4})));
+  const at::Tensor dh = at::full({1, 4}, 2.0f);
+  const at::Tensor d = swiglu_backward(dh, x, Activation::kRelu2);
+  CHECK(at::equal(d, at::tensor({12.f, 0.f, 0.f, 2.f}).reshape({1, 4})));
+}
+
 TEST_CASE("a NaN gate or up shows in h") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const at::Tensor x = at::tensor({nan, 1.f, 1.f, nan}).reshape({1, 4});
   for (const auto activation : kActivations) {
-    CHECK(swiglu(x, activation).isnan().all().item<bool>());
+    CHECK(swiglu(x, activation).isnan().sum().item<int>() == 2);
   }
 }
 
 TEST_CASE("an expert without tokens or without neurons has an empty h") {
   CHECK(swiglu(at::empty({0, 8})).sizes() == at::IntArrayRef({0, 4}));
   CHECK(swiglu(at::empty({3, 0})).sizes() == at::IntArrayRef({3, 0}));
+  CHECK(
+      swiglu(at::empty({0, 5}), Activation::kRelu2).sizes() ==
+      at::IntArrayRef({0, 5}));
   CHECK(
       swiglu_backward(at::empty({0, 4}), at::empty({0, 8})).sizes() ==
       at::IntArrayRef({0, 8}));

@@ -29,7 +29,10 @@ void check(const Refusal& refusal) {
 
 TEST_CASE("an unknown family is named with the known ones") {
   check({"mixtral", {{"model_type", "gpt2"}}, "model_type 'gpt2'"});
-  check({"mixtral", {{"model_type", "gpt2"}}, "minimax_m2, mixtral, olmoe"});
+  check(
+      {"mixtral",
+       {{"model_type", "gpt2"}},
+       "minimax_m2, mixtral, nemotron_h, olmoe"});
   check({"mixtral", {{"model_type", 3}}, "'model_type' must be a string"});
 }
 

@@ -6,43 +6,9 @@
 
 #include "core/json.h"
 #include "model/family/model_config.h"
+#include "sample_mixers.h"
 
 namespace fettle::model::testing {
-
-inline Json lfm2_changes() {
-  return {
-      {"moe_intermediate_size", 6},
-      {"intermediate_size", 10},
-      {"num_experts", 4},
-      {"num_dense_layers", 1},
-      {"layer_types", {"conv", "full_attention"}}};
-}
-
-inline Json hybrid_changes() {
-  return {
-      {"moe_intermediate_size", 6},
-      {"intermediate_size", 10},
-      {"num_experts", 4},
-      {"shared_expert_intermediate_size", 5},
-      {"head_dim", 8},
-      {"linear_num_key_heads", 2},
-      {"linear_num_value_heads", 4},
-      {"linear_key_head_dim", 3},
-      {"linear_value_head_dim", 2},
-      {"layer_types", {"linear_attention", "full_attention"}}};
-}
-
-inline Json mamba_changes() {
-  return {
-      {"intermediate_size", 6},
-      {"num_local_experts", 4},
-      {"shared_intermediate_size", 5},
-      {"mamba_n_heads", 4},
-      {"mamba_d_head", 4},
-      {"mamba_n_groups", 2},
-      {"mamba_d_state", 3},
-      {"layer_types", {"linear_attention", "full_attention"}}};
-}
 
 inline void add_own_keys(const std::string& family, Json& json) {
   if (family == "ernie4_5_moe") {
@@ -77,6 +43,7 @@ inline void add_own_keys(const std::string& family, Json& json) {
   }
   if (family == "lfm2_moe") json.update(lfm2_changes());
   if (family == "granitemoehybrid") json.update(mamba_changes());
+  if (family == "nemotron_h") json.update(nemotron_changes());
   if (family == "qwen3_next" || family == "qwen3_5_moe_text") {
     json.update(hybrid_changes());
   }

@@ -48,6 +48,37 @@ TEST_CASE("gradients of chosen neurons are columns of the full gradient") {
   CHECK(at::allclose(sum - 2.0, expected, 1e-4, 1e-5));
 }
 
+TEST_CASE("neurons without a gate have gradients of up and down") {
+  at::manual_seed(5);
+  const auto leaf = [](std::vector<std::int64_t> shape) {
+    return at::randn(shape).set_requires_grad(true);
+  };
+  const at::Tensor up = leaf({6, 5});
+  const at::Tensor down = leaf({5, 6});
+  const at::Tensor x = at::randn({7, 5});
+  const at::Tensor dy = at::randn({7, 5});
+  at::Tensor inner = x.mm(up.t());
+  inner.retain_grad();
+  at::Tensor h = at::relu(inner).square();
+  h.retain_grad();
+  torch::autograd::backward({h.mm(down.t())}, {dy});
+  const model::ExpertGradView view{
+      0, x, h.detach(), h.grad(), inner.grad(), dy, at::ones({7})};
+  CHECK_FALSE(view.d_gate().defined());
+  CHECK(view.d_up().equal(inner.grad()));
+  const at::Tensor columns = at::tensor({0, 3}, at::kLong);
+  at::Tensor sum = at::zeros({2, 2, 5});
+  tune::add_neuron_gradient(view, columns, sum);
+  CHECK(at::allclose(sum[0], up.grad().index_select(0, columns), 1e-4, 1e-5));
+  CHECK(at::allclose(
+      sum[1], down.grad().index_select(1, columns).t(), 1e-4, 1e-5));
+  CHECK(at::allclose(
+      tune::neuron_gradient_norms(view),
+      up.grad().square().sum(1) + down.grad().square().sum(0),
+      1e-4,
+      1e-5));
+}
+
 TEST_CASE("norms are those of the full gradient's neurons") {
   at::manual_seed(4);
   // Few tokens take the Gram matrix, many the product itself.

@@ -21,10 +21,14 @@ TEST_CASE("neurons find their rows among experts of any width") {
   const std::vector<std::int64_t> offsets{0, 2, 2, 5};
   const at::Tensor chosen = index({1, 2, 4});
   CHECK(ranges_of(chosen, offsets) == std::vector<std::int64_t>{0, 1, 1, 3});
-  const BankRows rows = bank_rows(chosen, offsets);
-  CHECK(rows.gate.equal(index({1, 4, 6})));
-  CHECK(rows.up.equal(index({3, 7, 9})));
+  const BankRows rows = bank_rows(chosen, offsets, 2);
+  CHECK(rows.inputs[0].equal(index({1, 4, 6})));
+  CHECK(rows.inputs[1].equal(index({3, 7, 9})));
   CHECK(rows.down.equal(chosen));
+  // Without gates, rows of up are those of down.
+  const BankRows plain = bank_rows(chosen, offsets, 1);
+  REQUIRE(plain.inputs.size() == 1);
+  CHECK(plain.inputs[0].equal(chosen));
 }
 
 TEST_CASE("rows read from the model and written back change nothing") {
@@ -37,7 +41,7 @@ TEST_CASE("rows read from the model and written back change nothing") {
     model::LayerWeights weights = reader.read_layer(layer, at::kFloat);
     const at::Tensor gate_up = weights.experts.gate_up.clone();
     const at::Tensor down = weights.experts.down.clone();
-    const BankRows at = bank_rows(chosen, weights.experts.offsets);
+    const BankRows at = bank_rows(chosen, weights.experts.offsets, 2);
     write_rows(at, rows.values, weights.experts);
     CHECK(weights.experts.gate_up.equal(gate_up));
     CHECK(weights.experts.down.equal(down));

@@ -53,10 +53,10 @@ TEST_CASE_METHOD(Fixture, "chosen gradients are those of the full gradient") {
   run_backward(*model, batches, {&part, &full});
   for (const std::int64_t layer : {1, 2}) {
     const auto offsets = expert_offsets(model->config().layers[layer]);
-    const BankRows rows = bank_rows(part.active(layer), offsets);
+    const BankRows rows = bank_rows(part.active(layer), offsets, 2);
     const at::Tensor expected = at::stack(
-        {full.gate_up[layer].index_select(0, rows.gate),
-         full.gate_up[layer].index_select(0, rows.up),
+        {full.gate_up[layer].index_select(0, rows.inputs[0]),
+         full.gate_up[layer].index_select(0, rows.inputs[1]),
          full.down[layer].index_select(0, rows.down)});
     CHECK(expected.abs().max().item<float>() > 0.0f);
     CHECK(at::allclose(part.gradient(layer), expected, 1e-4, 1e-6));

@@ -23,6 +23,7 @@ Family lfm2_moe_family();
 Family mellum_family();
 Family minimax_m2_family();
 Family mixtral_family();
+Family nemotron_h_family();
 Family olmoe_family();
 Family qwen2_moe_family();
 Family qwen3_5_moe_text_family();

@@ -11,7 +11,7 @@
 namespace fettle::model {
 
 std::span<const Family> families() {
-  static const std::array<Family, 23> all = {
+  static const std::array<Family, 24> all = {
       afmoe_family(),
       deepseek_v2_family(),
       deepseek_v3_family(),
@@ -29,6 +29,7 @@ std::span<const Family> families() {
       mellum_family(),
       minimax_m2_family(),
       mixtral_family(),
+      nemotron_h_family(),
       olmoe_family(),
       qwen2_moe_family(),
       qwen3_5_moe_text_family(),

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tensors of a layer's MLPs, as LayerWeights holds them.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/args.h"
+
+namespace fettle::model {
+
+// An MLP's weights, neuron-major: row k of each matrix belongs to intermediate
+// dimension k, so a neuron is P + 1 rows of H values, P being the inputs of its
+// activation: gate and up, or up alone.
+struct Mlp {
+  at::Tensor gate_up;  // [P I, H], gate rows, if there are any, then up rows
+  at::Tensor down;     // [I, H], down_proj transposed
+  kernels::Activation activation = kernels::Activation::kSilu;
+  bool defined() const { return gate_up.defined(); }
+};
+
+// All experts of a layer in one buffer each. With offsets o, expert e owns rows
+// [o[e], o[e+1]) of `down`, and rows [P o[e], P o[e+1]) of `gate_up`: its gate
+// rows, if neurons have any, then its up rows.
+struct ExpertBank {
+  std::vector<std::int64_t> offsets;  // [E + 1]
+  at::Tensor gate_up;                 // [P S, H], S = offsets.back()
+  at::Tensor down;                    // [S, H]
+  at::Tensor gate_up_bias;            // [P S], rows as gate_up's, or undefined
+  at::Tensor constant;                // [E, H], or undefined
+  kernels::Activation activation = kernels::Activation::kSilu;
+
+  std::int64_t size() const {
+    return static_cast<std::int64_t>(offsets.size()) - 1;
+  }
+  std::int64_t width(std::int64_t e) const {
+    return offsets[e + 1] - offsets[e];
+  }
+  // Rows of gate_up that a neuron has: P.
+  std::int64_t inputs() const { return kernels::inputs_of(activation); }
+  // Of expert e, [P I, H] and [P I].
+  at::Tensor gate_up_of(std::int64_t e) const {
+    return gate_up.narrow(0, inputs() * offsets[e], inputs() * width(e));
+  }
+  at::Tensor gate_up_bias_of(std::int64_t e) const {
+    return gate_up_bias.narrow(0, inputs() * offsets[e], inputs() * width(e));
+  }
+};
+
+}  // namespace fettle::model
