@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "analyze/calibration.h"
+#include "analyze/row_prices.h"
 #include "analyze/score_set.h"
 #include "artifact/manifest.h"
 #include "artifact/run_state.h"
@@ -60,12 +62,15 @@ std::string checksum(const std::vector<model::Sequence>& data) {
   return hasher.digest();
 }
 
+enum class Targets { kData, kDrawn };
+
 class Analysis {
  public:
   Analysis(
       model::CausalLm& model,
       const std::vector<model::Sequence>& data,
-      const AnalyzeOptions& options)
+      const AnalyzeOptions& options,
+      Targets targets = Targets::kData)
       : model_(model),
         data_(data),
         options_(options),
@@ -80,6 +85,7 @@ class Analysis {
     check_input(model.config(), data);
     fingerprint_ = model.reader().fingerprint();
     checksum_ = checksum(data);
+    if (targets == Targets::kDrawn) prices_.emplace(model.config());
   }
 
   artifact::ScoreFile run() {
@@ -102,13 +108,21 @@ class Analysis {
     return file();
   }
 
+  // What a run with drawn targets measured.
+  artifact::RowPrices prices() const {
+    artifact::RowPrices prices = prices_->prices(loss_tokens_);
+    prices.model_fingerprint = fingerprint_;
+    return prices;
+  }
+
  private:
   void note(const std::string& text) const {
     if (options_.sweep.reporter != nullptr) options_.sweep.reporter->note(text);
   }
 
   void check_chunks() const {
-    const std::string_view score = scores_.needs_one_chunk();
+    const std::string_view score =
+        prices_ ? "prices" : scores_.needs_one_chunk();
     if (score.empty()) return;
     throw UserError(
         "analyze",
@@ -126,8 +140,17 @@ class Analysis {
     sweep.forward(
         scores_.forward(), {.keep_boundaries = scores_.needs_backward()});
     if (!scores_.needs_backward()) return;
-    sweep.token_nll_with_gradient(1.0);
-    sweep.backward(scores_.backward());
+    if (!prices_) {
+      sweep.token_nll_with_gradient(1.0);
+      sweep.backward(scores_.backward());
+      return;
+    }
+    sweep::Observer* const prices = &*prices_;
+    sweep.drawn_nll_with_gradient(options_.seed, std::span(&prices, 1));
+    std::vector<sweep::Observer*> all(
+        scores_.backward().begin(), scores_.backward().end());
+    all.push_back(prices);
+    sweep.backward(all);
   }
 
   // What a resumed run must share with the run that saved the state.
@@ -205,6 +228,7 @@ class Analysis {
     file.run["sequences"] = data_.size();
     file.run["loss_tokens"] = loss_tokens_;
     file.run["data_checksums"] = {checksum_};
+    if (prices_) file.run["targets"] = "drawn";
     return file;
   }
 
@@ -212,6 +236,7 @@ class Analysis {
   const std::vector<model::Sequence>& data_;
   const AnalyzeOptions& options_;
   ScoreSet scores_;
+  std::optional<RowPriceObserver> prices_;
   CalibrationOptions cut_;
   std::string fingerprint_, checksum_;
   std::int64_t tokens_ = 0, loss_tokens_ = 0;
@@ -319,6 +344,40 @@ artifact::ScoreFile analyze(
     const std::vector<model::Sequence>& data,
     const AnalyzeOptions& options) {
   return Analysis(model, data, options).run();
+}
+
+PricedScores analyze_with_prices(
+    model::CausalLm& model,
+    const std::vector<model::Sequence>& data,
+    const AnalyzeOptions& options) {
+  if (!needs_backward(options.scores)) {
+    throw UserError(
+        "analyze",
+        "prices",
+        "expected a score that needs a backward sweep, such as obs, found "
+        "none");
+  }
+  Analysis analysis(model, data, options, Targets::kDrawn);
+  PricedScores result{analysis.run(), {}};
+  result.prices = analysis.prices();
+  return result;
+}
+
+std::int64_t price_bytes(const model::ModelConfig& config) {
+  std::int64_t values = 2 * config.vocab_size;
+  std::int64_t largest = 0;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    const model::LayerConfig& layer = config.layers[l];
+    std::int64_t rows = 3 * layer.total_width();
+    for (const model::WeightId& id : model::layer_weights(config, l)) {
+      if (model::role_info(id.role).is_packable()) {
+        rows += model::weight_shape(config, id).front();
+      }
+    }
+    values += rows;
+    largest = std::max(largest, rows);
+  }
+  return 4 * (values + 2 * largest);
 }
 
 }  // namespace fettle::analyze

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "artifact/row_prices.h"
 #include "artifact/score_file.h"
 #include "model/causal_lm.h"
 #include "model/layers/token_batch.h"
@@ -84,5 +85,22 @@ artifact::ScoreFile analyze(
     model::CausalLm& model,
     const std::vector<model::Sequence>& data,
     const AnalyzeOptions& options);
+
+struct PricedScores {
+  artifact::ScoreFile scores;
+  artifact::RowPrices prices;
+};
+
+// The same for targets that the model draws itself, by the seed: scores are
+// then of its own expected loss, the KL. Also measures, in the same sweeps,
+// what errors in each matrix cost. Also throws where a sweep can't take all
+// tokens at once, and where no score needs a backward sweep.
+PricedScores analyze_with_prices(
+    model::CausalLm& model,
+    const std::vector<model::Sequence>& data,
+    const AnalyzeOptions& options);
+
+// Bytes of RAM that the prices take, beside analyze_bytes.
+std::int64_t price_bytes(const model::ModelConfig& config);
 
 }  // namespace fettle::analyze

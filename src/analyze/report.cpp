@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "analyze/cut_advice.h"
 #include "analyze/report_data.h"
 #include "analyze/score_method.h"
 #include "artifact/report_parts.h"
@@ -165,6 +166,11 @@ std::string report_page(
   view["has_neurons"] = !data["kept"].empty();
   view["has_files"] = data["by_file"]["names"].size() > 1;
   view["costed"] = !data["cost"].empty();
+  mustache::data advice{mustache::data::type::list};
+  for (const CutCurve& curve : cut_curves(scores)) {
+    advice.push_back(mustache::data("text", curve.text()));
+  }
+  view["advice"] = std::move(advice);
   view["definitions"] = definitions(names);
   view["tables"] = tables(scores, names, options.listed);
   return artifact::render_page(

@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "analyze/choices_by_file.h"
+#include "analyze/cut_advice.h"
 #include "analyze/layer_sums.h"
 #include "analyze/ranking.h"
-#include "analyze/score_method.h"
 
 namespace fettle::analyze {
 namespace {
@@ -159,32 +159,18 @@ Json overlaps(const artifact::ScoreFile& scores) {
   return {{"names", std::move(names)}, {"scores", std::move(list)}};
 }
 
-constexpr std::int64_t kCostSteps = 40;
-
-// The loss that is expected of a cut, nats a token, where the model keeps each
-// of `kCostSteps` shares of its neurons, the best by the score.
-Json expected_cost(
-    const artifact::ScoreFile& scores, const ScoreMethod& method) {
-  const std::string name(method.name);
-  std::vector<at::Tensor> all;
-  for (const artifact::LayerScores& layer : scores.layers) {
-    if (!layer.widths.empty()) all.push_back(layer.neuron.at(name).flatten());
-  }
-  const at::Tensor rising = std::get<0>(at::cat(all).to(at::kDouble).sort());
-  const at::Tensor sums = rising.cumsum(0);
-  const std::int64_t neurons = sums.numel();
-  const auto tokens =
-      static_cast<double>(std::max<std::int64_t>(scores.tokens, 1));
+Json cost_of(const CutCurve& curve) {
   Json shares = Json::array();
   Json costs = Json::array();
-  for (std::int64_t step = 0; step < kCostSteps; ++step) {
-    const std::int64_t cut = neurons * step / kCostSteps;
-    const double sum = cut == 0 ? 0.0 : sums[cut - 1].item<double>();
-    shares.push_back(
-        rounded(100.0 * static_cast<double>(kCostSteps - step) / kCostSteps));
-    costs.push_back(rounded(method.nats_per_score * sum / tokens));
+  for (std::size_t i = 0; i < curve.kept.size(); ++i) {
+    shares.push_back(rounded(100 * curve.kept[i]));
+    costs.push_back(rounded(curve.nats[i]));
   }
-  return {{"name", name}, {"kept", shares}, {"nats", costs}};
+  return {
+      {"name", curve.score},
+      {"kept", shares},
+      {"nats", costs},
+      {"knee", rounded(100 * curve.knee())}};
 }
 
 // Which experts each file's tokens chose: shares of its layer's choices, in
@@ -244,12 +230,8 @@ Json report_data(const artifact::ScoreFile& scores) {
   });
   data["overlap"] = overlaps(scores);
   data["cost"] = Json::array();
-  for (const ScoreMethod& method : score_methods()) {
-    const auto names = scores.neuron_scores();
-    if (method.nats_per_score > 0 &&
-        std::ranges::find(names, method.name) != names.end()) {
-      data["cost"].push_back(expected_cost(scores, method));
-    }
+  for (const CutCurve& curve : cut_curves(scores)) {
+    data["cost"].push_back(cost_of(curve));
   }
   data["by_file"] = choices_by_file(scores);
   return data;

@@ -23,9 +23,9 @@ std::vector<double> importance(
 //   "even"     [L], the logarithm of the number of experts
 //   "overlap"  {"names" [R], "scores" [{"name", "pairs" [{"a", "b", "all",
 //              "layers" [L]}]}]}, of merged files, see overlap()
-//   "cost"     [{"name", "kept", "nats"}], of each score that predicts a loss:
-//              what it expects of a cut that keeps so many percent of the
-//              neurons, nats a token
+//   "cost"     [{"name", "kept", "nats", "knee"}], of each score that predicts
+//              a loss: what it expects of a cut that keeps so many percent of
+//              the neurons, nats a token; see CutCurve::knee()
 //   "by_file"  {"names" [F], "shares" [F][L][E]}, each file's choices of
 //   experts,
 //              percent of the layer's

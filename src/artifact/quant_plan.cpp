@@ -215,7 +215,8 @@ void QuantPlan::check_against(const model::ModelConfig& config) const {
 
 void require_plan_of(const model::ModelReader& reader, const QuantPlan& plan) {
   const std::string found = reader.fingerprint();
-  if (found != plan.model_fingerprint) {
+  const bool made_before = plan.model_fingerprint.empty();
+  if (!made_before && found != plan.model_fingerprint) {
     misfit(
         "plan",
         fmt::format(

@@ -23,6 +23,7 @@ namespace fettle::artifact {
 using SchemeNames = std::map<model::Role, std::vector<std::string>>;
 
 struct QuantPlan {
+  // Empty: made before its model was, which only has to have the shape.
   std::string model_fingerprint = {};
   Json options = Json::object();
   SchemeNames globals = {};

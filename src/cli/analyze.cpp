@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "analyze/choices_by_file.h"
+#include "analyze/cut_advice.h"
 #include "analyze/merge_scores.h"
 #include "analyze/report.h"
 #include "analyze/score_method.h"
@@ -70,6 +71,12 @@ class Analyze : public Command {
         "Keep what obs is made of (16 bytes a pair of an expert's neurons), so "
         "that it merges, and a run with it resumes by chunks");
     app.add_flag(
+        "--prices",
+        prices_,
+        "Score by targets that the model draws itself, and also measure what "
+        "errors in each matrix cost: row_prices.safetensors, which fettle fit "
+        "reads");
+    app.add_flag(
         "--by-file",
         by_file_,
         "Count too which experts each file's tokens choose: one forward pass "
@@ -96,9 +103,12 @@ class Analyze : public Command {
     refuse_unread(
         *parser_,
         {{"--scores --tokens --seq-len --batch-sequences --chunk-tokens "
-          "--keep-moments --resume",
+          "--keep-moments --prices --resume",
           merged_.empty(),
           "a model; --merge adds up scores as they are"},
+         {"--prices",
+          analyze::needs_backward(options_.scores),
+          "a score that needs a backward sweep, such as obs"},
          {"--batch-sequences",
           std::ranges::find(options_.scores, "grad_abs") !=
               options_.scores.end(),
@@ -127,7 +137,7 @@ class Analyze : public Command {
     set_options(session, opened);
     options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
-    auto scores = analyze::analyze(*opened.model, data.sequences, options_);
+    auto scores = analyzed(*opened.model, data.sequences, folder.path());
     if (weights_alone) analyze::without_tokens(scores);
     if (by_file_) count_by_file(data, *opened.model, scores);
     const std::chrono::duration<double> seconds =
@@ -137,6 +147,16 @@ class Analyze : public Command {
   }
 
  private:
+  artifact::ScoreFile analyzed(
+      model::CausalLm& model,
+      const std::vector<model::Sequence>& data,
+      const std::filesystem::path& folder) const {
+    if (!prices_) return analyze::analyze(model, data, options_);
+    auto both = analyze::analyze_with_prices(model, data, options_);
+    both.prices.save(folder);
+    return std::move(both.scores);
+  }
+
   sweep::Workload workload_of(const model::ModelReader& reader) const {
     sweep::Workload workload;
     workload.backward = analyze::needs_backward(options_.scores);
@@ -145,6 +165,9 @@ class Analyze : public Command {
     if (options_.keep_moments) {
       workload.extra_bytes +=
           analyze::kept_moment_bytes(reader.config(), options_.scores);
+    }
+    if (prices_) {
+      workload.extra_bytes += analyze::price_bytes(reader.config());
     }
     workload.extra_vram_bytes =
         analyze::analyze_layer_bytes(reader.config(), options_.scores);
@@ -189,6 +212,7 @@ class Analyze : public Command {
         {"seq_len", seq_len_}};
     if (options_.chunk_tokens > 0) return;
     options_.chunks_by_budget = true;
+    if (prices_) return;
     if (!options_.keep_moments && analyze::needs_one_chunk(options_.scores)) {
       return;
     }
@@ -251,6 +275,15 @@ class Analyze : public Command {
         seconds,
         speed,
         out_);
+    result.json["cuts"] = Json::array();
+    for (const analyze::CutCurve& curve : analyze::cut_curves(scores)) {
+      result.text += curve.text() + "\n";
+      result.json["cuts"].push_back(
+          {{"score", curve.score},
+           {"knee", curve.knee()},
+           {"half", curve.at(0.5)},
+           {"quarter", curve.at(0.25)}});
+    }
     result.text += closing(model_, data_);
     return result;
   }
@@ -270,7 +303,7 @@ class Analyze : public Command {
   std::string model_, out_;
   DataFlags data_flags_;
   std::vector<std::string> data_, merged_;
-  bool by_file_ = false;
+  bool by_file_ = false, prices_ = false;
   std::int64_t tokens_ = 262144;
   std::int64_t seq_len_ = 0;
   bool restart_ = false;

@@ -16,7 +16,7 @@ struct PathOption {
   const char* kind;
 };
 
-constexpr std::array<PathOption, 29> kPathOptions{{
+constexpr std::array<PathOption, 32> kPathOptions{{
     {"", "MODEL", kModel},           {"", "RECIPE", kFile},
     {"", "--data", kData},           {"", "--eval-data", kData},
     {"", "--choices", kData},        {"", "--scores", kFolder},
@@ -31,7 +31,8 @@ constexpr std::array<PathOption, 29> kPathOptions{{
     {"", "--moments", kSize},        {"", "--rows", kNewFile},
     {"", "--shots-from", kFile},     {"", "--disk", kSize},
     {"eval", "--generate", kData},   {"", "--prompt-file", kFile},
-    {"", "--api-key-file", kFile},
+    {"", "--api-key-file", kFile},   {"quant", "--prices", kFolder},
+    {"", "--held", kData},           {"", "--recipe", kNewFile},
 }};
 
 bool names_command(std::string_view commands, std::string_view command) {

@@ -67,13 +67,14 @@ class Quant : public Command {
           !flags_.data.empty() || !flags_.eval_data.empty(),
           "--data or --eval-data"},
          {"--damping --act-order --refine", fits, "--method gptq"},
-         {"--candidates --allocate",
+         {"--candidates --allocate --prices",
           flags_.allocates(),
           "--budget or a number of --bits"}});
     check_data("--data", flags_.data);
     check_data("--eval-data", flags_.eval_data);
     check_file("--plan", flags_.plan);
     check_file("--errors", flags_.errors);
+    check_folder("--prices", flags_.prices);
     if (foreseen == nullptr) check_new_folder({"--out", out_});
   }
 

@@ -7,19 +7,24 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
+#include "artifact/row_prices.h"
 #include "artifact/shard_set.h"
 #include "cli/table.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/size_option.h"
+#include "io/checksum.h"
 #include "io/durable.h"
 
 namespace fettle::cli {
 namespace {
 
-quant::MeasureOptions measure_options(const BitsRun& run) {
+quant::MeasureOptions measure_options(
+    const BitsRun& run, const std::optional<artifact::RowPrices>& prices) {
   quant::MeasureOptions options;
+  if (prices) options.prices = &*prices;
   options.gptq = run.flags.gptq();
   options.moment_bytes = run.moment_bytes;
   options.reporter = &run.reporter;
@@ -38,7 +43,18 @@ quant::MeasureOptions measure_options(const BitsRun& run) {
         chosen ? fmt::format("{}", fmt::join(run.flags.candidates, ","))
                : quant::scheme_name(scheme);
   }
+  if (prices) {
+    options.identity["prices"] = io::hash_file(
+        std::filesystem::path(run.flags.prices) / artifact::kRowPricesFile);
+  }
   return options;
+}
+
+std::optional<artifact::RowPrices> prices_of(
+    const QuantFlags& flags, const model::ModelReader& reader) {
+  if (flags.prices.empty()) return {};
+  return artifact::RowPrices::load(
+      flags.prices, reader.config(), reader.fingerprint());
 }
 
 std::int64_t budget_of(const QuantFlags& flags, const quant::ChoiceSize& size) {
@@ -77,8 +93,10 @@ quant::BitPlan plan_within_budget(
   if (!run.flags.errors.empty() && !std::filesystem::exists(file)) {
     io::replace_file(file, read_json(run.flags.errors, "quant").dump() + "\n");
   }
+  const std::optional<artifact::RowPrices> prices =
+      prices_of(run.flags, reader);
   const quant::QuantErrors errors =
-      quant::measure_errors(reader, measure_options(run), data, file);
+      quant::measure_errors(reader, measure_options(run, prices), data, file);
   const std::int64_t budget =
       budget_of(run.flags, quant::choice_size(reader, errors));
   quant::BitPlan plan = planned(reader, errors, budget);

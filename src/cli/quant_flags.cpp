@@ -96,13 +96,19 @@ void add_allocation(CLI::App& app, QuantFlags& flags) {
   app.add_option(
          "--allocate", flags.allocate, "Parts whose bits are shared out")
       ->delimiter(',')
-      ->check(CLI::IsMember({"experts", "shared", "dense", "attention"}))
+      ->check(CLI::IsMember(
+          {"experts", "shared", "dense", "attention", "embeddings", "head"}))
       ->capture_default_str();
   app.add_option(
       "--errors",
       flags.errors,
       "quant_errors.json of an earlier run with the same data and options: "
       "nothing is measured again");
+  app.add_option(
+      "--prices",
+      flags.prices,
+      "Folder of an analysis with --prices: errors count by the KL that they "
+      "are expected to cost, so that embeddings and head may share too");
   app.add_option(
       "--plan", flags.plan, "quant_plan.json to carry out, of this model");
   app.add_flag(
@@ -260,6 +266,15 @@ void QuantFlags::check() const {
   if (!errors.empty() && !allocates()) {
     refuse("--errors", "goes with --budget or --average-bits");
   }
+  const auto shares = [&](const char* part) {
+    return std::ranges::find(allocate, part) != allocate.end();
+  };
+  if (prices.empty() && (shares("embeddings") || shares("head"))) {
+    refuse(
+        "--allocate",
+        "shares bits with embeddings and head only by --prices, since their "
+        "errors are of another kind");
+  }
   parse_size(moments, "--moments");
   if (!budget.empty()) parse_size(budget, "--budget");
 }
@@ -293,6 +308,8 @@ std::vector<quant::Part> QuantFlags::allocated_parts() const {
   add("shared", Part::kShared);
   add("dense", Part::kDense);
   add("attention", Part::kAttention);
+  add("embeddings", Part::kEmbeddings);
+  add("head", Part::kHead);
   return parts;
 }
 

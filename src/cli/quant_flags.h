@@ -45,6 +45,7 @@ struct QuantFlags {
   std::vector<std::string> allocate = {"experts"};
   std::string plan;
   std::string errors;
+  std::string prices;  // folder that analyze --prices wrote
   bool plan_only = false;
   std::string target = "fettle";  // --for
   std::vector<std::string> eval_data;

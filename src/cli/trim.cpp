@@ -99,7 +99,7 @@ class Trim : public Command {
     refuse_unread(
         *parser_,
         {{"--score --scope --unit --normalise --widths --round --min-width "
-          "--max-width --condenser-width --exchange-rate",
+          "--max-width --condenser-width --exchange-rate --price-tokens",
           flags_.plan.empty(),
           "a plan to make; --plan is carried out as it is"},
          {"--tokens", flags_.reads_data(), "--data"},

@@ -128,6 +128,13 @@ void add_width_flags(CLI::App& app, TrimFlags& f) {
       f.options.condenser_width,
       "Fewest neurons of an expert that is a condenser");
   count(
+      "--price-tokens",
+      f.options.price_tokens,
+      "What a neuron costs to keep: 0, its bytes; 1, the products of the "
+      "tokens "
+      "that pass it, so that often chosen experts are cut too and the model "
+      "runs faster; between, both");
+  count(
       "--exchange-rate",
       f.options.exchange_rate,
       "Unit mixed: what a whole expert costs, relative to its neurons' sum");

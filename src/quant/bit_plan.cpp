@@ -6,6 +6,7 @@
 
 #include "artifact/model_writer.h"
 #include "core/error.h"
+#include "quant/nats.h"
 
 namespace fettle::quant {
 namespace {
@@ -75,17 +76,21 @@ BitPlan plan_bits(
   const model::ModelConfig& config = reader.config();
   FETTLE_ASSERT(errors.layers.size() == config.layers.size() + 1);
   const ChoiceSize size = choice_size(reader, errors);
+  const bool priced = errors.priced();
   std::vector<AllocationItem> items;
   std::vector<const MeasuredWeight*> weights;
   for (const LayerErrors& layer : errors.layers) {
     const Prices prices(layer);
+    const LayerNats nats(layer);
     for (const MeasuredWeight& weight : layer.weights) {
       if (weight.options.size() < 2) continue;
       weights.push_back(&weight);
       AllocationItem& item = items.emplace_back();
       for (const MeasuredOption& option : weight.options) {
         item.options.push_back(
-            {option.bytes, option.error * prices.of(weight)});
+            {option.bytes,
+             priced ? nats.of(weight, option)
+                    : option.error * prices.of(weight)});
       }
     }
   }

@@ -27,7 +27,8 @@ struct ChoiceSize {
 ChoiceSize choice_size(
     const model::ModelReader& reader, const QuantErrors& errors);
 
-// The best plan of at most `budget` bytes for the whole model. Throws UserError
+// The best plan of at most `budget` bytes for the whole model, by nats where
+// errors were measured with prices. Throws UserError
 // naming the smallest budget that would do when none fits.
 BitPlan plan_bits(
     const model::ModelReader& reader,

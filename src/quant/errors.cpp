@@ -104,10 +104,14 @@ MeasuredWeight Measurement::begun(const WeightId& id) const {
   return weight;
 }
 
-// What quantizing by one scheme came to.
+// So that a file of errors holds it.
+constexpr double kLeastNats = 1e-40;
+
+// What quantizing by one scheme came to, over `tokens`.
 void note_result(
     const Scheme& scheme,
     const QuantizedWeight& result,
+    std::int64_t tokens,
     MeasuredWeight& weight) {
   weight.tokens = result.tokens;
   weight.energy = result.energy;
@@ -115,6 +119,11 @@ void note_result(
       *std::ranges::find(weight.options, scheme, &MeasuredOption::scheme);
   option.bytes = model::stored_bytes(result.matrix);
   option.error = result.error;
+  if (!(result.cost > 0)) return;
+  // Embeddings and head have no moments, and prices that are a token's.
+  const auto share =
+      weight.id.layer < 0 ? std::int64_t{1} : std::max<std::int64_t>(tokens, 1);
+  option.nats = std::max(result.cost / static_cast<double>(share), kLeastNats);
 }
 
 LayerErrors Measurement::measure(std::int64_t l) {
@@ -129,6 +138,7 @@ LayerErrors Measurement::measure(std::int64_t l) {
   const std::vector<Site> sites = group_by_site(config_, all);
   GptqOptions gptq = options_.gptq;
   LayerPasses passes{reader_, gptq, options_.moment_bytes};
+  passes.prices = options_.prices;
   if (l < 0) {
     gptq.method = Method::kRtn;  // as the quant stage does
   } else if (stream_) {
@@ -141,7 +151,7 @@ LayerErrors Measurement::measure(std::int64_t l) {
           const auto& [id, scheme] = sites[s].weights[i];
           MeasuredWeight& weight =
               *std::ranges::find(layer.weights, id, &MeasuredWeight::id);
-          note_result(scheme, done[i], weight);
+          note_result(scheme, done[i], errors_.tokens, weight);
           progress_->advance(
               static_cast<std::uint64_t>(model::weight_numel(config_, id)));
         }
@@ -195,6 +205,16 @@ QuantErrors Measurement::run() {
 }
 
 }  // namespace
+
+bool QuantErrors::priced() const {
+  const auto has_nats = [](const MeasuredOption& o) { return o.nats > 0; };
+  for (const LayerErrors& layer : layers) {
+    for (const MeasuredWeight& weight : layer.weights) {
+      if (std::ranges::any_of(weight.options, has_nats)) return true;
+    }
+  }
+  return false;
+}
 
 std::vector<WeightId> measured_weights(
     const model::ModelConfig& config, std::int64_t layer) {

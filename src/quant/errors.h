@@ -22,6 +22,7 @@ struct MeasuredOption {
   Scheme scheme;
   std::int64_t bytes = 0;  // stored
   double error = 0;        // see QuantizedWeight; 0 of what is kept
+  double nats = 0;         // a token that it costs; 0 where rows have no prices
 };
 
 struct MeasuredWeight {
@@ -42,6 +43,9 @@ struct QuantErrors {
   std::int64_t tokens = 0;  // of calibration
   // First what is in no layer; then the layers, those that are done.
   std::vector<LayerErrors> layers = {};
+
+  // Whether they were measured with prices.
+  bool priced() const;
 
   Json to_json() const;
   // Throws UserError on another format, another identity, and what can't have
@@ -64,6 +68,8 @@ struct MeasureOptions {
   std::function<std::vector<Scheme>(const model::WeightId&)> candidates;
   GptqOptions gptq = {};
   std::int64_t moment_bytes = std::int64_t{2} << 30;
+  // What errors cost, so that options have nats; null: not known.
+  const artifact::RowPrices* prices = nullptr;
   // What `file` must not differ in: model, data, options.
   Json identity = Json::object();
   Reporter* reporter = nullptr;  // null: silent

@@ -20,10 +20,15 @@ Json weight_json(const MeasuredWeight& weight) {
       {"tokens", weight.tokens},
       {"energy", weight.energy}};
   if (weight.id.expert >= 0) json["expert"] = weight.id.expert;
+  bool priced = false;
   for (const MeasuredOption& option : weight.options) {
     json["schemes"].push_back(scheme_name(option.scheme));
     json["bytes"].push_back(option.bytes);
     json["errors"].push_back(option.error);
+    if (option.nats > 0) priced = true;
+  }
+  for (const MeasuredOption& option : weight.options) {
+    if (priced) json["nats"].push_back(option.nats);
   }
   return json;
 }
@@ -106,6 +111,10 @@ MeasuredWeight read_weight(
       schemes.size() != errors.size()) {
     object.refuse("schemes", "expected lists of one length");
   }
+  const bool priced = object.has("nats");
+  if (priced && list_of(object, "nats").size() != schemes.size()) {
+    object.refuse("nats", "expected as many as there are schemes");
+  }
   // No form takes more than 8 bytes a weight and a header of 64.
   const std::int64_t most = 8 * model::weight_numel(config, id) + 64;
   for (std::size_t i = 0; i < schemes.size(); ++i) {
@@ -113,6 +122,9 @@ MeasuredWeight read_weight(
         {scheme_of(object, weight, schemes[i]),
          count_of(object, "bytes", bytes[i], most),
          sum_of(object, "errors", errors[i])});
+    if (!priced) continue;
+    weight.options.back().nats =
+        sum_of(object, "nats", list_of(object, "nats")[i]);
   }
   return weight;
 }

@@ -70,6 +70,28 @@ void HessianTap::on_expert(std::int64_t, const model::ExpertView& view) {
   const at::Tensor weight = options_.gate_weighted ? view.weight : at::Tensor();
   add({Role::kExpertGate, view.expert}, view.x, weight);
   add({Role::kExpertDown, view.expert}, view.h, weight);
+  sample(view);
+}
+
+void HessianTap::sample(const model::ExpertView& view) {
+  const std::int64_t rows = view.x.size(0);
+  const std::int64_t count = std::min(range_.sample_rows, rows);
+  if (count == 0) return;
+  // In the middle of as many equal parts.
+  const at::Tensor index =
+      (at::arange(count, view.x.options().dtype(at::kLong)) * 2 + 1) * rows /
+      (2 * count);
+  const at::Tensor places = index.to(at::kLong);
+  Hessian& into = sums_.at({Role::kExpertGate, view.expert});
+  const auto append = [](at::Tensor& all, at::Tensor more) {
+    all = all.defined() ? at::cat({all, more}) : std::move(more);
+  };
+  append(into.sample, view.x.index_select(0, places).to(at::kFloat));
+  const at::Tensor weights = view.weight.index_select(0, places);
+  append(
+      into.sample_weights,
+      options_.gate_weighted ? weights.to(at::kFloat).square()
+                             : at::ones_like(weights, at::kFloat));
 }
 
 void HessianTap::on_routing(std::int64_t, const model::RoutingView& view) {

@@ -32,6 +32,9 @@ struct HessianOptions {
 struct Hessian {
   at::Tensor sum;           // [C, C] fp32
   std::int64_t tokens = 0;  // that entered it
+  // Some of the x [n, C] fp32 and their w² [n], spread over the tokens; of the
+  // inputs of experts, and only where asked for.
+  at::Tensor sample = {}, sample_weights = {};
 };
 
 // The role whose input stands for that of `role`.
@@ -45,6 +48,8 @@ class HessianTap : public model::LayerTap {
     std::int64_t first_expert = 0;
     std::int64_t last_expert = 0;
     bool others = false;
+    // Rows of each micro-batch that an expert's sample takes in.
+    std::int64_t sample_rows = 0;
   };
   // Both must outlive the tap.
   HessianTap(
@@ -69,6 +74,7 @@ class HessianTap : public model::LayerTap {
     return expert >= range_.first_expert && expert < range_.last_expert;
   }
   void add(const Key& key, const at::Tensor& x, const at::Tensor& weight);
+  void sample(const model::ExpertView& view);
   void add_for_all(std::int64_t expert, const model::RoutingView& view);
 
   const HessianOptions& options_;

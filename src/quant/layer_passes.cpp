@@ -56,6 +56,16 @@ std::int64_t last_of_pass(
   return last;
 }
 
+// So that an expert's sample has about as many tokens, few in each micro-batch.
+constexpr std::int64_t kSampleTokens = 256;
+
+std::int64_t sample_rows(const LayerPasses& passes) {
+  if (passes.prices == nullptr) return 0;
+  const std::int64_t batches =
+      std::max<std::int64_t>(passes.stream->micro_batches(), 1);
+  return (kSampleTokens + batches - 1) / batches;
+}
+
 }  // namespace
 
 std::vector<Site> group_by_site(
@@ -85,7 +95,8 @@ void quantize_sites(
     const SiteDone& done) {
   if (passes.stream == nullptr) {
     const Hessian none;
-    const LayerQuantizer quantizer(passes.reader, passes.gptq, none);
+    LayerQuantizer quantizer(passes.reader, passes.gptq, none);
+    quantizer.set_prices(passes.prices);
     const Places all = places_of(sites, -1, INT64_MAX);
     quantize_some(quantizer, sites, all, nullptr, done);
     return;
@@ -97,11 +108,15 @@ void quantize_sites(
   std::int64_t first = 0;
   do {
     const std::int64_t last = last_of_pass(passes, layer, first);
-    HessianTap tap(passes.gptq.hessians, *weights, {first, last, first == 0});
+    HessianTap tap(
+        passes.gptq.hessians,
+        *weights,
+        {first, last, first == 0, sample_rows(passes)});
     passes.stream->look({config, layer, *weights, &tap});
     if (first == 0) of_layer = tap.of_layer();
-    const LayerQuantizer quantizer(
+    LayerQuantizer quantizer(
         passes.reader, passes.gptq, of_layer, passes.model->options().device);
+    quantizer.set_prices(passes.prices);
     if (first == 0) {
       quantize_some(quantizer, sites, places_of(sites, -1, 0), &tap, done);
     }

@@ -35,6 +35,8 @@ struct LayerPasses {
   // Null without data: then there are no passes.
   model::CausalLm* model = nullptr;
   sweep::LayerStream* stream = nullptr;
+  // What errors cost, or null.
+  const artifact::RowPrices* prices = nullptr;
 };
 
 // What is done with the weights of a site, in their order. Called once a site,

@@ -8,6 +8,7 @@
 #include "kernels/damped_cholesky.h"
 #include "kernels/gptq.h"
 #include "kernels/refine.h"
+#include "quant/input_costs.h"
 #include "quant/trit_packing.h"
 
 namespace fettle::quant {
@@ -35,10 +36,16 @@ at::Tensor inverse_factor(at::Tensor reversed, double shift) {
   return inverse.flip({0, 1}).to(at::kFloat).contiguous();
 }
 
-// tr(A M Aᵀ), or the squares of A where there are no moments.
-double squares_under(const at::Tensor& a, const at::Tensor& moments) {
-  if (!moments.defined()) return a.square().sum(at::kDouble).item<double>();
-  return (at::mm(a, moments) * a).sum(at::kDouble).item<double>();
+// The diagonal of A M Aᵀ [rows], or the squares of A's rows where there are no
+// moments.
+at::Tensor squares_under(const at::Tensor& a, const at::Tensor& moments) {
+  if (!moments.defined()) return a.square().sum(1, false, at::kDouble);
+  return (at::mm(a, moments) * a).sum(1, false, at::kDouble);
+}
+
+// Rounding may bring a sum of products below zero.
+double total(const at::Tensor& squares) {
+  return std::max(squares.sum().item<double>(), 0.0);
 }
 
 kernels::Quantized on_cpu(kernels::Quantized levels) {
@@ -151,9 +158,12 @@ QuantizedWeight LayerQuantizer::quantize_one(
   const at::Tensor values = at::empty(w.sizes(), at::kFloat);
   kernels::unpack_rows(result.matrix, 0, values);
   const at::Tensor difference = values.to(device_) - w;
-  // Rounding may bring a sum of products below zero.
-  result.error = std::max(squares_under(difference, guide.moments), 0.0);
-  result.energy = std::max(squares_under(w, guide.moments), 0.0);
+  const at::Tensor errors = squares_under(difference, guide.moments);
+  result.error = total(errors);
+  result.energy = total(squares_under(w, guide.moments));
+  const at::Tensor prices =
+      prices_ != nullptr ? prices_->of(reader_.config(), id) : at::Tensor();
+  if (prices.defined()) result.cost = total(errors * prices.to(device_));
   if (!std::isfinite(result.error) || !std::isfinite(result.energy)) {
     throw NotFiniteError(
         "quant",
@@ -176,6 +186,9 @@ std::vector<QuantizedWeight> LayerQuantizer::quantize(
     results.push_back(quantize_one(weight, shared));
     results.back().tokens = hessian != nullptr ? hessian->tokens : 0;
     results.back().scarce = hessian != nullptr && hessian->tokens < cols;
+  }
+  if (prices_ != nullptr && hessian != nullptr) {
+    price_inputs({reader_, *prices_, *hessian, weights, device_}, results);
   }
   return results;
 }

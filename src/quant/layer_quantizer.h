@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "artifact/row_prices.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "kernels/packed_matrix.h"
@@ -56,6 +57,9 @@ struct QuantizedWeight {
   // square; of the weights themselves where there are no statistics.
   double error = 0;
   double energy = 0;
+  // The same with each row's errors at its price, not yet a token; 0 where rows
+  // have none.
+  double cost = 0;
 };
 
 class LayerQuantizer {
@@ -67,6 +71,9 @@ class LayerQuantizer {
       const GptqOptions& options,
       const Hessian& of_layer,
       at::Device device = at::kCPU);
+
+  // What errors cost; null: nothing is told of it. Must outlive the quantizer.
+  void set_prices(const artifact::RowPrices* prices) { prices_ = prices; }
 
   at::Device device() const { return device_; }
 
@@ -98,6 +105,7 @@ class LayerQuantizer {
   const GptqOptions& options_;
   const Hessian& of_layer_;
   at::Device device_;
+  const artifact::RowPrices* prices_ = nullptr;
 };
 
 // Bytes that the quantization of one site takes beside its moments.

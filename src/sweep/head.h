@@ -39,6 +39,18 @@ struct HeadInput {
 HeadResult head_nll_with_gradient(
     const model::CausalLm& model, const HeadInput& input, double scale);
 
+// The token of each row of `logits` [n, V] that a uniform number of `draws` [n]
+// in [0, 1) falls on: [n] int64.
+at::Tensor drawn_targets(const at::Tensor& logits, const at::Tensor& draws);
+
+// Like head_nll_with_gradient, at the scored positions, for targets that the
+// model draws itself: the gradient's second moment is then the Fisher
+// information, whatever the text. draws: [N] fp32.
+HeadResult head_drawn_with_gradient(
+    const model::CausalLm& model,
+    const HeadInput& input,
+    const at::Tensor& draws);
+
 // A teacher's prediction of the next token at each of N positions: k likeliest
 // tokens, and what is left for all others. Positions that aren't scored hold
 // anything.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/rng.h"
 #include "model/layers/decoder_layer.h"
 #include "model/weights/weight_visit.h"
 #include "sweep/head.h"
@@ -127,6 +128,28 @@ std::vector<at::Tensor> Sweep::token_nll_with_gradient(
         model_,
         {hidden(key), batches_[m].tokens.targets, observers},
         loss_scale);
+    activations_.put({layers, key}, head.d_hidden);
+    result.push_back(head.nll);
+  }
+  end_head(observers);
+  return result;
+}
+
+std::vector<at::Tensor> Sweep::drawn_nll_with_gradient(
+    std::uint64_t seed, std::span<Observer* const> observers) {
+  const std::int64_t layers = model_.config().num_layers();
+  Rng rng(seed);
+  std::vector<at::Tensor> result;
+  for (std::size_t m = 0; m < batches_.size(); ++m) {
+    const auto key = static_cast<std::int64_t>(m);
+    const model::TokenBatch& tokens = batches_[m].tokens;
+    at::Tensor draws = at::empty({tokens.tokens()}, at::kFloat);
+    float* const data = draws.mutable_data_ptr<float>();
+    for (std::int64_t t = 0; t < tokens.tokens(); ++t) {
+      data[t] = static_cast<float>(rng.uniform());
+    }
+    HeadResult head = head_drawn_with_gradient(
+        model_, {hidden(key), tokens.targets, observers}, draws);
     activations_.put({layers, key}, head.d_hidden);
     result.push_back(head.nll);
   }

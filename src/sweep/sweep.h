@@ -64,6 +64,11 @@ class Sweep {
   std::vector<at::Tensor> token_nll_with_gradient(
       double loss_scale, std::span<Observer* const> observers = {});
 
+  // The same for targets that the model draws itself by `seed`, whatever the
+  // micro-batches.
+  std::vector<at::Tensor> drawn_nll_with_gradient(
+      std::uint64_t seed, std::span<Observer* const> observers = {});
+
   struct TokenLosses {
     std::vector<at::Tensor> nll, kl;  // as token_nll
   };

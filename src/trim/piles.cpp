@@ -153,11 +153,43 @@ void Pool::remove(const std::vector<bool>& gone) {
   *this = std::move(left);
 }
 
+namespace {
+
+// What the neurons of each expert cost by TrimOptions::price_tokens, [L][E].
+std::vector<std::vector<double>> token_costs(
+    const artifact::ScoreFile& scores, double price) {
+  double neurons = 0;
+  double passes = 0;
+  for (const artifact::LayerScores& layer : scores.layers) {
+    for (std::size_t e = 0; e < layer.widths.size(); ++e) {
+      const auto width = static_cast<double>(layer.widths[e]);
+      neurons += width;
+      passes +=
+          width * layer.tokens[static_cast<std::int64_t>(e)].item<double>();
+    }
+  }
+  std::vector<std::vector<double>> costs;
+  for (const artifact::LayerScores& layer : scores.layers) {
+    std::vector<double>& row = costs.emplace_back();
+    for (std::size_t e = 0; e < layer.widths.size(); ++e) {
+      const double tokens =
+          layer.tokens[static_cast<std::int64_t>(e)].item<double>();
+      const double products = passes > 0 ? tokens * neurons / passes : 1;
+      // What no token passes is not free: it takes a little of a product.
+      row.push_back(1 - price + price * std::max(products, 1e-3));
+    }
+  }
+  return costs;
+}
+
+}  // namespace
+
 std::vector<Pool> neuron_pools(
     const artifact::ScoreFile& scores,
     const model::ModelConfig& config,
     const TrimOptions& options) {
   check_shape(scores, config);
+  const auto costs = token_costs(scores, options.price_tokens);
   std::vector<Pool> pools;
   if (options.scope == Scope::kGlobal) pools.push_back({{}, {}, "the model"});
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
@@ -166,13 +198,16 @@ std::vector<Pool> neuron_pools(
     if (options.scope == Scope::kLayer) {
       pools.push_back({{}, {}, fmt::format("layer {}", l)});
     }
-    const LayerValues layer = neuron_values(scores, l, options);
+    LayerValues layer = neuron_values(scores, l, options);
     std::size_t begin = 0;
     for (std::size_t e = 0; e < widths.size(); ++e) {
       if (options.scope == Scope::kExpert) {
         pools.push_back({{}, {}, fmt::format("layer {}, expert {}", l, e)});
       }
       const auto width = static_cast<std::size_t>(widths[e]);
+      for (std::size_t k = begin; k < begin + width; ++k) {
+        layer.values[k] /= costs[l][e];
+      }
       add_neuron_pile(
           pools.back(),
           {l, static_cast<std::int64_t>(e), {}},

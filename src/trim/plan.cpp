@@ -43,6 +43,20 @@ void check_widths(const TrimOptions& options) {
   if (options.unit == TrimUnit::kMixed && options.scope == Scope::kExpert) {
     refuse("scope", "whole experts compete at least within a layer");
   }
+  if (!(options.price_tokens >= 0 && options.price_tokens <= 1)) {
+    refuse(
+        "price-tokens",
+        fmt::format(
+            "expected a share in [0, 1], found {}", options.price_tokens));
+  }
+  if (options.price_tokens > 0 &&
+      (options.unit != TrimUnit::kNeuron ||
+       options.widths != WidthRule::kFree || options.scope == Scope::kExpert)) {
+    refuse(
+        "price-tokens",
+        "goes with unit neuron, free widths, and scope layer or global: only "
+        "there do experts compete");
+  }
   if (!(options.exchange_rate >= 0 &&
         options.exchange_rate < std::numeric_limits<double>::infinity())) {
     refuse("exchange-rate", "expected a finite number of at least 0");
@@ -217,6 +231,7 @@ Json options_json(const TrimOptions& options) {
   if (options.unit == TrimUnit::kMixed) {
     json["exchange_rate"] = options.exchange_rate;
   }
+  if (options.price_tokens > 0) json["price_tokens"] = options.price_tokens;
   if (!options.condensers.empty()) {
     json["condensers"] = options.condensers;
     json["condenser_width"] = options.condenser_width;

@@ -71,6 +71,11 @@ struct TrimOptions {
   std::int64_t max_width = 0;
   Normalise normalise = Normalise::kNone;
   WidthRule widths = WidthRule::kFree;
+  // What a neuron costs to keep: at 0 its bytes alone, all alike; at 1 the
+  // products of the tokens that pass it, relative to the mean neuron; between,
+  // the mixture. Scores count by this cost, so that experts which many tokens
+  // choose lose neurons too. Of unit kNeuron in widths that are free.
+  double price_tokens = 0;
   // Unit kMixed: what an expert that goes whole is taken to cost, relative to
   // the sum of its neurons' scores. Below 1, since its tokens' next best
   // experts make up for a part of it, which neurons that go can't count on: on

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "../artifact/tiny_model.h"
+#include "analyze/cut_advice.h"
 #include "core/error.h"
 
 namespace fettle::analyze {
@@ -69,6 +70,24 @@ TEST_CASE("A report predicts the loss of a cut by the scores that can") {
   REQUIRE(cost["nats"][8] == Approx(0.5 * 1 / 12).epsilon(1e-3));
   REQUIRE(cost["kept"][24] == 40);
   REQUIRE(cost["nats"][24] == Approx(0.5 * (1 + 2 + 3) / 12).epsilon(1e-3));
+}
+
+TEST_CASE("A curve of losses has a knee, and says where a cut hurts") {
+  CutCurve curve{"obs", {1, 0.75, 0.5, 0.25}, {0, 0.01, 0.03, 0.2}};
+  REQUIRE(curve.at(1) == 0);
+  REQUIRE(curve.at(0.875) == Approx(0.005));
+  REQUIRE(curve.at(0.5) == Approx(0.03));
+  REQUIRE(curve.at(0.1) == Approx(0.2));
+  // Steps of 0.0004, 0.0008 and 0.0068 nats a percent.
+  REQUIRE(curve.knee() == 0.5);
+  REQUIRE_THAT(curve.text(), Contains("50 % 0.03, 25 % 0.2; below 50 %"));
+  REQUIRE_THAT(curve.text(), !Contains("Warning"));
+  curve.nats = {0, 0.1, 0.2, 0.4};
+  REQUIRE(curve.knee() == 1);
+  REQUIRE_THAT(
+      curve.text(), Contains("Warning: half of the neurons is expected"));
+  curve.nats = {0, 0.001, 0.002, 0.003};
+  REQUIRE(curve.knee() == 0.25);
 }
 
 TEST_CASE("A report compares the experts that files choose") {

@@ -50,6 +50,23 @@ TEST_CASE("Scopes decide what competes") {
   REQUIRE(widths(Scope::kGlobal, 1.0) == Table{{4, 4}, {4, 4}});
 }
 
+TEST_CASE("A price of tokens cuts the experts that many choose") {
+  auto scores = sample_scores();
+  // The first expert sees nine times the tokens of the others.
+  scores.layers[0].tokens = at::tensor({9, 1}, at::kLong);
+  TrimOptions some = options(Scope::kGlobal, 0.5);
+  const auto widths = [&](double price) {
+    some.price_tokens = price;
+    return kept_widths(plan_trim(scores, two_by_two(), some));
+  };
+  REQUIRE(widths(0) == Table{{2, 2}, {4, 0}});
+  // A mean neuron passes 3 tokens: the first expert's cost 3, others 1/3.
+  REQUIRE(widths(1) == Table{{0, 2}, {4, 2}});
+  // They cost 1.2, others 14/15: 16 counts as 13.3, 15 as 12.5, 9 as 9.6.
+  REQUIRE(widths(0.1) == Table{{2, 2}, {4, 0}});
+  REQUIRE(plan_trim(scores, two_by_two(), some).options["price_tokens"] == 0.1);
+}
+
 TEST_CASE("The best neurons are kept, in ascending order") {
   const auto plan =
       plan_trim(sample_scores(), two_by_two(), options(Scope::kExpert, 0.5));

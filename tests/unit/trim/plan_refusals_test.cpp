@@ -60,6 +60,10 @@ TEST_CASE("Options that make no sense are refused") {
       {[](TrimOptions& o) { o.score = "wanda"; },
        "of neurons they have [obs], of experts [reap]"},
       {[](TrimOptions& o) { o.score = "reap"; }, "use unit expert"},
+      {[](TrimOptions& o) { o.price_tokens = 1.5; }, "[0, 1], found 1.5"},
+      {[](TrimOptions& o) { o.price_tokens = NAN; }, "a share in [0, 1]"},
+      {[](TrimOptions& o) { o.price_tokens = 1, o.scope = Scope::kExpert; },
+       "only there do experts compete"},
       {[](TrimOptions& o) { o.min_width = 4; }, "the smallest is 0.6667"},
       {[](TrimOptions& o) { o.min_width = 6, o.keep = 0.9; },
        "0.9 of the model is too little for the smallest width of every expert; "
