@@ -47,14 +47,13 @@ Prior prior_of(
 RowPriceObserver::RowPriceObserver(const model::ModelConfig& config)
     : config_(config) {
   prices_.layers.resize(config.layers.size());
-  prices_.shares.resize(config.layers.size());
+  prices_.energy.resize(config.layers.size());
 }
 
 void RowPriceObserver::begin_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   if (pass != sweep::Pass::kBackward) return;
-  const auto options =
-      at::dtype(at::kFloat).device(weights.input_norm.device());
+  const auto options = at::dtype(at::kFloat).device(weights.device());
   sums_ = {};
   sums_.d_output = at::zeros({config_.hidden_size}, options);
   for (const std::int64_t width : config_.layers[layer].expert_widths) {
@@ -105,43 +104,30 @@ void RowPriceObserver::end_layer(
 void RowPriceObserver::finish_experts(
     std::int64_t layer, const model::LayerWeights& weights) {
   const model::ExpertBank& bank = weights.experts;
-  const std::int64_t neurons = std::max<std::int64_t>(bank.offsets.back(), 1);
-  const std::int64_t fan = bank.gate_up.size(0) / neurons;  // 1: without a gate
   double seen = 0;
   double tokens = 0;
   for (const at::Tensor& weight : sums_.weights) {
     seen += weight[0].item<double>();
     tokens += weight[1].item<double>();
   }
+  const bool gated = model::inputs_of(config_.activation) > 1;
   const Prior input = prior_of(sums_.inputs, seen, tokens);
   const Prior output = prior_of(sums_.outputs, seen, tokens);
   std::map<Role, std::vector<at::Tensor>> prices;
-  std::map<Role, std::vector<at::Tensor>> shares;
   for (std::int64_t e = 0; e < bank.size(); ++e) {
     const std::int64_t width = bank.width(e);
     const double weight = sums_.weights[e][0].item<double>();
     const at::Tensor both = input.price(sums_.inputs[e], weight);
-    // A row's scales, and so its errors, follow its size.
-    const at::Tensor rows = bank.gate_up.to(at::kFloat)
-                                .narrow(0, fan * bank.offsets[e], fan * width)
-                                .square()
-                                .sum(1);
-    const std::int64_t first = (2 - fan) * width;
-    const at::Tensor norms = both.clone();
-    norms.narrow(0, first, fan * width).mul_(rows);
-    prices[Role::kExpertGate].push_back(both.narrow(0, 0, width));
+    if (gated) {
+      prices[Role::kExpertGate].push_back(both.narrow(0, 0, width));
+    }
     prices[Role::kExpertUp].push_back(both.narrow(0, width, width));
     prices[Role::kExpertDown].push_back(output.price(sums_.outputs[e], weight));
-    shares[Role::kExpertGate].push_back(norms.narrow(0, 0, width));
-    shares[Role::kExpertUp].push_back(norms.narrow(0, width, width));
-    shares[Role::kExpertDown].push_back(sums_.energy[e]);
   }
   for (const auto& [role, parts] : prices) {
     prices_.layers[layer][role] = at::cat(parts).cpu();
   }
-  for (const auto& [role, parts] : shares) {
-    prices_.shares[layer][role] = at::cat(parts).cpu();
-  }
+  prices_.energy[layer] = at::cat(sums_.energy).cpu();
 }
 
 // A shared expert, and the MLP of a dense layer, add to what the layer's other

@@ -37,7 +37,7 @@ void add_prices(
   throw UserError("fit", file.string(), why + "; run fettle analyze again");
 }
 
-// Rows of all matrices of the role in the layer; of shares, all neurons.
+// Rows of all matrices of the role in the layer.
 std::int64_t values_of(
     const model::ModelConfig& config, std::int64_t layer, Role role) {
   std::int64_t rows = 0;
@@ -63,23 +63,30 @@ class PriceFile {
     for (const model::RoleInfo& info : model::role_infos()) {
       const auto found = tensors_.find(price_name(kind, layer, info.role));
       if (found == tensors_.end()) continue;
-      const at::Tensor& values = found->second;
-      const std::int64_t count = expected(info.role);
-      if (values.dim() != 1 || values.scalar_type() != at::kFloat ||
-          values.size(0) != count) {
-        refuse_prices(
-            file_,
-            fmt::format(
-                "expected {} fp32 values in {}, found others",
-                count,
-                found->first));
-      }
-      result[info.role] = values;
+      result[info.role] = checked(*found, expected(info.role));
     }
     return result;
   }
 
+  at::Tensor energy(std::int64_t layer, std::int64_t neurons) const {
+    const auto found = tensors_.find(fmt::format("layers.{}.energy", layer));
+    return found == tensors_.end() ? at::Tensor() : checked(*found, neurons);
+  }
+
  private:
+  at::Tensor checked(
+      const TensorMap::value_type& entry, std::int64_t count) const {
+    const auto& [name, values] = entry;
+    if (values.dim() != 1 || values.scalar_type() != at::kFloat ||
+        values.size(0) != count) {
+      refuse_prices(
+          file_,
+          fmt::format(
+              "expected {} fp32 values in {}, found others", count, name));
+    }
+    return values;
+  }
+
   std::filesystem::path file_;
   TensorMap tensors_;
 };
@@ -121,7 +128,9 @@ void RowPrices::save(const std::filesystem::path& folder) const {
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const auto layer = static_cast<std::int64_t>(l);
     add_prices("prices", layer, layers[l], file.tensors);
-    add_prices("shares", layer, shares[l], file.tensors);
+    if (energy[l].defined()) {
+      file.tensors[fmt::format("layers.{}.energy", l)] = energy[l];
+    }
   }
   save_tensors(folder / kRowPricesFile, file);
 }
@@ -156,8 +165,7 @@ RowPrices RowPrices::load(
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     prices.layers.push_back(taken.take(
         "prices", l, [&](Role role) { return values_of(config, l, role); }));
-    prices.shares.push_back(taken.take(
-        "shares", l, [&](Role) { return config.layers[l].total_width(); }));
+    prices.energy.push_back(taken.energy(l, config.layers[l].total_width()));
   }
   return prices;
 }

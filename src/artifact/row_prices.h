@@ -6,8 +6,8 @@
 //   KL a token = sum over rows j of price_j (mean over tokens of w^2 (D_j x)^2)
 // and of embeddings and head, whose inputs nobody weights,
 //   KL a token = sum over rows j of price_j |D_j|^2.
-// Also by neuron, up to a factor for each expert and matrix: how much of what
-// rounding costs is the neuron's, so that it goes where the neuron is cut.
+// Also the neurons' energy, the squares of what they add to their expert's
+// output, by which rounding costs less where some are cut.
 // Stored as row_prices.safetensors.
 #pragma once
 
@@ -34,8 +34,9 @@ struct RowPrices {
   std::int64_t tokens = 0;  // that they were measured on
   RolePrices globals = {};
   std::vector<RolePrices> layers = {};
-  // [S] of gate, up and down of a layer's experts.
-  std::vector<RolePrices> shares = {};
+  // [S] fp32: sums of (p h)^2 over tokens, p the mixing weight; of a layer
+  // without experts undefined.
+  std::vector<at::Tensor> energy = {};
 
   // [rows] of the weight, or undefined where none were measured.
   at::Tensor of(

@@ -78,15 +78,6 @@ std::span<const float> slice(
       values.const_data_ptr<float>() + first, static_cast<std::size_t>(count)};
 }
 
-std::vector<SchemePrice> priced_schemes(
-    const quant::MeasuredWeight& weight, const quant::LayerNats& nats) {
-  std::vector<SchemePrice> schemes;
-  for (const quant::MeasuredOption& option : weight.options) {
-    schemes.push_back({option.scheme, nats.of(weight, option)});
-  }
-  return schemes;
-}
-
 class TableMaker {
  public:
   explicit TableMaker(const PriceInput& input)
@@ -119,6 +110,16 @@ class TableMaker {
     }
   }
 
+  std::vector<SchemePrice> priced_schemes(
+      const quant::MeasuredWeight& weight, const quant::LayerNats& nats) const {
+    std::vector<SchemePrice> schemes;
+    for (const quant::MeasuredOption& option : weight.options) {
+      schemes.push_back(
+          {option.scheme, input_.calibration.round * nats.of(weight, option)});
+    }
+    return schemes;
+  }
+
   void add_experts(std::int64_t l) {
     const artifact::LayerScores& scores = input_.scores.layers[l];
     if (scores.widths.empty()) return;
@@ -132,7 +133,8 @@ class TableMaker {
       expert.order = most_needed_first(own);
       expert.cut = behind(own, expert.order);
       for (double& nats : expert.cut) {
-        nats /= static_cast<double>(input_.prices.tokens);
+        nats *=
+            input_.calibration.cut / static_cast<double>(input_.prices.tokens);
       }
       expert.tokens =
           static_cast<double>(scores.tokens[e].item<std::int64_t>()) / tokens;
@@ -161,12 +163,11 @@ class TableMaker {
     const auto begin = std::accumulate(
         widths.begin(), widths.begin() + expert.expert, std::int64_t{0});
     ExpertMatrix matrix{weight.id, priced_schemes(weight, nats), {}};
-    const auto& shares = input_.prices.shares[expert.layer];
-    const auto found = shares.find(weight.id.role);
+    const at::Tensor& energy = input_.prices.energy[expert.layer];
     const std::vector<float> alike(expert.order.size(), 1.0f);
     matrix.share = share_before(
-        found == shares.end() ? std::span<const float>(alike)
-                              : slice(found->second, begin, expert.width()),
+        energy.defined() ? slice(energy, begin, expert.width())
+                         : std::span<const float>(alike),
         expert.order);
     expert.matrices.push_back(std::move(matrix));
   }

@@ -4,8 +4,11 @@
 #include "chain/fit_page.h"
 #include "chain/fit_source.h"
 #include "chain/fit_table.h"
+#include "chain/weights_room.h"
 #include "cli/command.h"
+#include "cli/fit_best.h"
 #include "cli/fit_text.h"
+#include "cli/inputs.h"
 #include "cli/model_option.h"
 #include "cli/session.h"
 #include "cli/targets.h"
@@ -70,16 +73,13 @@ class Fit : public Command {
         "Least scheme of the experts to look at, such as int3");
     report_option_ = app.add_option(
         "--report", report_, "Write the table as a page with charts");
+    add_best_flags(app, best_);
   }
 
   void check(const Foreseen*) const override {
     bounds();
-    if (report_option_->count() == 0) return;
-    if (purpose_ == "tune") {
-      throw UsageError(
-          "fit", "--report", "has no page of what tuning takes; leave it out");
-    }
-    check_new_file({"--report", report_});
+    check_report();
+    check_best();
   }
 
   Outcome run(Session& session) override {
@@ -91,6 +91,7 @@ class Fit : public Command {
     if (request_.purpose == chain::Purpose::kTune) {
       return tune_outcome(source, session);
     }
+    if (!best_.data.empty()) return best_outcome(session, source);
     const chain::FitTable table = chain::fit_table(source, request_);
     Outcome outcome;
     outcome.json = table.to_json();
@@ -105,6 +106,53 @@ class Fit : public Command {
   }
 
  private:
+  void check_report() const {
+    if (report_option_->count() == 0) return;
+    if (purpose_ == "tune") {
+      throw UsageError(
+          "fit", "--report", "has no page of what tuning takes; leave it out");
+    }
+    check_new_file({"--report", report_});
+  }
+
+  void check_best() const {
+    best_.check();
+    check_data("--data", best_.data);
+    check_data("--held", best_.held);
+    if (best_.data.empty()) return;
+    if (request_.engine != "fettle" || purpose_ != "inference") {
+      throw UsageError(
+          "fit",
+          "--data",
+          "plans for --engine fettle and --for inference; leave it out for the "
+          "table of others");
+    }
+    if (!report_.empty()) {
+      throw UsageError(
+          "fit",
+          "--report",
+          "is of the table, which --data takes the place of");
+    }
+    if (!bounds().any()) {
+      throw UsageError(
+          "fit", "--data", "needs a bound: --budget, --vram, --ram or --disk");
+    }
+  }
+
+  Outcome best_outcome(Session& session, const chain::FitSource& source) const {
+    BestRequest request{best_, model_};
+    request.budget = chain::weights_room(source, request_);
+    const bool memory = request_.bounds.vram || request_.bounds.ram;
+    const std::string& least = request_.bits_min;
+    for (const char* name :
+         {"keep", "int8", "int4", "int3", "int2", "ternary"}) {
+      if (memory && std::string_view(name) == "keep") continue;
+      request.schemes.emplace_back(name);
+      if (name == least) break;
+    }
+    return best_fit(session, request);
+  }
+
   Outcome tune_outcome(
       const chain::FitSource& source, const Session& session) const {
     const std::filesystem::path file =
@@ -156,6 +204,7 @@ class Fit : public Command {
   std::string model_, report_;
   std::string purpose_ = "inference";
   chain::FitRequest request_;
+  BestFlags best_;
 };
 
 }  // namespace

@@ -14,9 +14,12 @@ struct OptionGroup {
   const char* options;  // by spaces, without dashes
 };
 
-constexpr std::array<OptionGroup, 38> kGroups{{
+constexpr std::array<OptionGroup, 39> kGroups{{
     {"fit", "The machine that runs it", "vram ram disk budget engine"},
     {"fit", "The work", "for context parallel keep-min bits-min report"},
+    {"fit",
+     "The best plan, by data",
+     "data columns form tokens seq-len objective out plan-only held recipe"},
     {"eval",
      "Loss of text",
      "data columns form seq-len against tokens-per-sweep"},

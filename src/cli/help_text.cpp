@@ -93,24 +93,26 @@ HelpTable measuring_help() {
   return {
       {"inspect",
        {"Checks every header of a model folder and tells what the model is "
-        "made "
-        "of: parameters, bytes and types by part, and the width of each "
-        "layer's "
-        "experts. Reads no weights.",
+        "made of: parameters, bytes and types by part, and the width of each "
+        "layer's experts. Reads no weights.",
         {},
         {"fettle inspect MODEL"}}},
       {"fit",
        {"Tells from headers alone, without reading a weight, what of a model "
         "fits a machine: bytes by part for shares of the experts' neurons and "
         "for schemes of few bits, what conversations take beside them, and how "
-        "long they may get. MODEL may hold no more than config.json.",
+        "long they may get. MODEL may hold no more than config.json. With "
+        "--data it finds the best plan within a bound, makes it unless "
+        "--plan-only is given, and measures it on --held.",
         {},
         {"fettle fit MODEL --vram 12GiB",
          "fettle fit MODEL --vram 8GiB --ram 32GiB --engine llama.cpp "
          "--context 32768",
          "fettle fit MODEL --ram 16GiB --keep-min 0.5 --bits-min int3 --report "
          "fit.html",
-         "fettle fit MODEL --vram 24GiB --for tune"}}},
+         "fettle fit MODEL --vram 24GiB --for tune",
+         "fettle fit MODEL --budget 8GiB --data calib.jsonl --held held.jsonl "
+         "--out fitted"}}},
       {"eval",
        {"Measures the mean negative log-likelihood and perplexity of held-out "
         "text, and with --against how far the model's predictions are from "

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "artifact/manifest.h"
+#include "artifact/row_prices.h"
 #include "artifact/run_state.h"
 #include "artifact/shard_set.h"
 #include "cli/command.h"
@@ -74,7 +75,9 @@ class Quant : public Command {
     check_data("--eval-data", flags_.eval_data);
     check_file("--plan", flags_.plan);
     check_file("--errors", flags_.errors);
-    check_folder("--prices", flags_.prices);
+    if (!flags_.prices.empty()) {
+      check_file("--prices", flags_.prices + "/" + artifact::kRowPricesFile);
+    }
     if (foreseen == nullptr) check_new_folder({"--out", out_});
   }
 

@@ -10,6 +10,7 @@
 
 #include "cli/argument_checks.h"
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "cli/conversation.h"
 #include "cli/failure.h"
 #include "cli/interrupt.h"

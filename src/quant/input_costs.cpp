@@ -59,7 +59,8 @@ void price_inputs(
   const Hessian& hessian = costs.hessian;
   const bool inputs =
       first.role == Role::kExpertGate || first.role == Role::kExpertUp;
-  if (!inputs || !hessian.sample.defined()) return;
+  const bool gated = model::inputs_of(costs.reader.config().activation) > 1;
+  if (!inputs || !gated || !hessian.sample.defined()) return;
   const at::Tensor prices = costs.prices.of(
       costs.reader.config(), {Role::kExpertDown, first.layer, first.expert});
   if (!prices.defined()) return;

@@ -201,7 +201,7 @@ TEST_CASE("Prices come back from their file, and only of their model") {
     for (const auto& [role, values] : prices.layers[l]) {
       REQUIRE(found.layers[l].at(role).equal(values));
     }
-    REQUIRE(found.shares[l].size() == 3);
+    REQUIRE(found.energy[l].equal(prices.energy[l]));
   }
   REQUIRE_THROWS_WITH(load("other"), Contains("of the model other"));
   artifact::TensorFile file =

@@ -46,7 +46,7 @@ artifact::RowPrices uneven_prices(const model::ModelConfig& config) {
   artifact::RowPrices prices;
   prices.tokens = 48;
   prices.layers.resize(config.layers.size());
-  prices.shares.resize(config.layers.size());
+  prices.energy.resize(config.layers.size());
   std::map<std::pair<std::int64_t, Role>, std::vector<at::Tensor>> parts;
   for (const WeightId& id : model::model_weights(config)) {
     if (!part_of(id.role)) continue;

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The best plan for a budget by data, and the model that it makes.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "chain/search.h"
+#include "cli/command.h"
+#include "cli/data_flags.h"
+
+namespace fettle::cli {
+
+struct BestFlags {
+  std::vector<std::string> data, held;
+  DataFlags data_flags;
+  std::int64_t tokens = 131072;
+  std::int64_t seq_len = 0;
+  std::string objective = "memory";
+  std::string out, recipe;
+  bool plan_only = false;
+
+  // Throws UsageError on options that don't go together.
+  void check() const;
+};
+
+void add_best_flags(CLI::App& app, BestFlags& flags);
+
+struct BestRequest {
+  const BestFlags& flags;
+  std::string model;
+  std::int64_t budget = 0;  // bytes of the model's tensors
+  chain::Rules rules = {};
+  std::vector<std::string> schemes = {};  // of experts and other matrices
+};
+
+// Analyzes, measures and plans in the folder --out, which keeps what was done:
+// the same command goes on where it was stopped. Then, unless only the plan is
+// wanted, carries it out and measures the result.
+Outcome best_fit(Session& session, const BestRequest& request);
+
+}  // namespace fettle::cli
