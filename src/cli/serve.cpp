@@ -10,9 +10,9 @@
 
 #include "cli/argument_checks.h"
 #include "cli/command.h"
-#include "cli/inputs.h"
 #include "cli/conversation.h"
 #include "cli/failure.h"
+#include "cli/inputs.h"
 #include "cli/interrupt.h"
 #include "cli/model_option.h"
 #include "cli/session.h"

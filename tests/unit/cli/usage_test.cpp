@@ -142,24 +142,10 @@ TEST_CASE("whatever names a model's folder is resolved as MODEL is") {
 TEST_CASE("every option of every command is told what its value names") {
   // Texts that name no file. A new option belongs here or in mark_paths.
   const std::vector<std::string> texts{
-      "--device",
-      "--columns",
-      "--form",
-      "--score",
-      "--scores",
-      "--prompt",
-      "--system",
-      "--stop",
-      "--pattern",
-      "--bits",
-      "--bits-min",
-      "--method",
-      "--block",
-      "--lora-targets",
-      "--match",
-      "--candidates",
-      "--allocate",
-      "--format"};
+      "--device",       "--columns", "--form",       "--score",    "--scores",
+      "--prompt",       "--host",    "--alias",      "--system",   "--stop",
+      "--pattern",      "--bits",    "--bits-min",   "--method",   "--block",
+      "--lora-targets", "--match",   "--candidates", "--allocate", "--format"};
   for (const auto& entry : commands()) {
     CLI::App app("", entry.name);
     CommonOptions common;
