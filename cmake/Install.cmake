@@ -20,13 +20,19 @@ endif()
 set_target_properties(fettle PROPERTIES
   BUILD_RPATH "$ORIGIN/../lib/fettle;${torch_root}/lib"
   INSTALL_RPATH "$ORIGIN/../lib/fettle;${libtorch_from_bin}")
+# The libraries of a library are looked for where the program says only if the
+# program names them itself.
+list(TRANSFORM httplib_STATIC_LIBRARIES PREPEND "-l" OUTPUT_VARIABLE behind_httplib)
+list(JOIN behind_httplib " " behind_httplib)
+target_link_libraries(fettle PRIVATE
+  "-Wl,--push-state,--no-as-needed ${behind_httplib} -Wl,--pop-state")
 install(TARGETS fettle RUNTIME DESTINATION bin)
 # Everything else that the program needs is part of the system or of libtorch.
 install(CODE "set(program \"$<TARGET_FILE:fettle>\")")
 install(CODE [[
   file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${program}"
     PRE_INCLUDE_REGEXES
-      "^lib(fmt|yaml-cpp|pcre2-8|utf8proc|xxhash|hwy|z)\\."
+      "^lib(fmt|yaml-cpp|pcre2-8|utf8proc|xxhash|hwy|z|cpp-httplib|ssl|crypto|brotli[a-z]+)\\."
     PRE_EXCLUDE_REGEXES "."
     RESOLVED_DEPENDENCIES_VAR needed)
   foreach(library IN LISTS needed)

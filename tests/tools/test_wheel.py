@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import sysconfig
@@ -61,4 +62,7 @@ def test_the_program_names_no_folder_of_the_machine_that_built_it(environment):
     found = [line for line in paths.splitlines() if "RUNPATH" in line or "RPATH" in line]
     assert len(found) == 1
     assert "[$ORIGIN/../lib/fettle:$ORIGIN/../../torch/lib]" in found[0]
-    assert any(package.glob("lib/fettle/libyaml-cpp*"))
+    needed = re.findall(r"NEEDED.*\[(.*)\]", paths)
+    for name in ("yaml-cpp", "cpp-httplib", "ssl", "brotlidec"):
+        assert any(one.startswith(f"lib{name}.") for one in needed)
+        assert any(package.glob(f"lib/fettle/lib{name}.*"))
