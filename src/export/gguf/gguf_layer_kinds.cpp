@@ -91,15 +91,6 @@ std::vector<bool> window_pattern(const ModelConfig& config) {
   return pattern;
 }
 
-void add_mellum(const ModelConfig& config, KeyList& keys) {
-  if (config.attentions.size() > 1) {
-    keys.count("attention.head_count_kv", config.attention().kv_heads);
-  }
-  if (window_of(config) > 0) {
-    keys.put("attention.sliding_window_pattern", window_pattern(config));
-  }
-}
-
 void add_granite(const ModelConfig& config, KeyList& keys) {
   keys.number("attention.scale", config.attention().softmax_scale);
   keys.number("embedding_scale", config.ends.embedding_multiplier);
@@ -109,13 +100,7 @@ void add_granite(const ModelConfig& config, KeyList& keys) {
 
 void add_gemma(const ModelConfig& config, KeyList& keys) {
   const auto& sliding = attention_of_kind(config, true);
-  std::vector<std::int32_t> kv_heads;
-  for (const LayerConfig& layer : config.layers) {
-    kv_heads.push_back(
-        static_cast<std::int32_t>(config.attention_of(layer).kv_heads));
-  }
   keys.put("attention.sliding_window_pattern", window_pattern(config));
-  keys.put("attention.head_count_kv", kv_heads);
   keys.count("attention.key_length_swa", sliding.head_dim);
   keys.count("attention.value_length_swa", sliding.head_dim);
   keys.count("rope.dimension_count_swa", sliding.rope.dim);
@@ -170,8 +155,10 @@ void add_layer_kinds(
     const ModelConfig& config, std::string_view architecture, KeyList& keys) {
   if (is_granite(architecture)) add_granite(config, keys);
   if (architecture == kGemmaArchitecture) add_gemma(config, keys);
-  if (architecture == kMellumArchitecture) add_mellum(config, keys);
   if (has_layer_kinds(architecture) && window_of(config) > 0) {
+    if (architecture == kMellumArchitecture) {
+      keys.put("attention.sliding_window_pattern", window_pattern(config));
+    }
     keys.count("attention.sliding_window", window_of(config));
   }
 }

@@ -309,17 +309,17 @@ void add_rope(const ModelConfig& config, KeyList& keys) {
   keys.number("rope.scaling.attn_factor", rotary_factor(rope) / own);
 }
 
-// A list where layers without attention have none.
+// A list where layers differ, or those without attention have none.
 GgufValue heads_of_keys(const ModelConfig& config) {
-  const auto heads = static_cast<std::uint32_t>(config.attention().kv_heads);
   const std::string_view name = known_family(config).architecture;
   if (name != "lfm2moe" && name != kGraniteHybridArchitecture &&
-      name != kNemotronArchitecture) {
-    return heads;
+      name != kNemotronArchitecture && name != kGemmaArchitecture) {
+    return static_cast<std::uint32_t>(config.attention().kv_heads);
   }
   std::vector<std::int32_t> list;
   for (const model::LayerConfig& layer : config.layers) {
     const bool attention = layer.mixer == model::MixerKind::kAttention;
+    const std::int64_t heads = config.attention_of(layer).kv_heads;
     list.push_back(attention ? static_cast<std::int32_t>(heads) : 0);
   }
   return list;
@@ -328,9 +328,7 @@ GgufValue heads_of_keys(const ModelConfig& config) {
 void add_attention(const ModelConfig& config, KeyList& keys) {
   const model::AttentionConfig& a = config.attention();
   keys.count("attention.head_count", a.heads);
-  if (config.attentions.size() == 1) {
-    keys.put("attention.head_count_kv", heads_of_keys(config));
-  }
+  keys.put("attention.head_count_kv", heads_of_keys(config));
   keys.count("attention.key_length", a.head_dim);
   keys.count("attention.value_length", a.v_head_dim);
   keys.number("attention.layer_norm_rms_epsilon", config.norm_eps);

@@ -274,6 +274,9 @@ TEST_CASE("Corrected routers have llama.cpp's keys") {
   REQUIRE(number(ernie, "ernie4_5-moe.expert_gating_func") == 1);
   REQUIRE(
       number(ernie, "ernie4_5-moe.expert_shared_feed_forward_length") == 64);
+  // Its full layer knows no positions: two kinds of attention, one number.
+  const auto afmoe = keys_of("afmoe", {{"num_hidden_layers", 4}});
+  REQUIRE(number(afmoe, "afmoe.attention.head_count_kv") == 2);
   const auto minimax = keys_of("minimax_m2", {{"rotary_dim", 16}});
   REQUIRE(number(minimax, "minimax-m2.expert_gating_func") == 2);
   REQUIRE(number(minimax, "minimax-m2.expert_feed_forward_length") == 32);
