@@ -18,6 +18,7 @@
 #include "export/stock_layout.h"
 #include "model/weights/loaded_bytes.h"
 #include "model/weights/weight_view.h"
+#include "trim/kept_check.h"
 #include "trim/packed_slices.h"
 
 namespace fettle::chain {
@@ -41,16 +42,6 @@ std::int64_t cut_width(std::int64_t width, double keep, std::int64_t unit) {
   const auto units = static_cast<std::int64_t>(
       std::llround(wanted / static_cast<double>(unit)));
   return std::min(width, std::max<std::int64_t>(units, 1) * unit);
-}
-
-std::int64_t widest_expert(const model::ModelConfig& config) {
-  std::int64_t widest = 0;
-  for (const model::LayerConfig& layer : config.layers) {
-    for (const std::int64_t width : layer.expert_widths) {
-      widest = std::max(widest, width);
-    }
-  }
-  return widest;
 }
 
 // Bits of a code in words: of 4 or 8, into which export --recode puts others.
@@ -101,7 +92,7 @@ Candidate::Candidate(
   for (std::int64_t l = 0; l < config_.num_layers(); ++l) {
     kinds_.push_back({l, 1});
   }
-  width_ = widest_expert(config_);
+  width_ = trim::widest_expert(config_);
   count_weights();
   if (engine_.storage == Storage::kFettle) plan_memory();
 }
@@ -122,7 +113,7 @@ void Candidate::cut_layers() {
   std::int64_t unit = exporter::width_unit(engine_.target);
   if (scheme_.keep) unit = std::lcm(unit, source_.block_unit());
   const bool uniform = exporter::wants_uniform(engine_.target);
-  const std::int64_t widest = widest_expert(source_.config());
+  const std::int64_t widest = trim::widest_expert(source_.config());
   std::vector<model::LayerConfig> layers;
   for (const LayerKind& kind : kinds_) {
     layers.push_back(source_.config().layers[kind.first]);
@@ -135,7 +126,7 @@ void Candidate::cut_layers() {
     pad_layers(std::lcm(exporter::kLoaderUnit, cut_.scheme.group));
   }
   if (engine_.storage == Storage::kGguf) pad_to_blocks();
-  width_ = widest_expert(config_);
+  width_ = trim::widest_expert(config_);
 }
 
 void Candidate::pad_layers(std::int64_t unit) {

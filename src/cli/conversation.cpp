@@ -23,15 +23,21 @@ void Conversation::clear() {
   messages_ = std::move(kept);
 }
 
-// A template writes a text's begin itself.
 std::vector<std::int32_t> Conversation::prompt(
     const text::Tokenizer& tokenizer) {
-  auto& session = options_.chat->session;
+  return asked_ids(options_, tokenizer, Json{{"messages", messages_}}.dump());
+}
+
+// A template writes a text's begin itself.
+std::vector<std::int32_t> asked_ids(
+    const text::SampleOptions& options,
+    const text::Tokenizer& tokenizer,
+    const std::string& row) {
+  auto& session = options.chat->session;
   if (!session) {
     session = std::make_unique<text::ChatSession>(
-        options_.renderer, options_.model_folder);
+        options.renderer, options.model_folder);
   }
-  const std::string row = Json{{"messages", messages_}}.dump();
   return tokenizer.encode(
       session->ask(row, "chat"), {.add_special_tokens = false});
 }

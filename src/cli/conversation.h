@@ -14,6 +14,15 @@
 
 namespace fettle::cli {
 
+// The tokens up to where the assistant's next answer begins. `row` is a JSON
+// object with "messages" and what else the model's chat template reads;
+// `options` say where template and renderer are. Throws UserError where there
+// is no template, or it refuses the row.
+std::vector<std::int32_t> asked_ids(
+    const text::SampleOptions& options,
+    const text::Tokenizer& tokenizer,
+    const std::string& row);
+
 class Conversation {
  public:
   // `options` say where template and renderer are.

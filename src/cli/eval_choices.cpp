@@ -20,9 +20,7 @@ std::vector<ChoiceSet> choice_sets(const TaskFlags& flags) {
   std::vector<ChoiceSet> sets;
   for (const auto& file : data_files(flags.choices)) {
     sets.push_back(sweep::read_choices(file.path));
-    auto& rows = sets.back().rows;
-    const auto most = static_cast<std::size_t>(flags.limit);
-    if (flags.limit > 0 && rows.size() > most) rows.resize(most);
+    limit_rows(flags, sets.back().rows);
   }
   return sets;
 }
@@ -30,8 +28,7 @@ std::vector<ChoiceSet> choice_sets(const TaskFlags& flags) {
 sweep::Shots choice_shots(const TaskFlags& flags) {
   if (flags.shots == 0) return {};
   sweep::Shots shots{sweep::read_choices(flags.shots_from).rows};
-  require_shots(flags, shots.rows.size());
-  shots.rows.resize(static_cast<std::size_t>(flags.shots));
+  take_shots(flags, shots.rows);
   return shots;
 }
 

@@ -39,9 +39,7 @@ std::vector<QuestionSet> question_sets(const TaskFlags& flags) {
   std::vector<QuestionSet> sets;
   for (const auto& file : data_files(flags.questions)) {
     sets.push_back(decode::read_questions(file.path));
-    auto& questions = sets.back().questions;
-    const auto most = static_cast<std::size_t>(flags.limit);
-    if (flags.limit > 0 && questions.size() > most) questions.resize(most);
+    limit_rows(flags, sets.back().questions);
   }
   return sets;
 }
@@ -49,8 +47,7 @@ std::vector<QuestionSet> question_sets(const TaskFlags& flags) {
 std::string shots_before(const TaskFlags& flags) {
   if (flags.shots == 0) return "";
   auto shots = decode::read_questions(flags.shots_from).questions;
-  require_shots(flags, shots.size());
-  shots.resize(static_cast<std::size_t>(flags.shots));
+  take_shots(flags, shots);
   return decode::shots_text(shots);
 }
 

@@ -30,30 +30,6 @@ constexpr const char* kEndNotice =
     "\nfettle: ending when the running answers are whole; once more ends at "
     "once\n";
 
-// The one process that renders conversations, shared by the clients' threads.
-class SharedTemplate {
- public:
-  SharedTemplate(text::SampleOptions options, const text::Tokenizer& tokenizer)
-      : options_(std::move(options)), tokenizer_(tokenizer) {}
-
-  std::vector<std::int32_t> ask(const std::string& row) {
-    const std::lock_guard lock(mutex_);
-    auto& session = options_.chat->session;
-    if (!session) {
-      session = std::make_unique<text::ChatSession>(
-          options_.renderer, options_.model_folder);
-    }
-    // A template writes a text's begin itself.
-    return tokenizer_.encode(
-        session->ask(row, "messages"), {.add_special_tokens = false});
-  }
-
- private:
-  std::mutex mutex_;
-  text::SampleOptions options_;
-  const text::Tokenizer& tokenizer_;
-};
-
 class Serve : public Command {
  public:
   void add_options(CLI::App& app) override {
@@ -89,14 +65,19 @@ class Serve : public Command {
     auto reader = session.read(model_);
     const model::ModelConfig& config = reader->config();
     context_ = std::min(context_, config.max_position);
-    SharedTemplate shared(session.sample_options(*reader), tokenizer);
+    // The one process that renders conversations; its clients have threads.
+    const text::SampleOptions chat = session.sample_options(*reader);
+    std::mutex rendering;
     serve::Served served{
         .tokenizer = tokenizer,
         .name = name(),
         .vocab_size = config.vocab_size,
         .context = context_,
         .ends = model::end_tokens(model_, config),
-        .ask = [&](const std::string& row) { return shared.ask(row); }};
+        .ask = [&](const std::string& row) {
+          const std::lock_guard lock(rendering);
+          return asked_ids(chat, tokenizer, row);
+        }};
     http_.key = key();
     http_.connections = parallel_ + queue_ + kSpareConnections;
     const OpenModel opened = session.open(

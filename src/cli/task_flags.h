@@ -36,8 +36,22 @@ void add_task_flags(CLI::App& app, TaskFlags& flags);
 // nothing without each other.
 void check_task_flags(const CLI::App& app, const TaskFlags& flags);
 
+// The first rows of a file, as many as --limit lets in.
+template <typename Row>
+void limit_rows(const TaskFlags& flags, std::vector<Row>& rows) {
+  const auto most = static_cast<std::size_t>(flags.limit);
+  if (flags.limit > 0 && rows.size() > most) rows.resize(most);
+}
+
 // Throws UserError unless --shots-from holds as many rows as --shots asks for.
 void require_shots(const TaskFlags& flags, std::size_t held);
+
+// The first rows of --shots-from, as many as --shots asks for.
+template <typename Row>
+void take_shots(const TaskFlags& flags, std::vector<Row>& rows) {
+  require_shots(flags, rows.size());
+  rows.resize(static_cast<std::size_t>(flags.shots));
+}
 
 // A file of a JSON object a line; without a name nothing is written.
 class RowFile {

@@ -94,6 +94,17 @@ HeadResult head_nll(
 
 HeadResult head_nll_with_gradient(
     const model::CausalLm& model, const HeadInput& input, double scale) {
+  return nll_with_gradient(
+      model, input, scale, [&](const at::Tensor&, const at::Tensor& rows) {
+        return input.targets.index_select(0, rows);
+      });
+}
+
+HeadResult nll_with_gradient(
+    const model::CausalLm& model,
+    const HeadInput& input,
+    double scale,
+    const ChunkTargets& targets) {
   const at::NoGradGuard no_grad;
   const at::Tensor& hidden = input.hidden;
   at::Tensor nll =
@@ -102,11 +113,9 @@ HeadResult head_nll_with_gradient(
   for_each_chunk(input.targets, [&](const at::Tensor& rows) {
     HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits();
+    const at::Tensor chosen = targets(logits, rows);
     nll.index_copy_(
-        0,
-        rows,
-        kernels::cross_entropy_with_gradient_(
-            logits, input.targets.index_select(0, rows), scale));
+        0, rows, kernels::cross_entropy_with_gradient_(logits, chosen, scale));
     d_hidden.index_copy_(0, rows, chunk.backward(logits, input.observers));
   });
   return {nll.to(at::kCPU), d_hidden};

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "model/causal_lm.h"
+#include "sweep/head.h"
 #include "sweep/observer.h"
 
 namespace fettle::sweep {
@@ -45,5 +46,16 @@ class HeadChunk {
   at::Tensor rstd_;    // [n]
   at::Tensor tanh_;    // [n, V] of soft-capped logits, else undefined
 };
+
+// The targets [n] of some rows, given their logits.
+using ChunkTargets =
+    std::function<at::Tensor(const at::Tensor& logits, const at::Tensor& rows)>;
+
+// head_nll_with_gradient(), whose targets `targets` names.
+HeadResult nll_with_gradient(
+    const model::CausalLm& model,
+    const HeadInput& input,
+    double scale,
+    const ChunkTargets& targets);
 
 }  // namespace fettle::sweep

@@ -118,43 +118,40 @@ std::vector<at::Tensor> Sweep::token_nll() {
   return result;
 }
 
-std::vector<at::Tensor> Sweep::token_nll_with_gradient(
-    double loss_scale, std::span<Observer* const> observers) {
+std::vector<at::Tensor> Sweep::through_head(
+    std::span<Observer* const> observers,
+    const std::function<HeadResult(const HeadInput&)>& head) {
   const std::int64_t layers = model_.config().num_layers();
   std::vector<at::Tensor> result;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
     const auto key = static_cast<std::int64_t>(m);
-    HeadResult head = head_nll_with_gradient(
-        model_,
-        {hidden(key), batches_[m].tokens.targets, observers},
-        loss_scale);
-    activations_.put({layers, key}, head.d_hidden);
-    result.push_back(head.nll);
+    HeadResult one = head({hidden(key), batches_[m].tokens.targets, observers});
+    activations_.put({layers, key}, one.d_hidden);
+    result.push_back(one.nll);
   }
   end_head(observers);
   return result;
 }
 
+std::vector<at::Tensor> Sweep::token_nll_with_gradient(
+    double loss_scale, std::span<Observer* const> observers) {
+  return through_head(observers, [&](const HeadInput& input) {
+    return head_nll_with_gradient(model_, input, loss_scale);
+  });
+}
+
 std::vector<at::Tensor> Sweep::drawn_nll_with_gradient(
     std::uint64_t seed, std::span<Observer* const> observers) {
-  const std::int64_t layers = model_.config().num_layers();
   Rng rng(seed);
-  std::vector<at::Tensor> result;
-  for (std::size_t m = 0; m < batches_.size(); ++m) {
-    const auto key = static_cast<std::int64_t>(m);
-    const model::TokenBatch& tokens = batches_[m].tokens;
-    at::Tensor draws = at::empty({tokens.tokens()}, at::kFloat);
+  return through_head(observers, [&](const HeadInput& input) {
+    const std::int64_t tokens = input.targets.size(0);
+    at::Tensor draws = at::empty({tokens}, at::kFloat);
     float* const data = draws.mutable_data_ptr<float>();
-    for (std::int64_t t = 0; t < tokens.tokens(); ++t) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
       data[t] = static_cast<float>(rng.uniform());
     }
-    HeadResult head = head_drawn_with_gradient(
-        model_, {hidden(key), tokens.targets, observers}, draws);
-    activations_.put({layers, key}, head.d_hidden);
-    result.push_back(head.nll);
-  }
-  end_head(observers);
-  return result;
+    return head_drawn_with_gradient(model_, input, draws);
+  });
 }
 
 Sweep::TokenLosses Sweep::distill_with_gradient(

@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -88,6 +89,10 @@ class Sweep {
       std::span<Observer* const> observers, std::int64_t first_layer = 0);
 
  private:
+  // Of each micro-batch, the NLL; its gradient is kept for backward().
+  std::vector<at::Tensor> through_head(
+      std::span<Observer* const> observers,
+      const std::function<HeadResult(const HeadInput&)>& head);
   at::Tensor fetch(std::int64_t layer, std::int64_t micro_batch) const;
   model::LayerContext context(std::int64_t layer, std::int64_t micro_batch);
   // One micro-batch through one layer, kept as a graph where asked for.

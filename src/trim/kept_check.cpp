@@ -22,16 +22,6 @@ std::int64_t kept_neurons(const artifact::LayerPlan& layer) {
   return kept;
 }
 
-std::int64_t widest_expert(const model::ModelConfig& config) {
-  std::int64_t widest = 0;
-  for (const model::LayerConfig& layer : config.layers) {
-    for (const std::int64_t width : layer.expert_widths) {
-      widest = std::max(widest, width);
-    }
-  }
-  return widest;
-}
-
 std::string asked(const TrimOptions& options) {
   return options.keep ? fmt::format("keep {:.6g}", *options.keep)
                       : "a budget of " + format_bytes(*options.budget);
@@ -119,6 +109,16 @@ std::string bounds(const TrimOptions& options) {
 }
 
 }  // namespace
+
+std::int64_t widest_expert(const model::ModelConfig& config) {
+  std::int64_t widest = 0;
+  for (const model::LayerConfig& layer : config.layers) {
+    for (const std::int64_t width : layer.expert_widths) {
+      widest = std::max(widest, width);
+    }
+  }
+  return widest;
+}
 
 void require_neurons(
     const artifact::TrimPlan& plan,

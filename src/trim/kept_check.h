@@ -2,11 +2,16 @@
 // Whether a plan leaves something of every layer.
 #pragma once
 
+#include <cstdint>
+
 #include "artifact/trim_plan.h"
 #include "model/family/model_config.h"
 #include "trim/plan.h"
 
 namespace fettle::trim {
+
+// Neurons of the widest expert.
+std::int64_t widest_expert(const model::ModelConfig& config);
 
 // Throws UserError, naming the first layer and what to do, where a layer that
 // had neurons keeps none: `keep` and `budget` are above nothing, so that this

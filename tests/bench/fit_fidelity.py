@@ -20,7 +20,6 @@ import shutil
 import statistics
 import tempfile
 
-import calibration_ids
 import trim_fidelity
 
 SEQ_LEN = 512
@@ -51,14 +50,7 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         self.data = ["--data", *[file for _, file in options.calibration],
                      "--tokens", options.tokens, "--seq-len", SEQ_LEN]
-        self.held = dict(options.held)
-        if options.held_tokens:
-            tokenizer = calibration_ids.tokenizer_of(options.model)
-            self.held = {
-                domain: trim_fidelity.held_part(
-                    file, options.held_tokens, tokenizer,
-                    self.work / f"held_{domain}.jsonl")
-                for domain, file in options.held}
+        self.held = trim_fidelity.held_files(options, self.work, "held")
 
     def stage(self, name, *arguments):
         """Runs a stage into a folder of that name, once."""

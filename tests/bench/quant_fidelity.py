@@ -49,14 +49,7 @@ class Bench:
         self.work = options.work / options.name
         self.work.mkdir(parents=True, exist_ok=True)
         self.files = [file for _, file in options.calibration]
-        self.held = dict(options.held)
-        if options.held_tokens:
-            tokenizer = calibration_ids.tokenizer_of(options.model)
-            self.held = {
-                domain: trim_fidelity.held_part(
-                    file, options.held_tokens, tokenizer,
-                    self.work / f"held_{domain}.jsonl")
-                for domain, file in options.held}
+        self.held = trim_fidelity.held_files(options, self.work, "held")
 
     def data_flags(self, tokens):
         return ["--data", *self.files, "--tokens", tokens,

@@ -65,17 +65,8 @@ class Bench:
         self.work = options.work / options.name
         self.work.mkdir(parents=True, exist_ok=True)
         self.train = [file for _, file in options.train]
-        self.held = self.parts()
-
-    def parts(self):
-        import tokenizers
-
-        tokenizer = tokenizers.Tokenizer.from_file(
-            str(self.options.model / "tokenizer.json"))
-        return [trim_fidelity.held_part(
-                    file, self.options.held_tokens, tokenizer,
-                    self.work / f"held_{domain}.jsonl")
-                for domain, file in self.options.held]
+        self.held = list(
+            trim_fidelity.held_files(options, self.work, "held").values())
 
     def trimmed(self, keep):
         out = self.work / f"trimmed-{keep}"

@@ -24,6 +24,7 @@ import threading
 import time
 
 import build_folder
+import calibration_ids
 import trim_fidelity_grid as grid
 import trim_fidelity_plans as plans
 
@@ -99,6 +100,16 @@ def held_part(file, tokens, tokenizer, out):
     return out
 
 
+def held_files(options, work, prefix):
+    """Of each domain of `options`, all of its file or --held-tokens of it."""
+    if not options.held_tokens:
+        return dict(options.held)
+    tokenizer = calibration_ids.tokenizer_of(options.model)
+    return {domain: held_part(file, options.held_tokens, tokenizer,
+                              work / f"{prefix}_{domain}.jsonl")
+            for domain, file in options.held}
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
@@ -109,20 +120,10 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
         self.calibration = dict(options.calibration)
         self.domains = list(dict(options.held))
-        self.held = {"all": dict(options.held), "part": self.parts()}
+        self.held = {"all": dict(options.held), "part": held_files(options, self.work, "held_part")}
         # Analyses and base losses are shared: each is made once.
         self.once = threading.Lock()
         self.scored = {}
-
-    def parts(self):
-        import tokenizers
-
-        tokenizer = tokenizers.Tokenizer.from_file(
-            str(self.options.model / "tokenizer.json"))
-        return {domain: held_part(
-                    file, self.options.held_tokens, tokenizer,
-                    self.work / f"held_part_{domain}.jsonl")
-                for domain, file in self.options.held}
 
     def data_flags(self, calibration):
         files = (self.calibration.values() if calibration == "mixed"
