@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "cli/end_process.h"
 #include "cli/process.h"
 
 namespace {
@@ -70,5 +71,5 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
   mallopt(M_ARENA_MAX, 2);
   forget_bad_scratch();
-  return fettle::cli::run_process(argc, argv);
+  fettle::cli::end_process(fettle::cli::run_process(argc, argv));
 }

@@ -2,8 +2,9 @@
 // Logits and gradients of a model, for comparison with transformers:
 //   fettle_probe logits|gradients MODEL IDS.json OUT.safetensors DEVICE
 // IDS.json is a list of sequences of token ids. "logits" holds the fp32 logits
-// of all tokens, one sequence after the other, and with "gradients" each weight
-// by its Hugging Face name holds the gradient of "loss", the mean over tokens.
+// of all tokens, one sequence after the other. "gradients" writes those too,
+// and under each weight's Hugging Face name the gradient of "loss", the mean
+// over tokens.
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "artifact/tensor_file.h"
+#include "cli/end_process.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "kernels/device_backend.h"
@@ -109,14 +111,11 @@ int run(const std::vector<std::string>& args) {
   const at::Device device = kernels::open_device(parse_device(args[4]));
   model::CausalLm lm(args[1], {device, at::kFloat, std::int64_t{1} << 40});
   const auto tokens = read_ids(args[2], lm.config().vocab_size).to(device);
-  if (args[0] == "gradients") {
-    artifact::save_tensors(args[3], {gradients(lm, tokens), {}});
-    return 0;
-  }
+  artifact::TensorMap result;
+  if (args[0] == "gradients") result = gradients(lm, tokens);
   const at::NoGradGuard no_grad;
-  artifact::save_tensors(
-      args[3],
-      {{{"logits", forward(lm, acquire_layers(lm), tokens).cpu()}}, {}});
+  result["logits"] = forward(lm, acquire_layers(lm), tokens).cpu();
+  artifact::save_tensors(args[3], {result, {}});
   return 0;
 }
 
@@ -124,7 +123,7 @@ int run(const std::vector<std::string>& args) {
 
 int main(int argc, char** argv) {
   try {
-    return run({argv + 1, argv + argc});
+    fettle::cli::end_process(run({argv + 1, argv + argc}));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -4,15 +4,16 @@
 import pytest
 import test_summary
 
-CTEST = """<testsuite>
-  <testcase name="a" classname="a" status="run"/>
-  <testcase name="b" classname="b" status="fail"><failure message=""/></testcase>
-  <testcase name="c" classname="c" status="notrun">
-    <skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/>
+CATCH = """<testsuites><testsuite>
+  <testcase classname="model" name="a" status="run"/>
+  <testcase classname="model" name="b" status="run">
+    <failure message="x == 1" type="REQUIRE">
+FAILED:
+  REQUIRE( x == 1 )
+    </failure></testcase>
+  <testcase classname="model" name="c" status="run">
     <system-out>skipped: no GPU: none here</system-out></testcase>
-  <testcase name="d" classname="d" status="notrun">
-    <skipped message="Unable to find executable"/></testcase>
-</testsuite>"""
+</testsuite></testsuites>"""
 PYTEST = """<testsuites><testsuite>
   <testcase classname="t" name="a"/>
   <testcase classname="t" name="b"><skipped message="not here"/></testcase>
@@ -32,11 +33,12 @@ def report(tmp_path):
 
 
 def test_reports_are_added_up(report, capsys):
-    status = test_summary.main(["c++", "8", report(CTEST), "py", "1", report(PYTEST)])
+    status = test_summary.main(["c++", "8", report(CATCH), "py", "1", report(PYTEST)])
     lines = capsys.readouterr().out.splitlines()
     assert status == 1
-    assert lines[-1] == "2 passed, 3 failed, 2 skipped"
-    assert lines[:-1] == ["FAILED c++: b b", "FAILED c++: d d", "FAILED py: t c"]
+    assert lines[-1] == "2 passed, 2 failed, 2 skipped"
+    assert lines[:-1] == [
+        "FAILED c++: model b", "  FAILED:", "    REQUIRE( x == 1 )", "FAILED py: t c"]
 
 
 def test_all_green_is_success(report, capsys):
@@ -61,9 +63,15 @@ def test_a_step_that_fails_by_itself_counts(report, tmp_path, capsys):
     assert "FAILED crash: exit status 139" in lines
 
 
+def test_a_program_that_ended_before_its_report_counts(report, capsys):
+    assert test_summary.main(["asan", "8", report(CATCH[:200])]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "FAILED asan: exit status 8", "0 passed, 1 failed, 0 skipped"]
+
+
 def test_a_gpu_test_may_not_skip_when_a_device_is_asked_for(
     report, capsys, monkeypatch
 ):
     monkeypatch.setenv("FETTLE_TEST_DEVICE", "cuda")
-    test_summary.main(["c++", "0", report(CTEST)])
-    assert capsys.readouterr().out.splitlines()[-1] == "1 passed, 3 failed, 0 skipped"
+    test_summary.main(["c++", "0", report(CATCH)])
+    assert capsys.readouterr().out.splitlines()[-1] == "1 passed, 2 failed, 0 skipped"

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <catch2/catch.hpp>
+#include <iostream>
 #include <optional>
 
 #include "core/error.h"
@@ -17,7 +18,8 @@ inline std::optional<at::Device> card() {
   try {
     return kernels::open_device({.gpu = true});
   } catch (const UserError& error) {
-    WARN("skipped: no GPU: " << error.what());
+    // The test's report takes it along, and tools/test_summary.py counts it.
+    std::cout << "skipped: no GPU: " << error.what() << '\n';
     return std::nullopt;
   }
 }
