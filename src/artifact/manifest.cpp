@@ -5,6 +5,7 @@
 #include <array>
 #include <system_error>
 
+#include "artifact/model_card.h"
 #include "core/error.h"
 #include "io/durable.h"
 #include "io/file.h"
@@ -36,6 +37,7 @@ bool is_companion(const fs::path& path) {
       "LICENSE", "LICENCE", "NOTICE", "README", "COPYING"};
   const std::string name = path.filename().string();
   if (name.ends_with(".index.json")) return false;
+  if (name == "README.md" || name == kSourceReadme) return false;
   if (std::ranges::find(kOurs, name) != kOurs.end()) return false;
   const std::string extension = path.extension().string();
   if (std::ranges::find(kExtensions, extension) != kExtensions.end()) {
@@ -98,6 +100,7 @@ void write_manifest(
     const fs::path& from, const fs::path& to, const StageRecord& record) {
   Json json = {{"format", kFormat}, {"stages", Json::array()}};
   if (fs::exists(from / kFile)) json = read_manifest(from / kFile);
+  if (!json.contains("base_model")) json["base_model"] = model_name(from);
   json["stages"].push_back(
       {{"stage", record.stage},
        {"version", version()},
@@ -105,6 +108,8 @@ void write_manifest(
        {"options", record.options},
        {"measured", record.measured}});
   io::write_file(to / kFile, json.dump(1) + "\n");
+  keep_readme(from, to);
+  write_card(to);
 }
 
 void set_measured(const fs::path& folder, const Json& measured) {
@@ -112,6 +117,7 @@ void set_measured(const fs::path& folder, const Json& measured) {
   FETTLE_ASSERT(!json["stages"].empty());
   json["stages"].back()["measured"] = measured;
   io::replace_file(folder / kFile, json.dump(1) + "\n");
+  write_card(folder);
 }
 
 void add_measured(
@@ -120,6 +126,7 @@ void add_measured(
   FETTLE_ASSERT(!json["stages"].empty());
   json["stages"].back()["measured"][name] = value;
   io::replace_file(folder / kFile, json.dump(1) + "\n");
+  write_card(folder);
 }
 
 }  // namespace fettle::artifact

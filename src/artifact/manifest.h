@@ -23,13 +23,15 @@ struct StageRecord {
 };
 
 // Copies what a model folder has beside its weights (tokenizer files, chat
-// template, generation_config.json, code, licence, README) into `to`. Weights,
-// indexes, and what stages of Fettle wrote are left out.
+// template, generation_config.json, code, licence) into `to`. Weights, indexes,
+// what stages of Fettle wrote, and the README, which write_manifest keeps, are
+// left out.
 void copy_companions(
     const std::filesystem::path& from, const std::filesystem::path& to);
 
-// Writes `to`/fettle.json: the entries of `from`/fettle.json (if any) and
-// `record`. Throws UserError when that file is none of ours.
+// Writes `to`/fettle.json, the entries of `from`/fettle.json (if any) and
+// `record`, and the model card (model_card.h). Throws UserError when that file
+// is none of ours.
 void write_manifest(
     const std::filesystem::path& from,
     const std::filesystem::path& to,

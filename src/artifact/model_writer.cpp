@@ -213,7 +213,7 @@ StoredAs stored_as(const ModelWriterInput& input) {
 void write_model(
     const ModelWriterInput& input, const std::filesystem::path& folder) {
   const StoredAs stored = stored_as(input);
-  io::CheckpointWriterOptions options;
+  io::CheckpointWriterOptions options{.max_shard_bytes = input.shard_bytes};
   const std::string stock = options.stem;
   options.stem = stem_of(input.config, stored == StoredAs::kPacked);
   const std::vector<WrittenTensor> tensors = written_tensors(

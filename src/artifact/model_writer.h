@@ -16,6 +16,7 @@
 #include "artifact/carried_copy.h"
 #include "artifact/manifest.h"
 #include "core/progress.h"
+#include "io/checkpoint_writer.h"
 #include "io/safetensors.h"
 #include "model/family/model_config.h"
 #include "model/family/weight_table.h"
@@ -34,6 +35,7 @@ struct ModelWriterInput {
   std::function<at::Tensor(const model::WeightId&)> tensor;
   StageRecord record = {};
   Mtp mtp = Mtp::kAuto;
+  std::uint64_t shard_bytes = io::kShardBytes;
   std::string label = {};        // of the progress shown, such as "trim"
   Reporter* reporter = nullptr;  // null: silent
 };

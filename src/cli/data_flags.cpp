@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include "cli/table.h"
 #include "core/error.h"
@@ -203,6 +204,18 @@ Json data_json(const Counts& counts, const DataUse& use) {
     if (use.draws) files.back()["epochs"] = epochs[i];
   }
   return {{"files", std::move(files)}, {"tokens_used", use.used}};
+}
+
+Json data_names(const std::vector<std::string>& data) {
+  Json names = Json::array();
+  for (const std::string& item : data) {
+    std::istringstream files(item);
+    for (std::string file; std::getline(files, file, ',');) {
+      while (file.size() > 1 && file.ends_with('/')) file.pop_back();
+      names.push_back(file.substr(file.rfind('/') + 1));
+    }
+  }
+  return names;
 }
 
 }  // namespace fettle::cli

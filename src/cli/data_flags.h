@@ -46,6 +46,9 @@ std::vector<double> epochs_of(
 std::string data_text(
     const std::vector<text::SourceCounts>& counts, const DataUse& use);
 
+// The last parts of data files' paths, as a written model's record names them.
+Json data_names(const std::vector<std::string>& data);
+
 Json data_json(
     const std::vector<text::SourceCounts>& counts, const DataUse& use);
 

@@ -14,7 +14,9 @@
 #include "cli/shell_text.h"
 #include "cli/size_text.h"
 #include "cli/targets.h"
+#include "cli/unread.h"
 #include "core/error.h"
+#include "core/size_option.h"
 #include "io/atomic_directory.h"
 
 namespace fettle::cli {
@@ -28,13 +30,16 @@ const std::map<std::string, at::ScalarType> kTypes{
 class Export : public Command {
  public:
   void add_options(CLI::App& app) override {
+    parser_ = &app;
     add_model_option(app, model_)->required();
     app.add_option("--out", out_, "Folder to write")->required();
     app.add_option(
            "--format",
            format_,
            "hf: one width and expert count; hf-padded: narrower experts filled "
-           "with zero neurons; ragged: Fettle's own form; of packed weights, "
+           "with zero neurons; hf-code: experts as they are, with a Python "
+           "file "
+           "for transformers; ragged: Fettle's own form; of packed weights, "
            "with the same values: compressed-tensors (vLLM, transformers), "
            "gptq (GPTQModel), gguf (llama.cpp; plain weights too)")
         ->capture_default_str();
@@ -46,6 +51,13 @@ class Export : public Command {
            "model's own type")
         ->check(CLI::IsMember({"keep", "float32", "bfloat16", "float16"}))
         ->capture_default_str();
+    app.add_option(
+           "--shard-size",
+           shard_size_,
+           "Most bytes of tensors in a .safetensors file; a larger model gets "
+           "several and an index")
+        ->capture_default_str()
+        ->type_name("SIZE");
     add_mtp_option(app, mtp_);
     app.add_flag(
         "--drop-constants",
@@ -70,6 +82,15 @@ class Export : public Command {
 
   void check(const Foreseen* foreseen) const override {
     const auto format = exporter::parse_format(format_);
+    refuse_unread(
+        *parser_,
+        {{"--shard-size",
+          format != exporter::Format::kGguf,
+          "a format of .safetensors files; a GGUF is one file"}});
+    if (parse_size(shard_size_, "--shard-size") < 1) {
+      throw UsageError(
+          "export", "--shard-size", "expected a size such as 5GB, found 0");
+    }
     if (foreseen == nullptr) return check_new_folder({"--out", out_});
     if (exporter::needs_packed(format) && !foreseen->packed) {
       throw UserError(
@@ -83,6 +104,8 @@ class Export : public Command {
   Outcome run(Session& session) override {
     options_.format = exporter::parse_format(format_);
     options_.mtp = artifact::parse_mtp(mtp_);
+    options_.shard_bytes =
+        static_cast<std::uint64_t>(parse_size(shard_size_, "--shard-size"));
     if (dtype_ != "keep") options_.dtype = kTypes.at(dtype_);
     const auto opened = session.read(model_);
     const model::ModelReader& reader = *opened;
@@ -114,6 +137,11 @@ class Export : public Command {
       case exporter::Format::kRagged:
         return fmt::format(
             "fettle generate {} --prompt TEXT", shell_word(out_));
+      case exporter::Format::kHfCode:
+        return fmt::format(
+            "transformers.AutoModelForCausalLM.from_pretrained(\"{}\", "
+            "trust_remote_code=True)",
+            folder);
       case exporter::Format::kGguf:
         return fmt::format(
             "llama-cli -m {} (llama.cpp)",
@@ -141,8 +169,9 @@ class Export : public Command {
 
   // A token whose experts are chosen otherwise after a rounding differs much,
   // and says nothing of the whole.
-  static std::string check_text(const exporter::ExportResult& result) {
-    if (!result.narrowed || !result.types.empty()) {
+  std::string check_text(const exporter::ExportResult& result) const {
+    const bool predicts = options_.format != exporter::Format::kHfCode;
+    if (!result.narrowed || !result.types.empty() || !predicts) {
       return fmt::format(
           "read back and compared: largest difference {:.2g} of the largest "
           "value\n",
@@ -168,7 +197,9 @@ class Export : public Command {
     return fmt::format("numbers: {}; {}\n", text, rounded);
   }
 
-  std::string model_, out_, format_ = "hf", dtype_ = "keep", mtp_;
+  const CLI::App* parser_ = nullptr;
+  std::string model_, out_, format_ = "hf", dtype_ = "keep", mtp_,
+                            shard_size_ = "5GB";
   exporter::ExportOptions options_;
 };
 

@@ -92,7 +92,7 @@ constexpr std::array<OptionGroup, 39> kGroups{{
     {"tune",
      "Of condenser",
      "condensers condenser-after bias-rate condenser-bias-rate"},
-    {"export", "Input and output", "out format dtype mtp"},
+    {"export", "Input and output", "out format dtype shard-size mtp"},
     {"export",
      "What a format can't hold",
      "drop-constants drop-condensers recode nearest"},

@@ -98,6 +98,9 @@ class Quant : public Command {
     // Damage would show up behind hours of work.
     checked_values(*reader, session.reporter(), "check");
     Outcome outcome = quantize(session, std::move(reader), folder);
+    if (!flags_.data.empty()) {
+      artifact::add_measured(folder.path(), "data", data_names(flags_.data));
+    }
     Json quality;
     if (!held.empty()) {
       quality = measure_quality(session, {held, model_, folder.path()});

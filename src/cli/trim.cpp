@@ -143,6 +143,9 @@ class Trim : public Command {
     const trim::TrimResult& result = done.result;
     Outcome outcome;
     outcome.json = result.to_json();
+    if (!flags_.data.empty() && !plan_only_) {
+      artifact::add_measured(folder.path(), "data", data_names(flags_.data));
+    }
     Json quality;
     if (!held.empty()) {
       quality = measure_quality(session, {held, model_, folder.path()});

@@ -7,6 +7,7 @@
 #include "export/codes/code_export.h"
 #include "export/exported_weights.h"
 #include "export/gguf/gguf_export.h"
+#include "export/hf_code/hf_code_export.h"
 #include "export/reload_check.h"
 
 namespace fettle::exporter {
@@ -47,14 +48,24 @@ artifact::StageRecord record_of(const ExportOptions& options) {
       .options = options_json(options)};
 }
 
+ExportResult export_as(
+    const model::ModelReader& reader,
+    const ExportOptions& options,
+    const std::filesystem::path& folder) {
+  if (options.format == Format::kHfCode) {
+    return export_hf_code(reader, options, folder);
+  }
+  return options.format == Format::kGguf
+             ? export_gguf(reader, options, folder)
+             : export_codes(reader, options, folder);
+}
+
 // The formats that Fettle does not read.
 ExportResult export_foreign(
     const model::ModelReader& reader,
     const ExportOptions& options,
     const std::filesystem::path& folder) {
-  ExportResult result = options.format == Format::kGguf
-                            ? export_gguf(reader, options, folder)
-                            : export_codes(reader, options, folder);
+  ExportResult result = export_as(reader, options, folder);
   result.before = artifact::stored_size(reader);
   result.padded_neurons = result.after.neurons - result.before.neurons;
   artifact::StageRecord record = record_of(options);
@@ -73,7 +84,7 @@ ExportResult export_model(
     const model::ModelReader& reader,
     const ExportOptions& options,
     const std::filesystem::path& folder) {
-  if (options.format > Format::kRagged) {
+  if (options.format == Format::kHfCode || options.format > Format::kRagged) {
     return export_foreign(reader, options, folder);
   }
   const model::ModelConfig config = exported_config(reader.config(), options);
@@ -93,6 +104,7 @@ ExportResult export_model(
        .tensor = [&](const model::WeightId& id) { return weights.tensor(id); },
        .record = record_of(options),
        .mtp = options.mtp,
+       .shard_bytes = options.shard_bytes,
        .label = "export",
        .reporter = options.reporter},
       folder);

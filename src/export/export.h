@@ -12,6 +12,7 @@
 
 #include "artifact/model_writer.h"
 #include "core/progress.h"
+#include "io/checkpoint_writer.h"
 #include "model/causal_lm.h"
 #include "model/weights/model_reader.h"
 
@@ -22,20 +23,23 @@ namespace fettle::exporter {
 // weight zero, which changes no output, to the least width that the widest fits
 // into and loaders can run (kLoaderUnit). hf does so too where the one width
 // can't run in the type that config.json names. Shared experts that a family
-// counts in experts are filled up to a whole number of them. ragged: Fettle's
-// own form. The others are for packed weights, pad in the same way where widths
+// counts in experts are filled up to a whole number of them. hf_code: experts
+// of any number and width for transformers, with a Python file beside them
+// (hf_code/hf_code_layout.h); packed weights are unpacked. ragged: Fettle's own
+// form. The others are for packed weights, pad in the same way where widths
 // differ or their groups and blocks ask for it, and hold every value exactly.
 enum class Format {
   kHf,
   kHfPadded,
+  kHfCode,
   kRagged,
   kCompressedTensors,  // pack-quantized integers: compressed_tensors.h
   kGptq,               // GPTQModel's layout: gptq_layout.h
   kGguf,               // one file for llama.cpp: gguf_export.h
 };
 
-// "hf", "hf-padded", "ragged", "compressed-tensors", "gptq", "gguf". Throws
-// UserError naming the known formats.
+// "hf", "hf-padded", "hf-code", "ragged", "compressed-tensors", "gptq", "gguf".
+// Throws UserError naming the known formats.
 Format parse_format(std::string_view name);
 std::string_view format_name(Format format);
 // Whether it holds packed weights alone, which fettle quant makes.
@@ -61,6 +65,8 @@ struct ExportOptions {
   bool nearest_shape = false;
   // What becomes of heads that predict further tokens; a GGUF has none.
   artifact::Mtp mtp = artifact::Mtp::kAuto;
+  // Most bytes of tensors in a file of weights; a GGUF is one file.
+  std::uint64_t shard_bytes = io::kShardBytes;
   // Tokens of the reload check, and the seed that draws them.
   std::int64_t check_sequences = 2;
   std::int64_t check_tokens = 64;

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "export/export.h"
+#include "export/hf_code/hf_code_layout.h"
 #include "export/stock_layout.h"
 #include "model/family/text_part.h"
 #include "model/family/weight_table.h"
@@ -19,9 +20,10 @@ using model::Role;
 
 constexpr std::int64_t kOne = 1;
 
-constexpr std::array<std::pair<Format, std::string_view>, 6> kNames{{
+constexpr std::array<std::pair<Format, std::string_view>, 7> kNames{{
     {Format::kHf, "hf"},
     {Format::kHfPadded, "hf-padded"},
+    {Format::kHfCode, "hf-code"},
     {Format::kRagged, "ragged"},
     {Format::kCompressedTensors, "compressed-tensors"},
     {Format::kGptq, "gptq"},
@@ -257,7 +259,8 @@ model::ModelConfig with_widths(
 
 model::ModelConfig exported_config(
     const model::ModelConfig& config, const ExportOptions& options) {
-  if (options.format == Format::kRagged) {
+  if (options.format == Format::kHfCode) require_hf_code(config);
+  if (options.format == Format::kRagged || options.format == Format::kHfCode) {
     model::ModelConfig ragged = without_dropped(config, options);
     if (options.dtype) set_dtype(ragged.json, *options.dtype);
     return ragged;

@@ -24,9 +24,12 @@ namespace fettle::io {
 // it is. Checkpoint::open looks for them too.
 inline constexpr std::string_view kOwnStem = "fettle";
 
+// As transformers has it.
+inline constexpr std::uint64_t kShardBytes = 5'000'000'000;
+
 struct CheckpointWriterOptions {
   // Largest number of tensor bytes in a shard; a larger tensor gets its own.
-  std::uint64_t max_shard_bytes = 5'000'000'000;
+  std::uint64_t max_shard_bytes = kShardBytes;
   std::string stem = "model";  // file names begin with it
   Metadata metadata{{"format", "pt"}};
   FileCreator create = create_file;

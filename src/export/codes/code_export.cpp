@@ -147,7 +147,8 @@ class CodeExport {
     for (io::TensorSpec& spec : carried_.specs()) {
       all.push_back(std::move(spec));
     }
-    io::CheckpointWriter writer(folder_, std::move(all));
+    io::CheckpointWriter writer(
+        folder_, std::move(all), {.max_shard_bytes = options_.shard_bytes});
     Progress progress(
         options_.reporter, "export", writer.total_bytes(), "bytes");
     for (std::size_t i = 0; i < plan_.weights.size(); ++i) {

@@ -27,11 +27,12 @@ TEST_CASE("Companions are copied, weights and records are not") {
       "generation_config.json",
       "merges.txt",
       "LICENSE",
-      "README.md",
       "modeling_x.py"};
   for (const std::string& name : companions) put(from.path() / name, name);
   for (const char* name :
        {"config.json",
+        "README.md",
+        "README.source.md",
         "model.safetensors",
         "model.safetensors.index.json",
         "pytorch_model.bin",

@@ -36,6 +36,7 @@ TEST_CASE("Format names are known or refused") {
   for (const Format format :
        {Format::kHf,
         Format::kHfPadded,
+        Format::kHfCode,
         Format::kRagged,
         Format::kCompressedTensors,
         Format::kGptq,
@@ -44,7 +45,16 @@ TEST_CASE("Format names are known or refused") {
   }
   REQUIRE_THROWS_WITH(
       parse_format("awq"),
-      Contains("hf, hf-padded, ragged, compressed-tensors, gptq, gguf"));
+      Contains(
+          "hf, hf-padded, hf-code, ragged, compressed-tensors, gptq, gguf"));
+}
+
+TEST_CASE("A model within a larger one has no code for transformers") {
+  model::ModelConfig config = testing::tiny_config({});
+  config.json = {{"model_type", "llava"}, {"text_config", config.json}};
+  REQUIRE_THROWS_WITH(
+      exported_config(config, {.format = Format::kHfCode}),
+      Contains("model_type 'llava': holds its language model within a larger"));
 }
 
 // Changes of a family's configuration that give experts of `width`.
@@ -287,8 +297,12 @@ TEST_CASE("Dense models pass through every layout") {
 }
 
 TEST_CASE("NaN and infinity are refused by name before anything is written") {
-  const Format format =
-      GENERATE(Format::kHf, Format::kHfPadded, Format::kRagged, Format::kGguf);
+  const Format format = GENERATE(
+      Format::kHf,
+      Format::kHfPadded,
+      Format::kHfCode,
+      Format::kRagged,
+      Format::kGguf);
   const at::ScalarType type = GENERATE(at::kFloat, at::kBFloat16, at::kHalf);
   const float bad = GENERATE(
       std::numeric_limits<float>::quiet_NaN(),
