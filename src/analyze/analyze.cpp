@@ -13,7 +13,8 @@
 #include "artifact/manifest.h"
 #include "artifact/run_state.h"
 #include "core/error.h"
-#include "io/checksum.h"
+#include "ranks/group.h"
+#include "sweep/data.h"
 #include "sweep/micro_batches.h"
 
 namespace fettle::analyze {
@@ -41,27 +42,6 @@ void check_input(
   }
 }
 
-template <typename Value>
-std::span<const std::byte> bytes_of(const std::vector<Value>& values) {
-  return std::as_bytes(std::span(values));
-}
-
-// Covers ids, labels, and where sequences and documents begin.
-std::string checksum(const std::vector<model::Sequence>& data) {
-  io::Hasher hasher;
-  for (const model::Sequence& sequence : data) {
-    const std::vector<std::size_t> sizes{
-        sequence.ids.size(),
-        sequence.labels.size(),
-        sequence.document_starts.size()};
-    hasher.update(bytes_of(sizes));
-    hasher.update(bytes_of(sequence.ids));
-    hasher.update(bytes_of(sequence.labels));
-    hasher.update(bytes_of(sequence.document_starts));
-  }
-  return hasher.digest();
-}
-
 enum class Targets { kData, kDrawn };
 
 class Analysis {
@@ -74,8 +54,10 @@ class Analysis {
       : model_(model),
         data_(data),
         options_(options),
+        team_(options.sweep.team),
         scores_(
-            model.config(), options.scores, options.seed, options.keep_moments),
+            {model.config(), options.seed, options.keep_moments, team_},
+            options.scores),
         cut_{
             .micro_batch_tokens = options.micro_batch_tokens,
             .batch_sequences =
@@ -84,8 +66,11 @@ class Analysis {
             .vocab_size = model.config().vocab_size} {
     check_input(model.config(), data);
     fingerprint_ = model.reader().fingerprint();
-    checksum_ = checksum(data);
-    if (targets == Targets::kDrawn) prices_.emplace(model.config());
+    checksum_ = sweep::checksum(data);
+    if (targets == Targets::kDrawn) {
+      FETTLE_ASSERT(!team_.divides());
+      prices_.emplace(model.config());
+    }
   }
 
   artifact::ScoreFile run() {
@@ -95,7 +80,7 @@ class Analysis {
     if (chunks > 1) check_chunks();
     for (std::int64_t c = done; c < chunks; ++c) {
       if (chunks > 1) note(fmt::format("chunk {} of {}", c + 1, chunks));
-      sweep_chunk(make_chunk(data_, starts[c], starts[c + 1], cut_));
+      sweep_chunk(make_shards(data_, {starts[c], starts[c + 1]}, cut_, team_));
       if (c + 1 < chunks) save(c + 1);
     }
     if (loss_tokens_ == 0 && scores_.needs_backward()) {
@@ -105,7 +90,7 @@ class Analysis {
           "expected at least one scored token, found none: a gradient score "
           "needs sequences of two tokens or more with labels");
     }
-    return file();
+    return team_.leads() ? file() : artifact::ScoreFile{};
   }
 
   // What a run with drawn targets measured.
@@ -118,6 +103,10 @@ class Analysis {
  private:
   void note(const std::string& text) const {
     if (options_.sweep.reporter != nullptr) options_.sweep.reporter->note(text);
+  }
+
+  std::int64_t over_ranks(std::int64_t value) const {
+    return team_.group == nullptr ? value : ranks::sum(*team_.group, value);
   }
 
   void check_chunks() const {
@@ -133,10 +122,12 @@ class Analysis {
   }
 
   void sweep_chunk(const CalibrationChunk& chunk) {
-    tokens_ += chunk.tokens;
-    loss_tokens_ += sweep::loss_tokens(chunk.micro_batches);
+    tokens_ += over_ranks(chunk.tokens);
+    loss_tokens_ += over_ranks(sweep::loss_tokens(chunk.micro_batches));
     scores_.begin_sweeps(chunk.batches);
-    sweep::Sweep sweep(model_, chunk.micro_batches, options_.sweep);
+    sweep::SweepOptions sweep_options = options_.sweep;
+    sweep_options.shard_ends = chunk.shard_ends;
+    sweep::Sweep sweep(model_, chunk.micro_batches, sweep_options);
     sweep.forward(
         scores_.forward(), {.keep_boundaries = scores_.needs_backward()});
     if (!scores_.needs_backward()) return;
@@ -160,6 +151,7 @@ class Analysis {
     same["scores"] = options_.scores;
     same["seed"] = options_.seed;
     same["keep_moments"] = options_.keep_moments;
+    if (team_.shards > 1) same["shards"] = team_.shards;
     same["batch_sequences"] = cut_.batch_sequences;
     same["chunk_tokens"] = options_.chunks_by_budget
                                ? Json("by budget")
@@ -186,11 +178,23 @@ class Analysis {
          .unit = "chunk"});
   }
 
+  // What rank 0 finds, where the state is; none at others.
+  std::optional<artifact::RunState> saved_state() const {
+    if (!team_.leads()) return std::nullopt;
+    auto state = artifact::load_newest_state(options_.state_folder, "analyze");
+    if (state) artifact::check_same_run(state->identity, identity(), "analyze");
+    return state;
+  }
+
   // Chunks already done.
   std::int64_t restore() {
-    const auto state =
-        artifact::load_newest_state(options_.state_folder, "analyze");
-    if (!state) {
+    auto state = saved_state();
+    const Json shared = of_rank_0(
+        state ? Json{{"step", state->step},
+                     {"cursor", state->cursor},
+                     {"micro_batch_tokens", state->micro_batch_tokens}}
+              : Json());
+    if (shared.is_null()) {
       const std::string_view score = scores_.needs_one_chunk();
       note(
           score.empty() ? "no saved state found; starting from the first chunk"
@@ -201,16 +205,32 @@ class Analysis {
                               score));
       return 0;
     }
-    artifact::check_same_run(state->identity, identity(), "analyze");
-    scores_.restore(state->tensors);
-    const JsonObject cursor(state->cursor, "analyze", "the state's cursor");
+    artifact::RunState from;
+    if (state) from = std::move(*state);
+    if (!team_.leads()) from.tensors = scores_.state();
+    if (team_.group != nullptr) {
+      for (auto& [name, tensor] : from.tensors) {
+        tensor = tensor.contiguous();
+        team_.group->broadcast(tensor, 0);
+      }
+    }
+    scores_.restore(from.tensors);
+    const JsonObject cursor(
+        shared.at("cursor"), "analyze", "the state's cursor");
     tokens_ = cursor.integer("tokens");
     loss_tokens_ = cursor.integer("loss_tokens");
     cut_.chunk_tokens = cursor.integer("chunk_tokens");
+    from.micro_batch_tokens = shared.at("micro_batch_tokens");
     cut_.micro_batch_tokens = artifact::resumed_micro_batch(
-        *state, cut_.micro_batch_tokens, options_.sweep.reporter);
-    note(fmt::format("resuming after chunk {}", state->step));
-    return state->step;
+        from, cut_.micro_batch_tokens, options_.sweep.reporter);
+    const std::int64_t step = shared.at("step");
+    note(fmt::format("resuming after chunk {}", step));
+    return step;
+  }
+
+  Json of_rank_0(const Json& json) const {
+    if (team_.group == nullptr) return json;
+    return Json::parse(ranks::broadcast_text(*team_.group, json.dump(), 0));
   }
 
   artifact::ScoreFile file() const {
@@ -221,6 +241,7 @@ class Analysis {
     for (std::int64_t l = 0; l < model_.config().num_layers(); ++l) {
       file.layers.push_back(scores_.finish(l));
     }
+    if (team_.shards > 1) file.run["shards"] = team_.shards;
     file.run = options_.run;
     file.run["scores"] = options_.scores;
     file.run["batch_sequences"] = options_.batch_sequences;
@@ -235,6 +256,7 @@ class Analysis {
   model::CausalLm& model_;
   const std::vector<model::Sequence>& data_;
   const AnalyzeOptions& options_;
+  ranks::Team team_;
   ScoreSet scores_;
   std::optional<RowPriceObserver> prices_;
   CalibrationOptions cut_;

@@ -80,7 +80,8 @@ std::int64_t chunk_tokens_within(
 // unknown, the model has no experts, the data is empty, no position is scored
 // though a gradient is needed, a score that needs one chunk meets several, a
 // score is not finite (naming layer and expert), or a run is resumed with
-// another model, data or options.
+// another model, data or options. Where the sweep's data is divided among
+// ranks, rank 0 has the scores, and the others have none.
 artifact::ScoreFile analyze(
     model::CausalLm& model,
     const std::vector<model::Sequence>& data,

@@ -59,4 +59,51 @@ CalibrationChunk make_chunk(
   return chunk;
 }
 
+namespace {
+
+// Where the shards of a range begin and end: [shards + 1].
+std::vector<std::size_t> shard_starts(
+    const std::vector<model::Sequence>& data,
+    const SequenceRange& range,
+    std::size_t batch,
+    std::int64_t shards) {
+  std::vector<std::int64_t> tokens;  // of each batch
+  for (std::size_t s = range.first; s < range.last; ++s) {
+    if ((s - range.first) % batch == 0) tokens.push_back(0);
+    tokens.back() += static_cast<std::int64_t>(data[s].ids.size());
+  }
+  std::vector<std::size_t> starts;
+  for (const std::size_t run : ranks::even_runs(tokens, shards)) {
+    starts.push_back(std::min(range.first + run * batch, range.last));
+  }
+  return starts;
+}
+
+}  // namespace
+
+CalibrationChunk make_shards(
+    const std::vector<model::Sequence>& data,
+    const SequenceRange& range,
+    const CalibrationOptions& options,
+    const ranks::Team& team) {
+  if (!team.divides()) {
+    return make_chunk(data, range.first, range.last, options);
+  }
+  const auto batch = static_cast<std::size_t>(
+      std::max<std::int64_t>(options.batch_sequences, 1));
+  const auto starts = shard_starts(data, range, batch, team.shards);
+  const ranks::Shards own = team.own();
+  CalibrationChunk chunk;
+  for (std::int64_t s = own.first; s < own.first + own.count; ++s) {
+    CalibrationChunk part = make_chunk(data, starts[s], starts[s + 1], options);
+    std::ranges::move(
+        part.micro_batches, std::back_inserter(chunk.micro_batches));
+    std::ranges::move(part.batches, std::back_inserter(chunk.batches));
+    chunk.tokens += part.tokens;
+    chunk.shard_ends.push_back(
+        static_cast<std::int64_t>(chunk.micro_batches.size()));
+  }
+  return chunk;
+}
+
 }  // namespace fettle::analyze

@@ -8,6 +8,7 @@
 
 #include "analyze/score_method.h"
 #include "model/layers/token_batch.h"
+#include "ranks/shards.h"
 
 namespace fettle::analyze {
 
@@ -20,7 +21,8 @@ struct CalibrationOptions {
 
 struct CalibrationChunk {
   std::vector<model::TokenBatch> micro_batches;
-  std::vector<GradientBatch> batches;  // in their order
+  std::vector<GradientBatch> batches;         // in their order
+  std::vector<std::int64_t> shard_ends = {};  // in micro-batches
   std::int64_t tokens = 0;
 };
 
@@ -36,5 +38,19 @@ CalibrationChunk make_chunk(
     std::size_t first,
     std::size_t last,
     const CalibrationOptions& options);
+
+// Sequences [first, last) of the data.
+struct SequenceRange {
+  std::size_t first = 0;
+  std::size_t last = 0;
+};
+
+// The same of a range that is divided among ranks: what this rank's shards
+// have. No batch straddles two shards.
+CalibrationChunk make_shards(
+    const std::vector<model::Sequence>& data,
+    const SequenceRange& range,
+    const CalibrationOptions& options,
+    const ranks::Team& team);
 
 }  // namespace fettle::analyze

@@ -61,6 +61,14 @@ void LayerSums::end(std::int64_t layer) {
   layer_ = -1;
 }
 
+void LayerSums::visit(const sweep::SumVisitor& visit) {
+  if (!is_summed()) return;
+  visit(
+      current_,
+      kind_.reduction == Reduction::kMax ? ranks::Reduction::kMax
+                                         : ranks::Reduction::kSum);
+}
+
 void LayerSums::reduce(at::Tensor into, const at::Tensor& values) const {
   if (kind_.reduction == Reduction::kMax) {
     at::maximum_out(into, into, values.to(at::kDouble));

@@ -30,6 +30,9 @@ class LayerSums {
   void add(std::int64_t expert, const at::Tensor& values);  // [I], [I^2], or 1
   void add_all(const at::Tensor& values);  // [S], [E], or one value
 
+  // Shows what was added since begin; nothing where nothing is added.
+  void visit(const sweep::SumVisitor& visit);
+
   // Replaces a layer's values: what isn't summed, or was summed earlier.
   void set(std::int64_t layer, const at::Tensor& values);
   bool is_set(std::int64_t layer) const { return set_[layer]; }

@@ -12,11 +12,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "analyze/elimination.h"
 #include "analyze/sum_observer.h"
 #include "model/layers/expert_runs.h"
+#include "ranks/group.h"
+#include "ranks/ordered_sum.h"
 
 namespace fettle::analyze {
 namespace {
@@ -55,7 +58,7 @@ at::Tensor expert_scores(
 class Obs : public SumObserver {
  public:
   explicit Obs(const ScoreContext& context)
-      : SumObserver(context, sweep::Pass::kBackward) {
+      : SumObserver(context, sweep::Pass::kBackward), team_(context.team) {
     if (!context.keep_moments) {
       scores_ = &keep("sum", {.reduction = Reduction::kNone});
       return;
@@ -76,7 +79,7 @@ class Obs : public SumObserver {
     const auto options = at::dtype(at::kFloat).device(weights.device());
     const std::int64_t hidden = config().hidden_size;
     gradients_ = at::zeros({hidden, hidden}, options);
-    tokens_ = 0;
+    tokens_ = at::zeros({1}, at::kLong);
     for (const std::int64_t width : config().layers[layer].expert_widths) {
       moments_.push_back(at::zeros({width, width}, options));
     }
@@ -86,7 +89,7 @@ class Obs : public SumObserver {
     const at::NoGradGuard no_grad;
     const at::Tensor g = d_output.to(at::kFloat);
     gradients_.addmm_(g.t(), g);
-    tokens_ += g.size(0);
+    tokens_.add_(g.size(0));
   }
 
   void on_expert_gradient(
@@ -95,6 +98,15 @@ class Obs : public SumObserver {
     const at::Tensor a =
         view.h.to(at::kFloat).mul(view.weight.to(at::kFloat).unsqueeze(1));
     moments_[view.expert].addmm_(a.t(), a);
+  }
+
+  // What is kept of it comes from these, after they are added up.
+  void for_each_sum(
+      sweep::Pass pass, std::int64_t, const sweep::SumVisitor& visit) override {
+    if (pass != sweep::Pass::kBackward || moments_.empty()) return;
+    for (at::Tensor& moment : moments_) visit(moment, ranks::Reduction::kSum);
+    visit(gradients_, ranks::Reduction::kSum);
+    visit(tokens_, ranks::Reduction::kSum);
   }
 
   void end_layer(
@@ -121,9 +133,11 @@ class Obs : public SumObserver {
       trace += moment.diagonal().sum(at::kDouble).item<double>();
     }
     const double damping = damping_of(trace, bank.offsets.back());
+    const auto tokens = static_cast<double>(tokens_.item<std::int64_t>());
     model::Dispatch neurons;
     neurons.starts = bank.offsets;
     model::for_each_expert(neurons, [&](std::int64_t e) {
+      if (scores_ != nullptr && !owns(e)) return;
       const std::int64_t begin = bank.offsets[e];
       const at::Tensor w =
           bank.down.narrow(0, begin, bank.width(e)).cpu().to(at::kDouble);
@@ -131,20 +145,34 @@ class Obs : public SumObserver {
       const at::Tensor gram = at::mm(at::mm(w, gradients), w.t());
       if (scores_ != nullptr) {
         scores.narrow(0, begin, bank.width(e))
-            .copy_(expert_scores(
-                moment, gram, static_cast<double>(tokens_), damping));
+            .copy_(expert_scores(moment, gram, tokens, damping));
       } else {
         kept_moments_->add(e, moment.flatten());
         kept_grams_->add(e, gram.flatten());
       }
     });
     if (scores_ != nullptr) {
+      share(scores);
       scores_->set(layer, scores);
     } else {
       kept_tokens_->add_all(
-          at::scalar_tensor(static_cast<double>(tokens_), at::kDouble)
-              .to(gradients_.device()));
+          at::scalar_tensor(tokens, at::kDouble).to(gradients_.device()));
     }
+  }
+
+  // Ranks share the eliminations, by experts.
+  bool owns(std::int64_t expert) const {
+    return team_.group == nullptr ||
+           expert % team_.group->size() == team_.group->rank();
+  }
+  // Every rank has 0 for the others' experts: as integers, the bits add up.
+  void share(const at::Tensor& scores) const {
+    if (team_.group == nullptr || team_.group->size() == 1) return;
+    const at::Tensor bits = scores.view(at::kLong);
+    ranks::ShardSum own({ranks::Reduction::kSum});
+    own.add({team_.group->rank(), 1, {bits.clone()}});
+    ranks::sum_over_ranks(
+        {team_.group, team_.group->size()}, std::move(own), {bits});
   }
 
   LayerSums* scores_ = nullptr;
@@ -153,7 +181,8 @@ class Obs : public SumObserver {
   LayerSums* kept_tokens_ = nullptr;
   std::vector<at::Tensor> moments_;  // [E] of [I, I], of the layer in use
   at::Tensor gradients_;             // [H, H], summed
-  std::int64_t tokens_ = 0;
+  at::Tensor tokens_;                // [1] int64
+  ranks::Team team_;
 };
 
 // The scores, or what they are made of.

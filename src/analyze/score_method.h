@@ -32,6 +32,7 @@ struct ScoreContext {
   std::uint64_t seed = 0;
   // Keep what can't be added otherwise: obs' second moments.
   bool keep_moments = false;
+  ranks::Team team = {};  // which the sweeps are divided among
 };
 
 // Consecutive sequences whose gradient is taken as one, and how they were cut.

@@ -20,12 +20,8 @@ std::string state_name(
 }  // namespace
 
 ScoreSet::ScoreSet(
-    const model::ModelConfig& config,
-    const std::vector<std::string>& names,
-    std::uint64_t seed,
-    bool keep_moments)
-    : config_(config), keep_moments_(keep_moments) {
-  const ScoreContext context{config, seed, keep_moments};
+    const ScoreContext& context, const std::vector<std::string>& names)
+    : config_(context.config), keep_moments_(context.keep_moments) {
   members_.push_back(
       {std::string(kBase), nullptr, std::make_unique<BaseStatistics>(context)});
   std::set<std::string> seen;

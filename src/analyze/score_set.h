@@ -18,11 +18,7 @@ namespace fettle::analyze {
 class ScoreSet {
  public:
   // `names` may repeat. Throws UserError on an unknown one.
-  ScoreSet(
-      const model::ModelConfig& config,
-      const std::vector<std::string>& names,
-      std::uint64_t seed,
-      bool keep_moments);
+  ScoreSet(const ScoreContext& context, const std::vector<std::string>& names);
 
   bool needs_backward() const { return !backward_.empty(); }
   bool needs_gradient_batches() const;

@@ -15,6 +15,12 @@ void SumObserver::begin_layer(
   }
 }
 
+void SumObserver::for_each_sum(
+    sweep::Pass pass, std::int64_t, const sweep::SumVisitor& visit) {
+  if (pass != pass_) return;
+  for (auto& entry : sums_) entry.second.visit(visit);
+}
+
 void SumObserver::end_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
   if (pass != pass_) return;

@@ -17,6 +17,10 @@ class SumObserver : public ScoreObserver {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
   void end_layer(
       sweep::Pass pass, std::int64_t layer, model::LayerWeights&) override;
   Sums sums(std::int64_t layer) const override;

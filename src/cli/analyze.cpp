@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "analyze/choices_by_file.h"
 #include "analyze/cut_advice.h"
@@ -118,12 +119,20 @@ class Analyze : public Command {
     if (foreseen == nullptr) check_new_folder({"--out", out_});
   }
 
+  bool divides() const override { return true; }
+
   Outcome run(Session& session) override {
+    if (prices_) session.require_undivided("--prices");
+    if (!merged_.empty()) session.require_undivided("--merge");
     if (!merged_.empty()) return merge(session);
     auto reader = session.read(model_);
-    sweep::Workload workload = workload_of(*reader);
-    io::AtomicDirectory folder(
-        out_, artifact::resumable_output(options_.resume, restart_));
+    sweep::Workload workload = workload_of(*reader, session.team());
+    std::optional<io::AtomicDirectory> folder;
+    if (session.leads()) {
+      folder.emplace(
+          out_, artifact::resumable_output(options_.resume, restart_));
+      options_.state_folder = folder->path();
+    }
     seq_len_ = window_tokens(reader->config(), seq_len_);
     const bool weights_alone = data_.empty();
     const auto data =
@@ -133,35 +142,37 @@ class Analyze : public Command {
                   *reader,
                   {data_, seq_len_, tokens_, data_flags_, workload.backward});
     workload.add(data.sequences, options_.chunk_tokens);
+    workload.divide(session.team());
     OpenModel opened = session.open(std::move(reader), workload);
     set_options(session, opened);
-    options_.state_folder = folder.path();
     const auto begin = std::chrono::steady_clock::now();
-    auto scores = analyzed(*opened.model, data.sequences, folder.path());
-    if (weights_alone) analyze::without_tokens(scores);
+    auto scores = analyzed(*opened.model, data.sequences);
     if (by_file_) count_by_file(data, *opened.model, scores);
+    if (!folder) return {};
+    if (weights_alone) analyze::without_tokens(scores);
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - begin;
-    write(scores, folder, session);
+    write(scores, *folder, session);
     return outcome(scores, seconds.count());
   }
 
  private:
   artifact::ScoreFile analyzed(
-      model::CausalLm& model,
-      const std::vector<model::Sequence>& data,
-      const std::filesystem::path& folder) const {
+      model::CausalLm& model, const std::vector<model::Sequence>& data) const {
     if (!prices_) return analyze::analyze(model, data, options_);
     auto both = analyze::analyze_with_prices(model, data, options_);
-    both.prices.save(folder);
+    both.prices.save(options_.state_folder);
     return std::move(both.scores);
   }
 
-  sweep::Workload workload_of(const model::ModelReader& reader) const {
+  sweep::Workload workload_of(
+      const model::ModelReader& reader, const ranks::Team& team) const {
     sweep::Workload workload;
     workload.backward = analyze::needs_backward(options_.scores);
     workload.extra_bytes =
-        analyze::analyze_bytes(reader.config(), options_.scores);
+        analyze::analyze_bytes(reader.config(), options_.scores) +
+        team.partial_sums() *
+            analyze::analyze_layer_bytes(reader.config(), options_.scores);
     if (options_.keep_moments) {
       workload.extra_bytes +=
           analyze::kept_moment_bytes(reader.config(), options_.scores);
@@ -216,8 +227,8 @@ class Analyze : public Command {
     if (!options_.keep_moments && analyze::needs_one_chunk(options_.scores)) {
       return;
     }
-    options_.chunk_tokens = analyze::chunk_tokens_within(
-        opened.plan, opened.model->reader().checkpoint().total_bytes());
+    options_.chunk_tokens = session.as_rank_0(analyze::chunk_tokens_within(
+        opened.plan, opened.model->reader().checkpoint().total_bytes()));
   }
 
   static void write(

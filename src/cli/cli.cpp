@@ -12,6 +12,7 @@
 #include <new>
 
 #include "cli/command_line.h"
+#include "cli/rank_process.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
 #include "cli/targets.h"
@@ -21,7 +22,7 @@
 namespace fettle::cli {
 namespace {
 
-enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kInternal = 3 };
+enum ExitCode { kDone = 0, kUsage = 2 };
 
 void check_json_target(const CLI::App& parser, const std::string& target) {
   const CLI::Option* option = parser.get_option_no_throw("--json");
@@ -45,18 +46,27 @@ void print(const Outcome& outcome, const std::string& json_target) {
 int run_command(
     const CLI::App& parser, Command& command, const CommonOptions& options) {
   check_json_target(parser, options.json);
+  if (process_place() && !command.divides()) {
+    throw UsageError(
+        "ranks",
+        parser.get_name(),
+        "is a command for one process; start it without torchrun, or unset "
+        "WORLD_SIZE");
+  }
   Session session(options);
-  command.check(nullptr);
-  Outcome outcome = command.run(session);
-  session.add_peaks(outcome.json);
-  session.add_data(outcome.json);
-  print(outcome, options.json);
+  try {
+    command.check(nullptr);
+    session.wait_for_all();  // before one of them makes what others look for
+    Outcome outcome = command.run(session);
+    session.add_peaks(outcome.json);
+    session.add_data(outcome.json);
+    if (session.leads()) print(outcome, options.json);
+    session.leave();
+  } catch (const std::exception& error) {
+    session.fail(error.what());
+    throw;
+  }
   return kDone;
-}
-
-int report(ExitCode code, const char* message) {
-  std::cerr << "fettle: " << message << "\n";
-  return code;
 }
 
 // What was asked for goes to stdout, what is wrong to stderr.
@@ -86,10 +96,6 @@ int run(int argc, char** argv) {
     return run_command(parser, command, line.options());
   } catch (const CLI::ParseError& error) {
     return usage_error(line, error);
-  } catch (const UsageError& error) {
-    return report(kUsage, error.what());
-  } catch (const UserError& error) {
-    return report(kFailed, error.what());
   }
 }
 

@@ -44,6 +44,8 @@ class Command {
   // own, and are not looked at.
   virtual void check(const Foreseen* foreseen) const = 0;
   virtual Outcome run(Session& session) = 0;
+  // Whether ranks can divide the command's work.
+  virtual bool divides() const { return false; }
 };
 
 struct CommandEntry {

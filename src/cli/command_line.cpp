@@ -54,7 +54,11 @@ CommandLine::CommandLine()
     parsers_.emplace_back(parser, entry.make());
     parsers_.back().second->add_options(*parser);
     if (!entry.about_program) {
-      add_common_options(*parser, options_, {.budgets = !entry.own_budgets});
+      add_common_options(
+          *parser,
+          options_,
+          {.budgets = !entry.own_budgets,
+           .shards = parsers_.back().second->divides()});
     }
     mark_paths(*parser, entry.name);
     set_help(*parser, entry.name);

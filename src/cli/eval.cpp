@@ -10,6 +10,7 @@
 #include "cli/task_flags.h"
 #include "cli/unread.h"
 #include "core/error.h"
+#include "sweep/data.h"
 #include "sweep/evaluate.h"
 
 namespace fettle::cli {
@@ -45,7 +46,10 @@ class Eval : public Command {
     check_folder("--against", against_);
   }
 
+  bool divides() const override { return true; }
+
   Outcome run(Session& session) override {
+    if (tasks_.any()) session.require_undivided("--choices or --generate");
     Outcome outcome;
     if (!data_.empty()) outcome = run_data(session);
     const auto add = [&](const char* name, const Outcome& more) {
@@ -71,6 +75,9 @@ class Eval : public Command {
         {tokenizer, session.sample_options(*reader, flags_), seq_len});
     const auto& sets = data.sets;
     session.tell_data(data.counts, {.seq_len = seq_len});
+    for (const auto& set : sets) {
+      session.require_same("the data", sweep::checksum(set.sequences));
+    }
     sweep::Workload workload;
     for (const auto& set : sets) {
       workload.add(set.sequences, eval_.chunk_tokens);

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "cli/rank_process.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -25,10 +26,17 @@
 namespace fettle::cli {
 namespace {
 
-enum ExitStatus { kExitFailed = 1, kExitUsage = 2, kExitInternal = 3 };
+enum ExitStatus {
+  kExitFailed = 1,
+  kExitUsage = 2,
+  kExitInternal = 3,
+  kExitRanks = 4
+};
 
 int tell_failure(ExitStatus status, std::string_view message) {
-  std::cerr << fmt::format("fettle: {}\n", one_line(message)) << std::flush;
+  const std::string line = one_line(message);
+  std::cerr << fmt::format("{}{}\n", message_prefix(), line) << std::flush;
+  if (status != kExitUsage) write_error_file(line);
   return status;
 }
 
@@ -88,6 +96,7 @@ int report_file(const std::filesystem::filesystem_error& error) {
           error.code().message()));
 }
 
+// A thread of Gloo's ends so when another rank sends what it does not expect.
 [[noreturn]] void end_uncaught() {
   int status = kExitInternal;
   if (std::current_exception()) {
@@ -107,6 +116,8 @@ int report_failure() {
     return tell_failure(kExitUsage, error.what());
   } catch (const UserError& error) {
     return tell_failure(kExitFailed, error.what());
+  } catch (const ranks::RankFailure& error) {
+    return report_rank_failure(error.what());
   } catch (const c10::OutOfMemoryError&) {
     return tell_failure(
         kExitFailed,
@@ -126,6 +137,10 @@ int report_failure() {
   } catch (...) {
     return tell_failure(kExitInternal, "internal error of an unknown kind");
   }
+}
+
+int report_rank_failure(std::string_view message) {
+  return tell_failure(kExitRanks, message);
 }
 
 void report_uncaught() { std::set_terminate(end_uncaught); }

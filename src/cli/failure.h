@@ -3,10 +3,16 @@
 // went wrong is one line.
 #pragma once
 
+#include <string_view>
+
 namespace fettle::cli {
 
 // Prints the exception being handled and returns its exit status.
 int report_failure();
+
+// Prints that another rank is lost, unless another thread did, and returns the
+// exit status of that.
+int report_rank_failure(std::string_view message);
 
 // Has exceptions that nobody catches, such as those of a thread, end the
 // program with report_failure's status in the place of an abort.

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <thread>
 
+#include "cli/rank_process.h"
 #include "io/unfinished.h"
 
 namespace fettle::cli {
@@ -50,8 +51,8 @@ void watch() {
       continue;
     }
     const bool left = io::Unfinished::clear_all();
-    say(left ? "\nfettle: stopped; go on with --resume\n"
-             : "\nfettle: stopped\n");
+    say("\n" + message_prefix() +
+        (left ? "stopped; go on with --resume\n" : "stopped\n"));
     ::_exit(128 + received);
   }
 }

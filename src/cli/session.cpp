@@ -2,6 +2,7 @@
 #include "cli/session.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <torch/version.h>
@@ -15,6 +16,7 @@
 #include "artifact/manifest.h"
 #include "cli/argument_checks.h"
 #include "cli/model_option.h"
+#include "cli/rank_process.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/installed.h"
@@ -126,6 +128,15 @@ void add_common_options(CLI::App& app, CommonOptions& o, CommonChoice choice) {
   }
   add("--scratch", o.scratch, "Folder for activations that RAM can't hold");
   add("--threads", o.threads, "CPU threads; 0: all cores");
+  if (choice.shards) {
+    add("--shards",
+        o.shards,
+        "Parts of the data whose sums are added in a fixed order: the same "
+        "bits "
+        "on any number of ranks; 0: 1, or on several ranks 8 or as many as "
+        "there are")
+        ->check(CLI::NonNegativeNumber);
+  }
   add("--seed", o.seed, "Of everything drawn at random");
   add("--json", o.json, "Write the result as JSON to this file, - for stdout");
   app.add_flag("--quiet", o.quiet, "No progress")->group(group);
@@ -133,6 +144,7 @@ void add_common_options(CLI::App& app, CommonOptions& o, CommonChoice choice) {
 }
 
 Session::Session(const CommonOptions& options) : options_(options) {
+  const auto place = process_place();
   const DeviceSpec spec = parse_device(options.device);
   if (!options.ram.empty()) budget_.ram = parse_size(options.ram, "--ram");
   if (options.threads < 0 || options.threads > kMostThreads) {
@@ -142,19 +154,68 @@ Session::Session(const CommonOptions& options) : options_(options) {
         fmt::format(
             "expected 0 to {}, found {}", kMostThreads, options.threads));
   }
-  const int threads =
-      options.threads > 0 ? options.threads : at::get_num_threads();
+  const int usual = place ? threads_of_rank(*place) : at::get_num_threads();
+  const int threads = options.threads > 0 ? options.threads : usual;
+  if (place) {
+    // The machine's memory is for all of its ranks.
+    budget_.ram =
+        budget_.ram.value_or(available_memory() / 2) / place->local_size;
+  }
   budget_.ram = bounded_ram(budget_.ram, threads);
   require_threads(2 + threads);  // and those of the guard
-  if (options.threads > 0) at::set_num_threads(options.threads);
+  if (options.threads > 0 || place) at::set_num_threads(threads);
   crowd_guard_.emplace(at::get_num_threads());
   device_ = kernels::open_device(spec);
   bound_vram();
-  if (options.quiet) {
+  meet_ranks();
+  if (options.quiet || !leads()) {
     reporter_ = std::make_unique<SilentReporter>();
   } else {
     reporter_ = std::make_unique<ConsoleReporter>(console_options(stderr));
   }
+}
+
+// What they must share before the first sum: numbers of another processor or
+// compute type are others.
+void Session::meet_ranks() {
+  group_ = open_ranks();
+  const std::int64_t size = group_->size();
+  const std::int64_t usual = size == 1 ? 1 : std::max<std::int64_t>(8, size);
+  team_ = {group_.get(), options_.shards > 0 ? options_.shards : usual};
+  if (team_.shards < size) {
+    throw UsageError(
+        "ranks",
+        "--shards",
+        fmt::format(
+            "expected at least the {} ranks, found {}", size, team_.shards));
+  }
+  ranks::require_same(
+      *group_,
+      {{"Fettle's version", std::string(artifact::version())},
+       {"libtorch's version", TORCH_VERSION},
+       {"the number of ranks", std::to_string(size)},
+       {"the command line", options_.command},
+       {"--threads", std::to_string(at::get_num_threads())},
+       {"the processor's instructions", at::get_cpu_capability()}});
+}
+
+std::int64_t Session::as_rank_0(std::int64_t value) const {
+  const at::Tensor shared = at::full({1}, value, at::kLong);
+  group_->broadcast(shared, 0);
+  return shared.item<std::int64_t>();
+}
+
+void Session::require_undivided(const char* what) const {
+  if (!team_.divides()) return;
+  throw UsageError(
+      "ranks",
+      what,
+      "is for one process and one shard; start it without torchrun and "
+      "--shards");
+}
+
+void Session::require_same(const char* name, const std::string& value) const {
+  ranks::require_same(*group_, {{name, value}});
 }
 
 // To what was said, and to what others have left on the card.
@@ -182,6 +243,7 @@ sweep::Workload Session::here(sweep::Workload workload) const {
                         ? device_.is_cpu()
                         : options_.compute_dtype == "float32";
   workload.compute_type = wide ? at::kFloat : at::kBFloat16;
+  workload.team = team_;
   if (!options_.scratch.empty()) workload.scratch = options_.scratch;
   return workload;
 }
@@ -217,6 +279,11 @@ OpenModel Session::open(
     std::unique_ptr<model::ModelReader> reader, sweep::Workload workload) {
   OpenModel opened;
   opened.plan = sweep::plan_sweep(*reader, here(workload), budget_);
+  if (group_->size() > 1) {
+    require_same("the model's weights", reader->fingerprint());
+    opened.plan.micro_batch_tokens =
+        ranks::least(*group_, opened.plan.micro_batch_tokens);
+  }
   if (!options_.ram.empty() || !options_.vram.empty()) {
     reporter_->note(opened.plan.summary());
   }
@@ -275,6 +342,9 @@ sweep::CalibrationData Session::calibration(
        source.scored_only},
       source.tokens,
       seed());
+  if (group_->size() > 1) {
+    require_same("the data", sweep::checksum(data.sequences));
+  }
   tell_data(
       data.counts,
       {.seq_len = seq_len,
@@ -314,6 +384,17 @@ void Session::add_peaks(Json& result) const {
   result["peak_ram_bytes"] = peak_resident_memory();
   result["peak_vram_bytes"] =
       device_.is_cpu() ? 0 : kernels::peak_device_memory(device_);
+  if (group_->size() == 1) return;
+  const Json mine{
+      {"host", host_name()},
+      {"peak_ram_bytes", result["peak_ram_bytes"]},
+      {"peak_vram_bytes", result["peak_vram_bytes"]},
+      {"sent_bytes", group_->sent_bytes()}};
+  result["ranks"] = Json::array();
+  for (const std::string& rank : group_->gather(mine.dump())) {
+    result["ranks"].push_back(Json::parse(rank));
+  }
+  result["shards"] = team_.shards;
 }
 
 std::int64_t window_tokens(

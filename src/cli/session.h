@@ -3,7 +3,6 @@
 // a model and its data are opened.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -12,34 +11,18 @@
 #include <vector>
 
 #include "artifact/making.h"
+#include "cli/common_options.h"
 #include "cli/data_flags.h"
 #include "core/progress.h"
 #include "kernels/crowd_guard.h"
 #include "model/causal_lm.h"
+#include "ranks/group.h"
+#include "ranks/shards.h"
 #include "sweep/data.h"
 #include "sweep/plan.h"
 #include "text/tokenizer.h"
 
 namespace fettle::cli {
-
-struct CommonOptions {
-  std::string device = "cpu";
-  std::string compute_dtype = "auto";
-  std::string vram;
-  std::string ram;
-  std::string scratch;
-  std::string json;
-  std::uint64_t seed = 1;
-  std::string command = {};  // as typed, for reports
-  int threads = 0;
-  bool quiet = false;
-};
-
-struct CommonChoice {
-  bool budgets = true;  // --ram and --vram too
-};
-void add_common_options(
-    CLI::App& app, CommonOptions& options, CommonChoice choice = {});
 
 // A model with the plan that its memory keeps to.
 struct OpenModel {
@@ -105,15 +88,33 @@ class Session {
   // A recipe's stages have commands of their own.
   void set_command(std::string command) { options_.command = command; }
 
-  // Adds peak memory to a result.
+  // Adds peak memory to a result; where there are ranks, that of each.
   void add_peaks(Json& result) const;
 
+  // The processes that divide the work: this one alone, or several ranks, of
+  // which the first writes and prints.
+  const ranks::Team& team() const { return team_; }
+  bool leads() const { return team_.leads(); }
+  // Throws UsageError where there are several ranks, or shards.
+  void require_undivided(const char* what) const;
+  // Rank 0's value, where a budget that differs would give others.
+  std::int64_t as_rank_0(std::int64_t value) const;
+  // What a command's run begins and ends with, where there are ranks.
+  void wait_for_all() const { group_->barrier(); }
+  void leave() const { group_->leave(); }
+  void fail(std::string_view reason) const noexcept { group_->fail(reason); }
+  // Throws UserError naming a rank whose value is another one.
+  void require_same(const char* name, const std::string& value) const;
+
  private:
+  void meet_ranks();
   void bound_vram();
   sweep::Workload here(sweep::Workload workload) const;
   void tell_once(const std::string& text);
 
   CommonOptions options_;
+  std::unique_ptr<ranks::Group> group_;
+  ranks::Team team_;
   at::Device device_ = at::kCPU;
   sweep::Budget budget_;
   std::unique_ptr<Reporter> reporter_;

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <iterator>
+#include <span>
 #include <utility>
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "io/checksum.h"
 
 namespace fettle::sweep {
 namespace {
@@ -61,7 +63,27 @@ FileWindows file_windows(
   return out;
 }
 
+template <typename Value>
+std::span<const std::byte> bytes_of(const std::vector<Value>& values) {
+  return std::as_bytes(std::span(values));
+}
+
 }  // namespace
+
+std::string checksum(const std::vector<model::Sequence>& sequences) {
+  io::Hasher hasher;
+  for (const model::Sequence& sequence : sequences) {
+    const std::vector<std::size_t> sizes{
+        sequence.ids.size(),
+        sequence.labels.size(),
+        sequence.document_starts.size()};
+    hasher.update(bytes_of(sizes));
+    hasher.update(bytes_of(sequence.ids));
+    hasher.update(bytes_of(sequence.labels));
+    hasher.update(bytes_of(sequence.document_starts));
+  }
+  return hasher.digest();
+}
 
 std::int64_t count_tokens(const std::vector<model::Sequence>& sequences) {
   std::int64_t tokens = 0;

@@ -48,6 +48,9 @@ CalibrationData load_calibration(
     std::int64_t tokens,
     std::uint64_t seed);
 
+// A hash of ids, labels, and where sequences and documents begin.
+std::string checksum(const std::vector<model::Sequence>& sequences);
+
 std::int64_t count_tokens(const std::vector<model::Sequence>& sequences);
 std::int64_t longest(const std::vector<model::Sequence>& sequences);
 

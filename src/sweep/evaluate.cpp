@@ -3,11 +3,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
+#include <utility>
 
 #include "core/error.h"
+#include "ranks/group.h"
+#include "ranks/ordered_sum.h"
+#include "sweep/data.h"
 #include "sweep/head.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
@@ -21,6 +27,35 @@ struct Sums {
   double kl = 0;
   std::int64_t top1 = 0;
 };
+
+// Sequences of one shard, the shard by its place among this rank's.
+struct Piece {
+  std::size_t shard = 0;
+  std::int64_t tokens = 0;
+  std::vector<model::Sequence> sequences = {};
+};
+
+// Over all shards of all ranks; counts stay whole numbers.
+Sums over_shards(const ranks::Team& team, const std::vector<Sums>& shards) {
+  if (!team.divides()) return shards.front();
+  ranks::ShardSum own({ranks::Reduction::kSum, ranks::Reduction::kSum});
+  std::int64_t shard = team.own().first;
+  for (const Sums& sums : shards) {
+    own.add(
+        {shard++,
+         1,
+         {at::tensor({sums.nll, sums.kl}, at::kDouble),
+          at::tensor({sums.tokens, sums.top1}, at::kLong)}});
+  }
+  const at::Tensor losses = at::empty({2}, at::kDouble);
+  const at::Tensor counts = at::empty({2}, at::kLong);
+  ranks::sum_over_ranks(team, std::move(own), {losses, counts});
+  return {
+      .tokens = counts[0].item<std::int64_t>(),
+      .nll = losses[0].item<double>(),
+      .kl = losses[1].item<double>(),
+      .top1 = counts[1].item<std::int64_t>()};
+}
 
 // Sequences of one set, cut into runs of at most `tokens` tokens.
 std::vector<std::vector<model::Sequence>> chunks_of(
@@ -84,26 +119,72 @@ class Evaluator {
         reporter_(reporter) {}
 
   Sums run(const EvalSet& set) {
-    Sums sums;
-    for (const auto& chunk : chunks_of(set.sequences, options_.chunk_tokens)) {
-      if (options_.stop_requested && *options_.stop_requested) throw Stopped();
-      add_chunk(chunk, sums);
+    const ranks::Team& team = options_.sweep.team;
+    std::vector<Sums> shards(static_cast<std::size_t>(team.own().count));
+    std::vector<Piece> together;
+    std::int64_t tokens = 0;
+    for (Piece& piece : pieces(set.sequences, team)) {
+      if (!together.empty() && tokens + piece.tokens > options_.chunk_tokens) {
+        add(std::exchange(together, {}), shards);
+        tokens = 0;
+      }
+      tokens += piece.tokens;
+      together.push_back(std::move(piece));
     }
-    return sums;
+    if (!together.empty()) add(together, shards);
+    return over_shards(team, shards);
   }
 
  private:
-  void add_chunk(const std::vector<model::Sequence>& chunk, Sums& sums) {
-    const auto batches = micro_batches(
-        chunk, options_.micro_batch_tokens, model_.config().vocab_size);
+  // What this rank evaluates, each piece cut by its shard alone.
+  std::vector<Piece> pieces(
+      const std::vector<model::Sequence>& sequences,
+      const ranks::Team& team) const {
+    std::vector<std::int64_t> lengths;
+    for (const auto& sequence : sequences) {
+      lengths.push_back(static_cast<std::int64_t>(sequence.ids.size()));
+    }
+    const auto starts = ranks::even_runs(lengths, team.shards);
+    const ranks::Shards own = team.own();
+    std::vector<Piece> pieces;
+    for (std::int64_t s = 0; s < own.count; ++s) {
+      const std::vector<model::Sequence> shard(
+          sequences.begin() +
+              static_cast<std::ptrdiff_t>(starts[own.first + s]),
+          sequences.begin() +
+              static_cast<std::ptrdiff_t>(starts[own.first + s + 1]));
+      for (auto& chunk : chunks_of(shard, options_.chunk_tokens)) {
+        const std::int64_t tokens = count_tokens(chunk);
+        pieces.push_back(
+            {static_cast<std::size_t>(s), tokens, std::move(chunk)});
+      }
+    }
+    return pieces;
+  }
+
+  // One sweep; adds to the sums of each piece's shard.
+  void add(const std::vector<Piece>& pieces, std::vector<Sums>& shards) {
+    if (options_.stop_requested && *options_.stop_requested) throw Stopped();
+    std::vector<model::TokenBatch> batches;
+    std::vector<std::size_t> shard_of;
+    for (const Piece& piece : pieces) {
+      auto own = micro_batches(
+          piece.sequences,
+          options_.micro_batch_tokens,
+          model_.config().vocab_size);
+      shards[piece.shard].tokens += loss_tokens(own);
+      shard_of.insert(shard_of.end(), own.size(), piece.shard);
+      std::ranges::move(own, std::back_inserter(batches));
+    }
     SweepOptions sweep_options = options_.sweep;
     sweep_options.reporter = &reporter_;
+    sweep_options.team = {};  // what is added up is added up here
     Sweep sweep(model_, batches, sweep_options);
     sweep.forward({}, {});
-    for (const at::Tensor& nll : sweep.token_nll()) {
-      sums.nll += nll.sum(at::kDouble).item<double>();
+    const auto losses = sweep.token_nll();
+    for (std::size_t m = 0; m < losses.size(); ++m) {
+      shards[shard_of[m]].nll += losses[m].sum(at::kDouble).item<double>();
     }
-    sums.tokens += loss_tokens(batches);
     if (teacher_ == nullptr) return;
     Sweep taught(*teacher_, batches, sweep_options);
     taught.forward({}, {});
@@ -115,6 +196,7 @@ class Evaluator {
           *teacher_,
           taught.hidden(i),
           batches[m].targets.to(model_.options().device));
+      Sums& sums = shards[shard_of[m]];
       sums.kl += comparison.kl.sum(at::kDouble).item<double>();
       sums.top1 += comparison.top1.sum().item<std::int64_t>();
     }
@@ -193,6 +275,9 @@ EvalResult evaluate(
   for (std::size_t i = 0; i < sets.size(); ++i) {
     const EvalSet& set = sets[i];
     NamingReporter named(reporter, label_of(sets, i));
+    if (options.sweep.team.divides()) {
+      options.sweep.team.group->begin(label_of(sets, i));
+    }
     Evaluator evaluator(model, teacher, options, named);
     result.sets.push_back(
         score_of(set, evaluator.run(set), teacher != nullptr));

@@ -10,9 +10,11 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "model/layers/layer_tap.h"
 #include "model/weights/layer_weights.h"
+#include "ranks/shards.h"
 
 namespace fettle::sweep {
 
@@ -26,6 +28,9 @@ struct HeadGradView {
   const at::Tensor& d_final_norm;  // [H] fp32: gradient of the norm's weight
 };
 
+using SumVisitor =
+    std::function<void(at::Tensor& sum, ranks::Reduction reduction)>;
+
 class Observer : public model::LayerTap {
  public:
   // May set requires_grad on weights in the backward pass (with keep_graphs: in
@@ -35,6 +40,12 @@ class Observer : public model::LayerTap {
   }
   virtual void end_micro_batch(
       Pass, std::int64_t /*layer*/, std::int64_t /*micro_batch*/) {}
+  // Visits what this pass has added up of the layer since begin_layer, in a
+  // fixed order: the same shapes at every call and rank, contiguous. A sweep of
+  // divided data takes the sums of each shard, leaving zeros, and puts those of
+  // all shards of all ranks there before end_layer.
+  virtual void for_each_sum(
+      Pass, std::int64_t /*layer*/, const SumVisitor& /*visit*/) {}
   // The layer's sums and gradients are complete.
   virtual void end_layer(Pass, std::int64_t /*layer*/, model::LayerWeights&) {}
 

@@ -160,6 +160,14 @@ void Workload::add(
   longest_sequence = std::max(longest_sequence, longest(data));
 }
 
+// Shards have the same number of tokens, but for a sequence at each end.
+void Workload::divide(const ranks::Team& among) {
+  const std::int64_t own = among.own().count;
+  if (own == among.shards) return;
+  tokens =
+      std::min(tokens, tokens * own / among.shards + longest_sequence * own);
+}
+
 void Workload::add(const StageMemory& stage) {
   extra_bytes += stage.bytes;
   extra_vram_bytes += stage.device_bytes;
@@ -222,6 +230,7 @@ SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
   options.activations.scratch = workload.scratch;
   options.reporter = reporter;
   options.keep_graphs = graph_bytes > 0;
+  options.team = workload.team;
   return options;
 }
 

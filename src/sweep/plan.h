@@ -50,12 +50,15 @@ struct Workload {
   // Most tokens of a micro-batch; a longer sequence is one by itself.
   std::int64_t micro_batch_tokens = 4096;
   std::filesystem::path scratch = std::filesystem::temp_directory_path();
+  ranks::Team team = {};  // which sweeps are divided among
 
   // Makes room for sweeps over `data` too, of at most `chunk_tokens` at a time;
   // 0: of all at once.
   void add(
       const std::vector<model::Sequence>& data, std::int64_t chunk_tokens = 0);
   void add(const StageMemory& stage);
+  // Leaves the share of a rank of sweeps that are divided.
+  void divide(const ranks::Team& among);
   // Makes room for another model's sweep beside this one.
   void add(const SweepPlan& other);
 };

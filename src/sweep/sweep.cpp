@@ -10,6 +10,7 @@
 #include "model/layers/decoder_layer.h"
 #include "model/weights/weight_visit.h"
 #include "sweep/head.h"
+#include "sweep/shard_sums.h"
 
 namespace fettle::sweep {
 namespace {
@@ -91,12 +92,15 @@ void Sweep::forward(
     const auto weights = model_.acquire(l, l + 1 < layers ? l + 1 : -1);
     if (graphs) weights_.push_back(weights);
     for (Observer* o : observers) o->begin_layer(Pass::kForward, l, *weights);
+    ShardSums sums({Pass::kForward, l, observers}, options_);
     for (std::int64_t m = 0; m < count; ++m) {
       activations_.put({l + 1, m}, pass_layer(l, m, *weights, graphs));
       if (graphs || !options.keep_boundaries) activations_.erase({l, m});
       for (Observer* o : observers) o->end_micro_batch(Pass::kForward, l, m);
+      sums.end_micro_batch(m);
       progress.advance(static_cast<std::uint64_t>(batches_[m].tokens.tokens()));
     }
+    sums.end_layer();
     for (Observer* o : observers) o->end_layer(Pass::kForward, l, *weights);
   }
   boundaries_kept_ = options.keep_boundaries;
@@ -212,11 +216,14 @@ void Sweep::backward(
   for (std::int64_t l = layers - 1; l >= first_layer; --l) {
     const auto weights = weights_for_backward(l, first_layer);
     for (Observer* o : observers) o->begin_layer(Pass::kBackward, l, *weights);
+    ShardSums sums({Pass::kBackward, l, observers}, options_);
     for (std::int64_t m = 0; m < count; ++m) {
       backward_through(l, m, *weights);
       for (Observer* o : observers) o->end_micro_batch(Pass::kBackward, l, m);
+      sums.end_micro_batch(m);
       progress.advance(static_cast<std::uint64_t>(batches_[m].tokens.tokens()));
     }
+    sums.end_layer();
     for (Observer* o : observers) o->end_layer(Pass::kBackward, l, *weights);
     model::for_each_tensor(*weights, [](at::Tensor& tensor) {
       tensor.mutable_grad().reset();

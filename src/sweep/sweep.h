@@ -17,6 +17,7 @@
 #include "model/causal_lm.h"
 #include "model/layers/decoder_layer.h"
 #include "model/layers/token_batch.h"
+#include "ranks/shards.h"
 #include "store/activation_store.h"
 #include "sweep/head.h"
 #include "sweep/observer.h"
@@ -34,6 +35,10 @@ struct SweepOptions {
   // observer may then set requires_grad on weights in the forward pass only.
   bool keep_graphs = false;
   model::RouterTraining router = {};
+  // How the data is divided, and where each own shard's micro-batches end;
+  // observers must then show all that they add up (Observer::for_each_sum).
+  ranks::Team team = {};
+  std::vector<std::int64_t> shard_ends = {};
 };
 
 class Sweep {

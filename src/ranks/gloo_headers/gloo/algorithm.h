@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+// Named by libtorch's headers, which need nothing of it.
+#pragma once

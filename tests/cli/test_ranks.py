@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command on several processes, as torchrun starts it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from conftest import HELD, MODEL, TRAIN, Result
+
+EVAL = ("eval", MODEL, "--data", HELD, "--seq-len", 96, "--threads", 1)
+ANALYZE = ("analyze", MODEL, "--data", TRAIN, "--seq-len", 96, "--threads", 1,
+           "--shards", 4)
+FILES = ("scores.safetensors", "scores.json")
+LOST = 4
+
+
+@pytest.fixture
+def ranks(program, tmp_path):
+    """Starts ranks of a command; each has a folder of its own as TMPDIR."""
+    started = []
+
+    def start(size, *arguments, different=None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in range(size):
+            own = (different or {}).get(rank, {})
+            variables = {
+                **os.environ, "RANK": str(rank), "WORLD_SIZE": str(size),
+                "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+                "TORCHELASTIC_ERROR_FILE": str(tmp_path / f"error-{rank}")}
+            started.append(subprocess.Popen(
+                [str(a) for a in (program, *own.get("arguments", arguments))],
+                env=variables, cwd=own.get("cwd"), text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return started[-size:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def ended(processes):
+    results = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        results.append(Result(process.returncode, out, err))
+    return results
+
+
+def succeeded(processes):
+    results = ended(processes)
+    assert [r.status for r in results] == [0] * len(results), results
+    assert not any(r.out or r.err for r in results[1:]), results
+    return results[0]
+
+
+def test_eval_gives_the_same_bits_on_any_number_of_ranks(
+        fettle, ranks, tmp_path):
+    short = []
+    for name, lines in ((HELD, 25), (TRAIN, 40)):
+        short += ["--data", tmp_path / name.name]
+        short[-1].write_text("".join(
+            name.open().readlines()[:lines]))
+    evaluation = (*EVAL[:2], *EVAL[4:], *short, "--against", MODEL,
+                  "--tokens-per-sweep", 1500)
+
+    def losses(result):
+        return {key: result[key] for key in ("files", "all", "mean_nll")}
+
+    plain = json.loads(fettle(*evaluation, "--json", "-").out)
+    shards = (*evaluation, "--shards", 4, "--json", "-")
+    alone = json.loads(fettle(*shards).out)
+    assert "ranks" not in alone
+    for a, b in zip(plain["files"], alone["files"], strict=True):
+        assert a["tokens"] == b["tokens"]
+        assert abs(a["nll"] - b["nll"]) < 1e-6
+    for size in (2, 4):
+        divided = json.loads(succeeded(ranks(size, *shards)).out)
+        assert losses(divided) == losses(alone)
+        assert len(divided["ranks"]) == size
+        assert all(r["peak_ram_bytes"] > 1 << 20 for r in divided["ranks"])
+        assert divided["shards"] == 4
+
+
+def test_analyze_gives_the_same_files_on_any_number_of_ranks(
+        fettle, ranks, tmp_path):
+    scores = ("obs,mask_fisher,weight_fisher,grad_abs,heapr,camera,wanda,"
+              "magnitude,random,reap,frequency,gate_mass,expert_fisher")
+    arguments = (*ANALYZE, "--scores", scores, "--tokens", 1500,
+                 "--batch-sequences", 3, "--by-file", "--out")
+    assert fettle(*arguments, tmp_path / "1").status == 0
+    for size in (2, 4):
+        out = tmp_path / str(size)
+        first = succeeded(ranks(size, *arguments, out, "--quiet"))
+        assert "scores in" in first.out and not first.err
+        for name in FILES:
+            assert (out / name).read_bytes() == (
+                tmp_path / "1" / name).read_bytes(), (size, name)
+
+
+def test_a_killed_rank_is_named_and_fewer_ranks_resume(
+        fettle, ranks, tmp_path):
+    arguments = (*ANALYZE, "--scores", "obs,heapr,camera", "--keep-moments",
+                 "--tokens", 3000, "--chunk-tokens", 300, "--quiet", "--out")
+    out = tmp_path / "killed"
+    processes = ranks(4, *arguments, out)
+    partial = out.with_name("killed.partial")
+    while not any(partial.glob("state-*")):
+        time.sleep(0.005)
+        assert processes[0].poll() is None, ended(processes)
+    processes[2].kill()
+    begin = time.monotonic()
+    results = ended(processes)
+    assert time.monotonic() - begin < 15
+    assert not out.exists()
+    for rank in (0, 1, 3):
+        assert results[rank].status == LOST, results
+        message = results[rank].err.strip()
+        assert message.startswith(
+            f"fettle: rank {rank}: [ranks] rank 2 ended"), results
+        assert "--resume" in message and "\n" not in message
+        error = json.loads((tmp_path / f"error-{rank}").read_text())
+        assert error["message"]["message"] in message
+
+    succeeded(ranks(2, *arguments, out, "--resume"))
+    assert fettle(*arguments, tmp_path / "whole").status == 0
+    for name in FILES:
+        assert (out / name).read_bytes() == (
+            tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_rank_that_differs_is_named(ranks, tmp_path):
+    results = ended(ranks(2, *EVAL, different={
+        1: {"arguments": (*EVAL, "--seed", 2)}}))
+    for result in results:
+        assert result.status == 1
+        assert "[ranks] rank 1: the command line" in result.err, results
+
+    other = shutil.copytree(MODEL, tmp_path / "there" / "model")
+    shutil.copytree(MODEL, tmp_path / "here" / "model")
+    tensors = other / "model.safetensors"
+    damaged = bytearray(tensors.read_bytes())
+    damaged[-1] ^= 1
+    tensors.write_bytes(damaged)
+    relative = ("eval", "model", "--data", HELD, "--threads", 1)
+    for there, named in ((tmp_path / "there", "rank 1: the model"),
+                         (tmp_path, "rank 1 ended: ")):
+        results = ended(ranks(2, *relative, different={
+            0: {"cwd": tmp_path / "here"}, 1: {"cwd": there}}))
+        assert named in results[0].err, results
+        assert 0 not in [r.status for r in results], results
+
+
+def test_what_ranks_can_not_do_is_refused(fettle, ranks, tmp_path):
+    out = tmp_path / "out"
+    cases = [
+        (("trim", MODEL, "--out", out, "--keep", 0.5), "[ranks] trim: is a"),
+        ((*EVAL, "--shards", 1), "[ranks] --shards: expected at least the 2"),
+        ((*ANALYZE, "--out", out, "--prices"), "[ranks] --prices: is for one"),
+        (("analyze", "--merge", tmp_path, "--out", out), "[ranks] --merge"),
+    ]
+    for arguments, message in cases:
+        for result in ended(ranks(2, *arguments)):
+            assert result.status == 2 and message in result.err, result
+    assert not out.exists()
+    refused = fettle(*ANALYZE, "--out", out, "--prices")
+    assert refused.status == 2 and "--prices" in refused.err
