@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "chain/price.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -17,6 +20,8 @@ using model::Role;
 using model::WeightId;
 
 constexpr const char* kScore = "obs";
+// Growth ends where so little of an expert is kept.
+constexpr double kLeastShare = 1.0 / 16;
 
 void check_priced(const PriceInput& input) {
   const auto refuse = [](const std::string& subject, const std::string& why) {
@@ -114,8 +119,7 @@ class TableMaker {
       const quant::MeasuredWeight& weight, const quant::LayerNats& nats) const {
     std::vector<SchemePrice> schemes;
     for (const quant::MeasuredOption& option : weight.options) {
-      schemes.push_back(
-          {option.scheme, input_.calibration.round * nats.of(weight, option)});
+      schemes.push_back({option.scheme, nats.of(weight, option)});
     }
     return schemes;
   }
@@ -133,8 +137,7 @@ class TableMaker {
       expert.order = most_needed_first(own);
       expert.cut = behind(own, expert.order);
       for (double& nats : expert.cut) {
-        nats *=
-            input_.calibration.cut / static_cast<double>(input_.prices.tokens);
+        nats /= static_cast<double>(input_.prices.tokens);
       }
       expert.tokens =
           static_cast<double>(scores.tokens[e].item<std::int64_t>()) / tokens;
@@ -193,6 +196,45 @@ class TableMaker {
 PriceTable price_table(const PriceInput& input) {
   check_priced(input);
   return TableMaker(input).make();
+}
+
+double growth_at(
+    const PriceTable& table, const ExpertPrice& expert, std::int64_t width) {
+  if (expert.width() == 0) return 1;
+  const double kept =
+      static_cast<double>(width) / static_cast<double>(expert.width());
+  return std::pow(std::max(kept, kLeastShare), -table.calibration.growth);
+}
+
+double cut_nats(
+    const PriceTable& table, const ExpertPrice& expert, std::int64_t width) {
+  return table.calibration.cut * expert.cut[width] *
+         growth_at(table, expert, width);
+}
+
+void forbid(PriceTable& table, const quant::Scheme& scheme) {
+  const auto drop = [&](std::vector<SchemePrice>& schemes) {
+    std::erase_if(schemes, [&](const SchemePrice& price) {
+      return price.scheme == scheme;
+    });
+    if (!schemes.empty()) return;
+    throw UserError(
+        "fit",
+        "schemes",
+        fmt::format(
+            "expected another scheme than {}, found none",
+            quant::scheme_name(scheme)));
+  };
+  for (ExpertPrice& expert : table.experts) {
+    for (ExpertMatrix& matrix : expert.matrices) drop(matrix.schemes);
+  }
+  for (OtherMatrix& other : table.others) {
+    const auto found =
+        std::ranges::find(other.schemes, scheme, &SchemePrice::scheme);
+    if (found == other.schemes.end() || other.schemes.size() == 1) continue;
+    other.bytes.erase(other.bytes.begin() + (found - other.schemes.begin()));
+    other.schemes.erase(found);
+  }
 }
 
 std::int64_t matrix_bytes(

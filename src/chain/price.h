@@ -11,6 +11,7 @@
 
 #include "artifact/row_prices.h"
 #include "artifact/score_file.h"
+#include "chain/calibration.h"
 #include "model/weights/model_reader.h"
 #include "quant/errors.h"
 
@@ -58,15 +59,8 @@ struct PriceTable {
   // Bytes of everything that nothing is chosen for.
   std::int64_t fixed_bytes = 0;
   quant::GridOptions grid = {};  // that the experts are rounded on
-};
-
-// KL as measured, over what the second order tells: routers change their
-// choice, errors are not small, and the tokens that a cut is fitted to flatter
-// it. Those of a 14.5 M model of text (docs/fit-price.md), where they hold
-// within 6 % in the median from 0.002 to 0.11 nats; other models differ.
-struct Calibration {
-  double cut = 2.25;
-  double round = 1.9;
+  // How the above, which the second order tells, become what is expected.
+  Calibration calibration = {};
 };
 
 struct PriceInput {
@@ -75,11 +69,20 @@ struct PriceInput {
   const artifact::RowPrices& prices;
   const quant::QuantErrors& errors;  // measured with those prices
   quant::GridOptions grid = {};
-  Calibration calibration = {};
 };
 
 // Throws UserError where scores, prices and errors are not of one model.
 PriceTable price_table(const PriceInput& input);
+
+// Nats of cutting an expert to `width` neurons, and of rounding it there: by
+// the table's calibration, before its curve.
+double cut_nats(
+    const PriceTable& table, const ExpertPrice& expert, std::int64_t width);
+double growth_at(
+    const PriceTable& table, const ExpertPrice& expert, std::int64_t width);
+
+// Leaves out a scheme; throws UserError where a matrix has no other.
+void forbid(PriceTable& table, const quant::Scheme& scheme);
 
 // Bytes of a matrix of an expert that keeps `width` neurons.
 std::int64_t matrix_bytes(

@@ -12,23 +12,13 @@
 namespace fettle::chain {
 namespace {
 
+using model::WeightId;
 using quant::AllocationItem;
 using quant::Scheme;
 
 // A group of many experts keeps at most so many choices of widths for a pair of
 // schemes.
 constexpr std::size_t kMostPlaces = 2048;
-
-double nats_of(const ExpertMatrix& matrix, const Scheme& scheme) {
-  const auto found =
-      std::ranges::find(matrix.schemes, scheme, &SchemePrice::scheme);
-  FETTLE_ASSERT(found != matrix.schemes.end());
-  return found->nats;
-}
-
-const Scheme& scheme_for(const ExpertMatrix& matrix, const ExpertChoice& c) {
-  return model::is_down_role(matrix.id.role) ? c.down : c.gate_up;
-}
 
 enum class Side { kInput, kOutput };
 
@@ -44,6 +34,13 @@ std::vector<Scheme> schemes_of(const ExpertPrice& expert, Side side) {
     }
   }
   return result;
+}
+
+[[noreturn]] void refuse_schemes(const std::string& matrices) {
+  throw UserError(
+      "fit",
+      "schemes",
+      "expected a scheme that " + matrices + " can share, found none");
 }
 
 struct Point {
@@ -88,58 +85,6 @@ void keep_best(std::vector<Option>& options) {
 
 }  // namespace
 
-double rounding_nats(const ExpertPrice& expert, const ExpertChoice& choice) {
-  double nats = 0;
-  for (const ExpertMatrix& matrix : expert.matrices) {
-    nats += matrix.share[choice.width] *
-            nats_of(matrix, scheme_for(matrix, choice));
-  }
-  return nats;
-}
-
-std::int64_t expert_bytes(
-    const model::ModelReader& reader,
-    const PriceTable& table,
-    const ExpertPrice& expert,
-    const ExpertChoice& choice) {
-  std::int64_t bytes = 0;
-  for (const ExpertMatrix& matrix : expert.matrices) {
-    bytes += matrix_bytes(
-        reader,
-        matrix.id,
-        scheme_for(matrix, choice),
-        table.grid,
-        choice.width);
-  }
-  return bytes + expert.bias_bytes * choice.width;
-}
-
-void sum_plan(
-    const model::ModelReader& reader, const PriceTable& table, FitPlan& plan) {
-  plan.bytes = table.fixed_bytes;
-  plan.cut_nats = plan.round_nats = 0;
-  double products = 0;
-  double all = 0;
-  for (std::size_t e = 0; e < table.experts.size(); ++e) {
-    const ExpertPrice& expert = table.experts[e];
-    const ExpertChoice& choice = plan.experts[e];
-    plan.bytes += expert_bytes(reader, table, expert, choice);
-    plan.cut_nats += expert.cut[choice.width];
-    plan.round_nats += rounding_nats(expert, choice);
-    products += expert.tokens * static_cast<double>(choice.width);
-    all += expert.tokens * static_cast<double>(expert.width());
-  }
-  for (std::size_t i = 0; i < table.others.size(); ++i) {
-    const OtherMatrix& other = table.others[i];
-    const auto found =
-        std::ranges::find(other.schemes, plan.others[i], &SchemePrice::scheme);
-    FETTLE_ASSERT(found != other.schemes.end());
-    plan.bytes += other.bytes[found - other.schemes.begin()];
-    plan.round_nats += found->nats;
-  }
-  plan.products = all > 0 ? products / all : 1;
-}
-
 Search::Search(
     const model::ModelReader& reader,
     const PriceTable& table,
@@ -147,8 +92,10 @@ Search::Search(
     : reader_(reader), table_(table), rules_(rules) {
   for (const ExpertPrice& expert : table.experts) {
     all_products_ += expert.tokens * static_cast<double>(expert.width());
+    all_neurons_ += static_cast<double>(expert.width());
   }
   for (auto& members : members_by_rule()) add_group(std::move(members));
+  group_others();
 }
 
 // The wider of the two rules makes the groups.
@@ -183,10 +130,15 @@ std::vector<std::int64_t> Search::widths_of(const ExpertPrice& expert) const {
 Search::Option Search::priced(
     const ExpertPrice& expert, const Pair& pair, std::int64_t width) const {
   const ExpertChoice choice{width, pair.gate_up, pair.down};
-  double error = expert.cut[width] + rounding_nats(expert, choice);
+  double error =
+      cut_nats(table_, expert, width) + rounding_nats(table_, expert, choice);
   if (rules_.products_nats > 0 && all_products_ > 0) {
     error += rules_.products_nats * expert.tokens * static_cast<double>(width) /
              all_products_;
+  }
+  if (rules_.neurons_nats > 0 && all_neurons_ > 0) {
+    error += rules_.neurons_nats * static_cast<double>(expert.width() - width) /
+             all_neurons_;
   }
   return {expert_bytes(reader_, table_, expert, choice), error, 0, 0};
 }
@@ -265,13 +217,7 @@ void Search::add_group(std::vector<std::size_t> members) {
       }
     }
   }
-  if (group.options.empty()) {
-    throw UserError(
-        "fit",
-        "schemes",
-        "expected a scheme that gate, up and down projections can share, "
-        "found none");
-  }
+  if (group.options.empty()) refuse_schemes("gate, up and down projections");
   keep_best(group.options);
   groups_.push_back(std::move(group));
 }
@@ -298,6 +244,35 @@ void Search::take(
   }
 }
 
+void Search::group_others() {
+  std::map<std::pair<std::int64_t, int>, std::vector<std::size_t>> by;
+  for (std::size_t i = 0; i < table_.others.size(); ++i) {
+    const WeightId& id = table_.others[i].id;
+    const auto part = static_cast<int>(quant::part_of(id.role).value());
+    const bool alone = !rules_.alike_others || id.layer < 0;
+    by[{id.layer, alone ? -1 - static_cast<int>(i) : part}].push_back(i);
+  }
+  for (auto& [key, members] : by) {
+    std::vector<OtherOption> options;
+    for (const SchemePrice& price : table_.others[members.front()].schemes) {
+      OtherOption sum{price.scheme, 0, 0};
+      const bool shared = std::ranges::all_of(members, [&](std::size_t i) {
+        const OtherMatrix& other = table_.others[i];
+        const auto found = std::ranges::find(
+            other.schemes, price.scheme, &SchemePrice::scheme);
+        if (found == other.schemes.end()) return false;
+        sum.bytes += other.bytes[found - other.schemes.begin()];
+        sum.error += table_.calibration.round * found->nats;
+        return true;
+      });
+      if (shared) options.push_back(sum);
+    }
+    if (options.empty()) refuse_schemes("the matrices beside the experts");
+    other_groups_.push_back(std::move(members));
+    other_options_.push_back(std::move(options));
+  }
+}
+
 FitPlan Search::within(std::int64_t budget) const {
   std::vector<AllocationItem> items;
   for (const Group& group : groups_) {
@@ -306,10 +281,10 @@ FitPlan Search::within(std::int64_t budget) const {
       item.options.push_back({option.bytes, option.error});
     }
   }
-  for (const OtherMatrix& other : table_.others) {
+  for (const auto& options : other_options_) {
     AllocationItem& item = items.emplace_back();
-    for (std::size_t s = 0; s < other.schemes.size(); ++s) {
-      item.options.push_back({other.bytes[s], other.schemes[s].nats});
+    for (const OtherOption& option : options) {
+      item.options.push_back({option.bytes, option.error});
     }
   }
   const quant::Allocation found =
@@ -319,9 +294,13 @@ FitPlan Search::within(std::int64_t budget) const {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     take(groups_[g], groups_[g].options[found.choices[g]], plan);
   }
-  for (std::size_t i = 0; i < table_.others.size(); ++i) {
-    plan.others.push_back(
-        table_.others[i].schemes[found.choices[groups_.size() + i]].scheme);
+  plan.others.resize(table_.others.size());
+  for (std::size_t g = 0; g < other_groups_.size(); ++g) {
+    const OtherOption& option =
+        other_options_[g][found.choices[groups_.size() + g]];
+    for (const std::size_t i : other_groups_[g]) {
+      plan.others[i] = option.scheme;
+    }
   }
   plan.gap = found.gap;
   sum_plan(reader_, table_, plan);
@@ -331,8 +310,8 @@ FitPlan Search::within(std::int64_t budget) const {
 std::int64_t Search::least() const {
   std::int64_t bytes = table_.fixed_bytes;
   for (const Group& group : groups_) bytes += group.options.front().bytes;
-  for (const OtherMatrix& other : table_.others) {
-    bytes += std::ranges::min(other.bytes);
+  for (const auto& options : other_options_) {
+    bytes += std::ranges::min(options, {}, &OtherOption::bytes).bytes;
   }
   return bytes;
 }
@@ -340,59 +319,10 @@ std::int64_t Search::least() const {
 std::int64_t Search::most() const {
   std::int64_t bytes = table_.fixed_bytes;
   for (const Group& group : groups_) bytes += group.options.back().bytes;
-  for (const OtherMatrix& other : table_.others) {
-    bytes += std::ranges::max(other.bytes);
+  for (const auto& options : other_options_) {
+    bytes += std::ranges::max(options, {}, &OtherOption::bytes).bytes;
   }
   return bytes;
-}
-
-artifact::TrimPlan trim_plan(
-    const model::ModelReader& reader,
-    const PriceTable& table,
-    const FitPlan& plan) {
-  artifact::TrimPlan result;
-  result.model_fingerprint = reader.fingerprint();
-  result.options = {{"score", "a price in nats"}};
-  for (const model::LayerConfig& layer : reader.config().layers) {
-    result.layers.push_back({{}, layer.sparse ? layer.top_k : 0});
-  }
-  for (std::size_t e = 0; e < table.experts.size(); ++e) {
-    const ExpertPrice& expert = table.experts[e];
-    std::vector<std::int64_t> neurons(
-        expert.order.begin(), expert.order.begin() + plan.experts[e].width);
-    std::ranges::sort(neurons);
-    result.layers[expert.layer].experts.push_back(
-        {expert.expert, std::move(neurons)});
-  }
-  return result;
-}
-
-artifact::QuantPlan quant_plan(
-    const model::ModelReader& reader,
-    const PriceTable& table,
-    const FitPlan& plan) {
-  std::map<std::pair<std::int64_t, std::int64_t>, const ExpertChoice*> experts;
-  for (std::size_t e = 0; e < table.experts.size(); ++e) {
-    const ExpertPrice& expert = table.experts[e];
-    experts[{expert.layer, expert.expert}] = &plan.experts[e];
-  }
-  std::map<std::pair<std::int64_t, model::Role>, Scheme> others;
-  for (std::size_t i = 0; i < table.others.size(); ++i) {
-    const model::WeightId& id = table.others[i].id;
-    others[{id.layer, id.role}] = plan.others[i];
-  }
-  const Scheme keep = quant::parse_scheme("keep");
-  return artifact::QuantPlan::of(
-      reader.config(), [&](const model::WeightId& id) {
-        if (model::is_expert_role(id.role)) {
-          const ExpertChoice& choice = *experts.at({id.layer, id.expert});
-          if (choice.width == 0) return quant::scheme_name(keep);
-          return quant::scheme_name(
-              model::is_down_role(id.role) ? choice.down : choice.gate_up);
-        }
-        const auto found = others.find({id.layer, id.role});
-        return quant::scheme_name(found == others.end() ? keep : found->second);
-      });
 }
 
 }  // namespace fettle::chain

@@ -4,12 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
-#include "artifact/quant_plan.h"
-#include "artifact/trim_plan.h"
-#include "chain/price.h"
+#include "chain/fit_plan.h"
 
 namespace fettle::chain {
 
@@ -25,27 +22,16 @@ struct Rules {
   enum class Schemes { kFree, kPerLayer, kUniform } schemes = Schemes::kFree;
   // One scheme for an expert's three matrices.
   bool one_scheme = false;
+  // One scheme for what programs read as one matrix: those of a layer's
+  // attention, of its shared experts, of its dense MLP.
+  bool alike_others = false;
   // Choices at most for one expert's width.
   std::int64_t width_steps = 32;
   // What it is worth, in nats, to compute no routed expert at all: a neuron
   // costs in proportion to the tokens that pass it. 0: only bytes count.
   double products_nats = 0;
-};
-
-struct ExpertChoice {
-  std::int64_t width = 0;
-  quant::Scheme gate_up = {};
-  quant::Scheme down = {};
-};
-
-struct FitPlan {
-  std::vector<ExpertChoice> experts = {};  // as in the table
-  std::vector<quant::Scheme> others = {};  // as in the table
-  std::int64_t bytes = 0;                  // of the whole model
-  double cut_nats = 0, round_nats = 0;     // predicted, a token
-  double products = 1;  // share of the routed experts' products that is left
-  double gap = 0;       // see quant::Allocation
-  double nats() const { return cut_nats + round_nats; }
+  // What it is worth, in nats, to keep all neurons; see best_within.
+  double neurons_nats = 0;
 };
 
 class Search {
@@ -83,6 +69,11 @@ class Search {
     std::vector<std::int64_t> first;
     std::vector<Step> steps;
   };
+  struct OtherOption {
+    quant::Scheme scheme;
+    std::int64_t bytes;
+    double error;
+  };
   // Experts that share schemes, and maybe a width.
   struct Group {
     std::vector<std::size_t> members;
@@ -92,6 +83,7 @@ class Search {
   };
 
   std::vector<std::vector<std::size_t>> members_by_rule() const;
+  void group_others();
   void add_group(std::vector<std::size_t> members);
   void add_one_width(Group& group, std::int32_t pair) const;
   void add_free_widths(Group& group, std::int32_t pair) const;
@@ -103,30 +95,11 @@ class Search {
   const PriceTable& table_;
   Rules rules_;
   double all_products_ = 0;
+  double all_neurons_ = 0;
   std::vector<Group> groups_;
+  // Of the table's others, those that share a scheme, and what these are.
+  std::vector<std::vector<std::size_t>> other_groups_;
+  std::vector<std::vector<OtherOption>> other_options_;
 };
-
-// The nats of rounding an expert's matrices by a choice, and its bytes.
-double rounding_nats(const ExpertPrice& expert, const ExpertChoice& choice);
-std::int64_t expert_bytes(
-    const model::ModelReader& reader,
-    const PriceTable& table,
-    const ExpertPrice& expert,
-    const ExpertChoice& choice);
-
-// The plan's bytes and losses from its choices.
-void sum_plan(
-    const model::ModelReader& reader, const PriceTable& table, FitPlan& plan);
-
-// Plans that the trim stage and, on its result, the quant stage carry out. The
-// second names no fingerprint: its model is yet to be made.
-artifact::TrimPlan trim_plan(
-    const model::ModelReader& reader,
-    const PriceTable& table,
-    const FitPlan& plan);
-artifact::QuantPlan quant_plan(
-    const model::ModelReader& reader,
-    const PriceTable& table,
-    const FitPlan& plan);
 
 }  // namespace fettle::chain

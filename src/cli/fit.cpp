@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include "chain/engine.h"
 #include "chain/fit_page.h"
 #include "chain/fit_source.h"
 #include "chain/fit_table.h"
-#include "chain/weights_room.h"
 #include "cli/command.h"
 #include "cli/fit_best.h"
 #include "cli/fit_text.h"
@@ -61,18 +61,22 @@ class Fit : public Command {
     app.add_option("--parallel", request_.parallel, "Conversations at one time")
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
-    app.add_option(
-           "--keep-min",
-           request_.keep_min,
-           "Least share of the experts' neurons to look at")
-        ->check(CLI::Range(0.01, 1.0))
-        ->capture_default_str();
+    keep_min_option_ =
+        app.add_option(
+               "--keep-min",
+               request_.keep_min,
+               "Least share of the experts' neurons to look at; with --data "
+               "it bounds the plan where it is given")
+            ->check(CLI::Range(0.01, 1.0))
+            ->capture_default_str();
     app.add_option(
         "--bits-min",
         request_.bits_min,
         "Least scheme of the experts to look at, such as int3");
     report_option_ = app.add_option(
-        "--report", report_, "Write the table as a page with charts");
+        "--report",
+        report_,
+        "Write the table, or with --data the plan, as a page with charts");
     add_best_flags(app, best_);
   }
 
@@ -120,18 +124,11 @@ class Fit : public Command {
     check_data("--data", best_.data);
     check_data("--held", best_.held);
     if (best_.data.empty()) return;
-    if (request_.engine != "fettle" || purpose_ != "inference") {
+    if (purpose_ != "inference") {
       throw UsageError(
           "fit",
           "--data",
-          "plans for --engine fettle and --for inference; leave it out for the "
-          "table of others");
-    }
-    if (!report_.empty()) {
-      throw UsageError(
-          "fit",
-          "--report",
-          "is of the table, which --data takes the place of");
+          "plans for --for inference; leave it out for the table of tuning");
     }
     if (!bounds().any()) {
       throw UsageError(
@@ -140,16 +137,8 @@ class Fit : public Command {
   }
 
   Outcome best_outcome(Session& session, const chain::FitSource& source) const {
-    BestRequest request{best_, model_};
-    request.budget = chain::weights_room(source, request_);
-    const bool memory = request_.bounds.vram || request_.bounds.ram;
-    const std::string& least = request_.bits_min;
-    for (const char* name :
-         {"keep", "int8", "int4", "int3", "int2", "ternary"}) {
-      if (memory && std::string_view(name) == "keep") continue;
-      request.schemes.emplace_back(name);
-      if (name == least) break;
-    }
+    BestRequest request{best_, source, request_, model_, report_};
+    if (keep_min_option_->count() > 0) request.keep_min = request_.keep_min;
     return best_fit(session, request);
   }
 
@@ -183,7 +172,10 @@ class Fit : public Command {
   // A card that is here tells what is free on it.
   void bound_by_card(Session& session) {
     if (session.device().is_cpu()) return;
-    const std::int64_t left = kernels::free_device_memory(session.device());
+    // The driver's share of this process ends with it.
+    const std::int64_t left =
+        kernels::free_device_memory(session.device()) +
+        chain::find_engine(request_.engine).work.card_bytes;
     std::optional<std::int64_t>& asked = request_.bounds.vram;
     if (asked && *asked > left) {
       throw UserError(
@@ -201,6 +193,7 @@ class Fit : public Command {
   SizeOption vram_{"--vram"}, ram_{"--ram"}, disk_{"--disk"},
       budget_{"--budget"};
   const CLI::Option* report_option_ = nullptr;
+  const CLI::Option* keep_min_option_ = nullptr;
   std::string model_, report_;
   std::string purpose_ = "inference";
   chain::FitRequest request_;

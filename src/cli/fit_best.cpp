@@ -3,24 +3,27 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 
-#include "chain/frontier.h"
-#include "chain/plain.h"
+#include "chain/engine_needs.h"
+#include "chain/plan_page.h"
+#include "chain/weights_room.h"
 #include "cli/chain.h"
+#include "cli/fit_engine.h"
+#include "cli/fit_folder.h"
+#include "cli/fit_peak.h"
+#include "cli/fit_recipe.h"
+#include "cli/fit_result.h"
 #include "cli/inputs.h"
 #include "cli/parsed_command.h"
 #include "cli/recipe.h"
 #include "cli/run_record.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
-#include "cli/table.h"
-#include "core/bytes.h"
 #include "core/error.h"
-#include "io/checksum.h"
 #include "io/durable.h"
 #include "io/file.h"
 
@@ -28,22 +31,8 @@ namespace fettle::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using Arguments = std::vector<std::string>;
 
 constexpr int kFrontierPoints = 12;
-
-void append(Arguments& to, const Arguments& more) {
-  to.insert(to.end(), more.begin(), more.end());
-}
-
-Json plan_json(const chain::FitPlan& plan) {
-  return {
-      {"bytes", plan.bytes},
-      {"nats", plan.nats()},
-      {"cut_nats", plan.cut_nats},
-      {"round_nats", plan.round_nats},
-      {"products", plan.products}};
-}
 
 class Best {
  public:
@@ -51,49 +40,41 @@ class Best {
       : session_(session),
         request_(request),
         flags_(request.flags),
-        out_(flags_.out) {}
+        engine_(chain::find_engine(request.fit.engine)),
+        reader_(session.read(request.model)),
+        needs_(
+            chain::needs_of(engine_, reader_->config(), request.fit.bits_min)),
+        data_{flags_.data, flags_.data_flags, flags_.tokens, flags_.seq_len} {
+    result_.budget = chain::weights_room(request.source, request.fit);
+    require_least(*reader_, needs_, result_.budget);
+    folder_ =
+        std::make_unique<FitFolder>(session, flags_.out, request.model, data_);
+  }
 
   Outcome run() {
-    make_folder();
-    if (!step("scores", "analyze", analysis(), {})) return stopped();
-    if (!step("errors", "quant", measuring(), {"scores"})) return stopped();
+    if (!folder_->run({"scores", "analyze", analysis()})) return stopped();
+    if (!folder_->run({"errors", "quant", measuring(), {"scores"}})) {
+      return stopped();
+    }
+    load_prices();
+    if (!calibrate()) return stopped();
     plan();
     write_plan();
-    write_recipe();
-    if (flags_.plan_only) return outcome();
-    if (!carry_out()) return stopped();
+    if (!flags_.plan_only && !carry_out()) return stopped();
+    write_report();
     return outcome();
   }
 
  private:
-  void make_folder() const {
-    std::error_code error;
-    fs::create_directories(out_, error);
-    if (!error) return;
-    throw UserError("fit", out_.string(), "cannot be made: " + error.message());
-  }
-
-  // How data is read, by both.
-  Arguments data() const {
-    Arguments result{"--data"};
-    append(result, flags_.data);
-    result.push_back(fmt::format("--tokens={}", flags_.tokens));
-    if (flags_.seq_len > 0) {
-      result.push_back(fmt::format("--seq-len={}", flags_.seq_len));
-    }
-    if (!flags_.data_flags.columns.empty()) {
-      result.push_back("--columns=" + flags_.data_flags.columns);
-    }
-    if (!flags_.data_flags.form.empty()) {
-      result.push_back("--form=" + flags_.data_flags.form);
-    }
-    return result;
-  }
-
   Arguments analysis() const {
     Arguments result{request_.model, "--prices"};
-    append(result, data());
+    append(result, data_.arguments());
     return result;
+  }
+
+  Arguments quant_options() const {
+    if (needs_.group == 0) return {};
+    return {fmt::format("--group={}", needs_.group)};
   }
 
   // The budget of a measurement bounds nothing.
@@ -102,237 +83,243 @@ class Best {
         request_.model,
         "--plan-only",
         "--budget=1024TiB",
-        "--prices=" + (out_ / "scores").string(),
-        fmt::format("--candidates={}", fmt::join(request_.schemes, ",")),
-        "--allocate=experts,shared,dense,attention,embeddings,head"};
-    append(result, data());
+        "--prices=" + (fs::path(flags_.out) / "scores").string(),
+        fmt::format("--candidates={}", fmt::join(needs_.schemes, ",")),
+        fmt::format("--allocate={}", fmt::join(needs_.parts, ","))};
+    append(result, quant_options());
+    append(result, data_.arguments());
     return result;
   }
 
-  // Runs a command into a folder of --out, unless that is there from the same
-  // inputs. False where it was stopped.
-  bool step(
-      const std::string& name,
-      const std::string& command,
-      Arguments arguments,
-      const Arguments& needs) {
-    io::Hasher hasher;
-    hasher.update(model_key(request_.model));
-    for (const std::string& argument : arguments)
-      hasher.update(argument + "\n");
-    for (const auto& file : data_files(flags_.data)) {
-      hasher.update(io::hash_file(file.path));
-    }
-    hasher.update(fmt::format("{}\n", session_.seed()));
-    for (const std::string& need : needs) hasher.update(key_of(need));
-    const std::string key = hasher.digest();
-    const fs::path folder = out_ / name;
-    if (key_of(name) == key && fs::exists(folder)) return true;
-    const fs::path begun = out_ / (name + ".begun");
-    const bool resumes =
-        fs::exists(begun) && read_json(begun, "fit").at("key") == key;
-    if (!resumes) fs::remove_all(folder);
-    io::replace_file(begun, Json{{"key", key}}.dump() + "\n");
-    arguments.push_back(resumes ? "--resume" : "--restart");
-    append(arguments, {"--out", folder.string()});
-    session_.reporter().note("fit: " + command);
-    if (ParsedCommand(command, arguments).run(session_).stopped) return false;
-    io::replace_file(out_ / (name + ".done"), Json{{"key", key}}.dump() + "\n");
-    fs::remove(begun);
-    return true;
-  }
-
-  std::string key_of(const std::string& name) const {
-    const fs::path file = out_ / (name + ".done");
-    if (!fs::exists(file)) return {};
-    return read_json(file, "fit").value("key", std::string());
-  }
-
-  void plan() {
-    reader_ = session_.read(request_.model);
-    scores_ = artifact::ScoreFile::load(out_ / "scores");
+  void load_prices() {
+    const fs::path& out = folder_->path();
+    scores_ = artifact::ScoreFile::load(out / "scores");
     const auto prices = artifact::RowPrices::load(
-        out_ / "scores", reader_->config(), reader_->fingerprint());
-    const fs::path file = out_ / "errors" / "quant_errors.json";
+        out / "scores", reader_->config(), reader_->fingerprint());
+    const fs::path file = out / "errors" / "quant_errors.json";
     const Json json = read_json(file, "fit");
     const auto errors = quant::QuantErrors::from_json(
         json, reader_->config(), json.at("identity"), file.string());
     quant::GridOptions grid;
     grid.symmetric = true;  // as codes are refined
+    if (needs_.group > 0) grid.group = needs_.group;
     table_ = chain::price_table({*reader_, scores_, prices, errors, grid});
-    if (flags_.objective == "memory") {
-      chosen_ = chain::Search(*reader_, table_, request_.rules)
-                    .within(request_.budget);
-    } else {
-      chain::SpeedPrice price;
-      if (flags_.objective == "both") price = {price.nats / 2, price.share / 2};
-      chosen_ = chain::fastest(
-          *reader_, table_, request_.rules, request_.budget, price);
+  }
+
+  // False where it was stopped.
+  bool calibrate() {
+    table_.calibration = chain::usual_calibration();
+    if (flags_.calibrate == "measured") {
+      auto probes = measure_probes(
+          {session_,
+           *folder_,
+           *reader_,
+           table_,
+           scores_,
+           flags_.held,
+           quant_options()});
+      if (!probes) return false;
+      table_.calibration = probes->calibration(table_);
+      for (MeasuredProbe& point : probes->points) {
+        chain::price_plan(table_, point.plan);
+      }
+      result_.probes = std::move(*probes);
     }
-    frontier_ =
-        chain::frontier(*reader_, table_, request_.rules, kFrontierPoints);
+    result_.calibration = table_.calibration;
+    return true;
+  }
+
+  chain::FitPlan planned(std::int64_t budget) const {
+    const chain::PlanSpace space = plan_space();
+    if (flags_.objective == "memory") return chain::best_within(space, budget);
+    chain::SpeedPrice price;
+    if (flags_.objective == "both") price = {price.nats / 2, price.share / 2};
+    return chain::fastest(space, budget, price);
+  }
+
+  chain::PlanSpace plan_space() const {
+    return {*reader_, table_, needs_.rules, request_.keep_min};
+  }
+
+  void plan() {
     for (const auto& choice : chain::plain_grid(table_)) {
       const auto plain = chain::plain_plan(*reader_, table_, scores_, choice);
-      if (plain) plain_.emplace_back(choice, *plain);
+      if (plain) result_.plain.emplace_back(choice, *plain);
     }
+    // Plain weights are wider in memory than on disk.
+    const auto& bounds = request_.fit.bounds;
+    if (bounds.vram || bounds.ram) {
+      chain::forbid(table_, quant::parse_scheme("keep"));
+    }
+    // What the format adds, and memory in all, are known of a plan alone.
+    constexpr int kTries = 6;
+    std::int64_t budget = result_.budget;
+    for (int i = 0; i < kTries; ++i) {
+      result_.chosen = planned(budget);
+      result_.footprint = planned_footprint(input());
+      const std::int64_t over = bytes_over();
+      if (over <= 0) break;
+      budget = std::min(budget, result_.chosen.bytes) - over;
+    }
+    result_.chosen.bytes = engine_bytes(input());
+    result_.frontier = chain::frontier(plan_space(), kFrontierPoints);
+  }
+
+  // What the chosen plan takes beyond the tightest bound.
+  std::int64_t bytes_over() const {
+    std::int64_t over = engine_bytes(input()) - result_.budget;
+    const auto& bounds = request_.fit.bounds;
+    const auto has = request_.fit.on_card() ? bounds.vram : bounds.ram;
+    if (has) over = std::max(over, result_.footprint.total - *has);
+    return over;
+  }
+
+  PlannedFit input() const {
+    return {
+        *reader_,
+        table_,
+        result_.chosen,
+        engine_,
+        request_.source,
+        request_.fit};
+  }
+
+  bool rounds() const {
+    const auto is_packed = [](const quant::Scheme& s) { return !s.keep; };
+    return std::ranges::any_of(result_.chosen.others, is_packed) ||
+           std::ranges::any_of(result_.chosen.experts, [](const auto& choice) {
+             return choice.width > 0 &&
+                    (!choice.gate_up.keep || !choice.down.keep);
+           });
   }
 
   void write_plan() {
-    chain::trim_plan(*reader_, table_, chosen_).save(out_ / "trim_plan.json");
-    chain::quant_plan(*reader_, table_, chosen_).save(out_ / "quant_plan.json");
-    json_["budget"] = request_.budget;
-    json_["chosen"] = plan_json(chosen_);
-    json_["frontier"] = Json::array();
-    for (const chain::FitPlan& plan : frontier_) {
-      json_["frontier"].push_back(plan_json(plan));
-    }
-    json_["plain"] = Json::array();
-    for (const auto& [choice, plan] : plain_) {
-      Json row = plan_json(plan);
-      row["name"] = choice.name();
-      row["keep"] = choice.keep;
-      row["scheme"] = quant::scheme_name(choice.scheme);
-      json_["plain"].push_back(std::move(row));
-    }
-    io::replace_file(out_ / "fit.json", json_.dump(1) + "\n");
+    const fs::path& out = folder_->path();
+    chain::trim_plan(*reader_, table_, result_.chosen)
+        .save(out / "trim_plan.json");
+    chain::quant_plan(*reader_, table_, result_.chosen)
+        .save(out / "quant_plan.json");
+    const std::string recipe = fit_recipe(
+        {*folder_,
+         engine_,
+         flags_.held,
+         session_.seed(),
+         needs_.group,
+         flags_.tune,
+         rounds(),
+         flags_.tune_steps});
+    io::replace_file(recipe_file(), recipe);
+    if (!flags_.recipe.empty()) io::write_file(flags_.recipe, recipe);
+    save();
   }
 
-  // The chain from the model to what the plan makes of it.
-  void write_recipe() {
-    YAML::Emitter out;
-    out << YAML::BeginMap;
-    const auto line = [&](const char* key, const auto& value) {
-      out << YAML::Key << key << YAML::Value << value;
-    };
-    line("model", request_.model);
-    line("out", (out_ / "run").string());
-    out << YAML::Key << "data" << YAML::Value << YAML::BeginMap;
-    line("calibration", flags_.data);
-    if (!flags_.held.empty()) line("eval", flags_.held);
-    if (!flags_.data_flags.columns.empty()) {
-      line("columns", flags_.data_flags.columns);
-    }
-    if (!flags_.data_flags.form.empty()) line("form", flags_.data_flags.form);
-    out << YAML::EndMap;
-    line("seed", session_.seed());
-    if (flags_.seq_len > 0) line("seq_len", flags_.seq_len);
-    out << YAML::Key << "stages" << YAML::Value << YAML::BeginSeq;
-    for (const char* stage : {"trim", "quant"}) {
-      out << YAML::BeginMap << YAML::Key << stage << YAML::Value
-          << YAML::BeginMap;
-      const std::string plan = std::string(stage) + "_plan.json";
-      line("plan", (out_ / plan).string());
-      line("tokens", flags_.tokens);
-      if (flags_.seq_len > 0) line("seq_len", flags_.seq_len);
-      out << YAML::EndMap << YAML::EndMap;
-    }
-    if (!flags_.held.empty()) {
-      out << YAML::BeginMap << YAML::Key << "eval" << YAML::Value
-          << YAML::BeginMap;
-      line("against", "original");
-      out << YAML::EndMap << YAML::EndMap;
-    }
-    out << YAML::EndSeq << YAML::EndMap;
-    const std::string text = std::string(out.c_str()) + "\n";
-    io::replace_file(recipe_file(), text);
-    if (!flags_.recipe.empty()) io::write_file(flags_.recipe, text);
+  void save() const {
+    io::replace_file(
+        folder_->path() / "fit.json", result_.to_json().dump(1) + "\n");
   }
 
-  fs::path recipe_file() const { return out_ / "recipe.yaml"; }
+  fs::path recipe_file() const { return folder_->path() / "recipe.yaml"; }
 
   // False where it was stopped.
   bool carry_out() {
     const Arguments arguments{recipe_file().string(), "--resume"};
     Outcome made = ParsedCommand("run", arguments).run(session_);
     if (made.stopped) return false;
-    json_["stages"] = made.json.at("stages");
+    result_.stages = made.json.at("stages");
     const Recipe recipe = read_recipe(recipe_file());
     const RunRecord record(recipe.out);
     for (const ChainStep& step : chain_of(recipe)) {
-      if (step.makes_model) json_["model"] = step.out.string();
-      if (step.command == "eval") json_["measured"] = record.result(step);
+      if (step.command == "export") {
+        result_.exported = step.out.string();
+      } else if (step.makes_model) {
+        result_.model = step.out.string();
+      }
+      if (step.command == "eval") result_.measured = record.result(step);
     }
-    io::replace_file(out_ / "fit.json", json_.dump(1) + "\n");
+    measure_memory();
+    save();
     return true;
   }
 
-  // Predicted beside measured, by domain; empty before the model is made.
-  std::string measured_text() const {
-    if (!json_.contains("measured")) return {};
-    const Json& files = json_["measured"].at("files");
-    Table table({"held-out file", "measured KL", "expected KL"});
-    double sum = 0;
-    for (const Json& file : files) {
-      const double kl = file.at("kl").get<double>();
-      sum += kl;
-      table.add(
-          {file.at("file").get<std::string>(), fmt::format("{:.4f}", kl), ""});
+  // Where the machine that runs the model is this one.
+  void measure_memory() {
+    const bool on_card = request_.fit.on_card();
+    const bool bounded = on_card ? request_.fit.bounds.vram.has_value()
+                                 : request_.fit.bounds.ram.has_value();
+    const bool here = on_card != session_.device().is_cpu();
+    const bool own = engine_.target == exporter::Target::kFettle;
+    if (!bounded || !here || !own || result_.footprint.total == 0) return;
+    result_.memory = measured_peak(
+        session_,
+        {.model = result_.model,
+         .work = folder_->path(),
+         .context = request_.fit.context,
+         .bytes = result_.footprint.total,
+         .on_card = on_card});
+  }
+
+  void write_report() const {
+    chain::PlanPage page{
+        .model = reader_->name(),
+        .engine = engine_,
+        .table = table_,
+        .chosen = result_.chosen,
+        .footprint = result_.footprint,
+        .frontier = result_.frontier,
+        .plain = result_.plain,
+        .budget = result_.budget,
+        .making = session_.making()};
+    for (const MeasuredProbe& point : result_.probes.points) {
+      page.probes.emplace_back(&point.plan, point.kl);
     }
-    table.add(
-        {"mean",
-         fmt::format("{:.4f}", sum / static_cast<double>(files.size())),
-         fmt::format("{:.4f}", chosen_.nats())});
-    return "\n" + table.text();
+    if (!result_.measured.is_null()) {
+      for (const Json& file : result_.measured.at("files")) {
+        page.measured.emplace_back(
+            file.at("file").get<std::string>(), file.at("kl").get<double>());
+      }
+    }
+    if (result_.memory.contains("measured_bytes")) {
+      page.peak_bytes = result_.memory.at("measured_bytes").get<std::int64_t>();
+    }
+    chain::write_plan_page(folder_->path() / "report.html", page);
+    if (!request_.report.empty()) chain::write_plan_page(request_.report, page);
   }
 
   Outcome stopped() const {
     return {
-        .json = json_,
+        .json = result_.to_json(),
         .text = "stopped; the same command goes on\n",
         .stopped = true};
   }
 
-  static void add_row(
-      Table& table, const std::string& name, const chain::FitPlan& plan) {
-    table.add(
-        {name,
-         format_bytes(plan.bytes),
-         fmt::format("{:.4f}", plan.nats()),
-         fmt::format("{:.4f}", plan.cut_nats),
-         fmt::format("{:.4f}", plan.round_nats),
-         fmt::format("{:.0f} %", 100 * plan.products)});
-  }
-
   Outcome outcome() const {
-    Table table(
-        {"plan",
-         "weights",
-         "expected KL",
-         "by cuts",
-         "by rounding",
-         "products"});
-    add_row(table, "chosen", chosen_);
-    for (const chain::FitPlan& plan : frontier_) {
-      add_row(table, "frontier", plan);
-    }
-    for (const auto& [choice, plan] : plain_) {
-      if (plan.bytes <= request_.budget) add_row(table, choice.name(), plan);
-    }
-    Outcome result;
-    result.json = json_;
-    result.text = table.text() + measured_text();
-    const bool made = json_.contains("model");
-    result.text += closing_text(
+    Outcome outcome;
+    outcome.json = result_.to_json();
+    outcome.text = result_.text();
+    outcome.text +=
+        fmt::format("report: {}\n", (folder_->path() / "report.html").string());
+    const bool made = !result_.model.empty();
+    outcome.text += closing_text(
         {.next = made ? Arguments{"fettle",
                                   "generate",
-                                  json_["model"].get<std::string>(),
+                                  result_.model,
                                   "--prompt",
                                   "TEXT"}
                       : Arguments{"fettle", "run", recipe_file().string()}});
-    return result;
+    return outcome;
   }
 
   Session& session_;
   const BestRequest& request_;
   const BestFlags& flags_;
-  fs::path out_;
+  const chain::Engine& engine_;
   std::unique_ptr<model::ModelReader> reader_;
+  chain::EngineNeeds needs_;
+  FitData data_;
+  std::unique_ptr<FitFolder> folder_;
   artifact::ScoreFile scores_;
   chain::PriceTable table_;
-  chain::FitPlan chosen_;
-  std::vector<chain::FitPlan> frontier_;
-  std::vector<std::pair<chain::PlainChoice, chain::FitPlan>> plain_;
-  Json json_ = Json::object();
+  FitResult result_;
 };
 
 }  // namespace
@@ -364,8 +351,21 @@ void add_best_flags(CLI::App& app, BestFlags& flags) {
       ->check(CLI::IsMember({"memory", "speed", "both"}))
       ->capture_default_str();
   app.add_option(
+         "--calibrate",
+         flags.calibrate,
+         "What expected losses rest on: measured, three points carried out on "
+         "this model; usual, what held on another")
+      ->check(CLI::IsMember({"measured", "usual"}))
+      ->capture_default_str();
+  app.add_option(
       "--out", flags.out, "Folder for the plan, the work and the model");
   app.add_flag("--plan-only", flags.plan_only, "Plan, and write no model");
+  app.add_flag(
+      "--tune",
+      flags.tune,
+      "Train what the cut left, with the model as it is as teacher");
+  app.add_option("--tune-steps", flags.tune_steps, "Steps of that")
+      ->check(CLI::PositiveNumber);
   app.add_option(
       "--held",
       flags.held,

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "chain/search.h"
+#include "chain/fit_source.h"
 #include "cli/command.h"
 #include "cli/data_flags.h"
 
@@ -19,8 +19,11 @@ struct BestFlags {
   std::int64_t tokens = 131072;
   std::int64_t seq_len = 0;
   std::string objective = "memory";
+  std::string calibrate = "measured";
   std::string out, recipe;
   bool plan_only = false;
+  bool tune = false;
+  std::int64_t tune_steps = 0;  // 0: as tune chooses
 
   // Throws UsageError on options that don't go together.
   void check() const;
@@ -30,10 +33,11 @@ void add_best_flags(CLI::App& app, BestFlags& flags);
 
 struct BestRequest {
   const BestFlags& flags;
+  const chain::FitSource& source;
+  const chain::FitRequest& fit;  // settled
   std::string model;
-  std::int64_t budget = 0;  // bytes of the model's tensors
-  chain::Rules rules = {};
-  std::vector<std::string> schemes = {};  // of experts and other matrices
+  std::string report;   // page to write; empty: none
+  double keep_min = 0;  // least share of the experts' neurons
 };
 
 // Analyzes, measures and plans in the folder --out, which keeps what was done:

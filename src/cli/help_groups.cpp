@@ -19,7 +19,8 @@ constexpr std::array<OptionGroup, 39> kGroups{{
     {"fit", "The work", "for context parallel keep-min bits-min report"},
     {"fit",
      "The best plan, by data",
-     "data columns form tokens seq-len objective out plan-only held recipe"},
+     "data columns form tokens seq-len objective calibrate out plan-only held "
+     "recipe tune tune-steps"},
     {"eval",
      "Loss of text",
      "data columns form seq-len against tokens-per-sweep"},

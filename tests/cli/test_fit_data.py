@@ -2,12 +2,19 @@
 """fit with data: the best plan within a budget, carried out and measured."""
 
 import json
+import pathlib
 
 from conftest import HELD, MODEL, TRAIN
 from test_bad_input import refused
 
 BUDGET = 1_250_000
 DATA = ("--data", TRAIN, "--tokens", 4096, "--seq-len", 128)
+
+
+def width_of(spans):
+    """How many neurons are in spans such as 0-13,15."""
+    ends = [list(map(int, span.split("-"))) for span in spans.split(",")]
+    return sum(end[-1] - end[0] + 1 for end in ends)
 
 
 def tensor_bytes(fettle, folder):
@@ -26,6 +33,14 @@ def test_a_plan_takes_what_it_says_and_is_measured(fettle, tmp_path):
     assert chosen["bytes"] <= BUDGET
     assert tensor_bytes(fettle, made["model"]) == chosen["bytes"]
     assert made["measured"]["files"][0]["kl"] > 0
+    # Three points were measured, on text that nothing was fitted to, and the
+    # expected losses are near them.
+    assert [p["name"] for p in made["probes"]] == ["cut", "rounded", "both"]
+    assert all(0.5 < p["nats"] / p["measured"] < 2 for p in made["probes"])
+    assert "nothing was fitted to" in made["calibration"]["text"]
+    assert not list(out.glob("probe-*/"))
+    page = (out / "report.html").read_text()
+    assert "<canvas" in page and "of the neurons at int4" in page
     # No plain choice of no more bytes is expected to lose less.
     plain = [p for p in made["plain"] if p["bytes"] <= BUDGET]
     assert plain and all(p["nats"] >= chosen["nats"] for p in plain)
@@ -43,11 +58,30 @@ def test_a_plan_takes_what_it_says_and_is_measured(fettle, tmp_path):
     # Another budget needs no other measurement; speed asks for fewer products.
     scores = (out / "scores" / "scores.json").stat().st_mtime_ns
     fast = fettle("fit", MODEL, "--budget", f"{BUDGET}B", *DATA, "--out", out,
-                  "--plan-only", "--objective", "speed", "--json", "-",
-                  "--quiet")
+                  "--plan-only", "--objective", "speed", "--keep-min", 0.3,
+                  "--calibrate", "usual", "--json", "-", "--quiet")
     assert fast.status == 0, fast.err
     assert (out / "scores" / "scores.json").stat().st_mtime_ns == scores
-    assert json.loads(fast.out)["chosen"]["products"] < chosen["products"]
+    fast = json.loads(fast.out)
+    assert fast["chosen"]["products"] < chosen["products"]
+    assert fast["chosen"]["kept"] >= 0.3 and fast["probes"] == []
+
+
+def test_a_plan_for_another_program_has_its_shape(fettle, tmp_path):
+    out, budget = tmp_path / "fitted", 2_000_000
+    done = fettle("fit", MODEL, "--budget", f"{budget}B", *DATA, "--out", out,
+                  "--engine", "llama.cpp", "--calibrate", "usual", "--json",
+                  "-", "--quiet")
+    assert done.status == 0, done.err
+    made = json.loads(done.out)
+    assert made["chosen"]["bytes"] <= budget
+    plan = json.loads((out / "trim_plan.json").read_text())
+    widths = {width_of(expert["neurons"]) for layer in plan["layers"]
+              for expert in layer["experts"]}
+    assert len(widths) == 1 and widths.pop() in (32, 64, 96)
+    [file] = pathlib.Path(made["exported"]).glob("*.gguf")
+    # Its tokenizer and the heads of tensors come on top.
+    assert budget * 0.6 < file.stat().st_size < budget + 300_000
 
 
 def test_what_can_not_be_planned_is_refused(fettle, tmp_path):
@@ -56,12 +90,14 @@ def test_what_can_not_be_planned_is_refused(fettle, tmp_path):
     assert no_out.status == 2 and "--out" in no_out.err
     no_bound = fettle("fit", MODEL, "--data", TRAIN, "--out", out)
     assert no_bound.status == 2 and "needs a bound" in no_bound.err
-    engine = fettle("fit", MODEL, "--budget", "2MB", "--data", TRAIN, "--out",
-                    out, "--engine", "llama.cpp")
-    assert engine.status == 2 and "--engine fettle" in engine.err
-    report = fettle("fit", MODEL, "--budget", "2MB", "--data", TRAIN, "--out",
-                    out, "--report", tmp_path / "fit.html")
-    assert report.status == 2 and "--report" in report.err
+    tuning = fettle("fit", MODEL, "--budget", "2MB", "--data", TRAIN, "--out",
+                    out, "--for", "tune")
+    assert tuning.status == 2 and "--for inference" in tuning.err
+    refused(fettle("fit", MODEL, "--budget", "50KiB", "--data", TRAIN, "--out",
+                   out), "at least", "attention", "50.0 KiB")
+    refused(fettle("fit", MODEL, "--budget", "2MB", "--data", TRAIN, "--out",
+                   out, "--engine", "vllm", "--bits-min", "int2"),
+            "no place for int2")
     refused(fettle("fit", MODEL, "--budget", "2MB", "--data",
                    tmp_path / "none.jsonl", "--out", out), "none.jsonl")
     refused(fettle("quant", MODEL, "--budget", "2MB", "--prices", MODEL,

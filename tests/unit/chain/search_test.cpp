@@ -7,59 +7,19 @@
 
 #include "../artifact/tiny_model.h"
 #include "artifact/model_writer.h"
+#include "chain/frontier.h"
 #include "core/error.h"
+#include "priced_model.h"
 
 namespace fettle::chain {
 namespace {
 
 using Catch::Matchers::Contains;
+using fettle::testing::priced_table;
+using fettle::testing::small_model;
 using fettle::testing::TinyModel;
-using fettle::testing::TinyModelOptions;
 using model::Role;
 using quant::parse_scheme;
-
-TinyModelOptions small(std::int64_t layers) {
-  TinyModelOptions options;
-  options.changes = {
-      {"num_hidden_layers", layers},
-      {"num_experts", 2},
-      {"moe_intermediate_size", 4}};
-  return options;
-}
-
-// Prices by hand: neurons of expert e cost e + 1 times 1, 2, 3, 4 cents, the
-// last neuron most; rounding costs by bits, a scheme's table times the layer.
-PriceTable table_of(const model::ModelReader& reader) {
-  PriceTable table;
-  table.grid.group = 0;
-  table.grid.symmetric = true;
-  const model::ModelConfig& config = reader.config();
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    for (std::int64_t e = 0; e < 2; ++e) {
-      ExpertPrice expert{.layer = l, .expert = e};
-      expert.order = {3, 2, 1, 0};
-      const double unit = 0.01 * static_cast<double>((e + 1) * (l + 1));
-      expert.cut = {10 * unit, 6 * unit, 3 * unit, unit, 0};
-      expert.tokens = e == 0 ? 0.1 : 0.9;
-      for (const Role role : model::kExpertRoles.all()) {
-        const double base = unit * (role == Role::kExpertDown ? 3 : 1);
-        expert.matrices.push_back(
-            {{role, l, e},
-             {{parse_scheme("int8"), 0},
-              {parse_scheme("int4"), base},
-              {parse_scheme("int2"), 5 * base}},
-             {0, 0.3, 0.6, 0.85, 1}});
-      }
-      table.experts.push_back(std::move(expert));
-    }
-  }
-  table.others.push_back(
-      {{Role::kEmbedTokens},
-       {{parse_scheme("keep"), 0}, {parse_scheme("int8"), 0.015}},
-       {352, 200}});
-  table.fixed_bytes = 1000;
-  return table;
-}
 
 // All choices of all experts, one after the other.
 struct Slow {
@@ -103,9 +63,9 @@ struct Slow {
 };
 
 TEST_CASE("The search finds what trying everything finds") {
-  const TinyModel tiny(small(1));
+  const TinyModel tiny(small_model(1));
   const model::ModelReader reader(tiny.path());
-  const PriceTable table = table_of(reader);
+  const PriceTable table = priced_table(reader);
   const Search search(reader, table, {});
   for (const double share : {0.0, 0.2, 0.45, 0.7, 1.0}) {
     const auto budget =
@@ -123,9 +83,9 @@ TEST_CASE("The search finds what trying everything finds") {
 }
 
 TEST_CASE("Products have their price") {
-  const TinyModel tiny(small(1));
+  const TinyModel tiny(small_model(1));
   const model::ModelReader reader(tiny.path());
-  const PriceTable table = table_of(reader);
+  const PriceTable table = priced_table(reader);
   const Search plain(reader, table, {});
   const std::int64_t budget = (plain.least() + plain.most()) / 2;
   Rules rules;
@@ -147,9 +107,9 @@ bool one_pair(const FitPlan& plan) {
 }
 
 TEST_CASE("An engine's rules bound the same search") {
-  const TinyModel tiny(small(1));
+  const TinyModel tiny(small_model(1));
   const model::ModelReader reader(tiny.path());
-  const PriceTable table = table_of(reader);
+  const PriceTable table = priced_table(reader);
   Rules rules;
   Slow slow{reader, table, 0};
   SECTION("one width and one pair of schemes") {
@@ -194,10 +154,73 @@ TEST_CASE("An engine's rules bound the same search") {
   }
 }
 
-TEST_CASE("Plans say what was chosen to the stages that carry it out") {
-  const TinyModel tiny(small(2));
+TEST_CASE("So many neurons are kept as were asked for") {
+  const TinyModel tiny(small_model(1));
   const model::ModelReader reader(tiny.path());
-  const PriceTable table = table_of(reader);
+  const PriceTable table = priced_table(reader);
+  const Search search(reader, table, {});
+  const std::int64_t budget =
+      search.least() + (search.most() - search.least()) / 3;
+  const PlanSpace free{reader, table};
+  const double least = best_within(free, budget).kept + 0.125;
+  PlanSpace wide = free;
+  wide.keep_min = least;
+  const FitPlan plan = best_within(wide, budget);
+  REQUIRE(plan.kept >= least);
+  REQUIRE(plan.bytes <= budget);
+  Slow slow{reader, table, budget, [least](const FitPlan& p) {
+              const auto kept = p.experts[0].width + p.experts[1].width;
+              return static_cast<double>(kept) / 8 >= least;
+            }};
+  REQUIRE(plan.nats() <= 1.5 * slow.run());
+  REQUIRE(fastest(wide, budget, {}).kept >= least);
+  REQUIRE_THROWS_WITH(
+      best_within(wide, search.least()), Contains("--keep-min"));
+}
+
+TEST_CASE("What a program reads as one matrix has one scheme") {
+  const TinyModel tiny(small_model(1));
+  const model::ModelReader reader(tiny.path());
+  PriceTable table = priced_table(reader);
+  const auto add = [&](Role role, double nats) {
+    table.others.push_back(
+        {{role, 0},
+         {{parse_scheme("int8"), 0}, {parse_scheme("int4"), nats}},
+         {100, 50}});
+  };
+  add(Role::kQProj, 0.1);
+  add(Role::kKProj, 0.0001);
+  Rules rules;
+  rules.alike_others = true;
+  for (const bool alike : {false, true}) {
+    rules.alike_others = alike;
+    const Search search(reader, table, rules);
+    const FitPlan plan = search.within(search.most() - 50);
+    REQUIRE((plan.others[1] == plan.others[2]) == alike);
+  }
+  table.others[2].schemes = {{parse_scheme("int2"), 0}};
+  table.others[2].bytes = {30};
+  REQUIRE_THROWS_WITH(Search(reader, table, rules), Contains("can share"));
+}
+
+TEST_CASE("A scheme that is forbidden is chosen nowhere") {
+  const TinyModel tiny(small_model(1));
+  const model::ModelReader reader(tiny.path());
+  PriceTable table = priced_table(reader);
+  forbid(table, parse_scheme("int8"));
+  REQUIRE(table.others.front().bytes == std::vector<std::int64_t>{352});
+  const Search search(reader, table, {});
+  const FitPlan plan = search.within(search.most());
+  REQUIRE(plan.experts.front().down == parse_scheme("int4"));
+  forbid(table, parse_scheme("int4"));
+  REQUIRE_THROWS_WITH(
+      forbid(table, parse_scheme("int2")), Contains("another scheme"));
+}
+
+TEST_CASE("Plans say what was chosen to the stages that carry it out") {
+  const TinyModel tiny(small_model(2));
+  const model::ModelReader reader(tiny.path());
+  const PriceTable table = priced_table(reader);
   FitPlan plan;
   plan.experts = {
       {2, parse_scheme("int4"), parse_scheme("int8")},
@@ -224,7 +247,7 @@ TEST_CASE("Plans say what was chosen to the stages that carry it out") {
 }
 
 TEST_CASE("A matrix takes what the quant stage will write") {
-  const TinyModel tiny(small(1));
+  const TinyModel tiny(small_model(1));
   const model::ModelReader reader(tiny.path());
   quant::GridOptions grid{.group = 0, .symmetric = true};
   const model::WeightId gate{Role::kExpertGate, 0, 1};

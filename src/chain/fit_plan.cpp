@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "chain/fit_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "core/error.h"
+
+namespace fettle::chain {
+namespace {
+
+using quant::Scheme;
+
+double nats_of(const ExpertMatrix& matrix, const Scheme& scheme) {
+  if (scheme.keep) return 0;
+  const auto found =
+      std::ranges::find(matrix.schemes, scheme, &SchemePrice::scheme);
+  FETTLE_ASSERT(found != matrix.schemes.end());
+  return found->nats;
+}
+
+const Scheme& scheme_for(const ExpertMatrix& matrix, const ExpertChoice& c) {
+  return model::is_down_role(matrix.id.role) ? c.down : c.gate_up;
+}
+
+}  // namespace
+
+double rounding_nats(
+    const PriceTable& table,
+    const ExpertPrice& expert,
+    const ExpertChoice& choice) {
+  double nats = 0;
+  for (const ExpertMatrix& matrix : expert.matrices) {
+    nats += matrix.share[choice.width] *
+            nats_of(matrix, scheme_for(matrix, choice));
+  }
+  return table.calibration.round * nats *
+         growth_at(table, expert, choice.width);
+}
+
+std::int64_t expert_bytes(
+    const model::ModelReader& reader,
+    const PriceTable& table,
+    const ExpertPrice& expert,
+    const ExpertChoice& choice) {
+  std::int64_t bytes = 0;
+  for (const ExpertMatrix& matrix : expert.matrices) {
+    bytes += matrix_bytes(
+        reader,
+        matrix.id,
+        scheme_for(matrix, choice),
+        table.grid,
+        choice.width);
+  }
+  return bytes + expert.bias_bytes * choice.width;
+}
+
+void price_plan(const PriceTable& table, FitPlan& plan) {
+  plan.cut_nats = plan.round_nats = 0;
+  for (std::size_t e = 0; e < table.experts.size(); ++e) {
+    const ExpertPrice& expert = table.experts[e];
+    const ExpertChoice& choice = plan.experts[e];
+    plan.cut_nats += cut_nats(table, expert, choice.width);
+    plan.round_nats += rounding_nats(table, expert, choice);
+  }
+  for (std::size_t i = 0; i < table.others.size(); ++i) {
+    if (plan.others[i].keep) continue;
+    const auto& schemes = table.others[i].schemes;
+    const auto found =
+        std::ranges::find(schemes, plan.others[i], &SchemePrice::scheme);
+    FETTLE_ASSERT(found != schemes.end());
+    plan.round_nats += table.calibration.round * found->nats;
+  }
+  const double sum = plan.cut_nats + plan.round_nats;
+  if (sum <= 0) return;
+  const double curved = table.calibration.expected(sum) / sum;
+  plan.cut_nats *= curved;
+  plan.round_nats *= curved;
+}
+
+void sum_plan(
+    const model::ModelReader& reader, const PriceTable& table, FitPlan& plan) {
+  price_plan(table, plan);
+  plan.bytes = table.fixed_bytes;
+  double products = 0;
+  double all = 0;
+  double kept = 0;
+  double neurons = 0;
+  for (std::size_t e = 0; e < table.experts.size(); ++e) {
+    const ExpertPrice& expert = table.experts[e];
+    const ExpertChoice& choice = plan.experts[e];
+    plan.bytes += expert_bytes(reader, table, expert, choice);
+    products += expert.tokens * static_cast<double>(choice.width);
+    all += expert.tokens * static_cast<double>(expert.width());
+    kept += static_cast<double>(choice.width);
+    neurons += static_cast<double>(expert.width());
+  }
+  for (std::size_t i = 0; i < table.others.size(); ++i) {
+    const OtherMatrix& other = table.others[i];
+    const auto found =
+        std::ranges::find(other.schemes, plan.others[i], &SchemePrice::scheme);
+    FETTLE_ASSERT(found != other.schemes.end());
+    plan.bytes += other.bytes[found - other.schemes.begin()];
+  }
+  plan.products = all > 0 ? products / all : 1;
+  plan.kept = neurons > 0 ? kept / neurons : 1;
+}
+
+artifact::TrimPlan trim_plan(
+    const model::ModelReader& reader,
+    const PriceTable& table,
+    const FitPlan& plan) {
+  artifact::TrimPlan result;
+  result.model_fingerprint = reader.fingerprint();
+  result.options = {{"score", "a price in nats"}};
+  for (const model::LayerConfig& layer : reader.config().layers) {
+    result.layers.push_back({{}, layer.sparse ? layer.top_k : 0});
+  }
+  for (std::size_t e = 0; e < table.experts.size(); ++e) {
+    const ExpertPrice& expert = table.experts[e];
+    std::vector<std::int64_t> neurons(
+        expert.order.begin(), expert.order.begin() + plan.experts[e].width);
+    std::ranges::sort(neurons);
+    result.layers[expert.layer].experts.push_back(
+        {expert.expert, std::move(neurons)});
+  }
+  return result;
+}
+
+artifact::QuantPlan quant_plan(
+    const model::ModelReader& reader,
+    const PriceTable& table,
+    const FitPlan& plan) {
+  std::map<std::pair<std::int64_t, std::int64_t>, const ExpertChoice*> experts;
+  for (std::size_t e = 0; e < table.experts.size(); ++e) {
+    const ExpertPrice& expert = table.experts[e];
+    experts[{expert.layer, expert.expert}] = &plan.experts[e];
+  }
+  std::map<std::pair<std::int64_t, model::Role>, Scheme> others;
+  for (std::size_t i = 0; i < table.others.size(); ++i) {
+    const model::WeightId& id = table.others[i].id;
+    others[{id.layer, id.role}] = plan.others[i];
+  }
+  const Scheme keep = quant::parse_scheme("keep");
+  return artifact::QuantPlan::of(
+      reader.config(), [&](const model::WeightId& id) {
+        if (model::is_expert_role(id.role)) {
+          const ExpertChoice& choice = *experts.at({id.layer, id.expert});
+          if (choice.width == 0) return quant::scheme_name(keep);
+          return quant::scheme_name(
+              model::is_down_role(id.role) ? choice.down : choice.gate_up);
+        }
+        const auto found = others.find({id.layer, id.role});
+        return quant::scheme_name(found == others.end() ? keep : found->second);
+      });
+}
+
+}  // namespace fettle::chain

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/fit_engine.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "artifact/model_writer.h"
+#include "cli/target_weight.h"
+#include "core/bytes.h"
+#include "core/error.h"
+
+namespace fettle::cli {
+namespace {
+
+using model::WeightId;
+using quant::Scheme;
+
+// The plan's configuration, and the schemes of its weights.
+class PlannedShape {
+ public:
+  explicit PlannedShape(const PlannedFit& planned)
+      : planned_(planned), config_(planned.reader.config()) {
+    const chain::PriceTable& table = planned.table;
+    for (std::size_t e = 0; e < table.experts.size(); ++e) {
+      const chain::ExpertPrice& expert = table.experts[e];
+      const chain::ExpertChoice& choice = planned.plan.experts[e];
+      config_.layers[expert.layer].expert_widths[expert.expert] = choice.width;
+      experts_[{expert.layer, expert.expert}] = &choice;
+    }
+    for (std::size_t i = 0; i < table.others.size(); ++i) {
+      const WeightId& id = table.others[i].id;
+      others_[{id.layer, id.role}] = planned.plan.others[i];
+    }
+  }
+
+  const model::ModelConfig& config() const { return config_; }
+
+  std::optional<model::PackedHeader> header(const WeightId& id) const {
+    const Scheme* const scheme = scheme_of(id);
+    if (scheme == nullptr || scheme->keep) {
+      const auto* const stored = planned_.reader.packed_header(id);
+      return stored == nullptr ? std::nullopt : std::optional(*stored);
+    }
+    const auto shape = model::weight_shape(config_, id);
+    if (shape[0] * shape[1] == 0) return std::nullopt;
+    return quant::planned_header(
+        *scheme, planned_.table.grid, shape[0], shape[1]);
+  }
+
+ private:
+  const Scheme* scheme_of(const WeightId& id) const {
+    if (model::is_expert_role(id.role)) {
+      const auto found = experts_.find({id.layer, id.expert});
+      if (found == experts_.end()) return nullptr;
+      return model::is_down_role(id.role) ? &found->second->down
+                                          : &found->second->gate_up;
+    }
+    const auto found = others_.find({id.layer, id.role});
+    return found == others_.end() ? nullptr : &found->second;
+  }
+
+  const PlannedFit& planned_;
+  model::ModelConfig config_;
+  std::map<std::pair<std::int64_t, std::int64_t>, const chain::ExpertChoice*>
+      experts_;
+  std::map<std::pair<std::int64_t, model::Role>, Scheme> others_;
+};
+
+// The fewest bytes of a weight by any of the schemes.
+std::int64_t least_bytes(
+    const model::ModelReader& reader,
+    const model::ModelConfig& config,
+    const chain::EngineNeeds& needs,
+    const WeightId& id) {
+  std::int64_t least = artifact::weight_bytes(config, id, reader.form(id));
+  if (!quant::part_of(id.role) || model::weight_numel(config, id) == 0) {
+    return least;
+  }
+  const auto part = std::string(quant::part_name(*quant::part_of(id.role)));
+  const bool open = model::is_expert_role(id.role) ||
+                    std::ranges::find(needs.parts, part) != needs.parts.end();
+  if (!open) return least;
+  quant::GridOptions grid;
+  grid.symmetric = true;
+  if (needs.group > 0) grid.group = needs.group;
+  const auto shape = model::weight_shape(config, id);
+  for (const std::string& name : needs.schemes) {
+    const Scheme scheme = quant::parse_scheme(name);
+    if (scheme.keep) continue;
+    least = std::min(
+        least, quant::planned_header(scheme, grid, shape[0], shape[1]).bytes());
+  }
+  return least;
+}
+
+}  // namespace
+
+void require_least(
+    const model::ModelReader& reader,
+    const chain::EngineNeeds& needs,
+    std::int64_t budget) {
+  model::ModelConfig config = reader.config();
+  for (model::LayerConfig& layer : config.layers) {
+    for (std::int64_t& width : layer.expert_widths) {
+      width = std::min(width, needs.rules.min_width);
+    }
+  }
+  chain::ByPart parts;
+  for (const WeightId& id : model::model_weights(config)) {
+    parts[chain::fit_part_of(id.role)] +=
+        least_bytes(reader, config, needs, id);
+  }
+  parts[chain::FitPart::kCarried] += reader.carried_bytes();
+  if (budget >= parts.total()) return;
+  std::vector<std::string> each;
+  for (std::size_t p = 0; p < chain::kFitParts; ++p) {
+    const auto part = static_cast<chain::FitPart>(p);
+    if (parts[part] == 0) continue;
+    each.push_back(fmt::format(
+        "{} {}", chain::fit_part_name(part), format_bytes(parts[part])));
+  }
+  throw UserError(
+      "fit",
+      "budget",
+      fmt::format(
+          "expected at least {} for the weights ({}), found {}",
+          format_bytes(parts.total()),
+          fmt::join(each, ", "),
+          format_bytes(budget)));
+}
+
+std::int64_t engine_bytes(const PlannedFit& planned) {
+  if (planned.engine.target == exporter::Target::kFettle) {
+    return planned.plan.bytes;
+  }
+  const PlannedShape shape(planned);
+  const PlannedModel model{
+      shape.config(),
+      planned.reader.name(),
+      [&](const WeightId& id) { return planned.reader.dtype(id); },
+      [&](const WeightId& id) { return shape.header(id); },
+      planned.reader.carried_bytes()};
+  return weigh(model, planned.engine.target).bytes;
+}
+
+chain::Footprint planned_footprint(const PlannedFit& planned) {
+  const PlannedShape shape(planned);
+  const chain::Candidate candidate(
+      planned.source,
+      planned.engine,
+      chain::PlannedWeights{
+          shape.config(), [&](const WeightId& id) { return shape.header(id); }},
+      planned.request.on_card());
+  if (!candidate.why_not().empty()) return {};
+  return candidate.footprint(planned.request.context, planned.request.parallel);
+}
+
+}  // namespace fettle::cli

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/fit_result.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/table.h"
+#include "core/bytes.h"
+
+namespace fettle::cli {
+namespace {
+
+Json plan_json(const chain::FitPlan& plan) {
+  return {
+      {"bytes", plan.bytes},
+      {"nats", plan.nats()},
+      {"cut_nats", plan.cut_nats},
+      {"round_nats", plan.round_nats},
+      {"kept", plan.kept},
+      {"products", plan.products}};
+}
+
+void add_row(
+    Table& table, const std::string& name, const chain::FitPlan& plan) {
+  table.add(
+      {name,
+       format_bytes(plan.bytes),
+       fmt::format("{:.4f}", plan.nats()),
+       fmt::format("{:.4f}", plan.cut_nats),
+       fmt::format("{:.4f}", plan.round_nats),
+       fmt::format("{:.0f} %", 100 * plan.kept),
+       fmt::format("{:.0f} %", 100 * plan.products)});
+}
+
+// What the prices were calibrated by.
+std::string calibration_text(const FitResult& result) {
+  const chain::Calibration& c = result.calibration;
+  std::string text = fmt::format(
+      "calibration: cuts {:.2f}, rounding {:.2f}, growth {:.2f}, curve {:.2f}",
+      c.cut,
+      c.round,
+      c.growth,
+      c.curve);
+  if (result.probes.points.empty()) {
+    return text + ", not measured on this model\n";
+  }
+  text += ", by points measured on " + result.probes.text + "\n";
+  Table table({"calibrated by", "weights", "measured KL", "expected KL"});
+  for (const MeasuredProbe& point : result.probes.points) {
+    table.add(
+        {point.name,
+         format_bytes(point.plan.bytes),
+         fmt::format("{:.4f}", point.kl),
+         fmt::format("{:.4f}", point.plan.nats())});
+  }
+  return text + table.text();
+}
+
+// Predicted beside measured, by domain.
+std::string measured_text(const FitResult& result) {
+  if (result.measured.is_null()) return {};
+  const Json& files = result.measured.at("files");
+  Table table({"held-out file", "measured KL", "expected KL"});
+  double sum = 0;
+  for (const Json& file : files) {
+    const double kl = file.at("kl").get<double>();
+    sum += kl;
+    table.add(
+        {file.at("file").get<std::string>(), fmt::format("{:.4f}", kl), ""});
+  }
+  table.add(
+      {"mean",
+       fmt::format("{:.4f}", sum / static_cast<double>(files.size())),
+       fmt::format("{:.4f}", result.chosen.nats())});
+  return "\n" + table.text();
+}
+
+std::string memory_text(const FitResult& result) {
+  const chain::Footprint& f = result.footprint;
+  if (f.total == 0) return {};
+  std::string text = fmt::format(
+      "\nmemory: {} of weights, {} of conversations, {} of work, {} of program "
+      "and libraries; {} in all",
+      format_bytes(f.weights.total()),
+      format_bytes(f.state),
+      format_bytes(f.working),
+      format_bytes(f.runtime),
+      format_bytes(f.total));
+  if (result.memory.contains("failed")) {
+    text += "; a run with it failed: " +
+            result.memory.at("failed").get<std::string>();
+  } else if (!result.memory.is_null()) {
+    text += fmt::format(
+        "; a run took {}",
+        format_bytes(result.memory.at("measured_bytes").get<std::int64_t>()));
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+Json FitResult::to_json() const {
+  Json json{
+      {"budget", budget},
+      {"chosen", plan_json(chosen)},
+      {"calibration", calibration.to_json()},
+      {"frontier", Json::array()},
+      {"plain", Json::array()},
+      {"probes", Json::array()}};
+  json["calibration"]["text"] = probes.text;
+  for (const chain::FitPlan& plan : frontier) {
+    json["frontier"].push_back(plan_json(plan));
+  }
+  for (const auto& [choice, plan] : plain) {
+    Json row = plan_json(plan);
+    row["name"] = choice.name();
+    row["keep"] = choice.keep;
+    row["scheme"] = quant::scheme_name(choice.scheme);
+    json["plain"].push_back(std::move(row));
+  }
+  for (const MeasuredProbe& point : probes.points) {
+    Json row = plan_json(point.plan);
+    row["name"] = point.name;
+    row["measured"] = point.kl;
+    json["probes"].push_back(std::move(row));
+  }
+  Json parts = Json::object();
+  for (std::size_t p = 0; p < chain::kFitParts; ++p) {
+    const auto part = static_cast<chain::FitPart>(p);
+    parts[std::string(chain::fit_part_name(part))] = footprint.weights[part];
+  }
+  json["promised"] = {
+      {"weights", std::move(parts)},
+      {"state_bytes", footprint.state},
+      {"working_bytes", footprint.working},
+      {"runtime_bytes", footprint.runtime},
+      {"total_bytes", footprint.total},
+      {"ram_bytes", footprint.ram},
+      {"file_bytes", footprint.file}};
+  if (!model.empty()) json["model"] = model;
+  if (!exported.empty()) json["exported"] = exported;
+  if (!stages.is_null()) json["stages"] = stages;
+  if (!measured.is_null()) json["measured"] = measured;
+  if (!memory.is_null()) json["memory"] = memory;
+  return json;
+}
+
+std::string FitResult::text() const {
+  Table table(
+      {"plan",
+       "weights",
+       "expected KL",
+       "by cuts",
+       "by rounding",
+       "neurons",
+       "products"});
+  add_row(table, "chosen", chosen);
+  for (const chain::FitPlan& plan : frontier) add_row(table, "frontier", plan);
+  for (const auto& [choice, plan] : plain) {
+    if (plan.bytes <= budget) add_row(table, choice.name(), plan);
+  }
+  return table.text() + "\n" + calibration_text(*this) + memory_text(*this) +
+         measured_text(*this);
+}
+
+}  // namespace fettle::cli
