@@ -30,6 +30,29 @@ bool has_rows_of(
   return codes.numel() % rows == 0 && codes.numel() / rows == row_bytes;
 }
 
+PackedProductArgs product_args(const PackedProduct& p) {
+  FETTLE_ASSERT(p.matrix != nullptr && p.x.defined() && p.x.dim() == 2);
+  const std::int64_t n = p.x.size(0);
+  FETTLE_ASSERT(is_matrix(p.x, n, p.matrix->cols));
+  FETTLE_ASSERT(is_matrix(p.y, n, p.matrix->rows));
+  FETTLE_ASSERT(p.x.device() == p.matrix->codes.device());
+  FETTLE_ASSERT(p.y.device() == p.x.device());
+  return {
+      .matrix = packed_args(*p.matrix),
+      .n = n,
+      .x = p.x.const_data_ptr(),
+      .y = p.y.data_ptr(),
+      .x_stride = p.x.stride(0),
+      .y_stride = p.y.stride(0)};
+}
+
+}  // namespace
+
+bool is_matrix(const at::Tensor& t, std::int64_t rows, std::int64_t cols) {
+  return t.defined() && t.sizes() == at::IntArrayRef({rows, cols}) &&
+         (t.stride(1) == 1 || cols <= 1);
+}
+
 PackedArgs packed_args(const PackedMatrix& m) {
   FETTLE_ASSERT(m.defined());
   const bool coded = is_packed_coded(m.kind), zeros = m.zeros.defined();
@@ -49,29 +72,6 @@ PackedArgs packed_args(const PackedMatrix& m) {
       .table = coded ? m.table.const_data_ptr<std::uint8_t>() : nullptr,
       .table_bytes = coded ? m.table.numel() : 0};
 }
-
-bool is_matrix(const at::Tensor& t, std::int64_t rows, std::int64_t cols) {
-  return t.defined() && t.sizes() == at::IntArrayRef({rows, cols}) &&
-         (t.stride(1) == 1 || cols <= 1);
-}
-
-PackedProductArgs product_args(const PackedProduct& p) {
-  FETTLE_ASSERT(p.matrix != nullptr && p.x.defined() && p.x.dim() == 2);
-  const std::int64_t n = p.x.size(0);
-  FETTLE_ASSERT(is_matrix(p.x, n, p.matrix->cols));
-  FETTLE_ASSERT(is_matrix(p.y, n, p.matrix->rows));
-  FETTLE_ASSERT(p.x.device() == p.matrix->codes.device());
-  FETTLE_ASSERT(p.y.device() == p.x.device());
-  return {
-      .matrix = packed_args(*p.matrix),
-      .n = n,
-      .x = p.x.const_data_ptr(),
-      .y = p.y.data_ptr(),
-      .x_stride = p.x.stride(0),
-      .y_stride = p.y.stride(0)};
-}
-
-}  // namespace
 
 std::int64_t PackedMatrix::bytes() const {
   std::int64_t sum = 0;

@@ -54,6 +54,11 @@ at::Tensor pack_codes(
 void unpack_rows(
     const PackedMatrix& matrix, std::int64_t first, const at::Tensor& out);
 
+// Whether t is [rows, cols] with rows that lie in one piece.
+bool is_matrix(const at::Tensor& t, std::int64_t rows, std::int64_t cols);
+// What the CPU and GPU code takes of a matrix that is defined.
+PackedArgs packed_args(const PackedMatrix& matrix);
+
 // y [n, rows] = x [n, cols] Wᵀ of one matrix, for few rows of x: each weight is
 // unpacked on its way into the sum and used for all rows.
 struct PackedProduct {
