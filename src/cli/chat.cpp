@@ -73,9 +73,17 @@ class Chat : public Command {
     ends_ = model::end_tokens(model_, reader->config());
     Conversation conversation(session.sample_options(*reader));
     if (!system_.empty()) conversation.add("system", system_);
-    const OpenModel opened = session.open(
-        std::move(reader), decoding_workload(context_, context_, 1));
+    sweep::Workload workload = decoding_workload(context_, context_, 1);
+    workload.add(prefix_memory(reader->config(), context_, session.device()));
+    const OpenModel opened = session.open(std::move(reader), workload);
     flags_.sampling.seed = session.seed();
+    // One for all answers: it knows what was read.
+    decode::Engine engine(
+        *opened.model,
+        tokenizer,
+        {.activations =
+             chosen_activations(flags_.activations, session.device()),
+         .prefix_tokens = context_});
     silent_ = session.options().json == "-";
     const Input input;
     while (const auto line = input.next()) {
@@ -84,12 +92,14 @@ class Chat : public Command {
       if (line->starts_with('/')) {
         obey(*line, conversation);
       } else {
-        answer(*opened.model, tokenizer, conversation, *line);
+        answer(engine, tokenizer, conversation, *line);
       }
     }
     Outcome outcome;
     outcome.json = {
-        {"messages", conversation.messages()}, {"tokens", made_tokens_}};
+        {"messages", conversation.messages()},
+        {"tokens", made_tokens_},
+        {"known_prompt_tokens", known_tokens_}};
     return outcome;
   }
 
@@ -117,7 +127,7 @@ class Chat : public Command {
 
   // The next answer is asked for with all that was said.
   void answer(
-      model::CausalLm& model,
+      decode::Engine& engine,
       const text::Tokenizer& tokenizer,
       Conversation& conversation,
       const std::string& question) {
@@ -148,8 +158,8 @@ class Chat : public Command {
     listener.on_finish = [&](const decode::Completion& made) {
       conversation.add("assistant", made.text);
       made_tokens_ += std::ssize(made.ids);
+      known_tokens_ += made.known_tokens;
     };
-    decode::Engine engine(model, tokenizer, 1);
     engine.submit(std::move(request), std::move(listener));
     Interrupt interrupt(nullptr);
     engine.run([&] { return interrupt.requested().load(); });
@@ -165,6 +175,7 @@ class Chat : public Command {
   SamplingFlags flags_;
   std::vector<std::int64_t> ends_;
   std::int64_t made_tokens_ = 0;
+  std::int64_t known_tokens_ = 0;  // of prompts, that were not read anew
   bool silent_ = false;
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "decode/engine.h"
+#include "model/layers/layer_state.h"
 
 namespace fettle::cli {
 
@@ -53,6 +54,17 @@ sweep::Workload decoding_workload(
   workload.cached_sequences = parallel;
   workload.logit_rows = parallel;
   return workload;
+}
+
+sweep::StageMemory prefix_memory(
+    const model::ModelConfig& config, std::int64_t tokens, at::Device device) {
+  // One part more is there before another one goes.
+  const std::int64_t parts = tokens / decode::kPromptChunk + 1;
+  const std::int64_t bytes =
+      tokens == 0 ? 0
+                  : parts * model::state_bytes(
+                                config, decode::kPromptChunk, at::kFloat);
+  return {bytes, device.is_cpu() ? 0 : bytes};
 }
 
 }  // namespace fettle::cli

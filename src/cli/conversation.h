@@ -48,5 +48,8 @@ class Conversation {
 // have at most `prompt`.
 sweep::Workload decoding_workload(
     std::int64_t prompt, std::int64_t tokens, std::int64_t parallel);
+// What `tokens` tokens of prompts' beginnings take that are kept.
+sweep::StageMemory prefix_memory(
+    const model::ModelConfig& config, std::int64_t tokens, at::Device device);
 
 }  // namespace fettle::cli

@@ -238,7 +238,8 @@ Outcome run_questions(Session& session, const GenerateRun& run) {
       std::move(reader),
       decoding_workload(
           longest, longest + run.flags.max_new_tokens, run.flags.parallel));
-  decode::Engine engine(*opened.model, tokenizer, run.flags.parallel);
+  decode::Engine engine(
+      *opened.model, tokenizer, {.parallel = run.flags.parallel});
   const Stopwatch watch;
   answer_all(all, run.flags, ends, engine, session.reporter());
   write_answers(run.flags.rows, sets, all);

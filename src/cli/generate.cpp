@@ -141,7 +141,11 @@ class Generate : public Command {
       decode::Request request) const {
     const bool silent = session.options().json == "-";
     decode::Completion made;
-    decode::Engine engine(model, tokenizer, 1);
+    decode::Engine engine(
+        model,
+        tokenizer,
+        {.activations =
+             chosen_activations(flags_.activations, session.device())});
     decode::Listener listener;
     if (!silent) listener.on_text = print_part;
     listener.on_finish = [&](decode::Completion completion) {

@@ -2,8 +2,31 @@
 #include "cli/sampling_flags.h"
 
 #include "cli/unread.h"
+#include "core/error.h"
 
 namespace fettle::cli {
+
+void add_activations_option(CLI::App& app, std::string& name) {
+  app.add_option(
+         "--activations",
+         name,
+         "What packed weights are multiplied by on a CPU: full, or int8, "
+         "rounded by groups, which is faster")
+      ->check(CLI::IsMember({"full", "int8"}))
+      ->capture_default_str();
+}
+
+model::Activations chosen_activations(
+    const std::string& name, at::Device device) {
+  if (name == "full") return model::Activations::kFull;
+  if (!device.is_cpu()) {
+    throw UserError(
+        "cli",
+        "--activations",
+        "int8 is for the CPU; leave it out, or take --device cpu");
+  }
+  return model::Activations::kInt8;
+}
 
 void add_sampling_flags(CLI::App& app, SamplingFlags& flags) {
   decode::SamplingOptions& s = flags.sampling;
@@ -39,6 +62,7 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& flags) {
       s.frequency_penalty,
       "Taken from them for each time that they were made")
       ->check(CLI::Range(-100.0, 100.0));
+  add_activations_option(app, flags.activations);
 }
 
 void check_sampling_flags(const CLI::App& app, const SamplingFlags& flags) {

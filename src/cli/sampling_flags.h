@@ -15,7 +15,14 @@ struct SamplingFlags {
   decode::SamplingOptions sampling;
   std::int64_t max_new_tokens = 64;
   std::vector<std::string> stops;
+  std::string activations = "full";
 };
+
+// --activations.
+void add_activations_option(CLI::App& app, std::string& name);
+// Throws UserError where the device has no such products.
+model::Activations chosen_activations(
+    const std::string& name, at::Device device);
 
 void add_sampling_flags(CLI::App& app, SamplingFlags& flags);
 

@@ -15,6 +15,7 @@
 #include "cli/inputs.h"
 #include "cli/interrupt.h"
 #include "cli/model_option.h"
+#include "cli/sampling_flags.h"
 #include "cli/session.h"
 #include "core/error.h"
 #include "core/text_file.h"
@@ -44,6 +45,14 @@ class Serve : public Command {
         ->check(CLI::PositiveNumber);
     add("--parallel", parallel_, "Answers that are decoded together at most")
         ->check(CLI::Range(1, 1024));
+    app.add_option(
+           "--prefix-tokens",
+           prefix_tokens_,
+           "Tokens of prompts' beginnings that are kept, so that a prompt "
+           "which "
+           "begins alike isn't read anew there (as many as --context); 0: none")
+        ->check(CLI::NonNegativeNumber);
+    add_activations_option(app, activations_);
     add("--queue", queue_, "Answers that wait beside these at most")
         ->check(CLI::Range(0, 100000));
     add("--grace", grace_, "Seconds that running answers get to end")
@@ -80,9 +89,16 @@ class Serve : public Command {
         }};
     http_.key = key();
     http_.connections = parallel_ + queue_ + kSpareConnections;
-    const OpenModel opened = session.open(
-        std::move(reader), decoding_workload(context_, context_, parallel_));
-    decode::Engine engine(*opened.model, tokenizer, parallel_);
+    if (prefix_tokens_ < 0) prefix_tokens_ = context_;
+    sweep::Workload workload = decoding_workload(context_, context_, parallel_);
+    workload.add(prefix_memory(config, prefix_tokens_, session.device()));
+    const OpenModel opened = session.open(std::move(reader), workload);
+    decode::Engine engine(
+        *opened.model,
+        tokenizer,
+        {.parallel = parallel_,
+         .activations = chosen_activations(activations_, session.device()),
+         .prefix_tokens = prefix_tokens_});
     serve::Dispatcher dispatcher(engine, parallel_ + queue_);
     serve::Server server(std::move(served), dispatcher, http_);
     Interrupt interrupt(kEndNotice);
@@ -126,6 +142,7 @@ class Serve : public Command {
         {"refused", counts.refused},
         {"abandoned", counts.abandoned},
         {"prompt_tokens", counts.prompt_tokens},
+        {"known_prompt_tokens", counts.known_tokens},
         {"tokens", counts.new_tokens}};
     outcome.text = fmt::format(
         "{} requests, {} prompt tokens, {} new tokens\n",
@@ -135,11 +152,12 @@ class Serve : public Command {
     return outcome;
   }
 
-  std::string model_, key_file_, alias_;
+  std::string model_, key_file_, alias_, activations_ = "full";
   serve::ServerOptions http_;
   std::int64_t context_ = 8192;
   std::int64_t parallel_ = 8;
   std::int64_t queue_ = 64;
+  std::int64_t prefix_tokens_ = -1;  // not given
   std::int64_t grace_ = 30;
 };
 

@@ -57,9 +57,12 @@ void check_request(const model::ModelConfig& config, const Request& request) {
 Engine::Engine(
     model::CausalLm& model,
     const text::Tokenizer& tokenizer,
-    std::int64_t parallel)
-    : model_(model), tokenizer_(tokenizer), parallel_(parallel) {
-  FETTLE_ASSERT(parallel > 0);
+    const EngineOptions& options)
+    : model_(model),
+      tokenizer_(tokenizer),
+      options_(options),
+      prefixes_(kPromptChunk, options.prefix_tokens) {
+  FETTLE_ASSERT(options.parallel > 0);
 }
 
 void Engine::submit(Request request, Listener listener) {
@@ -68,7 +71,7 @@ void Engine::submit(Request request, Listener listener) {
 }
 
 void Engine::admit() {
-  while (!waiting_.empty() && std::ssize(active_) < parallel_) {
+  while (!waiting_.empty() && std::ssize(active_) < options_.parallel) {
     auto& [request, listener] = waiting_.front();
     const std::int64_t tokens =
         std::ssize(request.prompt) + request.max_new_tokens;
@@ -109,7 +112,7 @@ bool Engine::step() {
     if (sequence.decodes()) decoding.push_back(&sequence);
   }
   const std::int64_t most =
-      model_.options().device.is_cpu() ? kMostOnCpu : parallel_;
+      model_.options().device.is_cpu() ? kMostOnCpu : options_.parallel;
   for (std::int64_t i = 0; i < std::ssize(decoding); i += most) {
     const auto end = std::min(i + most, std::ssize(decoding));
     decode({decoding.begin() + i, decoding.begin() + end});
@@ -138,6 +141,11 @@ void Engine::cancel() {
 
 void Engine::pass_prompt(Sequence& sequence) {
   const std::span<const std::int32_t> all(sequence.request.prompt);
+  if (!sequence.request.prompt_chances) {
+    const std::int64_t known = prefixes_.extend(sequence.state, all);
+    sequence.passed += known;
+    sequence.made.known_tokens += known;
+  }
   const auto part = all.subspan(
       static_cast<std::size_t>(sequence.passed),
       static_cast<std::size_t>(
@@ -148,11 +156,13 @@ void Engine::pass_prompt(Sequence& sequence) {
   if (sequence.request.prompt_chances) {
     logits = take_prompt_chances(sequence, alone);
   } else if (is_last) {
-    logits = pass(model_, {&alone, 1});
+    logits = pass(passed(), {&alone, 1});
   } else {
-    pass_silently(model_, {&alone, 1});
+    pass_silently(passed(), {&alone, 1});
   }
   sequence.passed += std::ssize(part);
+  prefixes_.keep(
+      sequence.state, all.first(static_cast<std::size_t>(sequence.passed)));
   if (!is_last) return;
   sequence.watch = {};
   if (sequence.request.max_new_tokens == 0) {
@@ -167,7 +177,7 @@ at::Tensor Engine::take_prompt_chances(
   const auto& prompt = sequence.request.prompt;
   auto next = static_cast<std::size_t>(sequence.passed);
   at::Tensor last;
-  pass_each(model_, part, [&](const at::Tensor& logits) {
+  pass_each(passed(), part, [&](const at::Tensor& logits) {
     last = logits;
     if (++next == prompt.size()) return;
     sequence.made.prompt_chances.push_back(chances_of(
@@ -181,7 +191,7 @@ void Engine::decode(const std::vector<Sequence*>& together) {
   for (Sequence* sequence : together) {
     parts.push_back({&sequence->state, std::span(sequence->made.ids).last(1)});
   }
-  const at::Tensor logits = pass(model_, parts);
+  const at::Tensor logits = pass(passed(), parts);
   for (std::size_t s = 0; s < together.size(); ++s) {
     take_token(*together[s], logits[static_cast<std::int64_t>(s)]);
   }

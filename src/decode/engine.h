@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decodes many sequences together: they join and leave as they begin and end,
-// prompts are passed in chunks between. A prompt's chunks are passed alone, and
-// the sums of decoded tokens don't depend on what is beside them, so that a
-// request gets the same tokens alone and in a crowd (on the CPU in float32).
+// prompts are passed in chunks between, but for those chunks of a beginning
+// that another prompt had too (prefix_cache.h). A prompt's chunks are passed
+// alone, and the sums of decoded tokens don't depend on what is beside them, so
+// that a request gets the same tokens alone and in a crowd (on the CPU in
+// float32).
 #pragma once
 
 #include <cstdint>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "core/stopwatch.h"
+#include "decode/prefix_cache.h"
 #include "decode/sampler.h"
 #include "decode/sequence_pass.h"
 #include "decode/text_stream.h"
@@ -21,8 +24,9 @@
 
 namespace fettle::decode {
 
-// Tokens of a prompt that are passed at once.
-inline constexpr std::int64_t kPromptChunk = 512;
+// Tokens of a prompt that are passed at once. More are hardly faster, and what
+// prompts have in common is found in such parts.
+inline constexpr std::int64_t kPromptChunk = 256;
 
 struct Request {
   std::vector<std::int32_t> prompt;
@@ -52,7 +56,8 @@ struct Completion {
   std::vector<Chances> chances = {};  // of each token, where asked for
   // Of each of the prompt's tokens but the first, where asked for.
   std::vector<Chances> prompt_chances = {};
-  double seconds = 0;  // since the prompt was passed
+  double seconds = 0;             // since the prompt was passed
+  std::int64_t known_tokens = 0;  // of the prompt, that weren't passed anew
 };
 
 // Called with text as it becomes certain, and once with the whole. Asked
@@ -63,18 +68,25 @@ struct Listener {
   std::function<bool()> is_gone = {};
 };
 
+struct EngineOptions {
+  // Sequences that are decoded at a time; others wait.
+  std::int64_t parallel = 1;
+  model::Activations activations = model::Activations::kFull;
+  // Tokens of prompts' beginnings that are kept for others that begin alike.
+  std::int64_t prefix_tokens = 0;
+};
+
 // Throws UserError on a prompt without a token, and where prompt and new tokens
 // pass the model's max_position_embeddings.
 void check_request(const model::ModelConfig& config, const Request& request);
 
 class Engine {
  public:
-  // Decodes at most `parallel` sequences at a time; others wait. Keeps
-  // references.
+  // Keeps references.
   Engine(
       model::CausalLm& model,
       const text::Tokenizer& tokenizer,
-      std::int64_t parallel);
+      const EngineOptions& options);
 
   // Throws as check_request does.
   void submit(Request request, Listener listener);
@@ -118,9 +130,12 @@ class Engine {
   void hand_out(Sequence& sequence, const std::string& text);
   void finish(Sequence& sequence, Finish how);
 
+  PassedModel passed() { return {model_, options_.activations}; }
+
   model::CausalLm& model_;
   const text::Tokenizer& tokenizer_;
-  std::int64_t parallel_;
+  EngineOptions options_;
+  PrefixCache prefixes_;
   std::list<Waiting> waiting_;
   std::list<Sequence> active_;
 };

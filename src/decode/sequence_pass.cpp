@@ -33,9 +33,10 @@ model::MicroBatch batch_of(
 
 // The final hidden states [N, H] of all tokens.
 at::Tensor hidden_of(
-    model::CausalLm& model,
+    const PassedModel& what,
     const model::MicroBatch& batch,
     std::span<const SequencePart> parts) {
+  model::CausalLm& model = what.model;
   const std::int64_t layers = model.config().num_layers();
   std::vector<model::LayerState*> states(parts.size());
   at::Tensor x = model::embed(model, batch.tokens.ids);
@@ -48,7 +49,8 @@ at::Tensor hidden_of(
         {.config = model.config(),
          .layer = l,
          .batch = batch,
-         .states = states},
+         .states = states,
+         .activations = what.activations},
         *weights,
         x);
   }
@@ -66,42 +68,43 @@ SequenceState::SequenceState(
   for (model::LayerState& state : layers_) state.cache.reserve = tokens;
 }
 
-at::Tensor pass(model::CausalLm& model, std::span<const SequencePart> parts) {
+at::Tensor pass(const PassedModel& what, std::span<const SequencePart> parts) {
   const at::NoGradGuard no_grad;
-  const model::MicroBatch batch = batch_of(model, parts);
-  const at::Tensor x = hidden_of(model, batch, parts);
+  const model::MicroBatch batch = batch_of(what.model, parts);
+  const at::Tensor x = hidden_of(what, batch, parts);
   if (batch.tokens.tokens() == batch.tokens.sequences()) {
-    return model::decoded_logits(model, x).to(at::kCPU);
+    return model::decoded_logits(what.model, x).to(at::kCPU);
   }
   std::vector<at::Tensor> last;
   for (std::size_t s = 0; s < parts.size(); ++s) {
     last.push_back(x.narrow(0, batch.tokens.starts[s + 1] - 1, 1));
   }
   return model::decoded_logits(
-             model, last.size() == 1 ? last[0] : at::cat(last, 0))
+             what.model, last.size() == 1 ? last[0] : at::cat(last, 0))
       .to(at::kCPU);
 }
 
 void pass_each(
-    model::CausalLm& model,
+    const PassedModel& what,
     const SequencePart& part,
     const std::function<void(const at::Tensor& logits)>& take) {
   // Logits of few tokens at a time: a vocabulary is wide.
   constexpr std::int64_t kRows = 8;
   const at::NoGradGuard no_grad;
   const at::Tensor x =
-      hidden_of(model, batch_of(model, {&part, 1}), {&part, 1});
+      hidden_of(what, batch_of(what.model, {&part, 1}), {&part, 1});
   for (std::int64_t i = 0; i < x.size(0); i += kRows) {
     const at::Tensor rows = x.narrow(0, i, std::min(kRows, x.size(0) - i));
-    const at::Tensor logits = model::decoded_logits(model, rows).to(at::kCPU);
+    const at::Tensor logits =
+        model::decoded_logits(what.model, rows).to(at::kCPU);
     for (std::int64_t r = 0; r < logits.size(0); ++r) take(logits[r]);
   }
 }
 
 void pass_silently(
-    model::CausalLm& model, std::span<const SequencePart> parts) {
+    const PassedModel& what, std::span<const SequencePart> parts) {
   const at::NoGradGuard no_grad;
-  hidden_of(model, batch_of(model, parts), parts);
+  hidden_of(what, batch_of(what.model, parts), parts);
 }
 
 }  // namespace fettle::decode

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/causal_lm.h"
+#include "model/layers/layer_context.h"
 #include "model/layers/layer_state.h"
 
 namespace fettle::decode {
@@ -21,6 +22,7 @@ class SequenceState {
   SequenceState(const model::ModelConfig& config, std::int64_t tokens);
 
   std::int64_t length() const { return length_; }
+  std::int64_t layers() const { return std::ssize(layers_); }
   model::LayerState& layer(std::int64_t layer) {
     return layers_[static_cast<std::size_t>(layer)];
   }
@@ -29,6 +31,11 @@ class SequenceState {
  private:
   std::vector<model::LayerState> layers_;
   std::int64_t length_ = 0;
+};
+
+struct PassedModel {
+  model::CausalLm& model;
+  model::Activations activations = model::Activations::kFull;
 };
 
 // Tokens that follow what a state holds, one at least.
@@ -40,15 +47,16 @@ struct SequencePart {
 // Passes the parts, of as many sequences, behind their states: [parts, V] fp32
 // on the CPU, the logits after the last token of each. Throws UserError on a
 // token outside of the vocabulary.
-at::Tensor pass(model::CausalLm& model, std::span<const SequencePart> parts);
+at::Tensor pass(const PassedModel& what, std::span<const SequencePart> parts);
 
 // The same for one part, with the logits [V] of each of its tokens in turn.
 void pass_each(
-    model::CausalLm& model,
+    const PassedModel& what,
     const SequencePart& part,
     const std::function<void(const at::Tensor& logits)>& take);
 
 // The same without logits: of a prompt's chunk that others follow.
-void pass_silently(model::CausalLm& model, std::span<const SequencePart> parts);
+void pass_silently(
+    const PassedModel& what, std::span<const SequencePart> parts);
 
 }  // namespace fettle::decode

@@ -73,10 +73,8 @@ void Answer::end(const Client& client) const {
     client.write(dumped(whole_reply(head_, request_, made_, tokenizer_)));
     return;
   }
-  std::int64_t tokens = 0;
-  for (const auto& one : made_) tokens += std::ssize(one.ids);
   if (request_.include_usage) {
-    client.write(event_of(usage_chunk(head_, request_, tokens)));
+    client.write(event_of(usage_chunk(head_, request_, made_)));
   }
   client.write(kLastEvent);
 }

@@ -82,6 +82,7 @@ void Dispatcher::begin(
             {
               const std::lock_guard lock(mutex_);
               counts_.prompt_tokens += prompt;
+              counts_.known_tokens += made.known_tokens;
               counts_.new_tokens += std::ssize(made.ids);
             }
             end(job, {.choice = choice, .completion = std::move(made)});

@@ -23,6 +23,7 @@ struct ServedCounts {
   std::int64_t refused = 0;    // for want of room in the queue
   std::int64_t abandoned = 0;  // by their clients
   std::int64_t prompt_tokens = 0;
+  std::int64_t known_tokens = 0;  // of these, of beginnings that were there
   std::int64_t new_tokens = 0;
   std::int64_t choices = 0;  // now decoding or waiting
 };

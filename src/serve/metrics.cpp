@@ -31,6 +31,10 @@ std::string metrics_text(const ServedCounts& counts) {
       "counter",
       "Tokens of prompts of ended answers.",
       counts.prompt_tokens);
+  add("known_prompt_tokens_total",
+      "counter",
+      "Tokens of these prompts that were not read anew.",
+      counts.known_tokens);
   add("new_tokens_total",
       "counter",
       "Tokens of ended answers.",

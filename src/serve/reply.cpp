@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -29,11 +30,19 @@ Json head_json(const ReplyHead& head, bool chunk) {
       {"model", head.model}};
 }
 
-Json usage_of(const ApiRequest& request, std::int64_t new_tokens) {
+Json usage_of(
+    const ApiRequest& request, const std::vector<decode::Completion>& made) {
+  std::int64_t tokens = 0, known = 0;
+  for (const decode::Completion& one : made) {
+    tokens += std::ssize(one.ids);
+    known += one.known_tokens;
+  }
   return {
       {"prompt_tokens", request.prompt_tokens},
-      {"completion_tokens", new_tokens},
-      {"total_tokens", request.prompt_tokens + new_tokens}};
+      {"completion_tokens", tokens},
+      {"total_tokens", request.prompt_tokens + tokens},
+      {"prompt_tokens_details",
+       {{"cached_tokens", std::min(known, request.prompt_tokens)}}}};
 }
 
 std::string spelt(const text::Tokenizer& tokenizer, std::int32_t id) {
@@ -167,12 +176,10 @@ Json whole_reply(
     const text::Tokenizer& tokenizer) {
   Json json = head_json(head, false);
   json["choices"] = Json::array();
-  std::int64_t tokens = 0;
   for (std::size_t i = 0; i < made.size(); ++i) {
     json["choices"].push_back(choice_json(request, i, made[i], tokenizer));
-    tokens += std::ssize(made[i].ids);
   }
-  json["usage"] = usage_of(request, tokens);
+  json["usage"] = usage_of(request, made);
   return json;
 }
 
@@ -208,10 +215,12 @@ Json first_chunk(
 }
 
 Json usage_chunk(
-    const ReplyHead& head, const ApiRequest& request, std::int64_t new_tokens) {
+    const ReplyHead& head,
+    const ApiRequest& request,
+    const std::vector<decode::Completion>& made) {
   Json json = head_json(head, true);
   json["choices"] = Json::array();
-  json["usage"] = usage_of(request, new_tokens);
+  json["usage"] = usage_of(request, made);
   return json;
 }
 

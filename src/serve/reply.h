@@ -41,7 +41,9 @@ Json first_chunk(
     const text::Tokenizer& tokenizer);
 // The chunk behind all choices, where the request wants one.
 Json usage_chunk(
-    const ReplyHead& head, const ApiRequest& request, std::int64_t new_tokens);
+    const ReplyHead& head,
+    const ApiRequest& request,
+    const std::vector<decode::Completion>& made);
 
 // JSON as it is sent: half a character, at the end of a text, is replaced.
 std::string dumped(const Json& json);

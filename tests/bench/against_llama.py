@@ -5,7 +5,7 @@ in turns. Fettle answers over HTTP, llama.cpp is called in its own process by
 llama-cpp-python. Prints JSON.
 
     python tests/bench/against_llama.py MODEL --llama-python PYTHON
-        [--llama-lib DIR] [--bits int8 int4 ternary] [--activations full]
+        [--llama-lib DIR] [--bits int8 int4 ternary] [--activations full int8]
         [--prompt 512] [--tokens 96] [--parallel 8] [--rounds 3] [--threads 2]
 
 PYTHON has llama-cpp-python 0.3.36; `--llama-lib` names a folder with another
@@ -129,7 +129,7 @@ def main():
     parser.add_argument("--llama-python", required=True)
     parser.add_argument("--llama-lib", type=pathlib.Path)
     parser.add_argument("--bits", nargs="+", default=["int8", "int4", "ternary"])
-    parser.add_argument("--activations", nargs="+", default=["full"])
+    parser.add_argument("--activations", nargs="+", default=["full", "int8"])
     parser.add_argument("--group", type=int, default=128)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=96)

@@ -19,9 +19,9 @@ CHAT = [{"role": "user", "content": "What is 2 plus 3?"}]
 
 
 class Server:
-    def __init__(self, program, *options):
+    def __init__(self, program, *options, model=MODEL):
         self.process = subprocess.Popen(
-            [program, "serve", MODEL, "--port", "0", "--alias", "demo",
+            [program, "serve", model, "--port", "0", "--alias", "demo",
              *map(str, options)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=dict(os.environ, OMP_WAIT_POLICY="passive"))
@@ -228,3 +228,31 @@ def test_keys_ends_and_wrong_places(program, fettle, tmp_path):
     key.write_text("\n")
     empty = fettle("serve", MODEL, "--port", 0, "--api-key-file", key)
     assert empty.status == 1 and "holds no key" in empty.err
+
+
+def test_packed_weights_and_known_beginnings(program, fettle, tmp_path):
+    """Activations as int8: a request has its bits alone, in a crowd, and behind
+    a beginning that was read before."""
+    packed = tmp_path / "packed"
+    done = fettle("quant", MODEL, "--bits", "int4", "--attention", "int8",
+                  "--method", "rtn", "--out", packed, "--quiet")
+    assert done.status == 0, done.err
+    server = Server(program, "--activations", "int8", "--context", 600,
+                    "--parallel", 6, model=packed)
+    some = [int(i) for i in random.Random(2).choices(range(9, 400), k=580)]
+    bodies = [greedy(5, prompt=some[:n] + [n], logprobs=3)
+              for n in (3, 300, 40, 579, 8, 5)]
+
+    def answer(body):
+        answer = server.json("/v1/completions", body)
+        known = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return answer["choices"], known
+    alone = [answer(body) for body in bodies]
+    assert [known for _, known in alone] == [0, 0, 0, 256, 0, 0]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(answer, bodies))
+    assert [known for _, known in together] == [0, 256, 0, 512, 0, 0]
+    assert [c for c, _ in together] == [c for c, _ in alone]
+    text = server.ask("/metrics")[2]
+    assert "fettle_known_prompt_tokens_total 1024\n" in text
+    server.end()

@@ -15,7 +15,8 @@ at::Tensor dense_mlp(
   const Mlp& mlp =
       roles.gate == kSharedRoles.gate ? weights.shared : weights.dense;
   if (!mlp.defined())
-    return packed_mlp(*weights.packed, roles, x, mlp.activation);
+    return packed_mlp(
+        *weights.packed, roles, x, {mlp.activation, context.activations});
   const ProductKind kind{context.decodes()};
   const at::Tensor h = gated(product(x, mlp.gate_up.t(), kind), mlp.activation);
   if (context.tap != nullptr) {

@@ -13,6 +13,10 @@
 
 namespace fettle::model {
 
+// What packed matrices are multiplied by: activations as they are, or rounded
+// to int8 where there is an op for that (kernels/rounded_products.h).
+enum class Activations : std::uint8_t { kFull, kInt8 };
+
 struct LayerContext {
   const ModelConfig& config;
   std::int64_t layer;
@@ -21,7 +25,8 @@ struct LayerContext {
   // Of each sequence of the batch, which go on behind them; none: sequences
   // begin and end here. Only without gradient.
   std::span<LayerState* const> states = {};
-  const RouterTraining* router = nullptr;  // none: as in use
+  const RouterTraining* router = nullptr;        // none: as in use
+  Activations activations = Activations::kFull;  // of packed products
 
   const LayerConfig& shape() const { return config.layers[layer]; }
   const AttentionConfig& attention() const {

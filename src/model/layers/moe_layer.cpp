@@ -76,15 +76,16 @@ at::Tensor moe_layer(
     others = weights_of_others(context.config.router, routing);
   }
   const Mixture mixture{routing.selected, routing.weights, others};
-  const at::Tensor y = weights.experts.gate_up.defined()
-                           ? experts_forward(
-                                 {context.layer,
-                                  weights.experts,
-                                  context.tap,
-                                  context.decodes()},
-                                 x,
-                                 mixture)
-                           : packed_experts_forward(weights, x, mixture);
+  const at::Tensor y =
+      weights.experts.gate_up.defined()
+          ? experts_forward(
+                {context.layer,
+                 weights.experts,
+                 context.tap,
+                 context.decodes()},
+                x,
+                mixture)
+          : packed_experts_forward(weights, x, mixture, context.activations);
   return layer.shared_width > 0 ? y + shared_expert(context, weights, x) : y;
 }
 

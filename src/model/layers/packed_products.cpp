@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/expert_rows.h"
+#include "kernels/rounded_products.h"
 #include "kernels/swiglu.h"
 #include "model/layers/expert_dispatch.h"
 
@@ -17,10 +18,15 @@ constexpr std::int64_t kFewRows = 8;
 // few rows go through the kernel together.
 class Products {
  public:
+  explicit Products(Activations activations) : activations_(activations) {}
+
   // y [n, rows] = x [n, cols] Wᵀ. Matrices must stay until run().
   void add(
       const StoredMatrix& matrix, const at::Tensor& x, const at::Tensor& y) {
-    if (matrix.packed.defined() && x.size(0) <= kFewRows) {
+    if (matrix.packed.defined() && activations_ == Activations::kInt8 &&
+        kernels::has_rounded_product(matrix.packed, x)) {
+      rounded_.push_back({&matrix.packed, x, y});
+    } else if (matrix.packed.defined() && x.size(0) <= kFewRows) {
       packed_.push_back({&matrix.packed, x, y});
     } else {
       at::Tensor into = y;
@@ -29,10 +35,14 @@ class Products {
   }
   void run() {
     if (!packed_.empty()) kernels::packed_products(packed_);
+    if (!rounded_.empty()) kernels::rounded_products(rounded_);
     packed_.clear();
+    rounded_.clear();
   }
 
  private:
+  Activations activations_;
+  std::vector<kernels::PackedProduct> rounded_;
   std::vector<kernels::PackedProduct> packed_;
 };
 
@@ -54,9 +64,10 @@ void add_gate_up(
 
 }  // namespace
 
-at::Tensor packed_linear(const StoredMatrix& matrix, const at::Tensor& x) {
+at::Tensor packed_linear(
+    const StoredMatrix& matrix, const at::Tensor& x, Activations activations) {
   at::Tensor y = at::empty({x.size(0), matrix.rows()}, x.options());
-  Products products;
+  Products products(activations);
   products.add(matrix, x.contiguous(), y);
   products.run();
   return y;
@@ -66,19 +77,24 @@ at::Tensor packed_mlp(
     const PackedLayer& layer,
     const MlpRoles& roles,
     const at::Tensor& x,
-    kernels::Activation activation) {
+    const PackedMlpKind& kind) {
   const std::int64_t values =
-      kernels::inputs_of(activation) * layer.at(roles.up).rows();
+      kernels::inputs_of(kind.activation) * layer.at(roles.up).rows();
   const at::Tensor gate_up = at::empty({x.size(0), values}, x.options());
-  Products products;
+  Products products(kind.activations);
   add_gate_up(products, layer, roles, -1, x, gate_up);
   products.run();
   return packed_linear(
-      layer.at(roles.down), kernels::swiglu(gate_up, activation));
+      layer.at(roles.down),
+      kernels::swiglu(gate_up, kind.activation),
+      kind.activations);
 }
 
 at::Tensor packed_experts_forward(
-    const LayerWeights& weights, const at::Tensor& x, const Mixture& mixture) {
+    const LayerWeights& weights,
+    const at::Tensor& x,
+    const Mixture& mixture,
+    Activations activations) {
   const ExpertBank& bank = weights.experts;
   const PackedLayer& layer = *weights.packed;
   const Dispatch all = dispatch(mixture.selected, bank.size());
@@ -89,7 +105,7 @@ at::Tensor packed_experts_forward(
   };
   std::vector<std::int64_t> chosen;
   std::vector<at::Tensor> gate_up(bank.size());
-  Products products;
+  Products products(activations);
   for (std::int64_t e = 0; e < bank.size(); ++e) {
     if (all.count(e) == 0) continue;
     if (bank.width(e) == 0) {

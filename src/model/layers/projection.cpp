@@ -14,7 +14,8 @@ at::Tensor Projection::operator()(
   if (context.tap != nullptr)
     context.tap->on_projection(context.layer, role, x);
   if (!weight.defined()) {
-    const at::Tensor y = packed_linear(weights.packed->at(role), x);
+    const at::Tensor y =
+        packed_linear(weights.packed->at(role), x, context.activations);
     return bias.defined() ? y + bias : y;
   }
   if (context.decodes()) {

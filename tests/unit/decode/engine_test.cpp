@@ -37,7 +37,7 @@ std::vector<Completion> completed(
     const std::vector<Request>& requests,
     std::int64_t parallel) {
   const text::Tokenizer tokenizer = testing::letters();
-  Engine engine(model, tokenizer, parallel);
+  Engine engine(model, tokenizer, {.parallel = parallel});
   std::vector<Completion> all(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
     engine.submit(requests[i], {.on_finish = [&, i](Completion made) {
@@ -103,7 +103,7 @@ TEST_CASE("a run that is told to stop hands out what there is") {
   const TinyModel tiny;
   model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
   const text::Tokenizer tokenizer = testing::letters();
-  Engine engine(model, tokenizer, 1);
+  Engine engine(model, tokenizer, {});
   Completion made;
   Completion other;
   engine.submit(
@@ -132,4 +132,79 @@ TEST_CASE("requests that can't be met are refused") {
           model.config(),
           {.prompt = {1}, .max_new_tokens = model.config().max_position}),
       Contains("ask for fewer"));
+}
+
+TEST_CASE("a prompt's known beginning changes no bit of its answer") {
+  const char* family =
+      GENERATE("qwen3_moe", "deepseek_v3", "lfm2_moe", "gpt_oss");
+  CAPTURE(family);
+  const TinyModel tiny(
+      {.family = family, .changes = {{"max_position_embeddings", 1100}}});
+  model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
+  const text::Tokenizer tokenizer = testing::letters();
+  // A conversation that grows, another one, the first once more, and one that
+  // ends where a part does.
+  std::vector<Request> requests;
+  for (const auto& [length, other] :
+       {std::pair{300, 900}, {1000, 900}, {600, 0}, {1000, 900}, {512, 900}}) {
+    Request request;
+    request.max_new_tokens = 3;
+    request.log_probs = 2;
+    for (int i = 0; i < length; ++i) {
+      const int token = (7 * i + (i >= other ? 1 : 0)) % 10;
+      request.prompt.push_back(token);
+    }
+    requests.push_back(std::move(request));
+  }
+  const auto answers = [&](std::int64_t tokens) {
+    Engine engine(model, tokenizer, {.prefix_tokens = tokens});
+    std::vector<Completion> all;
+    for (const Request& request : requests) {
+      engine.submit(request, {.on_finish = [&](Completion made) {
+                      all.push_back(std::move(made));
+                    }});
+      engine.run();
+    }
+    return all;
+  };
+  const auto known = [](const std::vector<Completion>& all) {
+    std::vector<std::int64_t> tokens;
+    for (const auto& one : all) tokens.push_back(one.known_tokens);
+    return tokens;
+  };
+  using Tokens = std::vector<std::int64_t>;
+  const auto anew = answers(0), cached = answers(4096), little = answers(512);
+  CHECK(known(anew) == Tokens{0, 0, 0, 0, 0});
+  CHECK(known(cached) == Tokens{0, 256, 0, 768, 256});
+  // Two parts: the other conversation's drive those of the first one out.
+  CHECK(known(little) == Tokens{0, 256, 0, 0, 256});
+  for (std::size_t i = 0; i < anew.size(); ++i) {
+    CAPTURE(i);
+    for (const auto* other : {&cached, &little}) {
+      CHECK((*other)[i].ids == anew[i].ids);
+      CHECK(log_probs_of((*other)[i]) == log_probs_of(anew[i]));
+    }
+  }
+}
+
+TEST_CASE("a prompt whose chances are asked for is read whole") {
+  const TinyModel tiny({.changes = {{"max_position_embeddings", 700}}});
+  model::CausalLm model(tiny.path(), {.resident_bytes = 1 << 24});
+  const text::Tokenizer tokenizer = testing::letters();
+  Engine engine(model, tokenizer, {.prefix_tokens = 1024});
+  Request request;
+  request.max_new_tokens = 1;
+  request.prompt.assign(600, 5);
+  std::vector<Completion> all;
+  for (const bool chances : {false, true, false}) {
+    request.prompt_chances = chances;
+    request.log_probs = 0;
+    engine.submit(request, {.on_finish = [&](Completion made) {
+                    all.push_back(std::move(made));
+                  }});
+    engine.run();
+  }
+  CHECK(all[1].prompt_chances.size() == 599);
+  CHECK(all[1].known_tokens == 0);
+  CHECK(all[2].known_tokens == 512);
 }

@@ -42,7 +42,7 @@ class RunningModel {
   TinyModel tiny_{{.family = "qwen3_moe"}};
   model::CausalLm model_{tiny_.path(), {.resident_bytes = 1 << 24}};
   text::Tokenizer tokenizer_ = testing::letters();
-  decode::Engine engine_{model_, tokenizer_, 3};
+  decode::Engine engine_{model_, tokenizer_, {.parallel = 3}};
   std::atomic<bool> ends_ = false;
 
  public:
