@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "artifact/card_source.h"
+#include "artifact/manifest.h"
 #include "core/bytes.h"
 #include "core/json.h"
 #include "io/durable.h"
@@ -160,6 +161,14 @@ std::string size_rows(const Json& stages) {
   return rows;
 }
 
+// Folded away; empty where there are no rows.
+std::string options_table(const std::string& rows) {
+  if (rows.empty()) return rows;
+  return "\n<details><summary>Options</summary>\n\n| option | value |\n"
+         "|---|---|\n" +
+         rows + "\n</details>\n";
+}
+
 std::string history(const Json& stages) {
   std::string text = "\n## What was done\n";
   int place = 0;
@@ -175,11 +184,7 @@ std::string history(const Json& stages) {
     text += "\n" + loss_rows(measured);
     std::string rows;
     add_rows(at_or_null(stage, "options"), rows);
-    if (rows.empty()) continue;
-    text +=
-        "\n<details><summary>Options</summary>\n\n| option | value |\n"
-        "|---|---|\n" +
-        rows + "\n</details>\n";
+    text += options_table(rows);
   }
   return text;
 }
@@ -331,6 +336,34 @@ void write_card(const fs::path& folder) {
   text += "\n## How to load it\n\n" + loaders.text;
   text += size_rows(stages) + history(stages);
   io::replace_file(folder / kReadme, text);
+}
+
+void write_adapter_card(const fs::path& folder, const fs::path& base) {
+  const Json json = read_json(folder / "adapter.json", "adapter");
+  const std::string name = model_name(base);
+  std::string carried;
+  for (const char* readme : {kSourceReadme, kReadme}) {
+    if (carried.empty()) carried = carried_front_matter(base / readme);
+  }
+  std::string text = "---\nbase_model: " + yaml(name) + "\n" + carried;
+  if (carried.find("pipeline_tag:") == std::string::npos) {
+    text += "pipeline_tag: text-generation\n";
+  }
+  text += fmt::format(
+      "library_name: fettle\ntags:\n- fettle\n- adapter\n---\n{}\n\n"
+      "# An adapter for {}\n\nTrained by Fettle {} with the method {}.\n",
+      kMark,
+      cell(name),
+      version(),
+      value_text(at_or_null(json, "method")));
+  text +=
+      "\n```\nfettle merge BASE --adapter FOLDER --out MERGED\nfettle merge "
+      "BASE --adapter FOLDER --peft PEFT\n```\n\nThe second writes it for "
+      "PEFT, where PEFT can hold it.\n";
+  text += loss_rows({{"tune", at_or_null(json, "measured")}});
+  std::string rows;
+  add_rows(at_or_null(json, "options"), rows);
+  io::replace_file(folder / kReadme, text + options_table(rows));
 }
 
 }  // namespace fettle::artifact

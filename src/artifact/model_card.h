@@ -26,4 +26,9 @@ void keep_readme(
 // kSourceReadme, whose license and languages it carries over.
 void write_card(const std::filesystem::path& folder);
 
+// Writes `folder`/README.md of an adapter that was trained on the model in
+// `base`, from its adapter.json.
+void write_adapter_card(
+    const std::filesystem::path& folder, const std::filesystem::path& base);
+
 }  // namespace fettle::artifact

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "artifact/model_card.h"
 #include "core/error.h"
 #include "core/stopwatch.h"
 #include "io/file.h"
@@ -200,6 +201,8 @@ void Trainer::finish() {
   }
   io::write_file(
       directory_.path() / "timings.json", result_.timings().dump(2) + "\n");
+  artifact::write_adapter_card(
+      directory_.path(), input_.model.reader().folder());
   report();
   leave_out();
   directory_.commit();

@@ -103,6 +103,9 @@ def test_ragged_logits(scored, fettle, build_dir, ids, tmp_path):
         for name, weight in model.named_parameters()
         if re.search(r"experts\.groups\.\d+\.down_proj$", name)
     )
+    if scored.name in ("qwen3", "mixtral_fused"):
+        routed = model(input_ids=ids, labels=ids, output_router_logits=True)
+        assert routed.router_logits
     model.save_pretrained(tmp_path / "again")
     again = load(tmp_path / "again")
     for (name, before), (_, after) in zip(
@@ -126,11 +129,43 @@ def test_cut_experts_are_absent(scored, fettle, build_dir, ids):
     }
     assert len(counts) > 1
     assert_same(model, build_dir, trimmed, ids)
+    hidden = model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert len(hidden) == len(model.model.layers) + 1
     prompt = ids[:2, :7]
     greedy = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0,
               "eos_token_id": None}
     cached = model.generate(prompt, use_cache=True, **greedy)
     assert torch.equal(cached, model.generate(prompt, use_cache=False, **greedy))
+
+
+WHOLE = {
+    "gemma4": "gemma4_text",
+    "glm4v_moe": "glm4v_moe_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
+}
+
+
+@pytest.mark.parametrize(
+    "whole", WHOLE if VARIANTS is ALL else ["glm4v_moe"]
+)
+def test_a_model_that_also_sees(whole, fettle, build_dir, ids, tmp_path):
+    folder = nested_models.make(whole, WHOLE[whole], tmp_path / "model")
+    expert_trace.write_tokenizer(folder)
+    ids = ids % nested_models.IMAGE_TOKEN
+    data = expert_trace.write_ids(tmp_path / "data.jsonl", ids)
+    expert_trace.run(fettle, "analyze", folder, "--data", data, "--out",
+                     tmp_path / "scores", "--scores", "obs")
+    trimmed = test_export.trim(fettle, folder, keep=0.4, repair="constant")
+    add_condensers(trimmed)
+    exported = test_export.export(fettle, trimmed, "--format", "hf-code")
+    model = load(exported)
+    assert_same(model, build_dir, trimmed, ids)
+    stock = nested_models.load(folder).state_dict()
+    seeing = [name for name in stock if nested_models.is_carried(name)]
+    assert seeing
+    for name in seeing:
+        assert torch.equal(model.state_dict()[name], stock[name]), name
 
 
 def experts_of(model: torch.nn.Module, layer: int, width: int) -> list[int]:

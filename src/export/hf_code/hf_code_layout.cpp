@@ -49,6 +49,16 @@ std::pair<std::string_view, std::string_view> blocks(
   return {block_of(row.name), block_of(stack_pattern(row))};
 }
 
+std::string in_place(
+    const model::ModelConfig& config,
+    std::string_view pattern,
+    const WeightId& id) {
+  const std::string name = model::expand_name(pattern, id);
+  return model::has_text_part(config.json)
+             ? model::placed_name(config.names, name)
+             : name;
+}
+
 std::string loaded_name(const model::ModelConfig& config, const WeightId& id) {
   const model::WeightRow& row = model::weight_row(config, id.role);
   std::string pattern(row.alias.empty() ? row.name : row.alias);
@@ -59,7 +69,7 @@ std::string loaded_name(const model::ModelConfig& config, const WeightId& id) {
     FETTLE_ASSERT(pattern.starts_with(stored));
     pattern.replace(0, stored.size(), loaded);
   }
-  return model::expand_name(pattern, id);
+  return in_place(config, pattern, id);
 }
 
 // The experts of each width but 0, ascending.
@@ -96,7 +106,7 @@ void add_experts(
     std::int64_t l,
     std::vector<HfCodeTensor>& tensors) {
   const std::string begin =
-      model::expand_name(blocks(config).second, {Role::kExpertDown, l});
+      in_place(config, blocks(config).second, {Role::kExpertDown, l});
   std::int64_t group = 0;
   for (const auto& [width, experts] : groups_of(config.layers[l])) {
     for (const ExpertPart& part : expert_parts(config)) {
@@ -117,6 +127,13 @@ void add_experts(
     }
     ++group;
   }
+}
+
+// As transformers names the whole model.
+std::string stock_type(const model::ModelConfig& config) {
+  return model::has_text_part(config.json)
+             ? config.json.at("model_type").get<std::string>()
+             : config.family;
 }
 
 std::string_view score_name(model::RouterScore score) {
@@ -153,16 +170,45 @@ Json layer_json(
       {"router_bias", model::adds_own(config, layer, Role::kRouterBias)}};
 }
 
+// The family's own keys say the number of experts and top_k where that is one
+// in all layers: losses for the balance of routers read them. The width stays
+// the source's, since some families count shared experts in it.
+void write_counts(const model::ModelConfig& config, Json& json) {
+  const model::LayerConfig* first = nullptr;
+  for (const model::LayerConfig& layer : config.layers) {
+    if (!layer.sparse) continue;
+    if (first == nullptr) first = &layer;
+    if (layer.num_experts() != first->num_experts() ||
+        layer.top_k != first->top_k) {
+      return;
+    }
+  }
+  if (first == nullptr) return;
+  const model::ModelConfig stock =
+      model::parse_model_config(json, "config.json");
+  const auto layer = std::ranges::find_if(
+      stock.layers, [](const model::LayerConfig& l) { return l.sparse; });
+  model::find_family(config.family)
+      .write_uniform(
+          model::text_part(json),
+          first->num_experts(),
+          layer->expert_widths.front(),
+          first->top_k);
+}
+
 }  // namespace
 
 void require_hf_code(const model::ModelConfig& config) {
   if (!model::has_text_part(config.json)) return;
+  // Of other models transformers converts every name.
+  if (config.names == model::TensorNames{"model.language_model.", ""}) return;
   throw UserError(
       "export",
+      fmt::format("model_type '{}'", stock_type(config)),
       fmt::format(
-          "model_type '{}'", config.json.value("model_type", std::string())),
-      "holds its language model within a larger one, for which format hf-code "
-      "has no code; use ragged, or hf-padded");
+          "holds its language model under '{}', for which format hf-code has "
+          "no code; use ragged, or hf-padded",
+          config.names.body));
 }
 
 std::vector<HfCodeTensor> hf_code_tensors(
@@ -182,8 +228,10 @@ std::vector<HfCodeTensor> hf_code_tensors(
     HfCodeTensor tensor{written.specs.front(), written.pieces};
     tensor.spec.name =
         written.stacked
-            ? model::expand_name(
-                  stack_pattern(model::weight_row(config, first.role)), first)
+            ? in_place(
+                  config,
+                  stack_pattern(model::weight_row(config, first.role)),
+                  first)
             : loaded_name(config, first);
     tensors.push_back(std::move(tensor));
   }
@@ -201,11 +249,16 @@ at::Tensor hf_code_piece(
 Json hf_code_config(const model::ModelConfig& config) {
   Json json = config.json;
   json.erase("fettle");
-  json["model_type"] = "fettle_" + config.family;
+  write_counts(config, json);
+  json["model_type"] = "fettle_" + stock_type(config);
   json["architectures"] = {"FettleForCausalLM"};
   json["auto_map"] = {
       {"AutoConfig", "modeling_fettle.FettleConfig"},
       {"AutoModelForCausalLM", "modeling_fettle.FettleForCausalLM"}};
+  if (model::has_text_part(json)) {
+    json["auto_map"]["AutoModelForImageTextToText"] =
+        "modeling_fettle.FettleForCausalLM";
+  }
   Json layers = Json::array();
   for (const model::LayerConfig& layer : config.layers) {
     layers.push_back(layer_json(config, layer));
@@ -219,7 +272,7 @@ std::string hf_code_module(const model::ModelConfig& config) {
   constexpr std::string_view kPlace = "@MODEL_TYPE@";
   std::string text(hf_code_py);
   for (std::size_t at = 0; (at = text.find(kPlace, at)) != std::string::npos;) {
-    text.replace(at, kPlace.size(), config.family);
+    text.replace(at, kPlace.size(), stock_type(config));
   }
   return text;
 }

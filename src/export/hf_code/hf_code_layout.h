@@ -30,7 +30,7 @@ struct HfCodeTensor {
 };
 
 // Throws UserError naming the model's type where the language model is part of
-// a larger one.
+// a larger one whose tensors have other names than in transformers' memory.
 void require_hf_code(const model::ModelConfig& config);
 
 // In canonical order.

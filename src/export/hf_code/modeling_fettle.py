@@ -24,7 +24,7 @@ from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
 
 try:
@@ -33,8 +33,12 @@ except ImportError:  # another version: experts are computed one by one
     _grouped_linear = None
 
 STOCK_CONFIG = CONFIG_MAPPING["@MODEL_TYPE@"]
-STOCK_BODY = MODEL_MAPPING[STOCK_CONFIG]
-STOCK_MODEL = MODEL_FOR_CAUSAL_LM_MAPPING[STOCK_CONFIG]
+# A type that also sees has its whole class in the second.
+STOCK_MODEL = (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if STOCK_CONFIG in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    else MODEL_FOR_CAUSAL_LM_MAPPING
+)[STOCK_CONFIG]
 
 
 class FettleConfig(STOCK_CONFIG):
@@ -285,9 +289,10 @@ def _set_layer(block, layer, options, std):
     )
 
 
-class FettleModel(STOCK_BODY):
-    """The stock body, of a module of its own: transformers renames no weights
-    of such classes."""
+def _is_custom():
+    """Said of stock bodies, so that transformers converts no weights of
+    theirs."""
+    return True
 
 
 class FettleForCausalLM(STOCK_MODEL):
@@ -301,9 +306,11 @@ class FettleForCausalLM(STOCK_MODEL):
     def __init__(self, config):
         super().__init__(config)
         described = config.fettle_experts
-        self.model.__class__ = FettleModel
-        std = getattr(config, "initializer_range", 0.02)
-        for module, layer in zip(self.model.layers, described["layers"]):
+        text = getattr(self.model, "language_model", self.model)
+        for body in (self.model, text):
+            body.is_custom_code = _is_custom
+        std = getattr(text.config, "initializer_range", 0.02)
+        for module, layer in zip(text.layers, described["layers"]):
             if layer is None:
                 continue
             block = next(m for m in module.modules() if hasattr(m, "experts"))

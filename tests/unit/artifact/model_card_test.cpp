@@ -140,6 +140,28 @@ TEST_CASE("A card goes on from stage to stage") {
   }
 }
 
+TEST_CASE("An adapter's card names its base and what was reached") {
+  const testing::TemporaryFolder folder;
+  const fs::path base = folder.path() / "Base", out = folder.path() / "out";
+  for (const fs::path& path : {base, out}) fs::create_directories(path);
+  put_text(base / "config.json", "{}");
+  put_text(base / "README.md", kOwn);
+  put_text(
+      out / "adapter.json",
+      R"({"method": "lora", "options": {"rank": 8}, "measured":
+      {"held_out_before": {"/a/b.jsonl": {"nll": 2}},
+       "held_out_after": {"/a/b.jsonl": {"nll": 1.5}}}})");
+  write_adapter_card(out, base);
+  const std::string card = text_of(out / "README.md");
+  for (const char* line :
+       {"base_model: Base\nlicense: other\n",
+        "with the method lora",
+        "| b.jsonl | 2.0000 | 1.5000 | |",
+        "| rank | 8 |"}) {
+    REQUIRE_THAT(card, Contains(line));
+  }
+}
+
 TEST_CASE("A card tells each program's way to load the folder") {
   const testing::TemporaryFolder folder;
   put_text(folder.path() / "config.json", "{}");

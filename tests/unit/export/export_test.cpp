@@ -49,12 +49,14 @@ TEST_CASE("Format names are known or refused") {
           "hf, hf-padded, hf-code, ragged, compressed-tensors, gptq, gguf"));
 }
 
-TEST_CASE("A model within a larger one has no code for transformers") {
+TEST_CASE("A model within a larger one of older names has no code") {
   model::ModelConfig config = testing::tiny_config({});
   config.json = {{"model_type", "llava"}, {"text_config", config.json}};
+  config.names = {"language_model.model.", "language_model."};
   REQUIRE_THROWS_WITH(
       exported_config(config, {.format = Format::kHfCode}),
-      Contains("model_type 'llava': holds its language model within a larger"));
+      Contains(
+          "model_type 'llava': holds its language model under 'language_"));
 }
 
 // Changes of a family's configuration that give experts of `width`.

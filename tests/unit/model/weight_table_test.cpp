@@ -32,6 +32,17 @@ ModelConfig released(const std::string& family, const Json& config) {
 
 }  // namespace
 
+TEST_CASE("what Fettle adds to families is marked as its own") {
+  for (const Family& family : families()) {
+    for (const WeightRow& row : family.weights) {
+      const bool added = row.name.ends_with(".logit_bias") ||
+                         row.name.ends_with("experts.constant");
+      INFO(family.model_type << " " << row.name);
+      CHECK(row.own == added);
+    }
+  }
+}
+
 TEST_CASE("weights come in canonical order under Hugging Face's names") {
   const ModelConfig config = sample("mixtral", {{"num_local_experts", 2}});
   CHECK(
