@@ -100,7 +100,7 @@ def test_a_card_without_room_is_told_of(on_card, few):
 def test_chain_on_a_card_loses_what_it_does_on_the_cpu(
         fettle, on_card, few, tmp_path):
     def chain(run, folder, *more):
-        data = ("--data", few, "--tokens", 512, "--seq-len", 64, *more)
+        data = ("--data", few, "--tokens", 256, "--seq-len", 64, *more)
         def step(*arguments):
             done = run(*arguments, "--quiet")
             assert done.status == 0, done.err
@@ -113,8 +113,8 @@ def test_chain_on_a_card_loses_what_it_does_on_the_cpu(
              "--attention", "keep", "--refine", 1, *data, "--out",
              folder / "packed")
         step("tune", folder / "packed", "--method", "lora", "--rank", 4,
-             "--data", TRAIN, "--seq-len", 64, "--tokens-per-step", 256,
-             "--steps", 4, "--warmup-steps", 1, *more, "--out",
+             "--data", TRAIN, "--seq-len", 64, "--tokens-per-step", 128,
+             "--steps", 2, "--warmup-steps", 1, *more, "--out",
              folder / "tuned", "--merge", folder / "merged")
         # On the CPU, whatever made them.
         return [loss(fettle, folder / name, few, "--quiet")
@@ -137,7 +137,7 @@ def test_chain_on_a_card_loses_what_it_does_on_the_cpu(
         assert said[0] == said[1] and len(said[0]) == 8
 
 
-TUNE = ("--seq-len", 64, "--tokens-per-step", 256, "--steps", 5,
+TUNE = ("--seq-len", 64, "--tokens-per-step", 64, "--steps", 4,
         "--warmup-steps", 1, "--save-every", 1)
 METHODS = {
     "usaf": ("--score-sequences", 4, "--router-warmup", 2),
@@ -162,7 +162,7 @@ def test_tune_killed_on_a_card_ends_in_the_same_bits(
     for _ in range(6000):
         if process.poll() is not None:
             break
-        if metrics.exists() and metrics.read_text().count("\n") >= 3:
+        if metrics.exists() and metrics.read_text().count("\n") >= 2:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.01)
