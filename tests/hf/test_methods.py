@@ -192,9 +192,19 @@ def test_esft(
             mask = torch.zeros_like(parameter, dtype=torch.bool)
             mask[experts] = True
             trained.append(Trained(parameter, mask, by_expert=True))
+        if (bias := _input_bias(layer)) is not None:
+            mask = torch.zeros_like(bias, dtype=torch.bool)
+            mask[experts] = True
+            trained.append(Trained(bias, mask, by_expert=True, decays=False))
     case.check(
         found, _train(case.model, case.ids, trained, test_tune._loss_sum)
     )
+
+
+def _input_bias(layer: torch.nn.Module) -> torch.nn.Parameter | None:
+    """Of gate and up. Fettle has those of down in a tensor of the layer."""
+    experts = moe_parts.block_of(layer).experts
+    return getattr(experts, "gate_up_proj_bias", None)
 
 
 def _esft_choice(case: Case, family: str) -> list[list[int]]:

@@ -12,9 +12,16 @@ namespace fettle::tune {
 
 namespace {
 
+// An expert's own tensors. Biases of its output are a row of a tensor of the
+// layer, and stay as they are.
 std::vector<model::Role> esft_roles(
-    const TuneOptions&, const model::ModelConfig&) {
-  return model::kExpertRoles.all();
+    const TuneOptions&, const model::ModelConfig& config) {
+  std::vector<model::Role> roles = model::kExpertRoles.all();
+  if (config.expert_bias) {
+    roles.push_back(model::Role::kExpertGateBias);
+    roles.push_back(model::Role::kExpertUpBias);
+  }
+  return roles;
 }
 
 // All weights of the fewest experts of each layer that hold the share.
@@ -26,13 +33,14 @@ WeightIds choose(
       config, options.esft_by == "gate" ? ShareOf::kGates : ShareOf::kTokens);
   input.forward_probe(seen, {options.score_sequences});
   const auto shares = seen.shares();
+  const auto roles = esft_roles(options, config);
   WeightIds ids;
   std::size_t experts = 0;
   for (std::size_t l = 0; l < shares.size(); ++l) {
     for (const auto expert : fewest_experts(shares[l], options.esft_share)) {
       ++experts;
       if (config.layers[l].expert_widths[expert] == 0) continue;
-      for (const model::Role role : model::kExpertRoles.all()) {
+      for (const model::Role role : roles) {
         if (!model::role_info(role).exists(config, config.layers[l])) continue;
         ids.push_back({role, static_cast<std::int64_t>(l), expert});
       }
@@ -77,10 +85,11 @@ PartBytes esft_bytes(
     widths.resize(static_cast<std::size_t>(most));
     for (const auto width : widths) weights += static_cast<double>(width);
   }
-  const auto rows =
-      static_cast<double>(model::inputs_of(config.activation) + 1);
-  return at_work(
-      16.0 * rows * weights * static_cast<double>(config.hidden_size), device);
+  const auto inputs = static_cast<double>(model::inputs_of(config.activation));
+  const auto hidden = static_cast<double>(config.hidden_size);
+  const double of_neuron =
+      (inputs + 1.0) * hidden + (config.expert_bias ? inputs : 0.0);
+  return at_work(16.0 * of_neuron * weights, device);
 }
 
 }  // namespace
