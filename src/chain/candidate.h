@@ -104,7 +104,7 @@ class Candidate {
   ByPart weights_;
   std::int64_t file_ = 0;
   std::int64_t all_layers_ = 0;  // as they are loaded
-  std::int64_t transit_ = 0;     // layer in use, layer being fetched
+  std::int64_t transit_ = 0;     // layer in use
   sweep::SweepPlan least_;
 };
 

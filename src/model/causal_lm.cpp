@@ -32,7 +32,7 @@ CausalLm::CausalLm(
 std::shared_ptr<LayerWeights> CausalLm::acquire(
     std::int64_t layer, std::int64_t next) {
   const at::NoGradGuard no_grad;
-  const auto cached = cache_->acquire(layer, next);
+  const auto cached = cache_->acquire(layer, options_.read_ahead ? next : -1);
   const bool unpack = cached->packed != nullptr && !options_.keep_packed;
   if (!patch_ && !unpack) return cached;
   const auto own = std::make_shared<LayerWeights>(

@@ -24,6 +24,8 @@ struct ModelOptions {
   // Layers are handed out with their packed weights still packed, to be
   // multiplied as they are: for passes of few tokens without gradient.
   bool keep_packed = false;
+  // A layer is read while the one before it is in use: two at a time.
+  bool read_ahead = true;
 };
 
 class CausalLm {
@@ -39,7 +41,8 @@ class CausalLm {
   const ModelOptions& options() const { return options_; }
 
   // Layer `layer`, ready on the device; starts fetching `next` (-1: none)
-  // behind it. The patch is applied to what is returned.
+  // behind it, if the model reads ahead. The patch is applied to what is
+  // returned.
   std::shared_ptr<LayerWeights> acquire(std::int64_t layer, std::int64_t next);
 
   // Seconds that acquire() has waited for layers that were not at hand.

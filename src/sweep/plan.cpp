@@ -90,7 +90,10 @@ std::int64_t working_values(
 }
 
 struct Sizes {
-  std::int64_t globals, layers, staging, all_layers, per_token, head;
+  std::int64_t globals;
+  std::int64_t layers;  // of one in use
+  std::int64_t ahead;   // of another that is being fetched
+  std::int64_t staging, all_layers, per_token, head;
   std::int64_t activations;
   std::int64_t cache;   // states of earlier tokens
   std::int64_t graphs;  // of all tokens in all layers
@@ -113,9 +116,9 @@ Sizes sizes_of(
     unpacked += dense == bytes ? 0 : dense;
     s.all_layers += bytes;
   }
-  // In use, being fetched, and what reading it stages at most.
-  s.layers = workload.keep_packed ? 2 * fetched : in_use + fetched;
-  s.layers += fetched / 8;
+  // And what reading stages at most.
+  s.layers = (workload.keep_packed ? fetched : in_use) + fetched / 8;
+  s.ahead = fetched;
   if (!workload.device.is_cpu()) {
     s.staging = model::staging_bytes(config, forms, type);
   }
@@ -197,12 +200,13 @@ std::int64_t SweepPlan::vram_bytes() const {
 std::string SweepPlan::summary() const {
   return fmt::format(
       "plan: {} in all: program {} (and {} of a card), embeddings and head {}, "
-      "two layers {}, layers kept {}, micro-batch of {} tokens {}, cache {}, "
+      "{} {}, layers kept {}, micro-batch of {} tokens {}, cache {}, "
       "activations {} (and {} on the card, {} on disk), graphs {}, stage {}",
       format_bytes(ram_bytes()),
       format_bytes(runtime_bytes),
       format_bytes(library_bytes),
       format_bytes(global_bytes),
+      read_ahead ? "two layers" : "a layer",
       format_bytes(layer_bytes),
       format_bytes(resident_bytes),
       micro_batch_tokens,
@@ -220,7 +224,8 @@ model::ModelOptions SweepPlan::model_options() const {
       workload.device,
       workload.compute_type,
       resident_bytes,
-      workload.keep_packed};
+      workload.keep_packed,
+      read_ahead};
 }
 
 SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
@@ -357,6 +362,26 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
   return plan;
 }
 
+SweepPlan planned(
+    const Sizes& sizes, const Workload& workload, const Budget& budget) {
+  SweepPlan plan = least_plan(sizes, workload);
+  if (workload.device.is_cpu()) {
+    plan_on_cpu(plan, sizes, budget);
+  } else {
+    plan_on_device(plan, sizes, budget);
+  }
+  return plan;
+}
+
+// Where what computes must lie.
+bool may_hold(const Budget& budget, const SweepPlan& plan) {
+  if (plan.workload.device.is_cpu()) {
+    return static_cast<double>(plan.ram_bytes()) <= ram(budget).usable;
+  }
+  const Memory card = memory("--vram", *budget.vram);
+  return static_cast<double>(plan.vram_bytes()) <= card.usable;
+}
+
 }  // namespace
 
 SweepPlan least_plan(
@@ -388,14 +413,16 @@ SweepPlan plan_sweep(
     const model::WeightForms& forms,
     const Workload& workload,
     const Budget& budget) {
-  const Sizes sizes = sizes_of(config, forms, workload);
-  SweepPlan plan = least_plan(sizes, workload);
-  if (workload.device.is_cpu()) {
-    plan_on_cpu(plan, sizes, budget);
-  } else {
-    plan_on_device(plan, sizes, budget);
-  }
-  return plan;
+  Sizes sizes = sizes_of(config, forms, workload);
+  const SweepPlan one = planned(sizes, workload, budget);
+  sizes.layers += sizes.ahead;
+  if (!may_hold(budget, least_plan(sizes, workload))) return one;
+  SweepPlan two = planned(sizes, workload, budget);
+  two.read_ahead = true;
+  const auto keeps_all = [&](const SweepPlan& plan) {
+    return plan.resident_bytes == sizes.all_layers;
+  };
+  return keeps_all(one) && !keeps_all(two) ? one : two;
 }
 
 }  // namespace fettle::sweep

@@ -71,7 +71,8 @@ struct SweepPlan {
   std::int64_t runtime_bytes = 0;   // program and libraries
   std::int64_t library_bytes = 0;   // libtorch's own, of a card
   std::int64_t global_bytes = 0;    // embeddings, head
-  std::int64_t layer_bytes = 0;     // layer in use and layer being fetched
+  std::int64_t layer_bytes = 0;     // layer in use, and one being fetched
+  bool read_ahead = false;          // whether one is
   std::int64_t staging_bytes = 0;   // in RAM, of a layer on its way to a card
   std::int64_t resident_bytes = 0;  // layers kept between sweeps
   std::int64_t working_bytes = 0;   // one micro-batch in one layer
@@ -102,8 +103,8 @@ std::int64_t boundary_bytes(
 // to `bytes`.
 std::int64_t budget_for(std::int64_t bytes);
 
-// The plan that takes the least memory, of a model that may not exist yet: its
-// weights lie as `forms` say.
+// The plan that takes the least memory, one layer at a time, of a model that may
+// not exist yet: its weights lie as `forms` say.
 SweepPlan least_plan(
     const model::ModelConfig& config,
     const model::WeightForms& forms,
@@ -111,8 +112,9 @@ SweepPlan least_plan(
 SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload);
 
-// Throws UserError naming the smallest sufficient --ram or --vram when `budget`
-// is less.
+// Reads a layer while another is in use where there is room for two, unless all
+// layers stay only where one is. Throws UserError naming the smallest sufficient
+// --ram or --vram when `budget` is less.
 SweepPlan plan_sweep(
     const model::ModelConfig& config,
     const model::WeightForms& forms,

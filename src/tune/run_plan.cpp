@@ -55,7 +55,9 @@ std::vector<PlanRow> sweep_rows(const sweep::SweepPlan& plan) {
   std::vector<PlanRow> rows{
       {"program and libraries", plan.runtime_bytes, plan.library_bytes, 0},
       computed("embeddings and head", plan.global_bytes),
-      computed("layer in use, layer fetched", plan.layer_bytes),
+      computed(
+          plan.read_ahead ? "layer in use, layer fetched" : "layer in use",
+          plan.layer_bytes),
       computed("layers kept between sweeps", plan.resident_bytes),
       computed("one micro-batch at work", plan.working_bytes)};
   rows[2].ram += plan.staging_bytes;
