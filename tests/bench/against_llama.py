@@ -12,7 +12,7 @@ PYTHON has llama-cpp-python 0.3.36; `--llama-lib` names a folder with another
 build of its libraries. Figures of a side: tokens a second of one sequence and
 of several together, their prompts not counted; seconds from a prompt to its
 first token; peak resident memory. `ratio` is Fettle over llama.cpp, the median
-of the rounds.
+of the rounds. Each run is told on the standard error as it ends.
 """
 
 import argparse
@@ -94,6 +94,12 @@ def fettle(options, folder, activations, asked):
     return {**result, "peak_bytes": server.peak_bytes}
 
 
+def tell(scheme, side, run):
+    print(json.dumps({"scheme": scheme, "side": side, **run}), file=sys.stderr,
+          flush=True)
+    return run
+
+
 def compare(options, work):
     asked = prompts(options)
     result = {"threads": options.threads, "rounds": options.rounds,
@@ -105,9 +111,10 @@ def compare(options, work):
         for _ in range(options.rounds):
             for kind in options.activations:
                 sides[f"fettle, activations {kind}"].append(
-                    fettle(options, packed, kind, asked))
+                    tell(scheme, kind, fettle(options, packed, kind, asked)))
             if gguf:
-                theirs.append(llama(options, gguf, asked))
+                theirs.append(
+                    tell(scheme, "llama.cpp", llama(options, gguf, asked)))
         middle = lambda runs, key: statistics.median(run[key] for run in runs)
         found = {"llama.cpp": {key: middle(theirs, key) for key in RATES}
                  } if theirs else {}
