@@ -98,7 +98,7 @@ class Quant : public Command {
     // Damage would show up behind hours of work.
     checked_values(*reader, session.reporter(), "check");
     Outcome outcome = quantize(session, std::move(reader), folder);
-    if (!flags_.data.empty()) {
+    if (!flags_.data.empty() && result_) {
       artifact::add_measured(folder.path(), "data", data_names(flags_.data));
     }
     Json quality;
