@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "artifact/config_text.h"
 #include "artifact/tensor_file.h"
 #include "artifact/written_tensors.h"
 #include "core/error.h"
@@ -100,7 +101,7 @@ void write_config(
   if (stored == StoredAs::kPacked) {
     json["quantization_config"] = {{"quant_method", "fettle"}, {"format", 1}};
   }
-  io::write_file(folder / "config.json", json.dump(2) + "\n");
+  io::write_file(folder / "config.json", config_text(json));
 }
 
 namespace {

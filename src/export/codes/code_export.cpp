@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "artifact/config_text.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "export/codes/code_layout.h"
@@ -135,7 +136,7 @@ class CodeExport {
       layout_->leave_plain(config, part_pattern(part));
     }
     json["quantization_config"] = config;
-    io::write_file(folder_ / "config.json", json.dump(2) + "\n");
+    io::write_file(folder_ / "config.json", artifact::config_text(json));
     layout_->write_extra(folder_, config);
   }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "artifact/config_text.h"
 #include "artifact/tensor_file.h"
 #include "core/error.h"
 #include "export/codes/code_layout.h"
@@ -78,7 +79,7 @@ class HfCodeExport {
     Json json = hf_code_config(config_);
     carried_.change(json);
     json.erase("quantization_config");
-    io::write_file(folder_ / "config.json", json.dump(2) + "\n");
+    io::write_file(folder_ / "config.json", artifact::config_text(json));
   }
 
   at::Tensor piece_of(
