@@ -36,7 +36,7 @@ enum ExitStatus {
 int tell_failure(ExitStatus status, std::string_view message) {
   const std::string line = one_line(message);
   std::cerr << fmt::format("{}{}\n", message_prefix(), line) << std::flush;
-  if (status != kExitUsage) write_error_file(line);
+  write_error_file(line);
   return status;
 }
 

@@ -103,13 +103,14 @@ std::optional<Heartbeat::End> Heartbeat::lost(
       "has not been heard of for {:.0f} s: it was killed, is frozen, or its "
       "network is gone",
       seconds(options_.silence));
-  if (now - last_round_ > silence) return End{0, unheard};
+  if (now - last_round_ > silence) {
+    board_lost_ = true;  // a call to it would wait for ever
+    return End{0, unheard};
+  }
   std::optional<End> found;
   auto oldest = now - silence;
   for (std::int64_t r = 0; r < options_.size; ++r) {
-    // A rank that was never heard of has not begun to beat yet.
-    if (r == options_.rank || seen_[r].beat.empty()) continue;
-    if (seen_[r].when >= oldest) continue;
+    if (r == options_.rank || seen_[r].when >= oldest) continue;
     oldest = seen_[r].when;
     found = End{r, unheard};
   }

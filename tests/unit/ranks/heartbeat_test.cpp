@@ -15,6 +15,7 @@ struct Shared {
   std::mutex mutex;
   std::map<std::string, std::string> texts;
   bool gone = false;
+  std::mutex frozen;
 };
 
 class MemoryBoard : public Board {
@@ -43,6 +44,7 @@ class MemoryBoard : public Board {
 
  private:
   std::unique_lock<std::mutex> reach() {
+    const std::scoped_lock waits(shared_->frozen);
     std::unique_lock lock(shared_->mutex);
     if (shared_->gone) throw std::runtime_error("no route");
     return lock;
@@ -89,6 +91,13 @@ TEST_CASE("a rank that no longer beats is lost, and one that beats is not") {
   CHECK_THAT(text, Catch::Contains("layer 3") && Catch::Contains("--resume"));
 }
 
+TEST_CASE("a rank that never beats is lost too") {
+  const auto shared = std::make_shared<Shared>();
+  Rank here(0, shared);
+  REQUIRE(here.hears_within(5s));
+  CHECK_THAT(here.heard.get(), Catch::Contains("rank 1 has not been heard"));
+}
+
 TEST_CASE("a rank that fails says why, and the first reason stays") {
   const auto shared = std::make_shared<Shared>();
   Rank here(0, shared);
@@ -116,6 +125,7 @@ TEST_CASE("a call that failed is explained by the rank that is gone") {
 TEST_CASE("a failed call that nobody explains is told as it is") {
   const auto shared = std::make_shared<Shared>();
   Rank here(0, shared);
+  const Rank other(1, shared);
   CHECK_THAT(
       here.heartbeat.explain("connection reset"),
       Catch::Contains("rank 0 lost the connection") &&
@@ -131,6 +141,16 @@ TEST_CASE("without the board, rank 0 that keeps it is lost") {
   }
   REQUIRE(here.hears_within(5s));
   CHECK_THAT(here.heard.get(), Catch::Contains("rank 0 ended or can't"));
+}
+
+TEST_CASE("a board that does not answer is rank 0 that is frozen") {
+  const auto shared = std::make_shared<Shared>();
+  std::unique_lock frozen(shared->frozen, std::defer_lock);
+  Rank here(1, shared);
+  frozen.lock();
+  CHECK(here.hears_within(5s));
+  frozen.unlock();
+  CHECK_THAT(here.heard.get(), Catch::Contains("rank 0 has not been heard"));
 }
 
 TEST_CASE("a rank that leaves in good order hears of nothing") {
