@@ -26,6 +26,12 @@ const Scheme& scheme_for(const ExpertMatrix& matrix, const ExpertChoice& c) {
 
 }  // namespace
 
+FitPlan as_chosen(FitPlan plan) {
+  plan.cut_nats *= kChosenCost;
+  plan.round_nats *= kChosenCost;
+  return plan;
+}
+
 double rounding_nats(
     const PriceTable& table,
     const ExpertPrice& expert,

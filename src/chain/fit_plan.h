@@ -29,6 +29,11 @@ struct FitPlan {
   double nats() const { return cut_nats + round_nats; }
 };
 
+// A search finds what is priced too low: the plan that it chose costs so many
+// times what its prices say (docs/fit-price.md).
+inline constexpr double kChosenCost = 1.5;
+FitPlan as_chosen(FitPlan plan);
+
 // The nats of rounding an expert's matrices by a choice, before the
 // calibration's curve, and its bytes.
 double rounding_nats(

@@ -91,6 +91,7 @@ class TableMaker {
   PriceTable make() {
     table_.grid = input_.grid;
     table_.fixed_bytes = input_.reader.carried_bytes();
+    dearest_ = quant::dearest_mean(input_.errors.layers);
     for (std::int64_t l = -1; l < config_.num_layers(); ++l) add_layer(l);
     add_fixed_bytes();
     return std::move(table_);
@@ -99,7 +100,7 @@ class TableMaker {
  private:
   void add_layer(std::int64_t l) {
     const quant::LayerErrors& errors = input_.errors.layers[l + 1];
-    const quant::LayerNats nats(errors);
+    const quant::LayerNats nats(errors, dearest_);
     const std::size_t first = table_.experts.size();
     if (l >= 0) add_experts(l);
     for (const quant::MeasuredWeight& weight : errors.weights) {
@@ -188,6 +189,8 @@ class TableMaker {
 
   const PriceInput& input_;
   const model::ModelConfig& config_;
+  // Of all layers, for those without a price: a layer of a mixer alone.
+  double dearest_ = 0;
   PriceTable table_;
 };
 

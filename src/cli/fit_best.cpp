@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <utility>
 
 #include "chain/engine_needs.h"
 #include "chain/plan_page.h"
@@ -152,9 +153,8 @@ class Best {
       chain::forbid(table_, quant::parse_scheme("keep"));
     }
     // What the format adds, and memory in all, are known of a plan alone.
-    constexpr int kTries = 6;
     std::int64_t budget = result_.budget;
-    for (int i = 0; i < kTries; ++i) {
+    for (;;) {
       result_.chosen = planned(budget);
       result_.footprint = planned_footprint(input());
       const std::int64_t over = bytes_over();
@@ -162,7 +162,11 @@ class Best {
       budget = std::min(budget, result_.chosen.bytes) - over;
     }
     result_.chosen.bytes = engine_bytes(input());
-    result_.frontier = chain::frontier(plan_space(), kFrontierPoints);
+    result_.chosen = chain::as_chosen(std::move(result_.chosen));
+    for (chain::FitPlan& best :
+         chain::frontier(plan_space(), kFrontierPoints)) {
+      result_.frontier.push_back(chain::as_chosen(std::move(best)));
+    }
   }
 
   // What the chosen plan takes beyond the tightest bound.

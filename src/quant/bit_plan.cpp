@@ -79,9 +79,10 @@ BitPlan plan_bits(
   const bool priced = errors.priced();
   std::vector<AllocationItem> items;
   std::vector<const MeasuredWeight*> weights;
+  const double dearest = dearest_mean(errors.layers);
   for (const LayerErrors& layer : errors.layers) {
     const Prices prices(layer);
-    const LayerNats nats(layer);
+    const LayerNats nats(layer, dearest);
     for (const MeasuredWeight& weight : layer.weights) {
       if (weight.options.size() < 2) continue;
       weights.push_back(&weight);

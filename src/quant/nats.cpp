@@ -19,7 +19,8 @@ bool passes(Role role, Role down) {
 
 }  // namespace
 
-LayerNats::LayerNats(const LayerErrors& layer) : layer_(layer) {
+LayerNats::LayerNats(const LayerErrors& layer, double otherwise)
+    : layer_(layer), mean_(otherwise) {
   double sum = 0;
   double count = 0;
   for (const MeasuredWeight& weight : layer.weights) {
@@ -48,6 +49,14 @@ double LayerNats::of(
     if (whole(other) > 0) price = whole(other);
   }
   return price * option.error / weight.energy;
+}
+
+double dearest_mean(const std::vector<LayerErrors>& layers) {
+  double most = 0;
+  for (const LayerErrors& layer : layers) {
+    most = std::max(most, LayerNats(layer).mean());
+  }
+  return most;
 }
 
 }  // namespace fettle::quant

@@ -11,8 +11,12 @@ namespace fettle::quant {
 // mean weight of its layer does.
 class LayerNats {
  public:
-  // `layer` must outlive it.
-  explicit LayerNats(const LayerErrors& layer);
+  // `layer` must outlive it. `otherwise`: what the mean weight counts as where
+  // no row of the layer has a price.
+  explicit LayerNats(const LayerErrors& layer, double otherwise = 0);
+
+  // Nats of losing the whole output of the layer's mean weight.
+  double mean() const { return mean_; }
 
   double of(const MeasuredWeight& weight, const MeasuredOption& option) const;
 
@@ -23,5 +27,9 @@ class LayerNats {
   const LayerErrors& layer_;
   double mean_ = 0;
 };
+
+// The largest mean of the layers: what counts in one that has no prices, such
+// as a layer of a mixer alone.
+double dearest_mean(const std::vector<LayerErrors>& layers);
 
 }  // namespace fettle::quant

@@ -25,8 +25,8 @@ def tensor_bytes(fettle, folder):
 def test_a_plan_takes_what_it_says_and_is_measured(fettle, tmp_path):
     out, recipe = tmp_path / "fitted", tmp_path / "recipe.yaml"
     done = fettle("fit", MODEL, "--budget", f"{BUDGET}B", *DATA, "--held",
-                  HELD, "--out", out, "--recipe", recipe, "--json", "-",
-                  "--quiet")
+                  HELD, "--out", out, "--recipe", recipe, "--ram", "1GiB",
+                  "--context", 400, "--json", "-", "--quiet")
     assert done.status == 0, done.err
     made = json.loads(done.out)
     chosen = made["chosen"]
@@ -39,6 +39,10 @@ def test_a_plan_takes_what_it_says_and_is_measured(fettle, tmp_path):
     assert all(0.5 < p["nats"] / p["measured"] < 2 for p in made["probes"])
     assert "nothing was fitted to" in made["calibration"]["text"]
     assert not list(out.glob("probe-*/"))
+    # A run of the finished model keeps to what was promised.
+    memory = made["memory"]
+    assert memory["promised_bytes"] == made["promised"]["total_bytes"]
+    assert 0 < memory["measured_bytes"] <= memory["promised_bytes"]
     page = (out / "report.html").read_text()
     assert "<canvas" in page and "of the neurons at int4" in page
     # No plain choice of no more bytes is expected to lose less.
@@ -58,7 +62,7 @@ def test_a_plan_takes_what_it_says_and_is_measured(fettle, tmp_path):
     # Another budget needs no other measurement; speed asks for fewer products.
     scores = (out / "scores" / "scores.json").stat().st_mtime_ns
     fast = fettle("fit", MODEL, "--budget", f"{BUDGET}B", *DATA, "--out", out,
-                  "--plan-only", "--objective", "speed", "--keep-min", 0.3,
+                  "--ram", "1GiB", "--context", 400, "--plan-only", "--objective", "speed", "--keep-min", 0.3,
                   "--calibrate", "usual", "--json", "-", "--quiet")
     assert fast.status == 0, fast.err
     assert (out / "scores" / "scores.json").stat().st_mtime_ns == scores

@@ -39,6 +39,15 @@ TEST_CASE("A weight without prices counts as its MLP's output does") {
   // The mean of 0.04 and 0.1.
   REQUIRE(of(3) == Approx(0.07 * 2 / 8));
   REQUIRE(nats.of(layer.weights[0], layer.weights[0].options[0]) == 0);
+  // A layer of a mixer alone has none: as the dearest layer's mean weight.
+  LayerErrors mixer;
+  mixer.weights = {weight_of(Role::kOProj, 10, 1, 0)};
+  const double dearest = dearest_mean({mixer, layer});
+  REQUIRE(dearest == Approx(0.07));
+  REQUIRE(
+      LayerNats(mixer, dearest)
+          .of(mixer.weights[0], mixer.weights[0].options[1]) ==
+      Approx(0.07 * 1 / 10));
 }
 
 // Prices of 1 for even rows and 3 for odd ones, of all matrices.
