@@ -150,8 +150,8 @@ class Chat : public Command {
     request.max_new_tokens = std::min(flags_.max_new_tokens, room);
     decode::Listener listener;
     if (!silent_) {
-      listener.on_text = [](const std::string& text) {
-        std::cout << text;
+      listener.on_text = [](const decode::NewText& made) {
+        std::cout << made.text;
         check_stdout();
       };
     }

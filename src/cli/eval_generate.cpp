@@ -131,11 +131,13 @@ void answer_all(
   const decode::AnswerFinder finder({flags.pattern, flags.match == "last"});
   Progress progress(&reporter, "generate", all.size(), "questions");
   for (Asked& asked : all) {
+    decode::Request request;
+    request.prompt = asked.prompt;
+    request.max_new_tokens = flags.max_new_tokens;
+    request.ends = ends;
+    request.stops = asked.stops;
     engine.submit(
-        {.prompt = asked.prompt,
-         .max_new_tokens = flags.max_new_tokens,
-         .ends = ends,
-         .stops = asked.stops},
+        std::move(request),
         {.on_finish = [&](decode::Completion made) {
           asked.made = std::move(made);
           asked.answer = finder.find(asked.made.text);

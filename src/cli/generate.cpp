@@ -147,7 +147,11 @@ class Generate : public Command {
         {.activations =
              chosen_activations(flags_.activations, session.device())});
     decode::Listener listener;
-    if (!silent) listener.on_text = print_part;
+    if (!silent) {
+      listener.on_text = [](const decode::NewText& next) {
+        print_part(next.text);
+      };
+    }
     listener.on_finish = [&](decode::Completion completion) {
       made = std::move(completion);
     };

@@ -205,7 +205,7 @@ void Engine::take_token(Sequence& sequence, const at::Tensor& logits) {
   if (sequence.request.log_probs) {
     made.chances.push_back(chances_of(values, id, *sequence.request.log_probs));
   }
-  hand_out(sequence, sequence.stream.add(id));
+  hand_out(sequence, sequence.stream.add(id), false);
   if (sequence.stream.stopped()) {
     finish(sequence, Finish::kStop);
   } else if (std::ranges::count(sequence.request.ends, id) > 0) {
@@ -215,14 +215,18 @@ void Engine::take_token(Sequence& sequence, const at::Tensor& logits) {
   }
 }
 
-void Engine::hand_out(Sequence& sequence, const std::string& text) {
-  if (text.empty()) return;
+void Engine::hand_out(Sequence& sequence, const std::string& text, bool last) {
+  const std::span<const Chances> all(sequence.made.chances);
+  if (text.empty() && !(last && sequence.told < all.size())) return;
   sequence.made.text += text;
-  if (sequence.listener.on_text) sequence.listener.on_text(text);
+  if (sequence.listener.on_text) {
+    sequence.listener.on_text({text, all.subspan(sequence.told)});
+  }
+  sequence.told = all.size();
 }
 
 void Engine::finish(Sequence& sequence, Finish how) {
-  hand_out(sequence, sequence.stream.finish());
+  hand_out(sequence, sequence.stream.finish(), true);
   sequence.finished = true;
   // What was held back may have ended in a stop string.
   sequence.made.finish = sequence.stream.stopped() && how != Finish::kCancelled

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decodes many sequences together: they join and leave as they begin and end,
-// prompts are passed in chunks between, but for those chunks of a beginning
-// that another prompt had too (prefix_cache.h). A prompt's chunks are passed
-// alone, and the sums of decoded tokens don't depend on what is beside them, so
-// that a request gets the same tokens alone and in a crowd (on the CPU in
-// float32).
+// prompts are passed in chunks between, but for beginnings that another prompt
+// had too (prefix_cache.h). Chunks are passed alone, and the sums of decoded
+// tokens don't depend on what is beside them, so that a request gets the same
+// tokens alone and in a crowd (on the CPU in float32).
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,10 +60,16 @@ struct Completion {
   std::int64_t known_tokens = 0;  // of the prompt, that weren't passed anew
 };
 
+// Text that became certain, and chances of tokens since, where asked for.
+struct NewText {
+  const std::string& text;
+  std::span<const Chances> chances;
+};
+
 // Called with text as it becomes certain, and once with the whole. Asked
 // between tokens whether somebody still listens.
 struct Listener {
-  std::function<void(const std::string& text)> on_text = {};
+  std::function<void(const NewText& made)> on_text = {};
   std::function<void(Completion)> on_finish = {};
   std::function<bool()> is_gone = {};
 };
@@ -109,6 +115,7 @@ class Engine {
     Completion made = {};
     Stopwatch watch = {};     // since the prompt was passed
     std::int64_t passed = 0;  // tokens of the prompt
+    std::size_t told = 0;     // chances that were handed out
     bool finished = false;
 
     bool decodes() const {
@@ -127,7 +134,7 @@ class Engine {
   at::Tensor take_prompt_chances(Sequence& sequence, const SequencePart& part);
   void decode(const std::vector<Sequence*>& together);
   void take_token(Sequence& sequence, const at::Tensor& logits);
-  void hand_out(Sequence& sequence, const std::string& text);
+  void hand_out(Sequence& sequence, const std::string& text, bool last);
   void finish(Sequence& sequence, Finish how);
 
   PassedModel passed() { return {model_, options_.activations}; }

@@ -85,6 +85,10 @@ Sampler::Sampler(
 }
 
 void Sampler::penalise(std::span<float> logits) const {
+  for (const auto& [id, added] : options_.bias) {
+    if (id < 0 || id >= std::ssize(logits)) continue;
+    logits[static_cast<std::size_t>(id)] += added;
+  }
   const auto by = static_cast<float>(options_.repetition_penalty);
   for (const auto& [id, made] : seen_) {
     if (id < 0 || id >= std::ssize(logits)) continue;
@@ -124,9 +128,9 @@ std::int32_t Sampler::draw(std::span<const float> logits) {
 }
 
 std::int32_t Sampler::next(std::span<const float> logits) {
-  const bool penalises = options_.repetition_penalty != 1.0 ||
-                         options_.presence_penalty != 0.0 ||
-                         options_.frequency_penalty != 0.0;
+  const bool penalises =
+      options_.repetition_penalty != 1.0 || options_.presence_penalty != 0.0 ||
+      !options_.bias.empty() || options_.frequency_penalty != 0.0;
   std::int32_t id = 0;
   if (penalises) {
     std::vector<float> changed(logits.begin(), logits.end());

@@ -32,6 +32,8 @@ struct SamplingOptions {
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
   std::uint64_t seed = 0;
+  // Added to the logits of tokens, before all else.
+  std::vector<std::pair<std::int32_t, float>> bias = {};
 };
 
 // A token and the logarithm of its probability.

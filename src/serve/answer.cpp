@@ -23,7 +23,8 @@ Answer::Answer(
       request_(std::move(request)),
       job_(std::move(job)),
       tokenizer_(tokenizer),
-      made_(request_.choices.size()) {}
+      made_(request_.choices.size()),
+      tokens_(request_.choices.size(), ChunkTokens{tokenizer}) {}
 
 const char* Answer::content_type() const {
   return request_.stream ? "text/event-stream" : "application/json";
@@ -57,7 +58,9 @@ void Answer::take(Piece piece, const Client& client) {
     failure_ = std::move(piece.failure);
     return;
   }
-  if (request_.stream) client.write(event_of(chunk_of(head_, piece)));
+  if (request_.stream) {
+    client.write(event_of(chunk_of(head_, piece, tokens_[piece.choice])));
+  }
   if (!piece.completion) return;
   made_[piece.choice] = std::move(*piece.completion);
   ++done_;

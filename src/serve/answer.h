@@ -48,6 +48,7 @@ class Answer {
   std::shared_ptr<Job> job_;
   const text::Tokenizer& tokenizer_;
   std::vector<decode::Completion> made_;
+  std::vector<ChunkTokens> tokens_;  // of each choice
   std::size_t done_ = 0;
   std::string failure_;
   bool begun_ = false;

@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <random>
+#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -22,6 +24,8 @@ constexpr std::size_t kMostStops = 16;
 constexpr std::size_t kLongestStop = 1024;  // bytes
 constexpr std::int64_t kMostLogProbs = 20;
 constexpr double kMostChoices = 128;
+constexpr std::size_t kMostBiases = 1024;
+constexpr double kMostBias = 100;
 constexpr double kMostTokens = 1e9;
 constexpr double kMostSeed = 9007199254740992.0;  // 2^53
 
@@ -117,6 +121,44 @@ decode::SamplingOptions sampling_of(FieldReader& fields) {
   return s;
 }
 
+// An object from tokens to what is added to their logits.
+std::vector<std::pair<std::int32_t, float>> bias_of(
+    FieldReader& fields, const Served& served) {
+  std::vector<std::pair<std::int32_t, float>> bias;
+  const Json* const given = fields.find("logit_bias");
+  if (given == nullptr) return bias;
+  if (!given->is_object() || given->size() > kMostBiases) {
+    refuse_field(
+        "logit_bias",
+        fmt::format("expected an object of at most {} tokens", kMostBiases));
+  }
+  for (const auto& [key, value] : given->items()) {
+    std::int32_t id = 0;
+    const char* const end = key.data() + key.size();
+    const auto [read, failed] = std::from_chars(key.data(), end, id);
+    const bool known = failed == std::errc() && read == end && id >= 0 &&
+                       id < served.vocab_size;
+    if (!known) {
+      refuse_field(
+          "logit_bias",
+          fmt::format(
+              "expected tokens from 0 to {}, found {}",
+              served.vocab_size - 1,
+              shown(key)));
+    }
+    if (!value.is_number() || std::abs(value.get<double>()) > kMostBias) {
+      refuse_field(
+          "logit_bias",
+          fmt::format(
+              "expected numbers from -{0} to {0}, found {1}",
+              kMostBias,
+              shown(value)));
+    }
+    bias.emplace_back(id, value.get<float>());
+  }
+  return bias;
+}
+
 // Without a seed, people expect another answer each time.
 std::uint64_t seed_of(FieldReader& fields) {
   if (fields.find("seed") == nullptr) return std::random_device{}();
@@ -153,7 +195,6 @@ void refuse_wishes(Api api, FieldReader& fields) {
     if (found == nullptr || std::ranges::count(values, *found) > 0) return;
     refuse_field(key, shown(*found) + " isn't supported here");
   };
-  only("logit_bias", {Json::object()});
   if (api == Api::kCompletions) {
     only("suffix", {""});
     only("best_of", {1});
@@ -229,6 +270,7 @@ decode::Request choice_of(Api api, FieldReader& fields, const Served& served) {
       .stops = stops_of(fields),
       .log_probs = log_probs_of(api, fields)};
   choice.sampling.seed = seed_of(fields);
+  choice.sampling.bias = bias_of(fields, served);
   if (fields.boolean("ignore_eos", false)) choice.ends.clear();
   return choice;
 }
@@ -264,8 +306,8 @@ ApiRequest read_request(Api api, std::string_view body, const Served& served) {
                               ? Prompts{conversation_ids(fields, served)}
                               : given_prompts(fields, served);
   fields.finish();
-  if (request.stream && choice.log_probs) {
-    refuse_field("logprobs", "can't be streamed here; leave out stream");
+  if (request.stream && request.echo && choice.log_probs) {
+    refuse_field("echo", "can't be streamed with logprobs; leave out stream");
   }
   choice.prompt_chances = request.echo && choice.log_probs.has_value();
   const std::uint64_t seed = choice.sampling.seed;

@@ -74,8 +74,11 @@ void Dispatcher::begin(
   const std::int64_t prompt = std::ssize(request.prompt);
   decode::Listener listener{
       .on_text =
-          [job, choice](const std::string& text) {
-            job->put({.choice = choice, .text = text});
+          [job, choice](const decode::NewText& made) {
+            job->put(
+                {.choice = choice,
+                 .text = made.text,
+                 .chances = {made.chances.begin(), made.chances.end()}});
           },
       .on_finish =
           [this, job, choice, prompt](decode::Completion made) {

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "decode/engine.h"
 
@@ -20,6 +21,7 @@ namespace fettle::serve {
 struct Piece {
   std::size_t choice = 0;
   std::string text = {};
+  std::vector<decode::Chances> chances = {};  // of its tokens, where asked for
   std::optional<decode::Completion> completion = {};
   // Why the request ends here for all choices; empty: it doesn't.
   std::string failure = {};

@@ -127,6 +127,15 @@ Json completion_log_probs(
   return all.to_json();
 }
 
+Json log_probs_of_piece(Api api, const Piece& piece, ChunkTokens& tokens) {
+  if (api == Api::kChat) return chat_log_probs(piece.chances, tokens.tokenizer);
+  CompletionLogProbs all;
+  all.offset = tokens.offset;
+  for (const auto& place : piece.chances) all.add(place, tokens.tokenizer);
+  tokens.offset = all.offset;
+  return all.to_json();
+}
+
 Json choice_json(
     const ApiRequest& request,
     std::size_t choice,
@@ -183,7 +192,7 @@ Json whole_reply(
   return json;
 }
 
-Json chunk_of(const ReplyHead& head, const Piece& piece) {
+Json chunk_of(const ReplyHead& head, const Piece& piece, ChunkTokens& tokens) {
   Json json = head_json(head, true);
   Json choice = {{"index", piece.choice}, {"finish_reason", nullptr}};
   if (piece.completion) {
@@ -195,6 +204,9 @@ Json chunk_of(const ReplyHead& head, const Piece& piece) {
   } else {
     choice["text"] = piece.text;
   }
+  if (!piece.chances.empty()) {
+    choice["logprobs"] = log_probs_of_piece(head.api, piece, tokens);
+  }
   json["choices"] = Json::array({std::move(choice)});
   return json;
 }
@@ -205,13 +217,15 @@ Json first_chunk(
     const ApiRequest& request,
     const text::Tokenizer& tokenizer) {
   if (head.api == Api::kChat) {
-    Json json = chunk_of(head, {.choice = choice});
+    ChunkTokens none{tokenizer};
+    Json json = chunk_of(head, {.choice = choice}, none);
     json["choices"][0]["delta"] = {{"role", "assistant"}, {"content", ""}};
     return json;
   }
   if (!request.echo) return nullptr;
   const std::string prompt = tokenizer.decode(request.choices[choice].prompt);
-  return chunk_of(head, {.choice = choice, .text = prompt});
+  ChunkTokens none{tokenizer};
+  return chunk_of(head, {.choice = choice, .text = prompt}, none);
 }
 
 Json usage_chunk(

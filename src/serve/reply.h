@@ -30,8 +30,15 @@ Json whole_reply(
     const std::vector<decode::Completion>& made,
     const text::Tokenizer& tokenizer);
 
-// A chunk of a streamed answer: a choice's text, or its end.
-Json chunk_of(const ReplyHead& head, const Piece& piece);
+// How a chunk spells the tokens whose chances it has, and how many bytes of
+// tokens the chunks of its choice had before.
+struct ChunkTokens {
+  const text::Tokenizer& tokenizer;
+  std::size_t offset = 0;
+};
+
+// A chunk of a streamed answer: a choice's text, or its end. Moves the offset.
+Json chunk_of(const ReplyHead& head, const Piece& piece, ChunkTokens& tokens);
 // What a choice's stream begins with: the role of a chat's answer, or the
 // prompt where it is to be echoed. Null: nothing.
 Json first_chunk(

@@ -73,6 +73,18 @@ TEST_CASE("each option leaves the tokens that it says") {
   CHECK(left({.top_k = 2, .top_p = 0.5}) == Ids{1});
 }
 
+TEST_CASE("a bias is added before all else") {
+  const std::vector<float> logits{1.0f, 2.0f, 3.0f};
+  const auto likeliest = [&](std::int32_t id, float added) {
+    SamplingOptions options;
+    options.bias = {{id, added}};
+    return Sampler(options, {}).next(logits);
+  };
+  CHECK(likeliest(2, -1.5f) == 1);
+  CHECK(likeliest(0, 2.5f) == 0);
+  CHECK(likeliest(7, 100.0f) == 2);  // no such token
+}
+
 TEST_CASE("penalties weigh on what was there") {
   const std::vector<float> logits{2.0f, 1.9f, -1.0f, -1.1f};
   const std::vector<std::int32_t> prompt{0};

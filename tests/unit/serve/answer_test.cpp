@@ -125,6 +125,31 @@ TEST_CASE("a streamed chat begins with its role and ends with its reason") {
   CHECK(chunks[4]["usage"]["completion_tokens"] == 2);
 }
 
+TEST_CASE("a stream's chunks have the log-probabilities of their tokens") {
+  const decode::Chances c{.chosen = {2, -0.5}, .likeliest = {{4, -1.5}}};
+  const decode::Chances d{.chosen = {3, -0.25}, .likeliest = {}};
+  for (const Api api : {Api::kCompletions, Api::kChat}) {
+    const auto chunks = events(written(
+        request(api, true),
+        {{.text = "cd", .chances = {c, d}},
+         {.text = "", .chances = {c}},
+         {.completion = made("cdc")}}));
+    if (api == Api::kChat) {
+      const Json first = chunks[1]["choices"][0]["logprobs"]["content"];
+      CHECK(first.size() == 2);
+      CHECK(first[1]["token"] == "d");
+      CHECK(chunks[2]["choices"][0]["logprobs"]["content"].size() == 1);
+    } else {
+      const Json first = chunks[0]["choices"][0]["logprobs"];
+      CHECK(first["token_logprobs"] == Json({-0.5, -0.25}));
+      CHECK(first["text_offset"] == Json({0, 1}));
+      const Json second = chunks[1]["choices"][0]["logprobs"];
+      CHECK(second["text_offset"] == Json(std::vector<int>{2}));
+    }
+    CHECK_FALSE(chunks.back()["choices"][0].contains("logprobs"));
+  }
+}
+
 TEST_CASE("half a character is sent as a replacement") {
   const std::string text = written(
       request(Api::kCompletions, false), {{.completion = made("c\xe2\x82")}});

@@ -175,7 +175,12 @@ TEST_CASE("what a request can have wrongly is refused by name") {
       with("stop", std::vector<std::string>(17, "x")),
       with("stop", std::string(2000, 'x')),
       with("logprobs", 21),
-      with("logit_bias", {{"3", 100}}),
+      with("logit_bias", {{"3", 101}}),
+      with("logit_bias", {{"3", "much"}}),
+      with("logit_bias", {{"-1", 1}}),
+      with("logit_bias", {{"3x", 1}}),
+      with("logit_bias", {{"100000", 1}}),
+      with("logit_bias", {1}),
       with("best_of", 4),
       with("suffix", "end"),
       with("grammar", "root ::= x"),
@@ -197,9 +202,18 @@ TEST_CASE("what a request can have wrongly is refused by name") {
   CHECK(refusal_of(Api::kChat, chat).param == "top_logprobs");
 }
 
-TEST_CASE("log-probabilities don't go with a stream") {
-  const Json body = {{"prompt", "a"}, {"logprobs", 1}, {"stream", true}};
-  CHECK(refusal_of(Api::kCompletions, body).param == "logprobs");
+TEST_CASE("log-probabilities of a prompt don't go with a stream") {
+  Json body = {{"prompt", "a"}, {"logprobs", 1}, {"stream", true}};
+  CHECK(completion(body).choices[0].log_probs == 1);
+  body["echo"] = true;
+  CHECK(refusal_of(Api::kCompletions, body).param == "echo");
+}
+
+TEST_CASE("a bias is one of tokens") {
+  const ApiRequest request =
+      completion({{"prompt", "a"}, {"logit_bias", {{"3", -100}, {"0", 0.5}}}});
+  using Bias = std::vector<std::pair<std::int32_t, float>>;
+  CHECK(request.choices[0].sampling.bias == Bias{{0, 0.5f}, {3, -100.0f}});
 }
 
 TEST_CASE("with an echo they are those of the prompt too") {
