@@ -3,18 +3,21 @@
 
 #include "core/error.h"
 #include "kernels/cpu/decoding.h"
+#include "kernels/dispatch.h"
 
 namespace fettle::kernels {
 namespace {
 
-bool is_plain(const at::Tensor& t) {
-  return t.dim() == 2 && t.is_cpu() && t.scalar_type() == at::kFloat;
+bool is_plain(const at::Tensor& t, bool half = false) {
+  return t.dim() == 2 && t.is_cpu() &&
+         (t.scalar_type() == at::kFloat ||
+          (half && t.scalar_type() == at::kBFloat16));
 }
 
 }  // namespace
 
 bool has_row_product(const at::Tensor& x, const at::Tensor& w) {
-  return is_plain(x) && is_plain(w) && x.stride(1) == 1 &&
+  return is_plain(x) && is_plain(w, true) && x.stride(1) == 1 &&
          (w.stride(0) == 1 || w.stride(1) == 1);
 }
 
@@ -30,8 +33,9 @@ void row_product_into(
        .columns = w.size(1),
        .x = x.const_data_ptr<float>(),
        .x_stride = x.stride(0),
-       .w = w.const_data_ptr<float>(),
+       .w = w.const_data_ptr(),
        .w_stride = turned ? w.stride(1) : w.stride(0),
+       .w_type = dtype_of(w),
        .turned = turned,
        .y = y.data_ptr<float>(),
        .y_stride = y.stride(0)});

@@ -9,8 +9,8 @@
 
 namespace fettle::kernels {
 
-// Whether row_product takes them: float32 on the CPU, the rows of x contiguous,
-// and those of w or its columns.
+// Whether row_product takes them: float32 on the CPU, w also bfloat16, the rows
+// of x contiguous, and those of w or its columns.
 bool has_row_product(const at::Tensor& x, const at::Tensor& w);
 
 // x w [n, M], for x [n, K] and w [K, M]. Each value is one sum over K, by lanes

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels/args.h"
+
 namespace fettle::kernels {
 
 // y [rows, columns] = x [rows, inner] w [inner, columns]. Strides are of rows;
@@ -13,8 +15,9 @@ struct RowProductArgs {
   std::int64_t rows, inner, columns;
   const float* x;
   std::int64_t x_stride;
-  const float* w;
+  const void* w;  // of w_type: float32 or bfloat16
   std::int64_t w_stride;
+  DType w_type;
   bool turned;
   float* y;
   std::int64_t y_stride;

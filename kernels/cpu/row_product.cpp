@@ -16,7 +16,7 @@ namespace fettle::kernels::HWY_NAMESPACE {
 
 // Columns [column, column + C) of N rows from `row` on, where w's columns are
 // contiguous: by lanes of a vector.
-template <int C, int N>
+template <class T, int C, int N>
 HWY_INLINE void dot_tile(
     const RowProductArgs& p, std::int64_t row, std::int64_t column) {
   V sums[C][N];
@@ -24,7 +24,7 @@ HWY_INLINE void dot_tile(
     for (int n = 0; n < N; ++n) sums[c][n] = hn::Zero(D());
   }
   const float* x = p.x + row * p.x_stride;
-  const float* w = p.w + column * p.w_stride;
+  const T* w = static_cast<const T*>(p.w) + column * p.w_stride;
   for_row(p.inner, [&](std::size_t i, auto part) HWY_ATTR {
     V values[N];
     for (int n = 0; n < N; ++n) values[n] = load(x + n * p.x_stride + i, part);
@@ -45,7 +45,7 @@ HWY_INLINE void dot_tile(
 
 // C vectors of columns from `column` on, of N rows, where w's rows are
 // contiguous: token by token of the inner dimension.
-template <int C, int N, class Size>
+template <class T, int C, int N, class Size>
 HWY_INLINE void mix_tile(
     const RowProductArgs& p, std::int64_t row, std::int64_t column, Size size) {
   const std::size_t lanes = hn::Lanes(D());
@@ -54,7 +54,7 @@ HWY_INLINE void mix_tile(
     for (int n = 0; n < N; ++n) sums[c][n] = hn::Zero(D());
   }
   const float* x = p.x + row * p.x_stride;
-  const float* w = p.w + column;
+  const T* w = static_cast<const T*>(p.w) + column;
   for (std::int64_t k = 0; k < p.inner; ++k) {
     V weights[C];
     for (int c = 0; c < C; ++c) {
@@ -75,17 +75,17 @@ HWY_INLINE void mix_tile(
   }
 }
 
-template <int C, int N>
+template <class T, int C, int N>
 void dot_columns(
     const RowProductArgs& p,
     std::int64_t row,
     std::int64_t begin,
     std::int64_t end) {
-  for (; begin + C <= end; begin += C) dot_tile<C, N>(p, row, begin);
-  for (; begin < end; ++begin) dot_tile<1, N>(p, row, begin);
+  for (; begin + C <= end; begin += C) dot_tile<T, C, N>(p, row, begin);
+  for (; begin < end; ++begin) dot_tile<T, 1, N>(p, row, begin);
 }
 
-template <int C, int N>
+template <class T, int C, int N>
 void mix_columns(
     const RowProductArgs& p,
     std::int64_t row,
@@ -93,30 +93,37 @@ void mix_columns(
     std::int64_t end) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(D()));
   for (; begin + C * lanes <= end; begin += C * lanes) {
-    mix_tile<C, N>(p, row, begin, Whole{});
+    mix_tile<T, C, N>(p, row, begin, Whole{});
   }
   for (; begin + lanes <= end; begin += lanes) {
-    mix_tile<1, N>(p, row, begin, Whole{});
+    mix_tile<T, 1, N>(p, row, begin, Whole{});
   }
   if (begin < end) {
-    mix_tile<1, N>(p, row, begin, Part{static_cast<std::size_t>(end - begin)});
+    mix_tile<T, 1, N>(
+        p, row, begin, Part{static_cast<std::size_t>(end - begin)});
+  }
+}
+
+template <class T>
+void columns(const RowProductArgs& p, std::int64_t begin, std::int64_t end) {
+  std::int64_t row = 0;
+  for (; row + 4 <= p.rows; row += 4) {
+    p.turned ? dot_columns<T, 4, 4>(p, row, begin, end)
+             : mix_columns<T, 4, 4>(p, row, begin, end);
+  }
+  for (; row + 2 <= p.rows; row += 2) {
+    p.turned ? dot_columns<T, 4, 2>(p, row, begin, end)
+             : mix_columns<T, 4, 2>(p, row, begin, end);
+  }
+  for (; row < p.rows; ++row) {
+    p.turned ? dot_columns<T, 8, 1>(p, row, begin, end)
+             : mix_columns<T, 8, 1>(p, row, begin, end);
   }
 }
 
 void Columns(const RowProductArgs& p, std::int64_t begin, std::int64_t end) {
-  std::int64_t row = 0;
-  for (; row + 4 <= p.rows; row += 4) {
-    p.turned ? dot_columns<4, 4>(p, row, begin, end)
-             : mix_columns<4, 4>(p, row, begin, end);
-  }
-  for (; row + 2 <= p.rows; row += 2) {
-    p.turned ? dot_columns<4, 2>(p, row, begin, end)
-             : mix_columns<4, 2>(p, row, begin, end);
-  }
-  for (; row < p.rows; ++row) {
-    p.turned ? dot_columns<8, 1>(p, row, begin, end)
-             : mix_columns<8, 1>(p, row, begin, end);
-  }
+  p.w_type == DType::kFloat32 ? columns<float>(p, begin, end)
+                              : columns<Bf16>(p, begin, end);
 }
 
 }  // namespace fettle::kernels::HWY_NAMESPACE

@@ -8,6 +8,35 @@
 
 namespace fettle::model {
 
+namespace {
+
+// Whether embeddings and head may stay in bfloat16 beside float32: a decoded
+// token reads one row, and all of the head, whose products take them as they
+// are.
+bool keeps_half(const ModelReader& reader, const ModelOptions& options) {
+  const auto is_half = [&](Role role) {
+    return reader.packed_header({role}) == nullptr &&
+           reader.stored_form({role}) == nullptr &&
+           reader.form({role}).dtype == at::kBFloat16;
+  };
+  return options.keep_packed && options.device.is_cpu() &&
+         options.compute_type == at::kFloat && is_half(Role::kEmbedTokens) &&
+         (reader.config().tie_word_embeddings || is_half(Role::kLmHead));
+}
+
+GlobalWeights globals_of(
+    const ModelReader& reader, const ModelOptions& options) {
+  GlobalWeights globals = reader.read_globals(options.compute_type);
+  if (!keeps_half(reader, options)) return globals;
+  const bool tied = globals.lm_head.is_same(globals.embed_tokens);
+  globals.embed_tokens = globals.embed_tokens.to(at::kBFloat16);
+  globals.lm_head =
+      tied ? globals.embed_tokens : globals.lm_head.to(at::kBFloat16);
+  return globals;
+}
+
+}  // namespace
+
 CausalLm::CausalLm(
     const std::filesystem::path& folder, const ModelOptions& options)
     : CausalLm(std::make_unique<ModelReader>(folder), options) {}
@@ -15,8 +44,7 @@ CausalLm::CausalLm(
 CausalLm::CausalLm(
     std::unique_ptr<ModelReader> reader, const ModelOptions& options)
     : options_(options), reader_(std::move(reader)) {
-  globals_ =
-      to_device(reader_->read_globals(options_.compute_type), options_.device);
+  globals_ = to_device(globals_of(*reader_, options_), options_.device);
   loaded_ = loaded_bytes(*reader_, options_.compute_type);
   const at::TensorOptions host =
       host_options(options_.compute_type, options_.device);
@@ -46,12 +74,13 @@ double embedding_multiplier(const CausalLm& model) {
   const EndsConfig& ends = model.config().ends;
   if (!ends.rounds_embedding_multiplier) return ends.embedding_multiplier;
   return at::scalar_tensor(ends.embedding_multiplier, at::kFloat)
-      .to(model.globals().embed_tokens.scalar_type())
+      .to(model.options().compute_type)
       .item<double>();
 }
 
 at::Tensor embed(const CausalLm& model, const at::Tensor& ids) {
-  const at::Tensor rows = model.globals().embed_tokens.index_select(0, ids);
+  const at::Tensor rows = model.globals().embed_tokens.index_select(0, ids).to(
+      model.options().compute_type);
   const double multiplier = embedding_multiplier(model);
   return multiplier == 1.0 ? rows : rows * multiplier;
 }
@@ -64,8 +93,10 @@ at::Tensor logits_of(
       hidden,
       model.globals().final_norm,
       {model.config().norm_eps, model.config().norm_offset});
-  const at::Tensor products =
-      product(normed, model.globals().lm_head.t(), kind).to(at::kFloat);
+  const at::Tensor& stored = model.globals().lm_head;
+  const at::Tensor head =
+      kind.decodes ? stored : stored.to(normed.scalar_type());
+  const at::Tensor products = product(normed, head.t(), kind).to(at::kFloat);
   const EndsConfig& ends = model.config().ends;
   const at::Tensor scaled =
       ends.logits_scaling == 1.0 ? products : products / ends.logits_scaling;

@@ -208,3 +208,29 @@ TEST_CASE("a prompt whose chances are asked for is read whole") {
   CHECK(all[1].known_tokens == 0);
   CHECK(all[2].known_tokens == 512);
 }
+
+TEST_CASE("embeddings and head in bfloat16 give the bits of float32") {
+  const bool tied = GENERATE(true, false);
+  const TinyModel tiny(
+      {.changes = {{"tie_word_embeddings", tied}}, .type = at::kBFloat16});
+  model::CausalLm wide(tiny.path(), {.resident_bytes = 1 << 24});
+  model::CausalLm half(
+      tiny.path(), {.resident_bytes = 1 << 24, .keep_packed = true});
+  CHECK(wide.globals().lm_head.scalar_type() == at::kFloat);
+  CHECK(half.globals().lm_head.scalar_type() == at::kBFloat16);
+  CHECK(half.globals().embed_tokens.scalar_type() == at::kBFloat16);
+  CHECK(half.globals().lm_head.is_same(half.globals().embed_tokens) == tied);
+  Request request{.prompt = {1, 2, 3}, .max_new_tokens = 5};
+  request.log_probs = 3;
+  const Completion a = completed(wide, {request}, 1)[0];
+  const Completion b = completed(half, {request}, 1)[0];
+  CHECK(a.ids == b.ids);
+  CHECK(log_probs_of(a) == log_probs_of(b));
+  const at::Tensor hidden = at::ones({3, half.config().hidden_size});
+  CHECK(at::allclose(
+      model::logits(half, hidden), model::logits(wide, hidden), 1e-5, 1e-5));
+  const TinyModel plain;
+  const model::CausalLm whole(
+      plain.path(), {.resident_bytes = 1 << 24, .keep_packed = true});
+  CHECK(whole.globals().lm_head.scalar_type() == at::kFloat);
+}

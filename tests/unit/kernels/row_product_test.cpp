@@ -45,6 +45,16 @@ TEST_CASE("row_product gives a row the same bits beside any others") {
   }
 }
 
+TEST_CASE("row_product takes bfloat16 as the float32 that it is") {
+  for (const std::int64_t inner : {1, 33, 100}) {
+    const at::Tensor x = values({7, inner}, 8, kRowCase);
+    const at::Tensor w = values({inner, 77}, 9, kRowCase).to(at::kBFloat16);
+    for (const at::Tensor& side : {w, w.t().contiguous().t()}) {
+      CHECK(row_product(x, side).equal(row_product(x, side.to(at::kFloat))));
+    }
+  }
+}
+
 TEST_CASE("row_product writes into rows of another tensor") {
   const at::Tensor x = values({3, 20}, 5, kRowCase);
   const at::Tensor w = values({20, 10}, 6, kRowCase);
