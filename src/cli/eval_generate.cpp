@@ -137,8 +137,7 @@ void answer_all(
     request.ends = ends;
     request.stops = asked.stops;
     engine.submit(
-        std::move(request),
-        {.on_finish = [&](decode::Completion made) {
+        std::move(request), {.on_finish = [&](decode::Completion made) {
           asked.made = std::move(made);
           asked.answer = finder.find(asked.made.text);
           progress.advance(1);

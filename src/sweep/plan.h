@@ -103,8 +103,8 @@ std::int64_t boundary_bytes(
 // to `bytes`.
 std::int64_t budget_for(std::int64_t bytes);
 
-// The plan that takes the least memory, one layer at a time, of a model that may
-// not exist yet: its weights lie as `forms` say.
+// The plan that takes the least memory, one layer at a time, of a model that
+// may not exist yet: its weights lie as `forms` say.
 SweepPlan least_plan(
     const model::ModelConfig& config,
     const model::WeightForms& forms,
@@ -113,7 +113,8 @@ SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload);
 
 // Reads a layer while another is in use where there is room for two, unless all
-// layers stay only where one is. Throws UserError naming the smallest sufficient
+// layers stay only where one is. Throws UserError naming the smallest
+// sufficient
 // --ram or --vram when `budget` is less.
 SweepPlan plan_sweep(
     const model::ModelConfig& config,
