@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kMark =
     "<!-- Written by Fettle from fettle.json; it replaces this file. -->";
 constexpr const char* kReadme = "README.md";
-constexpr std::size_t kLongest = 120;  // characters of an option's value
+constexpr std::size_t kLongest = 120;  // bytes of an option's value
 
 // What stages make of a model, as tags of a hub say it.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kTags{
@@ -55,13 +55,23 @@ std::string yaml(const std::string& text) {
   return plain ? text : Json(text).dump(-1, ' ', true);
 }
 
-// Of a path, its last part; nothing that ends a cell or begins a tag.
-std::string cell(std::string text) {
+// Of a path, its last part, and of a long text its beginning: whole characters.
+std::string brief(std::string text) {
   while (text.size() > 1 && text.ends_with('/')) text.pop_back();
   if (const auto slash = text.rfind('/'); slash != std::string::npos) {
     text = text.substr(slash + 1);
   }
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
+  if (text.size() <= kLongest) return text;
+  const auto continues = [&](std::size_t at) {
+    return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
+  };
+  std::size_t end = kLongest;
+  while (end > 0 && continues(end)) --end;
+  return text.substr(0, end) + "...";
+}
+
+// Nothing that ends a cell or begins a tag.
+std::string escaped(const std::string& text) {
   std::string safe;
   for (const char c : text) {
     if (c == '|' || c == '<' || c == '`') safe += '\\';
@@ -70,12 +80,14 @@ std::string cell(std::string text) {
   return safe;
 }
 
+std::string cell(std::string text) { return escaped(brief(std::move(text))); }
+
 std::string value_text(const Json& value) {
   if (value.is_string()) return cell(value.get<std::string>());
   if (!value.is_array()) return cell(value.dump());
   std::vector<std::string> parts;
   for (const Json& one : value) parts.push_back(value_text(one));
-  return cell(fmt::format("{}", fmt::join(parts, ", ")));
+  return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 // "name: value" of every option, those within others too.

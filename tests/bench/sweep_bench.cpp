@@ -70,7 +70,7 @@ double run_scores(
   std::vector<std::string> list;
   std::istringstream in(names);
   for (std::string name; std::getline(in, name, ',');) list.push_back(name);
-  analyze::ScoreSet scores(model.config(), list, 0, false);
+  analyze::ScoreSet scores({.config = model.config()}, list);
   std::vector<analyze::GradientBatch> gradients;
   for (const auto& batch : batches) {
     gradients.push_back({1, sweep::loss_tokens({batch})});

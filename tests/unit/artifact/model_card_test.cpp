@@ -74,8 +74,13 @@ TEST_CASE("A card says what was done, and the user's README is kept") {
   put_text(source / "README.md", kOwn);
   put_text(trimmed / "fettle.safetensors", "");
   StageRecord record{"trim"};
+  std::string longest(119, 'a');
+  longest += "ü";  // 121 bytes
   record.options = {
-      {"keep", 0.5}, {"plan", "/home/me/plan|x.json"}, {"none", nullptr}};
+      {"keep", 0.5},
+      {"plan", "/home/me/plan|x.json"},
+      {"match", {"a|b", longest}},
+      {"none", nullptr}};
   record.measured = {
       {"before", {{"bytes", 2048}, {"experts", 8}}},
       {"after", {{"bytes", 1024}, {"experts", 6}}}};
@@ -89,6 +94,8 @@ TEST_CASE("A card says what was done, and the user's README is kept") {
         "### 1. trim",
         "| keep | 0.5 |",
         "| plan | plan\\|x.json |",
+        "| match | a\\|b, aaa",
+        "aaa... |",
         "| bytes of weights | 2.00 KiB | 1.00 KiB |",
         "| experts | 8 | 6 |",
         "fettle generate FOLDER"}) {
