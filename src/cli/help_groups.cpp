@@ -14,7 +14,7 @@ struct OptionGroup {
   const char* options;  // by spaces, without dashes
 };
 
-constexpr std::array<OptionGroup, 39> kGroups{{
+constexpr std::array<OptionGroup, 42> kGroups{{
     {"fit", "The machine that runs it", "vram ram disk budget engine"},
     {"fit", "The work", "for context parallel keep-min bits-min report"},
     {"fit",
@@ -34,14 +34,19 @@ constexpr std::array<OptionGroup, 39> kGroups{{
      "How tokens are chosen",
      "temperature top-k top-p min-p repetition-penalty presence-penalty "
      "frequency-penalty logprobs"},
+    {"generate", "Arithmetic", "activations"},
     {"chat", "Conversation", "system context"},
     {"chat", "Where an answer ends", "max-new-tokens stop"},
     {"chat",
      "How tokens are chosen",
      "temperature top-k top-p min-p repetition-penalty presence-penalty "
      "frequency-penalty"},
+    {"chat", "Arithmetic", "activations"},
     {"serve", "Where and to whom", "host port api-key-file alias"},
-    {"serve", "How much at a time", "context parallel queue grace"},
+    {"serve",
+     "How much at a time",
+     "context parallel queue prefix-tokens grace"},
+    {"serve", "Arithmetic", "activations"},
     {"analyze", "Input and output", "data columns form out merge by-file"},
     {"analyze", "Scores", "scores tokens seq-len batch-sequences prices"},
     {"analyze", "Long runs", "chunk-tokens keep-moments resume restart"},

@@ -61,8 +61,8 @@ def test_files_that_are_not_there_are_told_at_once(fettle, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-COMMANDS = ("inspect", "eval", "generate", "chat", "analyze", "trim", "quant", "tune",
-            "merge", "export", "run", "help", "completion")
+COMMANDS = ("inspect", "fit", "eval", "generate", "chat", "serve", "analyze", "trim",
+            "quant", "tune", "merge", "export", "run", "help", "completion")
 
 
 def test_the_program_alone_prints_help(fettle):
