@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Some rows of a matrix are unpacked to bytes, which then meet all rows of x.
 #include <algorithm>
-#include <atomic>
+#include <span>
 
 #include "kernels/cpu/packed.h"
-#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/product_rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/packed_products.cpp"
@@ -164,45 +164,20 @@ std::int64_t row_work(const PackedProductArgs& p) {
   return p.matrix.cols * (p.n + 2) + 1;
 }
 
-// The part of all work in [begin, end): whole rows of each product.
-bool run_share(
-    const PackedProductsArgs& args,
-    std::int64_t begin,
-    std::int64_t end,
-    std::int8_t* codes) {
-  for (std::int64_t i = 0; i < args.count; ++i) {
-    const PackedProductArgs& p = args.products[i];
-    const std::int64_t work = row_work(p);
-    const auto row_at = [&](std::int64_t place) {
-      return std::clamp<std::int64_t>(
-          (place + work - 1) / work, 0, p.matrix.rows);
-    };
-    const std::int64_t first = row_at(begin), last = row_at(end);
-    if (first < last &&
-        !HWY_DYNAMIC_DISPATCH(ProductRows)(p, first, last, codes)) {
-      return false;
-    }
-    begin -= work * p.matrix.rows;
-    end -= work * p.matrix.rows;
-  }
-  return true;
-}
-
 }  // namespace
 
 bool cpu::packed_products(const PackedProductsArgs& args) {
-  std::int64_t all = 0, cols = 0;
-  for (std::int64_t i = 0; i < args.count; ++i) {
-    const PackedProductArgs& p = args.products[i];
-    all += row_work(p) * p.matrix.rows;
+  const std::span products(args.products, static_cast<std::size_t>(args.count));
+  std::int64_t cols = 0;
+  for (const PackedProductArgs& p : products) {
     cols = std::max(cols, p.matrix.cols);
   }
-  std::atomic<bool> sound = true;
-  parallel_rows(all, 1, [&](auto begin, auto end) {
-    const CodesMemory codes = memory_for_codes(cols, kMostRows);
-    if (!run_share(args, begin, end, codes.get())) sound = false;
+  return multiply_all_rows(products, 1, row_work, [&] {
+    return [codes = memory_for_codes(cols, kMostRows)](
+               const auto& p, std::int64_t first, std::int64_t last) {
+      return HWY_DYNAMIC_DISPATCH(ProductRows)(p, first, last, codes.get());
+    };
   });
-  return sound;
 }
 
 }  // namespace fettle::kernels

@@ -4,10 +4,11 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
-#include <atomic>
+#include <span>
+#include <utility>
 #include <vector>
 
-#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/product_rows.h"
 #include "kernels/cpu/rounded.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -315,34 +316,6 @@ std::int64_t row_work(const RoundedProductArgs& p) {
   return p.matrix.cols * (p.n + 3) + 1;
 }
 
-// The part of all work in [begin, end): whole tiles of each product.
-bool run_share(
-    const RoundedProductArgs* products,
-    std::int64_t count,
-    std::int64_t begin,
-    std::int64_t end) {
-  const std::int64_t tile = HWY_DYNAMIC_DISPATCH(RowsOfATile)();
-  RoundedScratch scratch;
-  scratch.vnni = has_vnni();
-  for (std::int64_t i = 0; i < count; ++i) {
-    const RoundedProductArgs& p = products[i];
-    const std::int64_t work = row_work(p) * tile;
-    const auto row_at = [&](std::int64_t place) {
-      const std::int64_t tiles = (place + work - 1) / work;
-      return std::clamp<std::int64_t>(tiles * tile, 0, p.matrix.rows);
-    };
-    const std::int64_t first = row_at(begin), last = row_at(end);
-    if (p.n > 0 && first < last &&
-        !HWY_DYNAMIC_DISPATCH(RoundedRowsOf)(p, first, last, scratch)) {
-      return false;
-    }
-    const std::int64_t all = row_work(p) * p.matrix.rows;
-    begin -= all;
-    end -= all;
-  }
-  return true;
-}
-
 }  // namespace
 
 std::int64_t rounded_block(std::int64_t group, std::int64_t cols) {
@@ -373,15 +346,17 @@ RoundedShape rounded_shape(const PackedArgs& m) {
 
 bool cpu::rounded_products(
     const RoundedProductArgs* products, std::int64_t count) {
-  std::int64_t all = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    all += row_work(products[i]) * products[i].matrix.rows;
-  }
-  std::atomic<bool> sound = true;
-  parallel_rows(all, 1, [&](auto begin, auto end) {
-    if (!run_share(products, count, begin, end)) sound = false;
+  const std::span all(products, static_cast<std::size_t>(count));
+  const std::int64_t tile = HWY_DYNAMIC_DISPATCH(RowsOfATile)();
+  return multiply_all_rows(all, tile, row_work, [] {
+    RoundedScratch scratch;
+    scratch.vnni = has_vnni();
+    return [scratch = std::move(scratch)](
+               const auto& p, std::int64_t first, std::int64_t last) mutable {
+      return p.n == 0 ||
+             HWY_DYNAMIC_DISPATCH(RoundedRowsOf)(p, first, last, scratch);
+    };
   });
-  return sound;
 }
 
 }  // namespace fettle::kernels

@@ -200,4 +200,10 @@ void CarriedCopy::change(Json& config) const {
   if (drops_) model::state_no_mtp(config);
 }
 
+void CarriedCopy::note(Reporter* reporter, const std::string& label) const {
+  if (reporter != nullptr && !note_.empty()) {
+    reporter->note(label + ": " + note_);
+  }
+}
+
 }  // namespace fettle::artifact

@@ -17,6 +17,7 @@
 
 #include "artifact/head_layer.h"
 #include "core/json.h"
+#include "core/progress.h"
 #include "model/weights/model_reader.h"
 
 namespace fettle::artifact {
@@ -51,8 +52,9 @@ class CarriedCopy {
   void write(const Sink& sink) const;
   // Takes dropped heads out of config.json.
   void change(Json& config) const;
-  // What became of the heads, for people; empty where the source has none.
-  const std::string& note() const { return note_; }
+  // Says what became of the heads, where the source has some, in a stage called
+  // `label`; `reporter` may be null.
+  void note(Reporter* reporter, const std::string& label) const;
 
  private:
   struct Entry {

@@ -224,9 +224,7 @@ void write_model(
     std::ranges::copy(tensor.specs, std::back_inserter(specs));
   }
   const CarriedCopy carried(input.source, input.config, input.mtp);
-  if (input.reporter != nullptr && !carried.note().empty()) {
-    input.reporter->note(input.label + ": " + carried.note());
-  }
+  carried.note(input.reporter, input.label);
   std::ranges::copy(carried.specs(), std::back_inserter(specs));
   copy_companions(input.source.folder(), folder);
   write_config(folder, input.config, stored, carried);

@@ -2,8 +2,6 @@
 #include "chain/fit_plan.h"
 
 #include <algorithm>
-#include <map>
-#include <utility>
 
 #include "core/error.h"
 
@@ -12,12 +10,15 @@ namespace {
 
 using quant::Scheme;
 
-double nats_of(const ExpertMatrix& matrix, const Scheme& scheme) {
-  if (scheme.keep) return 0;
-  const auto found =
-      std::ranges::find(matrix.schemes, scheme, &SchemePrice::scheme);
-  FETTLE_ASSERT(found != matrix.schemes.end());
-  return found->nats;
+std::size_t place_of(
+    const std::vector<SchemePrice>& schemes, const Scheme& scheme) {
+  const auto found = std::ranges::find(schemes, scheme, &SchemePrice::scheme);
+  FETTLE_ASSERT(found != schemes.end());
+  return static_cast<std::size_t>(found - schemes.begin());
+}
+
+double nats_of(const std::vector<SchemePrice>& schemes, const Scheme& scheme) {
+  return scheme.keep ? 0 : schemes[place_of(schemes, scheme)].nats;
 }
 
 const Scheme& scheme_for(const ExpertMatrix& matrix, const ExpertChoice& c) {
@@ -39,7 +40,7 @@ double rounding_nats(
   double nats = 0;
   for (const ExpertMatrix& matrix : expert.matrices) {
     nats += matrix.share[choice.width] *
-            nats_of(matrix, scheme_for(matrix, choice));
+            nats_of(matrix.schemes, scheme_for(matrix, choice));
   }
   return table.calibration.round * nats *
          growth_at(table, expert, choice.width);
@@ -71,12 +72,8 @@ void price_plan(const PriceTable& table, FitPlan& plan) {
     plan.round_nats += rounding_nats(table, expert, choice);
   }
   for (std::size_t i = 0; i < table.others.size(); ++i) {
-    if (plan.others[i].keep) continue;
-    const auto& schemes = table.others[i].schemes;
-    const auto found =
-        std::ranges::find(schemes, plan.others[i], &SchemePrice::scheme);
-    FETTLE_ASSERT(found != schemes.end());
-    plan.round_nats += table.calibration.round * found->nats;
+    plan.round_nats += table.calibration.round *
+                       nats_of(table.others[i].schemes, plan.others[i]);
   }
   const double sum = plan.cut_nats + plan.round_nats;
   if (sum <= 0) return;
@@ -104,13 +101,34 @@ void sum_plan(
   }
   for (std::size_t i = 0; i < table.others.size(); ++i) {
     const OtherMatrix& other = table.others[i];
-    const auto found =
-        std::ranges::find(other.schemes, plan.others[i], &SchemePrice::scheme);
-    FETTLE_ASSERT(found != other.schemes.end());
-    plan.bytes += other.bytes[found - other.schemes.begin()];
+    plan.bytes += other.bytes[place_of(other.schemes, plan.others[i])];
   }
   plan.products = all > 0 ? products / all : 1;
   plan.kept = neurons > 0 ? kept / neurons : 1;
+}
+
+PlannedSchemes::PlannedSchemes(const PriceTable& table, const FitPlan& plan) {
+  for (std::size_t e = 0; e < table.experts.size(); ++e) {
+    const ExpertPrice& expert = table.experts[e];
+    // One that is cut away has no weights to store.
+    if (plan.experts[e].width == 0) continue;
+    experts_[{expert.layer, expert.expert}] = &plan.experts[e];
+  }
+  for (std::size_t i = 0; i < table.others.size(); ++i) {
+    const model::WeightId& id = table.others[i].id;
+    others_[{id.layer, id.role}] = &plan.others[i];
+  }
+}
+
+const Scheme* PlannedSchemes::find(const model::WeightId& id) const {
+  if (model::is_expert_role(id.role)) {
+    const auto found = experts_.find({id.layer, id.expert});
+    if (found == experts_.end()) return nullptr;
+    const ExpertChoice& choice = *found->second;
+    return model::is_down_role(id.role) ? &choice.down : &choice.gate_up;
+  }
+  const auto found = others_.find({id.layer, id.role});
+  return found == others_.end() ? nullptr : found->second;
 }
 
 artifact::TrimPlan trim_plan(
@@ -138,27 +156,12 @@ artifact::QuantPlan quant_plan(
     const model::ModelReader& reader,
     const PriceTable& table,
     const FitPlan& plan) {
-  std::map<std::pair<std::int64_t, std::int64_t>, const ExpertChoice*> experts;
-  for (std::size_t e = 0; e < table.experts.size(); ++e) {
-    const ExpertPrice& expert = table.experts[e];
-    experts[{expert.layer, expert.expert}] = &plan.experts[e];
-  }
-  std::map<std::pair<std::int64_t, model::Role>, Scheme> others;
-  for (std::size_t i = 0; i < table.others.size(); ++i) {
-    const model::WeightId& id = table.others[i].id;
-    others[{id.layer, id.role}] = plan.others[i];
-  }
+  const PlannedSchemes schemes(table, plan);
   const Scheme keep = quant::parse_scheme("keep");
   return artifact::QuantPlan::of(
       reader.config(), [&](const model::WeightId& id) {
-        if (model::is_expert_role(id.role)) {
-          const ExpertChoice& choice = *experts.at({id.layer, id.expert});
-          if (choice.width == 0) return quant::scheme_name(keep);
-          return quant::scheme_name(
-              model::is_down_role(id.role) ? choice.down : choice.gate_up);
-        }
-        const auto found = others.find({id.layer, id.role});
-        return quant::scheme_name(found == others.end() ? keep : found->second);
+        const Scheme* const found = schemes.find(id);
+        return quant::scheme_name(found == nullptr ? keep : *found);
       });
 }
 

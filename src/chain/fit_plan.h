@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "artifact/quant_plan.h"
@@ -52,6 +54,20 @@ void price_plan(const PriceTable& table, FitPlan& plan);
 // Its losses, bytes and products.
 void sum_plan(
     const model::ModelReader& reader, const PriceTable& table, FitPlan& plan);
+
+// By which scheme a plan stores each weight. Table and plan must outlive it.
+class PlannedSchemes {
+ public:
+  PlannedSchemes(const PriceTable& table, const FitPlan& plan);
+  // Null where the plan says nothing of the weight: it is kept.
+  const quant::Scheme* find(const model::WeightId& id) const;
+
+ private:
+  std::map<std::pair<std::int64_t, std::int64_t>, const ExpertChoice*>
+      experts_;  // by layer and expert
+  std::map<std::pair<std::int64_t, model::Role>, const quant::Scheme*>
+      others_;  // by layer and role
+};
 
 // Plans that the trim stage and, on its result, the quant stage carry out. The
 // second names no fingerprint: its model is yet to be made.

@@ -5,10 +5,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "artifact/model_writer.h"
@@ -26,51 +24,35 @@ using quant::Scheme;
 class PlannedShape {
  public:
   explicit PlannedShape(const PlannedFit& planned)
-      : planned_(planned), config_(planned.reader.config()) {
+      : planned_(planned),
+        config_(planned.reader.config()),
+        schemes_(planned.table, planned.plan) {
     const chain::PriceTable& table = planned.table;
     for (std::size_t e = 0; e < table.experts.size(); ++e) {
       const chain::ExpertPrice& expert = table.experts[e];
-      const chain::ExpertChoice& choice = planned.plan.experts[e];
-      config_.layers[expert.layer].expert_widths[expert.expert] = choice.width;
-      experts_[{expert.layer, expert.expert}] = &choice;
-    }
-    for (std::size_t i = 0; i < table.others.size(); ++i) {
-      const WeightId& id = table.others[i].id;
-      others_[{id.layer, id.role}] = planned.plan.others[i];
+      config_.layers[expert.layer].expert_widths[expert.expert] =
+          planned.plan.experts[e].width;
     }
   }
 
   const model::ModelConfig& config() const { return config_; }
 
   std::optional<model::PackedHeader> header(const WeightId& id) const {
-    const Scheme* const scheme = scheme_of(id);
+    if (model::weight_numel(config_, id) == 0) return std::nullopt;
+    const Scheme* const scheme = schemes_.find(id);
     if (scheme == nullptr || scheme->keep) {
       const auto* const stored = planned_.reader.packed_header(id);
       return stored == nullptr ? std::nullopt : std::optional(*stored);
     }
     const auto shape = model::weight_shape(config_, id);
-    if (shape[0] * shape[1] == 0) return std::nullopt;
     return quant::planned_header(
         *scheme, planned_.table.grid, shape[0], shape[1]);
   }
 
  private:
-  const Scheme* scheme_of(const WeightId& id) const {
-    if (model::is_expert_role(id.role)) {
-      const auto found = experts_.find({id.layer, id.expert});
-      if (found == experts_.end()) return nullptr;
-      return model::is_down_role(id.role) ? &found->second->down
-                                          : &found->second->gate_up;
-    }
-    const auto found = others_.find({id.layer, id.role});
-    return found == others_.end() ? nullptr : &found->second;
-  }
-
   const PlannedFit& planned_;
   model::ModelConfig config_;
-  std::map<std::pair<std::int64_t, std::int64_t>, const chain::ExpertChoice*>
-      experts_;
-  std::map<std::pair<std::int64_t, model::Role>, Scheme> others_;
+  chain::PlannedSchemes schemes_;
 };
 
 // The fewest bytes of a weight by any of the schemes.

@@ -22,23 +22,23 @@ constexpr std::int64_t kNewTokens = 8;
 
 // Words that come to nearly so many tokens, and never to more.
 std::string prompt_of(const text::Tokenizer& tokenizer, std::int64_t tokens) {
-  const std::string words =
-      "Compute 17 + 25 and 3 * 9, then sort 8 3 5 1 and tell the story. ";
-  std::string one = words;
-  std::int64_t repeats = 1;
-  const auto count = [&](std::int64_t times) {
+  const auto text_of = [](std::int64_t times) {
     std::string text;
-    for (std::int64_t i = 0; i < times; ++i) text += words;
-    one = text;
-    return static_cast<std::int64_t>(tokenizer.encode(text).size());
+    for (std::int64_t i = 0; i < times; ++i) {
+      text +=
+          "Compute 17 + 25 and 3 * 9, then sort 8 3 5 1 and tell the story. ";
+    }
+    return text;
+  };
+  const auto count = [&](std::int64_t times) {
+    return static_cast<std::int64_t>(tokenizer.encode(text_of(times)).size());
   };
   constexpr std::int64_t kSample = 16;
   const double each = static_cast<double>(count(kSample)) / kSample;
-  repeats = std::max<std::int64_t>(
+  std::int64_t times = std::max<std::int64_t>(
       static_cast<std::int64_t>(static_cast<double>(tokens) / each), 1);
-  while (repeats > 1 && count(repeats) > tokens) --repeats;
-  count(repeats);
-  return one;
+  while (times > 1 && count(times) > tokens) --times;
+  return text_of(times);
 }
 
 // The exit status of this program, run with `arguments`, and what it printed in

@@ -26,12 +26,11 @@ bool keeps_half(const ModelReader& reader, const ModelOptions& options) {
 
 GlobalWeights globals_of(
     const ModelReader& reader, const ModelOptions& options) {
-  GlobalWeights globals = reader.read_globals(options.compute_type);
-  if (!keeps_half(reader, options)) return globals;
-  const bool tied = globals.lm_head.is_same(globals.embed_tokens);
-  globals.embed_tokens = globals.embed_tokens.to(at::kBFloat16);
-  globals.lm_head =
-      tied ? globals.embed_tokens : globals.lm_head.to(at::kBFloat16);
+  if (!keeps_half(reader, options)) {
+    return reader.read_globals(options.compute_type);
+  }
+  GlobalWeights globals = reader.read_globals(at::kBFloat16);
+  globals.final_norm = reader.read({Role::kFinalNorm}).to(options.compute_type);
   return globals;
 }
 

@@ -248,9 +248,7 @@ QuantResult Run::run() {
 
 void Run::finish_folder(
     const artifact::CarriedCopy& carried, QuantResult& result) const {
-  if (options_.reporter != nullptr && !carried.note().empty()) {
-    options_.reporter->note("quant: " + carried.note());
-  }
+  carried.note(options_.reporter, "quant");
   shards_.write_carried(carried);
   shards_.write_index();
   artifact::copy_companions(reader_.folder(), folder_);

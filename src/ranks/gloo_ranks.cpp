@@ -76,7 +76,7 @@ class GlooRanks : public Group {
       : place_(place) {
     const std::string prefix = fmt::format("fettle/{}/", place.attempt);
     board_ = std::make_unique<StoreBoard>(store, prefix);
-    meet(options);
+    meet();
     heartbeat_ = std::make_unique<Heartbeat>(
         board_->another(),
         HeartbeatOptions{
@@ -158,7 +158,7 @@ class GlooRanks : public Group {
   static constexpr std::chrono::hours kCallTimeout{24};
 
   // All ranks say that they are there before any speaks with another.
-  void meet(const GlooOptions&) {
+  void meet() {
     board_->set(fmt::format("here/{}", rank()), "");
     for (std::int64_t r = 0; r < size(); ++r) {
       try {

@@ -76,9 +76,7 @@ class CodeExport {
         specs_(specs_of(plan_, *layout_, forms_of(reader), options)) {}
 
   ExportResult run() {
-    if (options_.reporter != nullptr && !carried_.note().empty()) {
-      options_.reporter->note("export: " + carried_.note());
-    }
+    carried_.note(options_.reporter, "export");
     std::size_t next = 0;
     result_.after = artifact::model_size(
         plan_.config,

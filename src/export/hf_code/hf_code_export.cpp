@@ -55,9 +55,7 @@ class HfCodeExport {
         })) {}
 
   ExportResult run() {
-    if (options_.reporter != nullptr && !carried_.note().empty()) {
-      options_.reporter->note("export: " + carried_.note());
-    }
+    carried_.note(options_.reporter, "export");
     ExportResult result;
     result.before = artifact::stored_size(reader_);
     result.after = artifact::model_size(
