@@ -241,8 +241,8 @@ class Analysis {
     for (std::int64_t l = 0; l < model_.config().num_layers(); ++l) {
       file.layers.push_back(scores_.finish(l));
     }
-    if (team_.shards > 1) file.run["shards"] = team_.shards;
     file.run = options_.run;
+    if (team_.shards > 1) file.run["shards"] = team_.shards;
     file.run["scores"] = options_.scores;
     file.run["batch_sequences"] = options_.batch_sequences;
     file.run["seed"] = options_.seed;
