@@ -6,6 +6,7 @@
 
 #include "artifact/carried_copy.h"
 #include "core/error.h"
+#include "core/progress.h"
 #include "io/checkpoint.h"
 #include "scores.h"
 #include "trim/slice.h"
@@ -200,7 +201,12 @@ TEST_CASE("A head that can't be cut along is left out, or refused") {
       Contains(why) && Contains("--mtp drop"));
   const artifact::CarriedCopy dropped(reader, config, Mtp::kAuto);
   CHECK(dropped.specs().empty());
-  CHECK_THAT(dropped.note(), Contains(why));
+  std::string shown;
+  ConsoleReporter reporter(
+      {.write = [&](std::string_view text) { shown += text; },
+       .seconds = [] { return 0.0; }});
+  dropped.note(&reporter, "trim");
+  CHECK_THAT(shown, Contains("trim: ") && Contains(why));
 }
 
 TEST_CASE("Choices about heads have names") {
