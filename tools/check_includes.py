@@ -23,7 +23,7 @@ DIRECT = {
     "text": ("core",),
     "kernels": ("core",),
     "model": ("store", "kernels"),
-    "artifact": ("core", "io", "model"),
+    "artifact": ("core", "io", "model", "ranks"),
     "ranks": ("core",),
     "sweep": ("model", "text", "ranks"),
     "decode": ("model", "text"),

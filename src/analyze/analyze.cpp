@@ -12,6 +12,7 @@
 #include "analyze/score_set.h"
 #include "artifact/manifest.h"
 #include "artifact/run_state.h"
+#include "artifact/shared_state.h"
 #include "core/error.h"
 #include "ranks/group.h"
 #include "sweep/data.h"
@@ -178,23 +179,14 @@ class Analysis {
          .unit = "chunk"});
   }
 
-  // What rank 0 finds, where the state is; none at others.
-  std::optional<artifact::RunState> saved_state() const {
-    if (!team_.leads()) return std::nullopt;
-    auto state = artifact::load_newest_state(options_.state_folder, "analyze");
-    if (state) artifact::check_same_run(state->identity, identity(), "analyze");
-    return state;
-  }
-
   // Chunks already done.
   std::int64_t restore() {
-    auto state = saved_state();
-    const Json shared = of_rank_0(
-        state ? Json{{"step", state->step},
-                     {"cursor", state->cursor},
-                     {"micro_batch_tokens", state->micro_batch_tokens}}
-              : Json());
-    if (shared.is_null()) {
+    std::optional<artifact::RunState> state;
+    if (team_.leads()) {
+      state = artifact::load_newest_state(options_.state_folder, "analyze");
+    }
+    if (team_.group != nullptr) artifact::share_state(*team_.group, state);
+    if (!state) {
       const std::string_view score = scores_.needs_one_chunk();
       note(
           score.empty() ? "no saved state found; starting from the first chunk"
@@ -205,32 +197,16 @@ class Analysis {
                               score));
       return 0;
     }
-    artifact::RunState from;
-    if (state) from = std::move(*state);
-    if (!team_.leads()) from.tensors = scores_.state();
-    if (team_.group != nullptr) {
-      for (auto& [name, tensor] : from.tensors) {
-        tensor = tensor.contiguous();
-        team_.group->broadcast(tensor, 0);
-      }
-    }
-    scores_.restore(from.tensors);
-    const JsonObject cursor(
-        shared.at("cursor"), "analyze", "the state's cursor");
+    artifact::check_same_run(state->identity, identity(), "analyze");
+    scores_.restore(state->tensors);
+    const JsonObject cursor(state->cursor, "analyze", "the state's cursor");
     tokens_ = cursor.integer("tokens");
     loss_tokens_ = cursor.integer("loss_tokens");
     cut_.chunk_tokens = cursor.integer("chunk_tokens");
-    from.micro_batch_tokens = shared.at("micro_batch_tokens");
     cut_.micro_batch_tokens = artifact::resumed_micro_batch(
-        from, cut_.micro_batch_tokens, options_.sweep.reporter);
-    const std::int64_t step = shared.at("step");
-    note(fmt::format("resuming after chunk {}", step));
-    return step;
-  }
-
-  Json of_rank_0(const Json& json) const {
-    if (team_.group == nullptr) return json;
-    return Json::parse(ranks::broadcast_text(*team_.group, json.dump(), 0));
+        *state, cut_.micro_batch_tokens, options_.sweep.reporter);
+    note(fmt::format("resuming after chunk {}", state->step));
+    return state->step;
   }
 
   artifact::ScoreFile file() const {

@@ -4,6 +4,7 @@
 #include "cli/mtp_option.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <optional>
@@ -141,7 +142,10 @@ class Tune : public Command {
     if (foreseen != nullptr) check_model(foreseen->config);
   }
 
+  bool divides() const override { return true; }
+
   Outcome run(Session& session) override {
+    if (!teacher_.empty()) session.require_undivided("--teacher");
     options_.seed = session.seed();
     auto reader = session.read(model_);
     options_ = tune::settled(options_, reader->config());
@@ -159,11 +163,16 @@ class Tune : public Command {
       if (const auto done = done_before(*reader, session)) return *done;
     }
     tell_data(mixture, session);
+    session.require_same("the data", mixture.state().dump());
     const auto held_out = sweep::load_sets(
         data_files(eval_data_), {tokenizer, sample_options, options_.seq_len});
+    for (const auto& set : held_out.sets) {
+      session.require_same("the data", sweep::checksum(set.sequences));
+    }
     sweep::Workload workload;
     workload.tokens = options_.tokens_per_step;
     workload.longest_sequence = options_.seq_len;
+    workload.divide(session.team());
     workload.backward = true;
     const tune::PartBytes parts =
         tune::part_bytes(options_, reader->config(), session.device());
@@ -176,13 +185,15 @@ class Tune : public Command {
         .model = *opened.model,
         .train = mixture,
         .held_out = held_out.sets,
-        .out = out_,
+        .out = session.leads() ? std::filesystem::path(out_) : own_folder(),
         .micro_batch_tokens = opened.plan.micro_batch_tokens,
         .sweep = opened.plan.sweep_options(nullptr),
         .making = session.making()};
     if (!teacher_.empty()) add_teacher(input, workload, opened.plan, session);
     const tune::RunPlan plan = tell_plan(*opened.model, opened.plan, session);
-    Outcome made = outcome(train(input, session), session);
+    const tune::TuneResult result = train(input, session);
+    if (!session.leads()) return Outcome{};
+    Outcome made = outcome(result, session);
     made.json["plan"] = plan.to_json();
     return made;
   }
@@ -191,20 +202,29 @@ class Tune : public Command {
   // What is left to do where the adapter is whole, or nothing.
   std::optional<Outcome> done_before(
       const model::ModelReader& reader, Session& session) {
-    if (!goes_on_behind_training()) return std::nullopt;
-    const auto done = tune::finished_run(out_, reader, options_);
-    if (!done) return std::nullopt;
+    std::optional<tune::TuneResult> done;
+    if (session.leads() && goes_on_behind_training()) {
+      done = tune::finished_run(out_, reader, options_);
+    }
+    if (session.as_rank_0(done ? 1 : 0) == 0) return std::nullopt;
+    if (!session.leads()) return Outcome{};
     session.reporter().note("the adapter is whole already");
     return outcome(*done, session);
   }
 
   // A signal meanwhile has the state saved.
   tune::TuneResult train(tune::TuneInput& input, Session& session) const {
-    const Interrupt interrupt;
+    const Interrupt interrupt(session.leads() ? kSavingNotice : nullptr);
     input.stop_requested = &interrupt.requested();
     const auto result = tune::tune(input, options_, session.reporter());
     if (result.stopped) note_stop();
     return result;
+  }
+
+  // Of a rank that writes no result.
+  static std::filesystem::path own_folder() {
+    return std::filesystem::temp_directory_path() /
+           fmt::format("fettle-rank-{}", ::getpid());
   }
 
   void check_model(const model::ModelConfig& config) const {

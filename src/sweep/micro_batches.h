@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/layers/token_batch.h"
+#include "ranks/shards.h"
 
 namespace fettle::sweep {
 
@@ -17,6 +18,19 @@ std::vector<model::TokenBatch> micro_batches(
     const std::vector<model::Sequence>& sequences,
     std::int64_t max_tokens,
     std::int64_t vocab_size);
+
+// The same of this rank's shards, none across two of them.
+struct OwnBatches {
+  std::vector<model::TokenBatch> batches;
+  // Of the same names in SweepOptions.
+  std::vector<std::int64_t> shard_ends = {};
+  std::int64_t first_token = 0;
+};
+OwnBatches own_micro_batches(
+    const std::vector<model::Sequence>& sequences,
+    std::int64_t max_tokens,
+    std::int64_t vocab_size,
+    const ranks::Team& team);
 
 // Scored positions (targets other than -100) of all micro-batches.
 std::int64_t loss_tokens(const std::vector<model::TokenBatch>& batches);

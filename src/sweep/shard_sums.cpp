@@ -14,9 +14,6 @@ namespace fettle::sweep {
 ShardSums::ShardSums(const Layer& layer, const SweepOptions& options)
     : layer_(layer), options_(options) {
   if (!options.team.divides()) return;
-  FETTLE_ASSERT(
-      static_cast<std::int64_t>(options.shard_ends.size()) ==
-      options.team.own().count);
   options.team.group->begin(fmt::format(
       "the {} pass of layer {}",
       layer.pass == Pass::kForward ? "forward" : "backward",
@@ -24,7 +21,11 @@ ShardSums::ShardSums(const Layer& layer, const SweepOptions& options)
   std::vector<ranks::Reduction> reductions;
   for_each(
       [&](at::Tensor&, ranks::Reduction how) { reductions.push_back(how); });
-  if (!reductions.empty()) own_.emplace(std::move(reductions));
+  if (reductions.empty()) return;
+  FETTLE_ASSERT(
+      static_cast<std::int64_t>(options.shard_ends.size()) ==
+      options.team.own().count);
+  own_.emplace(std::move(reductions));
   take(0);
 }
 
@@ -58,6 +59,38 @@ void ShardSums::end_layer() {
   std::vector<at::Tensor> into;
   for_each([&](at::Tensor& sum, ranks::Reduction) { into.push_back(sum); });
   ranks::sum_over_ranks(options_.team, std::move(*own_), into);
+}
+
+namespace {
+
+double sum_of(
+    const std::vector<at::Tensor>& values, std::size_t first, std::size_t end) {
+  double sum = 0.0;
+  for (std::size_t m = first; m < end; ++m) {
+    sum += values[m].sum(at::kDouble).item<double>();
+  }
+  return sum;
+}
+
+}  // namespace
+
+double total(
+    const std::vector<at::Tensor>& values, const SweepOptions& options) {
+  if (!options.team.divides()) return sum_of(values, 0, values.size());
+  ranks::ShardSum own({ranks::Reduction::kSum});
+  std::int64_t shard = options.team.own().first;
+  std::size_t first = 0;
+  for (const std::int64_t end : options.shard_ends) {
+    const auto last = static_cast<std::size_t>(end);
+    own.add(
+        {shard++,
+         1,
+         {at::full({1}, sum_of(values, first, last), at::kDouble)}});
+    first = last;
+  }
+  const at::Tensor sum = at::empty({1}, at::kDouble);
+  ranks::sum_over_ranks(options.team, std::move(own), {sum});
+  return sum.item<double>();
 }
 
 }  // namespace fettle::sweep

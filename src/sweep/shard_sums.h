@@ -39,4 +39,8 @@ class ShardSums {
   std::int64_t taken_ = 0;  // own shards
 };
 
+// The sum of what each micro-batch has, over all shards of all ranks.
+double total(
+    const std::vector<at::Tensor>& values, const SweepOptions& options);
+
 }  // namespace fettle::sweep

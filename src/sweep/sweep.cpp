@@ -40,7 +40,9 @@ Sweep::Sweep(
   batches_.reserve(batches.size());
   for (const auto& batch : batches) {
     batches_.push_back(model::make_micro_batch(
-        model.config(), batch.to(model.options().device), tokens_));
+        model.config(),
+        batch.to(model.options().device),
+        options.first_token + tokens_));
     tokens_ += batch.tokens();
   }
 }

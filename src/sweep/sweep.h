@@ -39,6 +39,8 @@ struct SweepOptions {
   // observers must then show all that they add up (Observer::for_each_sum).
   ranks::Team team = {};
   std::vector<std::int64_t> shard_ends = {};
+  // Tokens of the data before the own shards: noise depends on the place.
+  std::int64_t first_token = 0;
 };
 
 class Sweep {

@@ -3,17 +3,25 @@
 
 namespace fettle::tune {
 
+void ChoiceCounts::begin_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+  const std::int64_t experts = weights.experts.size();
+  if (pass != sweep::Pass::kForward || experts == 0) return;
+  counts_[layer] =
+      at::zeros({experts}, at::dtype(at::kLong).device(weights.device()));
+}
+
 void ChoiceCounts::on_routing(
     std::int64_t layer, const model::RoutingView& view) {
   const at::NoGradGuard no_grad;
-  const at::Tensor chosen =
-      at::bincount(view.selected.flatten(), {}, view.probs.size(1));
-  at::Tensor& counts = counts_[layer];
-  if (counts.defined()) {
-    counts.add_(chosen);
-  } else {
-    counts = chosen;
-  }
+  counts_[layer].add_(
+      at::bincount(view.selected.flatten(), {}, view.probs.size(1)));
+}
+
+void ChoiceCounts::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  if (pass != sweep::Pass::kForward || !counts_[layer].defined()) return;
+  visit(counts_[layer], ranks::Reduction::kSum);
 }
 
 Json ChoiceCounts::to_json() const {

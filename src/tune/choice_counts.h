@@ -17,7 +17,15 @@ class ChoiceCounts : public sweep::Observer {
   explicit ChoiceCounts(std::int64_t layers)
       : counts_(static_cast<std::size_t>(layers)) {}
 
+  void begin_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
 
   // A row a layer of the number of tokens that chose each expert; an empty one
   // for a layer without a router.

@@ -30,6 +30,8 @@ Json run_identity(
       {"teacher", input.teacher_fingerprint},
       {"data", std::move(data)},
       {"options", std::move(same)}};
+  const std::int64_t shards = input.sweep.team.shards;
+  if (shards > 1) identity["shards"] = shards;
   if (judged) identity["held_out"] = held_out_identity(input.held_out);
   return identity;
 }

@@ -9,7 +9,9 @@
 #include <span>
 
 #include "core/error.h"
+#include "ranks/group.h"
 #include "sweep/micro_batches.h"
+#include "sweep/shard_sums.h"
 #include "sweep/sweep.h"
 #include "tune/finite_probe.h"
 #include "tune/part/clipping.h"
@@ -32,14 +34,6 @@ class Lap {
   std::chrono::steady_clock::time_point last_ =
       std::chrono::steady_clock::now();
 };
-
-double sum(const std::vector<at::Tensor>& nll) {
-  double total = 0.0;
-  for (const at::Tensor& one : nll) {
-    total += one.sum(at::kDouble).item<double>();
-  }
-  return total;
-}
 
 // The lowest layer that anything is trained in: none below has a backward pass,
 // unless the embeddings are trained.
@@ -103,15 +97,18 @@ void finish_forward(
     StepResult& result) {
   const double mean = 1.0 / static_cast<double>(result.loss_tokens);
   if (input.teacher == nullptr) {
-    result.nll = sum(sweep.token_nll_with_gradient(mean, observers)) * mean;
+    result.nll = sweep::total(
+                     sweep.token_nll_with_gradient(mean, observers),
+                     input.sweep_options) *
+                 mean;
     result.loss = result.nll;
     return;
   }
   const double kd = input.kd_weight;
   const auto losses = sweep.distill_with_gradient(
       *input.teacher, {.nll = (1.0 - kd) * mean, .kl = kd * mean}, observers);
-  result.nll = sum(losses.nll) * mean;
-  result.kl = sum(losses.kl) * mean;
+  result.nll = sweep::total(losses.nll, input.sweep_options) * mean;
+  result.kl = sweep::total(losses.kl, input.sweep_options) * mean;
   result.loss = (1.0 - kd) * result.nll + kd * result.kl;
 }
 
@@ -130,6 +127,10 @@ StepResult run_step(const StepInput& input) {
   const double loaded = input.model.loading_seconds();
   const double stored = state_io_seconds(input.parts);
   result.loss_tokens = sweep::loss_tokens(input.batches);
+  const ranks::Team& team = input.sweep_options.team;
+  if (team.divides()) {
+    result.loss_tokens = ranks::sum(*team.group, result.loss_tokens);
+  }
   FETTLE_ASSERT(result.loss_tokens > 0);
   sweep::Sweep sweep(input.model, input.batches, input.sweep_options);
   const std::vector<sweep::Observer*> observers = observers_of(input.parts);
@@ -139,9 +140,10 @@ StepResult run_step(const StepInput& input) {
   finish_forward(input, sweep, observers, result);
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {
-    result.failure =
-        "the loss is not finite, first " +
-        locate_non_finite(input.model, input.batches, input.sweep_options);
+    sweep::SweepOptions undivided = input.sweep_options;
+    undivided.team = {};
+    result.failure = "the loss is not finite, first " +
+                     locate_non_finite(input.model, input.batches, undivided);
     return result;
   }
   sweep.backward(
@@ -163,7 +165,7 @@ bool has_finite_loss(
     const sweep::SweepOptions& sweep_options) {
   sweep::Sweep sweep(model, batches, sweep_options);
   sweep.forward({}, {.keep_boundaries = false});
-  return std::isfinite(sum(sweep.token_nll()));
+  return std::isfinite(sweep::total(sweep.token_nll(), sweep_options));
 }
 
 void probe_forward(
@@ -183,7 +185,8 @@ void probe_gradient(
   sweep::Sweep sweep(model, batches, sweep_options);
   const std::array<sweep::Observer*, 1> observers{&observer};
   sweep.forward(observers, {.keep_boundaries = true});
-  if (!std::isfinite(sum(sweep.token_nll_with_gradient(1.0)))) {
+  if (!std::isfinite(
+          sweep::total(sweep.token_nll_with_gradient(1.0), sweep_options))) {
     throw UserError(
         "tune",
         "loss",

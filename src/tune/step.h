@@ -47,7 +47,8 @@ struct StepResult {
   std::string failure;
 };
 
-// Some token of the step must be scored.
+// Some token of the step must be scored. Where the sweep options divide data
+// among ranks, `batches` are this rank's, and the result is of all.
 StepResult run_step(const StepInput& input);
 
 // Whether a forward sweep over `batches` gives a finite loss.

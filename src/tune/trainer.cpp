@@ -6,9 +6,11 @@
 #include <algorithm>
 
 #include "artifact/model_card.h"
+#include "artifact/shared_state.h"
 #include "core/error.h"
 #include "core/stopwatch.h"
 #include "io/file.h"
+#include "ranks/group.h"
 #include "tune/adapter/adapter.h"
 #include "tune/method/method.h"
 #include "tune/options/default_rates.h"
@@ -23,6 +25,12 @@ BestOptions best_options(const TuneInput& input, const TuneOptions& options) {
       options.patience, !input.held_out.empty() && options.keep_best != "no"};
 }
 
+// Of ranks that write nothing.
+BestOptions without_folder(const ranks::Team& team, BestOptions options) {
+  options.keep = options.keep && team.leads();
+  return options;
+}
+
 // Otherwise held-out data is only looked at.
 bool decides(const BestOptions& best) { return best.keep || best.patience > 0; }
 
@@ -33,9 +41,12 @@ Trainer::Trainer(
     : input_(input),
       options_(options),
       reporter_(reporter),
+      team_(input.sweep.team),
       directory_(
           input.out,
-          artifact::resumable_output(options.resume, options.restart)),
+          team_.leads()
+              ? artifact::resumable_output(options.resume, options.restart)
+              : artifact::plain_output()),
       parts_(make_parts(
           {options,
            input.model.reader(),
@@ -49,11 +60,28 @@ Trainer::Trainer(
           directory_.path(),
           sequences_per_step_ * options.seq_len,
           std::min(options.kd_top, input.model.config().vocab_size)),
-      best_(directory_.path(), best_options(input, options)) {
+      best_(
+          directory_.path(),
+          without_folder(team_, best_options(input, options))) {
+  check_parts();
   input_.model.set_patch(
       [this](std::int64_t layer, model::LayerWeights& weights) {
         for (const auto& part : parts_) part->patch(layer, weights);
       });
+}
+
+void Trainer::check_parts() const {
+  if (!team_.divides()) return;
+  for (const auto& part : parts_) {
+    if (part->adds_up()) continue;
+    throw UsageError(
+        "ranks",
+        "--method " + options_.method,
+        fmt::format(
+            "trains {}, which ranks can't divide yet; start it without "
+            "torchrun and --shards, or train neurons by usaf or pairs by lora",
+            part->name()));
+  }
 }
 
 // What only an unfinished run needs.
@@ -73,7 +101,11 @@ Trainer::~Trainer() { input_.model.set_patch({}); }
 // Steps already done.
 std::int64_t Trainer::restore() {
   if (!options_.resume) return 0;
-  const auto state = artifact::load_newest_state(directory_.path(), "tune");
+  std::optional<artifact::RunState> state;
+  if (team_.leads()) {
+    state = artifact::load_newest_state(directory_.path(), "tune");
+  }
+  if (team_.group != nullptr) artifact::share_state(*team_.group, state);
   if (!state) {
     reporter_.note("no saved state found; starting from the first step");
     return 0;
@@ -94,6 +126,8 @@ std::int64_t Trainer::restore() {
 }
 
 void Trainer::save(std::int64_t step) {
+  saved_step_ = step;
+  if (!team_.leads()) return;
   const Stopwatch watch;
   artifact::RunState state{
       .step = step,
@@ -106,12 +140,15 @@ void Trainer::save(std::int64_t step) {
   best_.save_state(state.tensors);
   artifact::save_state(directory_.path(), state);
   best_.state_saved();
-  saved_step_ = step;
   times_.save = watch.seconds();
 }
 
+// Ranks stop at the same step, when one of them is asked to.
 bool Trainer::stop_requested() const {
-  return input_.stop_requested != nullptr && input_.stop_requested->load();
+  const bool own =
+      input_.stop_requested != nullptr && input_.stop_requested->load();
+  if (!team_.divides()) return own;
+  return ranks::sum(*team_.group, own ? 1 : 0) > 0;
 }
 
 void Trainer::begin(std::int64_t first) {
@@ -194,6 +231,7 @@ void Trainer::finish() {
     result_.held_out_after = best_.scores();
   }
   metrics_.reset();
+  if (!team_.leads()) return;
   if (best_.take_over()) {
     set_measured(directory_.path(), result_.found());
   } else {

@@ -33,6 +33,8 @@ class Trainer {
   TuneResult run();
 
  private:
+  // Throws UsageError where ranks can't divide what a part trains.
+  void check_parts() const;
   // Seconds of the last step beyond the sweeps.
   struct Times {
     double prepare = 0.0;
@@ -51,6 +53,7 @@ class Trainer {
   // How a probe passes over some micro-batches.
   using ProbeSweep = decltype(probe_forward);
   Probe probe(const char* label, ProbeSweep& sweep);
+  sweep::SweepOptions undivided() const;
   // Sequences with something to train on; those without are left out.
   std::vector<model::Sequence> draw(std::int64_t sequences);
   // Throws UserError when there is nothing at all to train on.
@@ -93,6 +96,9 @@ class Trainer {
   const TuneInput& input_;
   const TuneOptions& options_;
   Reporter& reporter_;
+  // Only the leading rank writes results. The others have a folder of their own
+  // for what they need, which goes with them.
+  ranks::Team team_;
   io::AtomicDirectory directory_;
   Parts parts_;
   Json identity_;

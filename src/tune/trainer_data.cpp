@@ -110,6 +110,13 @@ void Trainer::ask_teacher(std::int64_t first) {
   input_.train.restore(cursor);
 }
 
+// For what every rank does by itself, and finds the same.
+sweep::SweepOptions Trainer::undivided() const {
+  sweep::SweepOptions options = input_.sweep;
+  options.team = {};
+  return options;
+}
+
 Probe Trainer::probe(const char* label, ProbeSweep& sweep) {
   return [this, label, &sweep](
              sweep::Observer& observer, const ProbeRequest& request) {
@@ -119,7 +126,7 @@ Probe Trainer::probe(const char* label, ProbeSweep& sweep) {
         label,
         static_cast<std::uint64_t>(request.sequences),
         "sequences");
-    sweep::SweepOptions sweep_options = input_.sweep;
+    sweep::SweepOptions sweep_options = undivided();
     // Graphs are planned for a step's tokens.
     sweep_options.keep_graphs = sweep_options.keep_graphs && !request.at_once;
     const std::int64_t chunk =

@@ -23,8 +23,9 @@ std::vector<sweep::EvalScore> Trainer::evaluate() {
                     {.micro_batch_tokens = micro_batch_tokens_,
                      .chunk_tokens = options_.tokens_per_step,
                      .sweep = input_.sweep,
-                     .stop_requested =
-                         result_.steps == 0 ? input_.stop_requested : nullptr},
+                     .stop_requested = result_.steps == 0 && !team_.divides()
+                                           ? input_.stop_requested
+                                           : nullptr},
                     reporter_)
                     .sets;
   for (const sweep::EvalScore& score : scores) {

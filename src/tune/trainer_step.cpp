@@ -16,16 +16,18 @@ namespace fettle::tune {
 StepResult Trainer::run_step_of(std::int64_t step, ChoiceCounts* choices) {
   left_out_ = 0;
   const auto sequences = draw(sequences_per_step_);
-  const auto batches = sweep::micro_batches(
-      sequences, micro_batch_tokens_, input_.model.config().vocab_size);
+  const auto own = sweep::own_micro_batches(
+      sequences, micro_batch_tokens_, input_.model.config().vocab_size, team_);
   std::optional<sweep::TeacherRows> rows;
   if (input_.open_teacher) rows = teacher_files_.read(step);
   sweep::SweepOptions sweep_options = input_.sweep;
   sweep_options.router = router_training(options_, step);
+  sweep_options.shard_ends = own.shard_ends;
+  sweep_options.first_token = own.first_token;
   StepResult result = run_step(
       {.model = input_.model,
        .parts = parts_,
-       .batches = batches,
+       .batches = own.batches,
        .sweep_options = sweep_options,
        .step = step,
        .clip_norm = options_.clip_norm,
@@ -97,7 +99,7 @@ std::vector<model::TokenBatch> Trainer::good_batch() const {
 bool Trainer::sound() {
   // A run that was resumed and has made no step since.
   if (!good_sequence_) return bad_steps_ == 0;
-  return has_finite_loss(input_.model, good_batch(), input_.sweep);
+  return has_finite_loss(input_.model, good_batch(), undivided());
 }
 
 void Trainer::save_if_sound(std::int64_t step) {
@@ -110,7 +112,7 @@ void Trainer::save_if_sound(std::int64_t step) {
         unknown
             ? "the loss is not finite"
             : "the loss is not finite any more, first " +
-                  locate_non_finite(input_.model, good_batch(), input_.sweep));
+                  locate_non_finite(input_.model, good_batch(), undivided()));
   }
   save(step);
 }

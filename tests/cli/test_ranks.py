@@ -105,6 +105,51 @@ def test_analyze_gives_the_same_files_on_any_number_of_ranks(
                 tmp_path / "1" / name).read_bytes(), (size, name)
 
 
+TUNE = ("tune", MODEL, "--seq-len", 96, "--tokens-per-step", 672, "--threads", 1,
+        "--shards", 4, "--data", TRAIN, "--quiet")
+ADAPTER = ("adapter.safetensors", "adapter.json")
+
+
+@pytest.mark.parametrize("method", [
+    ("usaf", "--frac", 0.02, "--score-sequences", 4, "--reselect-every", 2,
+     "--router", "gumbel", "--rest-below", 0.1),
+    ("lora", "--rank", 2)], ids=["usaf", "lora"])
+def test_tune_gives_the_same_adapter_on_any_number_of_ranks(
+        fettle, ranks, tmp_path, method):
+    held = tmp_path / HELD.name
+    held.write_text("".join(HELD.open().readlines()[:10]))
+    arguments = (*TUNE, "--steps", 4, "--method", *method, "--eval-data", held,
+                 "--out")
+    alone = fettle(*arguments, tmp_path / "1")
+    assert alone.status == 0, alone.err
+    for size in (2, 4):
+        out = tmp_path / str(size)
+        first = succeeded(ranks(size, *arguments, out))
+        assert "4 steps" in first.out
+        for name in ADAPTER:
+            assert (out / name).read_bytes() == (
+                tmp_path / "1" / name).read_bytes(), (size, name)
+
+
+def test_a_killed_tune_resumes_on_another_number_of_ranks(
+        fettle, ranks, tmp_path):
+    arguments = (*TUNE, "--method", "usaf", "--frac", 0.02, "--steps", 12,
+                 "--score-sequences", 4, "--save-every", 1, "--out")
+    assert fettle(*arguments, tmp_path / "whole").status == 0
+    out = tmp_path / "killed"
+    processes = ranks(2, *arguments, out)
+    partial = out.with_name("killed.partial")
+    while not any(partial.glob("state-*[2-9]")):
+        time.sleep(0.005)
+        assert processes[0].poll() is None, ended(processes)
+    processes[1].kill()
+    assert ended(processes)[0].status == LOST
+    succeeded(ranks(4, *arguments, out, "--resume"))
+    for name in ADAPTER:
+        assert (out / name).read_bytes() == (
+            tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_a_killed_rank_is_named_and_fewer_ranks_resume(
         fettle, ranks, tmp_path):
     arguments = (*ANALYZE, "--scores", "obs,heapr,camera", "--keep-moments",
@@ -164,6 +209,8 @@ def test_what_ranks_can_not_do_is_refused(fettle, ranks, tmp_path):
         (("trim", MODEL, "--out", out, "--keep", 0.5), "[ranks] trim: is a"),
         ((*EVAL, "--shards", 1), "[ranks] --shards: expected at least the 2"),
         ((*ANALYZE, "--out", out, "--prices"), "[ranks] --prices: is for one"),
+        ((*TUNE, "--method", "esft", "--out", out), "[ranks] --method esft"),
+        ((*TUNE, "--teacher", MODEL, "--out", out), "[ranks] --teacher"),
         (("analyze", "--merge", tmp_path, "--out", out), "[ranks] --merge"),
     ]
     for arguments, message in cases:

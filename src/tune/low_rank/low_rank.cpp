@@ -21,6 +21,11 @@ AdamWState narrow(
       state.age.narrow(0, first, count)};
 }
 
+// Taps of several experts may do so at once.
+void see(const at::Tensor& seen, std::int64_t matrix) {
+  seen.mutable_data_ptr<std::uint8_t>()[matrix] = 1;
+}
+
 // Factors of the gradient that a tap sees, of one expert's weights or a run's.
 template <class View>
 GradientFactors factors(const LowRankTarget& target, const View& view) {
@@ -49,11 +54,7 @@ LowRank::LowRank(
       const auto left = AdamWState::zeros_like(pairs.left);
       const auto right = AdamWState::zeros_like(pairs.right);
       layer.targets.push_back(
-          {std::move(pairs),
-           left,
-           right,
-           {},
-           std::vector<char>(static_cast<std::size_t>(count))});
+          {std::move(pairs), left, right, {}, at::zeros({count}, at::kByte)});
     }
     layer.matrices = WeightGradients(std::move(matrices));
   }
@@ -109,7 +110,22 @@ void LowRank::begin_layer(
   for (Trained& target : own.targets) {
     target.gradient = {
         at::zeros_like(target.pairs.left), at::zeros_like(target.pairs.right)};
-    std::ranges::fill(target.seen, char{0});
+    target.seen.zero_();
+  }
+}
+
+bool LowRank::adds_up() const {
+  return std::ranges::all_of(
+      layers_, [](const Layer& layer) { return layer.matrices.ids().empty(); });
+}
+
+void LowRank::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  if (pass != sweep::Pass::kBackward) return;
+  for (Trained& target : layers_[layer].targets) {
+    visit(target.gradient.left, ranks::Reduction::kSum);
+    visit(target.gradient.right, ranks::Reduction::kSum);
+    visit(target.seen, ranks::Reduction::kMax);
   }
 }
 
@@ -126,7 +142,7 @@ void LowRank::on_expert_gradient(
         factors(target.pairs.target, view),
         scale(),
         {like.left_of(e), like.right_of(e)});
-    target.seen[static_cast<std::size_t>(e)] = 1;
+    see(target.seen, e);
   }
 }
 
@@ -145,7 +161,7 @@ void LowRank::on_run_gradient(
         scale(),
         target.gradient);
     for (std::int64_t e = view.run.first; e < view.run.end; ++e) {
-      if (view.dispatch.count(e) > 0) target.seen[e] = 1;
+      if (view.dispatch.count(e) > 0) see(target.seen, e);
     }
   }
 }
@@ -159,7 +175,7 @@ void LowRank::on_projection_gradient(
   for (Trained& target : layers_[layer].targets) {
     if (target.pairs.target.role != role) continue;
     add_pair_gradient(target.pairs, 0, {dy, x}, scale(), target.gradient);
-    target.seen[0] = 1;
+    see(target.seen, 0);
   }
 }
 
@@ -176,7 +192,7 @@ void LowRank::end_layer(
     });
     add_pair_gradient(
         target->pairs, own.matrices[i], scale(), target->gradient);
-    target->seen[0] = 1;
+    see(target->seen, 0);
   }
   own.matrices.clear();
 }
@@ -216,9 +232,10 @@ void LowRank::update(Trained& target, double rate) {
         options_.adamw, rate, gradient.narrow(0, first, count), part, state);
   };
   const std::int64_t rank = target.pairs.rank();
+  const auto* const seen = target.seen.const_data_ptr<std::uint8_t>();
   std::int64_t begin = 0;
   for (std::int64_t e = 0; e <= of.matrices(); ++e) {
-    if (e < of.matrices() && target.seen[static_cast<std::size_t>(e)]) continue;
+    if (e < of.matrices() && seen[e] != 0) continue;
     if (begin < e) {
       step(
           target.pairs.left,

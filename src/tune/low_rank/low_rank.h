@@ -64,6 +64,11 @@ class LowRank : public TrainablePart {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override;
+  bool adds_up() const override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
   void on_run_gradient(
@@ -90,7 +95,7 @@ class LowRank : public TrainablePart {
     LowRankPairs pairs;
     AdamWState left_adam, right_adam;
     PairGradient gradient;
-    std::vector<char> seen;  // by matrix: whether tokens reached it
+    at::Tensor seen;  // uint8 by matrix: whether tokens reached it
   };
   struct Layer {
     std::vector<Trained> targets;

@@ -66,6 +66,10 @@ class TrainablePart : public sweep::Observer {
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
 
+  // Whether for_each_sum shows all that a step gathers, so that ranks can
+  // divide the step's tokens.
+  virtual bool adds_up() const { return false; }
+
   // Seconds that threads have spent reading and writing states on disk, in all
   // calls, summed over threads. They work beside the arithmetic.
   virtual double state_io_seconds() const { return 0.0; }

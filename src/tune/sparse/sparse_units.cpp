@@ -80,10 +80,14 @@ void SparseUnits::patch(
 }
 
 void SparseUnits::begin_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   Layer& own = layers_[layer];
   if (pass == sweep::Pass::kForward) {
     own.mass.reset();
+    const std::int64_t experts = weights.experts.size();
+    if (options_.rest_below > 0.0 && trains(layer) && experts > 0) {
+      own.mass = at::zeros({experts}, at::kDouble);
+    }
   } else if (trains(layer)) {
     own.gradient = at::zeros_like(own.active.values);
   }
@@ -91,16 +95,20 @@ void SparseUnits::begin_layer(
 
 void SparseUnits::on_routing(
     std::int64_t layer, const model::RoutingView& view) {
-  if (options_.rest_below <= 0.0 || !trains(layer)) return;
-  const at::NoGradGuard no_grad;
   Layer& own = layers_[layer];
-  if (!own.mass.defined()) {
-    own.mass = at::zeros({view.logits.size(1)}, at::kDouble);
-  }
+  if (!own.mass.defined()) return;
+  const at::NoGradGuard no_grad;
   own.mass.index_add_(
       0,
       view.selected.flatten().cpu(),
       view.weights.flatten().cpu().to(at::kDouble));
+}
+
+void SparseUnits::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  Layer& own = layers_[layer];
+  at::Tensor& sum = pass == sweep::Pass::kForward ? own.mass : own.gradient;
+  if (sum.defined()) visit(sum, ranks::Reduction::kSum);
 }
 
 double SparseUnits::gradient_norm_squared(std::int64_t layer) const {

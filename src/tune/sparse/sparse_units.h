@@ -54,6 +54,10 @@ class SparseUnits : public TrainablePart {
       std::int64_t layer,
       model::LayerWeights& weights) override;
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
 
   at::Tensor active(std::int64_t layer) const;           // [n] int64
   const at::Tensor& gradient(std::int64_t layer) const;  // [p, n, w]

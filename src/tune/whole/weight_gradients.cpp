@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/weight_gradients.h"
 
+#include <algorithm>
+
 #include "model/weights/weight_slot.h"
 #include "model/weights/weight_view.h"
 #include "tune/part/clipping.h"
@@ -60,6 +62,25 @@ void WeightGradients::begin_layer(
     model::weight_slot(weights, id.role).set_requires_grad(true);
   }
   if (pass == sweep::Pass::kBackward) clear();
+  if (router_ < 0) return;
+  router_shape_ = packed_view(weights, ids_[router_]).sizes().vec();
+  router_device_ = weights.device();
+}
+
+bool WeightGradients::adds_up() const {
+  return std::ranges::all_of(ids_, [](const model::WeightId& id) {
+    return id.role == model::Role::kRouter;
+  });
+}
+
+void WeightGradients::for_each_sum(const sweep::SumVisitor& visit) {
+  if (router_ < 0) return;
+  at::Tensor& gradient = gradients_[router_];
+  if (!gradient.defined()) {
+    gradient =
+        at::zeros(router_shape_, at::dtype(at::kFloat).device(router_device_));
+  }
+  visit(gradient, ranks::Reduction::kSum);
 }
 
 void WeightGradients::on_expert_gradient(const model::ExpertGradView& view) {

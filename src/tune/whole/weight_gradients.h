@@ -34,6 +34,12 @@ class WeightGradients {
   void on_router_gradient(const at::Tensor& x, const at::Tensor& d_logits);
   void end_layer(sweep::Pass pass, const model::LayerWeights& weights);
 
+  // Whether for_each_sum shows all of them: those of routers alone, since an
+  // expert that no token chose has no gradient, and not one of zeros.
+  bool adds_up() const;
+  // As an observer's, in a backward pass.
+  void for_each_sum(const sweep::SumVisitor& visit);
+
   const std::vector<model::WeightId>& ids() const { return ids_; }
   // The i-th weight's gradient since the last begin_layer of a backward pass,
   // fp32 on the weight's device, like packed_view; undefined before, and for an
@@ -54,6 +60,8 @@ class WeightGradients {
   std::vector<at::Tensor> gradients_;
   std::vector<ExpertPlaces> experts_;
   std::int64_t router_ = -1;
+  std::vector<std::int64_t> router_shape_;
+  at::Device router_device_ = at::kCPU;
 };
 
 }  // namespace fettle::tune

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_part.h"
 
+#include <algorithm>
+
 #include "model/weights/side_by_side.h"
 #include "model/weights/weight_view.h"
 
@@ -115,6 +117,19 @@ void WholePart::on_expert_gradient(
 void WholePart::on_router_gradient(
     std::int64_t layer, const at::Tensor& x, const at::Tensor& d_logits) {
   if (trains(layer)) gradients(layer).on_router_gradient(x, d_logits);
+}
+
+bool WholePart::adds_up() const {
+  return globals_.ids().empty() &&
+         std::ranges::all_of(layers_, [](const Layer& layer) {
+           return layer.gradients.adds_up();
+         });
+}
+
+void WholePart::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  if (pass != sweep::Pass::kBackward || !trains(layer)) return;
+  gradients(layer).for_each_sum(visit);
 }
 
 void WholePart::end_layer(

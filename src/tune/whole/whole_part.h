@@ -51,6 +51,11 @@ class WholePart : public TrainablePart {
       std::int64_t layer,
       const at::Tensor& x,
       const at::Tensor& d_logits) override;
+  bool adds_up() const override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
   void end_layer(
       sweep::Pass pass,
       std::int64_t layer,
