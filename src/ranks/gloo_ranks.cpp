@@ -5,11 +5,15 @@
 
 #include <c10/util/Logging.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/version.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <chrono>
+#include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -77,6 +81,8 @@ class GlooRanks : public Group {
     const std::string prefix = fmt::format("fettle/{}/", place.attempt);
     board_ = std::make_unique<StoreBoard>(store, prefix);
     meet();
+    // From now on a rank that is lost is told by its heartbeat.
+    store->setTimeout(kCallTimeout);
     heartbeat_ = std::make_unique<Heartbeat>(
         board_->another(),
         HeartbeatOptions{
@@ -156,23 +162,51 @@ class GlooRanks : public Group {
  private:
   // A layer may take long, and a lost rank is told by its heartbeat.
   static constexpr std::chrono::hours kCallTimeout{24};
+  static constexpr std::chrono::milliseconds kLook{50};
 
   // All ranks say that they are there before any speaks with another.
   void meet() {
+    using Clock = std::chrono::steady_clock;
     board_->set(fmt::format("here/{}", rank()), "");
-    for (std::int64_t r = 0; r < size(); ++r) {
-      try {
-        board_->wait(fmt::format("here/{}", r));
-      } catch (const std::exception&) {
-        throw RankFailure(fmt::format(
-            "[ranks] rank {} has not come to {}:{} in time; start all {} "
-            "ranks, each with its own RANK",
-            r,
-            place_.address,
-            place_.port,
-            size()));
-      }
+    const auto until = Clock::now() + std::chrono::seconds(place_.wait_seconds);
+    std::set<std::int64_t> missing;
+    for (std::int64_t r = 0; r < size(); ++r) missing.insert(r);
+    while (true) {
+      std::erase_if(missing, [&](std::int64_t r) {
+        return board_->get(fmt::format("here/{}", r)).has_value();
+      });
+      if (missing.empty()) return;
+      // Those who wait with rank 0 hear it from rank 0, which keeps the board.
+      if (const auto said = board_->get("missing")) throw RankFailure(*said);
+      if (Clock::now() >= until) break;
+      std::this_thread::sleep_for(kLook);
     }
+    const std::string text = fmt::format(
+        "[ranks] {} {} not come to {}:{} within {} s; start all {} ranks, each "
+        "with its own RANK, or give them longer by FETTLE_RANKS_WAIT=SECONDS",
+        names(missing),
+        missing.size() == 1 ? "has" : "have",
+        place_.address,
+        place_.port,
+        place_.wait_seconds,
+        size());
+    board_->set("missing", text);
+    if (rank() == 0 && !place_.launcher_serves) {
+      std::this_thread::sleep_for(4 * kLook);
+    }
+    throw RankFailure(text);
+  }
+
+  // "rank 3", or "ranks 2, 3, 5".
+  static std::string names(const std::set<std::int64_t>& ranks) {
+    constexpr std::size_t kMost = 8;
+    std::vector<std::string> named;
+    for (const std::int64_t r : ranks) {
+      named.push_back(named.size() < kMost ? std::to_string(r) : "…");
+      if (named.size() > kMost) break;
+    }
+    return fmt::format(
+        "{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(named, ", "));
   }
 
   template <typename Call>
@@ -201,7 +235,7 @@ std::unique_ptr<Group> open_gloo_ranks(
   store.port = static_cast<std::uint16_t>(place.port);
   store.isServer = place.rank == 0 && !place.launcher_serves;
   store.waitWorkers = false;
-  store.timeout = options.start;
+  store.timeout = std::chrono::seconds(place.wait_seconds);
   c10::intrusive_ptr<c10d::TCPStore> tcp;
   try {
     tcp = c10::make_intrusive<c10d::TCPStore>(place.address, store);

@@ -14,7 +14,6 @@
 namespace fettle::ranks {
 
 struct GlooOptions {
-  std::chrono::milliseconds start{300'000};  // for all ranks to come
   std::chrono::milliseconds beat{250};
   std::chrono::milliseconds silence{10'000};  // of a rank that counts as gone
   // Called once, on a thread of its own, when another rank is lost; must end
@@ -22,8 +21,8 @@ struct GlooOptions {
   std::function<void(const std::string&)> on_loss;
 };
 
-// Waits for all ranks of the place. Throws RankFailure where one does not come,
-// or can't be reached.
+// Waits for all ranks of the place, as long as that says. Throws RankFailure
+// naming those that do not come, or where one can't be reached.
 std::unique_ptr<Group> open_gloo_ranks(
     const Place& place, const GlooOptions& options);
 

@@ -76,6 +76,9 @@ std::optional<Place> place_of(const Environment& environment) {
   if (variables.has("TORCHELASTIC_RESTART_COUNT")) {
     place.attempt = variables.text("TORCHELASTIC_RESTART_COUNT");
   }
+  if (variables.has("FETTLE_RANKS_WAIT")) {
+    place.wait_seconds = variables.integer("FETTLE_RANKS_WAIT", 1, 86400);
+  }
   return place;
 }
 

@@ -16,15 +16,16 @@ struct Place {
   std::int64_t local_size = 1;  // ranks of this machine
   std::string address;          // where the ranks meet
   std::int64_t port = 0;
-  bool launcher_serves = false;  // torchrun holds the port, not rank 0
-  std::string attempt = "0";     // torchrun's count of restarts
+  bool launcher_serves = false;    // torchrun holds the port, not rank 0
+  std::string attempt = "0";       // torchrun's count of restarts
+  std::int64_t wait_seconds = 60;  // for the others to come
 };
 
 using Environment = std::function<const char*(const char*)>;
 
 // RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT and torchrun's
-// own; none where WORLD_SIZE is not set or 1. Throws UserError where one is
-// missing or no number.
+// own, and FETTLE_RANKS_WAIT in seconds; none where WORLD_SIZE is not set or 1.
+// Throws UserError where one is missing or no number.
 std::optional<Place> place_of(const Environment& environment);
 
 // "rank 3", or "" where the environment names no rank or there is one only.

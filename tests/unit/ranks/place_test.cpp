@@ -46,6 +46,9 @@ TEST_CASE("torchrun's environment names a rank's place") {
   CHECK(rank_name(of(torchrun())) == "rank 3");
 
   auto plain = torchrun();
+  CHECK(place->wait_seconds == 60);
+  plain["FETTLE_RANKS_WAIT"] = "300";
+  CHECK(place_of(of(plain))->wait_seconds == 300);
   plain.erase("TORCHELASTIC_USE_AGENT_STORE");
   plain.erase("LOCAL_WORLD_SIZE");
   CHECK_FALSE(place_of(of(plain))->launcher_serves);
@@ -68,6 +71,7 @@ TEST_CASE("an environment that makes no sense is refused") {
       {"MASTER_PORT", "0"},
       {"MASTER_ADDR", ""},
       {"LOCAL_WORLD_SIZE", "5"},
+      {"FETTLE_RANKS_WAIT", "0"},
   }));
   auto variables = torchrun();
   variables[name] = value;
