@@ -35,26 +35,43 @@ struct Piece {
   std::vector<model::Sequence> sequences = {};
 };
 
-// Over all shards of all ranks; counts stay whole numbers.
-Sums over_shards(const ranks::Team& team, const std::vector<Sums>& shards) {
-  if (!team.divides()) return shards.front();
-  ranks::ShardSum own({ranks::Reduction::kSum, ranks::Reduction::kSum});
-  std::int64_t shard = team.own().first;
-  for (const Sums& sums : shards) {
-    own.add(
-        {shard++,
-         1,
-         {at::tensor({sums.nll, sums.kl}, at::kDouble),
-          at::tensor({sums.tokens, sums.top1}, at::kLong)}});
+// Of each set over all shards of all ranks; counts stay whole numbers. Ranks
+// wait for each other once, and not in each set.
+std::vector<Sums> over_shards(
+    const ranks::Team& team, const std::vector<std::vector<Sums>>& sets) {
+  std::vector<Sums> all;
+  if (!team.divides()) {
+    for (const auto& shards : sets) all.push_back(shards.front());
+    return all;
   }
-  const at::Tensor losses = at::empty({2}, at::kDouble);
-  const at::Tensor counts = at::empty({2}, at::kLong);
-  ranks::sum_over_ranks(team, std::move(own), {losses, counts});
-  return {
-      .tokens = counts[0].item<std::int64_t>(),
-      .nll = losses[0].item<double>(),
-      .kl = losses[1].item<double>(),
-      .top1 = counts[1].item<std::int64_t>()};
+  const auto count = static_cast<std::int64_t>(sets.size());
+  const auto losses = [&] { return at::zeros({count, 2}, at::kDouble); };
+  const auto counts = [&] { return at::zeros({count, 2}, at::kLong); };
+  ranks::ShardSum own({ranks::Reduction::kSum, ranks::Reduction::kSum});
+  const ranks::Shards shards = team.own();
+  for (std::int64_t s = 0; s < shards.count; ++s) {
+    const at::Tensor loss = losses();
+    const at::Tensor number = counts();
+    auto* l = loss.mutable_data_ptr<double>();
+    auto* n = number.mutable_data_ptr<std::int64_t>();
+    for (const auto& set : sets) {
+      const Sums& sums = set[static_cast<std::size_t>(s)];
+      *l++ = sums.nll;
+      *l++ = sums.kl;
+      *n++ = sums.tokens;
+      *n++ = sums.top1;
+    }
+    own.add({shards.first + s, 1, {loss, number}});
+  }
+  const at::Tensor loss = losses();
+  const at::Tensor number = counts();
+  ranks::sum_over_ranks(team, std::move(own), {loss, number});
+  const auto* l = loss.const_data_ptr<double>();
+  const auto* n = number.const_data_ptr<std::int64_t>();
+  for (std::size_t i = 0; i < sets.size(); ++i, l += 2, n += 2) {
+    all.push_back({.tokens = n[0], .nll = l[0], .kl = l[1], .top1 = n[1]});
+  }
+  return all;
 }
 
 // Sequences of one set, cut into runs of at most `tokens` tokens.
@@ -118,7 +135,8 @@ class Evaluator {
         options_(options),
         reporter_(reporter) {}
 
-  Sums run(const EvalSet& set) {
+  // By own shard.
+  std::vector<Sums> run(const EvalSet& set) {
     const ranks::Team& team = options_.sweep.team;
     std::vector<Sums> shards(static_cast<std::size_t>(team.own().count));
     std::vector<Piece> together;
@@ -132,7 +150,7 @@ class Evaluator {
       together.push_back(std::move(piece));
     }
     if (!together.empty()) add(together, shards);
-    return over_shards(team, shards);
+    return shards;
   }
 
  private:
@@ -269,18 +287,20 @@ EvalResult evaluate(
             teacher->config().vocab_size,
             model.config().vocab_size));
   }
+  const ranks::Team& team = options.sweep.team;
+  if (team.divides()) team.group->barrier();  // the rate is that of the work
   const auto begin = std::chrono::steady_clock::now();
+  std::vector<std::vector<Sums>> sums;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    NamingReporter named(reporter, label_of(sets, i));
+    if (team.divides()) team.group->begin(label_of(sets, i));
+    sums.push_back(Evaluator(model, teacher, options, named).run(sets[i]));
+  }
+  const auto totals = over_shards(team, sums);
   EvalResult result;
   std::int64_t tokens = 0;
   for (std::size_t i = 0; i < sets.size(); ++i) {
-    const EvalSet& set = sets[i];
-    NamingReporter named(reporter, label_of(sets, i));
-    if (options.sweep.team.divides()) {
-      options.sweep.team.group->begin(label_of(sets, i));
-    }
-    Evaluator evaluator(model, teacher, options, named);
-    result.sets.push_back(
-        score_of(set, evaluator.run(set), teacher != nullptr));
+    result.sets.push_back(score_of(sets[i], totals[i], teacher != nullptr));
     tokens += result.sets.back().tokens;
   }
   const std::chrono::duration<double> seconds =
