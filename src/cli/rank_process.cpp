@@ -42,6 +42,10 @@ std::optional<ranks::Place> process_place() {
   return ranks::place_of(variable);
 }
 
+std::filesystem::path own_folder(const std::filesystem::path& scratch) {
+  return scratch / fmt::format("fettle-rank-{}", ::getpid());
+}
+
 std::unique_ptr<ranks::Group> open_ranks() {
   const auto place = process_place();
   if (!place) return std::make_unique<ranks::SingleRank>();

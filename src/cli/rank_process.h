@@ -3,6 +3,7 @@
 // others, and how it ends when one of them is lost.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +16,9 @@ namespace fettle::cli {
 
 // None where the process is alone.
 std::optional<ranks::Place> process_place();
+
+// The folder of a rank that writes no result, in `scratch`.
+std::filesystem::path own_folder(const std::filesystem::path& scratch);
 
 // Waits for the other ranks; alone: a group of one. A rank that is lost later
 // ends the process with a line and an exit status of its own.

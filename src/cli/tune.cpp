@@ -4,7 +4,6 @@
 #include "cli/mtp_option.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "cli/interrupt.h"
 #include "cli/merge_text.h"
 #include "cli/plan_text.h"
+#include "cli/rank_process.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
 #include "cli/targets.h"
@@ -145,7 +145,6 @@ class Tune : public Command {
   bool divides() const override { return true; }
 
   Outcome run(Session& session) override {
-    if (!teacher_.empty()) session.require_undivided("--teacher");
     options_.seed = session.seed();
     auto reader = session.read(model_);
     options_ = tune::settled(options_, reader->config());
@@ -174,8 +173,10 @@ class Tune : public Command {
     workload.longest_sequence = options_.seq_len;
     workload.divide(session.team());
     workload.backward = true;
-    const tune::PartBytes parts =
+    tune::PartBytes parts =
         tune::part_bytes(options_, reader->config(), session.device());
+    parts.ram += static_cast<double>(session.team().partial_sums()) *
+                 tune::layer_gradient_bytes(options_, reader->config());
     workload.extra_bytes = static_cast<std::int64_t>(parts.ram);
     workload.extra_vram_bytes = static_cast<std::int64_t>(parts.device);
     workload.extra_graph_bytes =
@@ -185,7 +186,8 @@ class Tune : public Command {
         .model = *opened.model,
         .train = mixture,
         .held_out = held_out.sets,
-        .out = session.leads() ? std::filesystem::path(out_) : own_folder(),
+        .out = session.leads() ? std::filesystem::path(out_)
+                               : own_folder(opened.plan.workload.scratch),
         .micro_batch_tokens = opened.plan.micro_batch_tokens,
         .sweep = opened.plan.sweep_options(nullptr),
         .making = session.making()};
@@ -219,12 +221,6 @@ class Tune : public Command {
     const auto result = tune::tune(input, options_, session.reporter());
     if (result.stopped) note_stop();
     return result;
-  }
-
-  // Of a rank that writes no result.
-  static std::filesystem::path own_folder() {
-    return std::filesystem::temp_directory_path() /
-           fmt::format("fettle-rank-{}", ::getpid());
   }
 
   void check_model(const model::ModelConfig& config) const {

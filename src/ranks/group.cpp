@@ -48,6 +48,27 @@ std::int64_t sum(Group& group, std::int64_t value) {
   return all_values(group, value).sum().item<std::int64_t>();
 }
 
+at::Tensor rows_at_rank_0(Group& group, const at::Tensor& own) {
+  const at::Tensor rows = all_values(group, own.size(0));
+  const bool mine = group.rank() == 0;
+  const auto shape_of = [&](std::int64_t count) {
+    std::vector<std::int64_t> shape = own.sizes().vec();
+    shape.front() = count;
+    return shape;
+  };
+  const std::int64_t width = c10::multiply_integers(own.sizes().slice(1));
+  Group::Splits splits;
+  splits.sent.assign(group.size(), 0);
+  splits.sent.front() = own.numel();
+  for (std::int64_t r = 0; r < group.size(); ++r) {
+    splits.received.push_back(mine ? rows[r].item<std::int64_t>() * width : 0);
+  }
+  at::Tensor all = at::empty(
+      shape_of(mine ? rows.sum().item<std::int64_t>() : 0), own.options());
+  group.all_to_all(all.view({-1}), own.view({-1}), splits);
+  return all;
+}
+
 void require_same(Group& group, const std::vector<Common>& values) {
   Json mine = Json::array();
   for (const Common& common : values) {

@@ -75,6 +75,11 @@ std::string broadcast_text(
 std::int64_t least(Group& group, std::int64_t value);
 std::int64_t sum(Group& group, std::int64_t value);
 
+// The rows of all ranks' `own` [n, ...], one rank's after another's, at rank 0,
+// and none at others. Contiguous, on the CPU, of one type and width; each rank
+// may have another n.
+at::Tensor rows_at_rank_0(Group& group, const at::Tensor& own);
+
 // What all ranks must have in common, with names for people.
 struct Common {
   std::string name;   // "the model", "--threads"

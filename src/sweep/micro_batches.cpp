@@ -50,6 +50,7 @@ OwnBatches own_micro_batches(
         sequences.begin() + static_cast<std::ptrdiff_t>(starts[s]),
         sequences.begin() + static_cast<std::ptrdiff_t>(starts[s + 1]));
     auto batches = micro_batches(shard, max_tokens, vocab_size);
+    for (const auto& batch : batches) result.tokens += batch.tokens();
     std::ranges::move(batches, std::back_inserter(result.batches));
     result.shard_ends.push_back(
         static_cast<std::int64_t>(result.batches.size()));

@@ -19,12 +19,19 @@ std::vector<model::TokenBatch> micro_batches(
     std::int64_t max_tokens,
     std::int64_t vocab_size);
 
+// How a pass over data is divided among ranks.
+struct Division {
+  ranks::Team team = {};
+  std::vector<std::int64_t> shard_ends = {};  // as in SweepOptions
+};
+
 // The same of this rank's shards, none across two of them.
 struct OwnBatches {
   std::vector<model::TokenBatch> batches;
   // Of the same names in SweepOptions.
   std::vector<std::int64_t> shard_ends = {};
   std::int64_t first_token = 0;
+  std::int64_t tokens = 0;
 };
 OwnBatches own_micro_batches(
     const std::vector<model::Sequence>& sequences,

@@ -59,6 +59,11 @@ class Observer : public model::LayerTap {
   virtual void on_embedding_gradient(
       const at::Tensor& /*ids*/, const at::Tensor& /*gradient*/) {}
   virtual void end_embeddings() {}
+  // As for_each_sum, of what these have added up: of the head on the model's
+  // device, of the embeddings.
+  virtual void for_each_head_sum(
+      at::Device /*device*/, const SumVisitor& /*visit*/) {}
+  virtual void for_each_embedding_sum(const SumVisitor& /*visit*/) {}
 };
 
 }  // namespace fettle::sweep

@@ -12,27 +12,30 @@
 namespace fettle::sweep {
 
 ShardSums::ShardSums(const Layer& layer, const SweepOptions& options)
-    : layer_(layer), options_(options) {
+    : ShardSums(
+          fmt::format(
+              "the {} pass of layer {}",
+              layer.pass == Pass::kForward ? "forward" : "backward",
+              layer.layer),
+          [layer](const SumVisitor& visit) {
+            for (Observer* o : layer.observers) {
+              o->for_each_sum(layer.pass, layer.layer, visit);
+            }
+          },
+          options) {}
+
+ShardSums::ShardSums(std::string work, Show show, const SweepOptions& options)
+    : show_(std::move(show)), options_(options) {
   if (!options.team.divides()) return;
-  options.team.group->begin(fmt::format(
-      "the {} pass of layer {}",
-      layer.pass == Pass::kForward ? "forward" : "backward",
-      layer.layer));
+  options.team.group->begin(std::move(work));
   std::vector<ranks::Reduction> reductions;
-  for_each(
-      [&](at::Tensor&, ranks::Reduction how) { reductions.push_back(how); });
+  show_([&](at::Tensor&, ranks::Reduction how) { reductions.push_back(how); });
   if (reductions.empty()) return;
   FETTLE_ASSERT(
       static_cast<std::int64_t>(options.shard_ends.size()) ==
       options.team.own().count);
   own_.emplace(std::move(reductions));
   take(0);
-}
-
-void ShardSums::for_each(const SumVisitor& visit) const {
-  for (Observer* o : layer_.observers) {
-    o->for_each_sum(layer_.pass, layer_.layer, visit);
-  }
 }
 
 void ShardSums::take(std::int64_t micro_batches) {
@@ -42,7 +45,7 @@ void ShardSums::take(std::int64_t micro_batches) {
   while (taken_ < shards.count &&
          options_.shard_ends[taken_] <= micro_batches) {
     ranks::Partial part{shards.first + taken_, 1, {}};
-    for_each([&](at::Tensor& sum, ranks::Reduction) {
+    show_([&](at::Tensor& sum, ranks::Reduction) {
       part.values.push_back(std::exchange(sum, at::zeros_like(sum)));
     });
     own_->add(std::move(part));
@@ -54,10 +57,10 @@ void ShardSums::end_micro_batch(std::int64_t micro_batch) {
   take(micro_batch + 1);
 }
 
-void ShardSums::end_layer() {
+void ShardSums::end() {
   if (!own_) return;
   std::vector<at::Tensor> into;
-  for_each([&](at::Tensor& sum, ranks::Reduction) { into.push_back(sum); });
+  show_([&](at::Tensor& sum, ranks::Reduction) { into.push_back(sum); });
   ranks::sum_over_ranks(options_.team, std::move(*own_), into);
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one place where what a layer's observers add up enters the sums over
-// shards and ranks.
+// The one place where what observers add up, of a layer, the head or the
+// embeddings, enters the sums over shards and ranks.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "ranks/shards.h"
@@ -21,19 +23,22 @@ class ShardSums {
     std::int64_t layer;
     std::span<Observer* const> observers;
   };
-  // Both outlive the sums. Where data isn't divided, nothing is done.
+  // Shows the sums of all observers to a visitor.
+  using Show = std::function<void(const SumVisitor& visit)>;
+  // Observers and options outlive the sums. Where data isn't divided, nothing
+  // is done.
   ShardSums(const Layer& layer, const SweepOptions& options);
+  ShardSums(std::string work, Show show, const SweepOptions& options);
 
   void end_micro_batch(std::int64_t micro_batch);
   // Puts the sums of all shards of all ranks in the observers' place.
-  void end_layer();
+  void end();
 
  private:
-  void for_each(const SumVisitor& visit) const;
   // Takes the sums of own shards that end before this many micro-batches.
   void take(std::int64_t micro_batches);
 
-  Layer layer_;
+  Show show_;
   const SweepOptions& options_;
   std::optional<ranks::ShardSum> own_;
   std::int64_t taken_ = 0;  // own shards

@@ -24,11 +24,38 @@ Progress layer_progress(
       "layer tokens"};
 }
 
-void end_head(std::span<Observer* const> observers) {
-  for (Observer* o : observers) {
-    if (o->wants_global_gradients()) o->end_head();
+// What the head shows of each micro-batch, and that it has shown all.
+class HeadSums {
+ public:
+  HeadSums(
+      std::span<Observer* const> observers,
+      at::Device device,
+      const SweepOptions& options)
+      : observers_(observers),
+        sums_(
+            "the head",
+            [observers, device](const SumVisitor& visit) {
+              for (Observer* o : observers) {
+                if (!o->wants_global_gradients()) continue;
+                o->for_each_head_sum(device, visit);
+              }
+            },
+            options) {}
+
+  void end_micro_batch(std::size_t m) {
+    sums_.end_micro_batch(static_cast<std::int64_t>(m));
   }
-}
+  void end() {
+    sums_.end();
+    for (Observer* o : observers_) {
+      if (o->wants_global_gradients()) o->end_head();
+    }
+  }
+
+ private:
+  std::span<Observer* const> observers_;
+  ShardSums sums_;
+};
 
 }  // namespace
 
@@ -102,7 +129,7 @@ void Sweep::forward(
       sums.end_micro_batch(m);
       progress.advance(static_cast<std::uint64_t>(batches_[m].tokens.tokens()));
     }
-    sums.end_layer();
+    sums.end();
     for (Observer* o : observers) o->end_layer(Pass::kForward, l, *weights);
   }
   boundaries_kept_ = options.keep_boundaries;
@@ -128,14 +155,16 @@ std::vector<at::Tensor> Sweep::through_head(
     std::span<Observer* const> observers,
     const std::function<HeadResult(const HeadInput&)>& head) {
   const std::int64_t layers = model_.config().num_layers();
+  HeadSums sums(observers, model_.options().device, options_);
   std::vector<at::Tensor> result;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
     const auto key = static_cast<std::int64_t>(m);
     HeadResult one = head({hidden(key), batches_[m].tokens.targets, observers});
     activations_.put({layers, key}, one.d_hidden);
     result.push_back(one.nll);
+    sums.end_micro_batch(m);
   }
-  end_head(observers);
+  sums.end();
   return result;
 }
 
@@ -166,6 +195,7 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
     std::span<Observer* const> observers) {
   FETTLE_ASSERT(teacher.ids.size(0) == tokens_);
   const std::int64_t layers = model_.config().num_layers();
+  HeadSums sums(observers, model_.options().device, options_);
   TokenLosses losses;
   std::int64_t first = 0;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
@@ -180,13 +210,17 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
     losses.nll.push_back(head.nll);
     losses.kl.push_back(head.kl);
     first += tokens.tokens();
+    sums.end_micro_batch(m);
   }
-  end_head(observers);
+  sums.end();
   return losses;
 }
 
 TeacherRows Sweep::teacher_rows(std::int64_t k) const {
   std::vector<at::Tensor> ids, log_probs, rest;
+  if (batches_.empty()) {
+    return {at::empty({0, k}, at::kLong), at::empty({0, k}), at::empty({0})};
+  }
   for (std::size_t m = 0; m < batches_.size(); ++m) {
     const TeacherRows rows = head_teacher(
         model_,
@@ -225,7 +259,7 @@ void Sweep::backward(
       sums.end_micro_batch(m);
       progress.advance(static_cast<std::uint64_t>(batches_[m].tokens.tokens()));
     }
-    sums.end_layer();
+    sums.end();
     for (Observer* o : observers) o->end_layer(Pass::kBackward, l, *weights);
     model::for_each_tensor(*weights, [](at::Tensor& tensor) {
       tensor.mutable_grad().reset();
@@ -241,12 +275,18 @@ void Sweep::show_embeddings(std::span<Observer* const> observers) {
   const double multiplier = model::embedding_multiplier(model_);
   for (Observer* o : observers) {
     if (!o->wants_global_gradients()) continue;
+    ShardSums sums(
+        "the embeddings",
+        [o](const SumVisitor& visit) { o->for_each_embedding_sum(visit); },
+        options_);
     for (std::size_t m = 0; m < batches_.size(); ++m) {
       const at::Tensor gradient = fetch(0, static_cast<std::int64_t>(m));
       o->on_embedding_gradient(
           batches_[m].tokens.ids,
           multiplier == 1.0 ? gradient : gradient * multiplier);
+      sums.end_micro_batch(static_cast<std::int64_t>(m));
     }
+    sums.end();
     o->end_embeddings();
   }
 }

@@ -6,7 +6,7 @@ namespace fettle::tune {
 void ChoiceCounts::begin_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   const std::int64_t experts = weights.experts.size();
-  if (pass != sweep::Pass::kForward || experts == 0) return;
+  if (pass != sweep::Pass::kForward || experts <= 0) return;
   counts_[layer] =
       at::zeros({experts}, at::dtype(at::kLong).device(weights.device()));
 }

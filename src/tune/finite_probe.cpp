@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "ranks/group.h"
 #include "sweep/sweep.h"
 
 namespace fettle::tune {
@@ -38,10 +39,17 @@ std::string locate_non_finite(
     const sweep::SweepOptions& sweep_options) {
   FiniteProbe probe;
   const std::array<sweep::Observer*, 1> observers{&probe};
-  sweep::Sweep sweep(model, batches, sweep_options);
+  sweep::SweepOptions undivided = sweep_options;
+  undivided.team = {};
+  sweep::Sweep sweep(model, batches, undivided);
   sweep.forward(observers, {.keep_boundaries = false});
-  if (probe.layer() < 0) return "after the last layer with experts";
-  return fmt::format("in layer {}", probe.layer());
+  const std::int64_t behind = model.config().num_layers();
+  std::int64_t layer = probe.layer() < 0 ? behind : probe.layer();
+  if (sweep_options.team.divides()) {
+    layer = ranks::least(*sweep_options.team.group, layer);
+  }
+  if (layer == behind) return "after the last layer with experts";
+  return fmt::format("in layer {}", layer);
 }
 
 }  // namespace fettle::tune

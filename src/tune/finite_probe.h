@@ -34,7 +34,8 @@ class FiniteProbe : public sweep::Observer {
 };
 
 // Repeats the forward sweep over `batches`: "in layer 3", or "after the last
-// layer with experts".
+// layer with experts". Where the options divide data among ranks, of all ranks'
+// batches.
 std::string locate_non_finite(
     model::CausalLm& model,
     const std::vector<model::TokenBatch>& batches,

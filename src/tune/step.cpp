@@ -140,10 +140,9 @@ StepResult run_step(const StepInput& input) {
   finish_forward(input, sweep, observers, result);
   result.forward_seconds = lap();
   if (!std::isfinite(result.loss)) {
-    sweep::SweepOptions undivided = input.sweep_options;
-    undivided.team = {};
-    result.failure = "the loss is not finite, first " +
-                     locate_non_finite(input.model, input.batches, undivided);
+    result.failure =
+        "the loss is not finite, first " +
+        locate_non_finite(input.model, input.batches, input.sweep_options);
     return result;
   }
   sweep.backward(

@@ -63,25 +63,10 @@ Trainer::Trainer(
       best_(
           directory_.path(),
           without_folder(team_, best_options(input, options))) {
-  check_parts();
   input_.model.set_patch(
       [this](std::int64_t layer, model::LayerWeights& weights) {
         for (const auto& part : parts_) part->patch(layer, weights);
       });
-}
-
-void Trainer::check_parts() const {
-  if (!team_.divides()) return;
-  for (const auto& part : parts_) {
-    if (part->adds_up()) continue;
-    throw UsageError(
-        "ranks",
-        "--method " + options_.method,
-        fmt::format(
-            "trains {}, which ranks can't divide yet; start it without "
-            "torchrun and --shards, or train neurons by usaf or pairs by lora",
-            part->name()));
-  }
 }
 
 // What only an unfinished run needs.
@@ -98,14 +83,26 @@ void Trainer::leave_out() {
 
 Trainer::~Trainer() { input_.model.set_patch({}); }
 
-// Steps already done.
-std::int64_t Trainer::restore() {
-  if (!options_.resume) return 0;
+std::optional<artifact::RunState> Trainer::shared_state() const {
   std::optional<artifact::RunState> state;
   if (team_.leads()) {
     state = artifact::load_newest_state(directory_.path(), "tune");
   }
-  if (team_.group != nullptr) artifact::share_state(*team_.group, state);
+  if (team_.group == nullptr) return state;
+  artifact::share_state(*team_.group, state);
+  if (!state) return state;
+  for (const auto& part : parts_) {
+    for (const std::string& file : part->state_files(state->tensors)) {
+      artifact::share_file(*team_.group, directory_.path() / file);
+    }
+  }
+  return state;
+}
+
+// Steps already done.
+std::int64_t Trainer::restore() {
+  if (!options_.resume) return 0;
+  const auto state = shared_state();
   if (!state) {
     reporter_.note("no saved state found; starting from the first step");
     return 0;

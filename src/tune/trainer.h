@@ -33,8 +33,6 @@ class Trainer {
   TuneResult run();
 
  private:
-  // Throws UsageError where ranks can't divide what a part trains.
-  void check_parts() const;
   // Seconds of the last step beyond the sweeps.
   struct Times {
     double prepare = 0.0;
@@ -47,6 +45,16 @@ class Trainer {
   void tell_sizes() const;
   // Has the teacher's files made for all steps from `first` on.
   void ask_teacher(std::int64_t first);
+  // The steps from `first` on that have no file.
+  std::vector<std::int64_t> steps_to_ask(std::int64_t first) const;
+  void check_vocabulary(const Teacher& teacher) const;
+  // The file of a step of these sequences.
+  void ask(
+      const Teacher& teacher,
+      std::int64_t step,
+      const std::vector<model::Sequence>& sequences) const;
+  // All rows of a step of so many tokens, from its file.
+  sweep::TeacherRows teacher_rows(std::int64_t step, std::int64_t tokens) const;
   // The work before the first step to do. Throws Stopped when asked to stop.
   void begin(std::int64_t first);
   void prepare(std::int64_t step);
@@ -89,6 +97,8 @@ class Trainer {
   void report() const;
   // The part of the result that a state keeps, and the way to restore it.
   Json found_until_now() const;
+  // Has every rank hold rank 0's newest state, with its files.
+  std::optional<artifact::RunState> shared_state() const;
   void restore_found(const JsonObject& found);
   void leave_out();
   void finish();

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/stopwatch.h"
+#include "sweep/data.h"
 #include "sweep/micro_batches.h"
 #include "tune/finite_probe.h"
 #include "tune/method/method_router.h"
@@ -19,7 +20,10 @@ StepResult Trainer::run_step_of(std::int64_t step, ChoiceCounts* choices) {
   const auto own = sweep::own_micro_batches(
       sequences, micro_batch_tokens_, input_.model.config().vocab_size, team_);
   std::optional<sweep::TeacherRows> rows;
-  if (input_.open_teacher) rows = teacher_files_.read(step);
+  if (input_.open_teacher) {
+    rows = teacher_rows(step, sweep::count_tokens(sequences))
+               .narrow(own.first_token, own.tokens);
+  }
   sweep::SweepOptions sweep_options = input_.sweep;
   sweep_options.router = router_training(options_, step);
   sweep_options.shard_ends = own.shard_ends;

@@ -136,6 +136,19 @@ void Condenser::on_routing(std::int64_t layer, const model::RoutingView& view) {
   layers_[layer].used.add_(view.probs.sum(0, false, at::kDouble));
 }
 
+void Condenser::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  at::Tensor& used = layers_[layer].used;
+  if (pass == sweep::Pass::kForward && used.defined()) {
+    before_.show(used, visit);
+  }
+}
+
+void Condenser::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass == sweep::Pass::kForward) before_.end(layers_[layer].used);
+}
+
 void Condenser::take_mass(Layer& layer) {
   if (!layer.used.defined()) return;
   layer.mass = layer.mass + layer.used.cpu();

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "model/weights/model_reader.h"
+#include "sweep/sum_so_far.h"
 #include "tune/part/trainable_part.h"
 
 namespace fettle::tune {
@@ -61,6 +62,14 @@ class Condenser : public TrainablePart {
       std::int64_t layer,
       model::LayerWeights& weights) override;
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
 
  private:
   struct Layer {
@@ -76,6 +85,7 @@ class Condenser : public TrainablePart {
   void choose(const PrepareInput& input);
 
   CondenserOptions options_;
+  sweep::SumSoFar before_;
   at::Device device_;
   std::vector<Layer> layers_;
 };

@@ -114,15 +114,13 @@ void LowRank::begin_layer(
   }
 }
 
-bool LowRank::adds_up() const {
-  return std::ranges::all_of(
-      layers_, [](const Layer& layer) { return layer.matrices.ids().empty(); });
-}
-
 void LowRank::for_each_sum(
     sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
   if (pass != sweep::Pass::kBackward) return;
-  for (Trained& target : layers_[layer].targets) {
+  Layer& own = layers_[layer];
+  own.matrices.collect_shard();
+  fold(own);
+  for (Trained& target : own.targets) {
     visit(target.gradient.left, ranks::Reduction::kSum);
     visit(target.gradient.right, ranks::Reduction::kSum);
     visit(target.seen, ranks::Reduction::kMax);
@@ -180,11 +178,15 @@ void LowRank::on_projection_gradient(
 }
 
 void LowRank::end_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
   if (pass != sweep::Pass::kBackward) return;
-  const at::NoGradGuard no_grad;
   Layer& own = layers_[layer];
-  own.matrices.end_layer(pass, weights);
+  own.matrices.end_layer(pass);
+  fold(own);
+}
+
+void LowRank::fold(Layer& own) {
+  const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < own.matrices.ids().size(); ++i) {
     if (!own.matrices[i].defined()) continue;
     const auto target = std::ranges::find_if(own.targets, [&](const auto& t) {

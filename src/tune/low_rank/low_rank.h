@@ -64,7 +64,6 @@ class LowRank : public TrainablePart {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override;
-  bool adds_up() const override;
   void for_each_sum(
       sweep::Pass pass,
       std::int64_t layer,
@@ -104,6 +103,8 @@ class LowRank : public TrainablePart {
 
   void check_kinds(const model::ModelConfig& config) const;
   float scale() const;
+  // What the matrices have gathered until now joins the pairs' gradients.
+  void fold(Layer& layer);
   void update(Trained& target, double rate);
 
   at::Device device_;

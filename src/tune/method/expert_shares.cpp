@@ -25,6 +25,16 @@ void ExpertShares::on_routing(
   sums_[layer].index_add_(0, chosen, amounts);
 }
 
+void ExpertShares::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  if (pass == sweep::Pass::kForward) before_.show(sums_[layer], visit);
+}
+
+void ExpertShares::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass == sweep::Pass::kForward) before_.end(sums_[layer]);
+}
+
 std::vector<std::vector<double>> ExpertShares::shares() const {
   std::vector<std::vector<double>> result;
   for (const at::Tensor& sums : sums_) {

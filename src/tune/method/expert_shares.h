@@ -12,6 +12,7 @@
 
 #include "model/family/model_config.h"
 #include "sweep/observer.h"
+#include "sweep/sum_so_far.h"
 
 namespace fettle::tune {
 
@@ -22,6 +23,14 @@ class ExpertShares : public sweep::Observer {
  public:
   ExpertShares(const model::ModelConfig& config, ShareOf kind);
   void on_routing(std::int64_t layer, const model::RoutingView& view) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
 
   // By layer, then expert; sums to 1 in a layer with experts. Throws UserError
   // when no token was seen.
@@ -29,6 +38,7 @@ class ExpertShares : public sweep::Observer {
 
  private:
   ShareOf kind_;
+  sweep::SumSoFar before_;
   std::vector<at::Tensor> sums_;  // [E] fp64 on the CPU
 };
 

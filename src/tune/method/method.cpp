@@ -113,6 +113,22 @@ PartBytes part_bytes(
   return sum;
 }
 
+double layer_gradient_bytes(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  std::vector<double> layers(config.layers.size());
+  double outside = 0.0;
+  for (const model::WeightId& id : model::model_weights(config)) {
+    (id.layer < 0 ? outside : layers[id.layer]) +=
+        static_cast<double>(model::weight_numel(config, id));
+  }
+  const double layer = layers.empty() ? 0.0 : *std::ranges::max_element(layers);
+  // A part has the gradient of as much, the value and two moments.
+  const PartBytes parts = part_bytes(options, config, at::kCPU);
+  return has_method(options, kFullMethod.name)
+             ? 4.0 * std::max(layer, outside)
+             : std::min(4.0 * layer, 0.25 * parts.ram);
+}
+
 DiskUse part_disk_use(
     const TuneOptions& options, const model::ModelConfig& config) {
   DiskUse total;

@@ -78,6 +78,10 @@ PartBytes part_bytes(
     const model::ModelConfig& config,
     at::Device device);
 
+// At most, of what a step adds up of a layer, or outside all layers.
+double layer_gradient_bytes(
+    const TuneOptions& options, const model::ModelConfig& config);
+
 // For all parts. The state is on disk twice while the next one is written.
 DiskUse part_disk_use(
     const TuneOptions& options, const model::ModelConfig& config);

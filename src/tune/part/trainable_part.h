@@ -66,10 +66,6 @@ class TrainablePart : public sweep::Observer {
   virtual void patch(
       std::int64_t layer, model::LayerWeights& weights) const = 0;
 
-  // Whether for_each_sum shows all that a step gathers, so that ranks can
-  // divide the step's tokens.
-  virtual bool adds_up() const { return false; }
-
   // Seconds that threads have spent reading and writing states on disk, in all
   // calls, summed over threads. They work beside the arithmetic.
   virtual double state_io_seconds() const { return 0.0; }
@@ -104,6 +100,11 @@ class TrainablePart : public sweep::Observer {
   virtual std::optional<std::string> save_large(
       const std::filesystem::path& /*folder*/) const {
     return std::nullopt;
+  }
+  // Files of the output folder that a saved state needs beside its tensors.
+  virtual std::vector<std::string> state_files(
+      const artifact::TensorMap& /*state*/) const {
+    return {};
   }
   // What the part keeps in the output folder that is no part of the result.
   virtual std::vector<std::string> work_files() const { return {}; }

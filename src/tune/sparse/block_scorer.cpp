@@ -106,11 +106,21 @@ at::Tensor BlockScorer::signed_sums(std::int64_t layer) {
   return sums;
 }
 
-void BlockScorer::end_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+void BlockScorer::for_each_sum(
+    sweep::Pass pass, std::int64_t, const sweep::SumVisitor& visit) {
   if (pass != sweep::Pass::kBackward) return;
   if (gradients_) {
-    gradients_->end_layer(pass, weights);
+    gradients_->for_each_sum(visit);
+  } else {
+    visit(sums_, ranks::Reduction::kSum);
+  }
+}
+
+void BlockScorer::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass != sweep::Pass::kBackward) return;
+  if (gradients_) {
+    gradients_->end_layer(pass);
     sums_ = signed_sums(layer);
     gradients_.reset();
   } else {

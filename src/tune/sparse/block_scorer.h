@@ -43,6 +43,10 @@ class BlockScorer : public sweep::Observer {
       model::LayerWeights& weights) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
   void end_layer(
       sweep::Pass pass,
       std::int64_t layer,

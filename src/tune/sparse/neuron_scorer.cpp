@@ -24,6 +24,16 @@ void NeuronScorer::on_expert_gradient(
       .add_(neuron_gradient_norms(view));
 }
 
+void NeuronScorer::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  if (pass == sweep::Pass::kBackward) before_.show(sums_[layer], visit);
+}
+
+void NeuronScorer::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass == sweep::Pass::kBackward) before_.end(sums_[layer]);
+}
+
 UnitScores NeuronScorer::scores() const {
   UnitScores result;
   for (const at::Tensor& sum : sums_) {

@@ -12,6 +12,7 @@
 
 #include "model/family/model_config.h"
 #include "sweep/observer.h"
+#include "sweep/sum_so_far.h"
 #include "tune/sparse/selection.h"
 
 namespace fettle::tune {
@@ -25,11 +26,21 @@ class NeuronScorer : public sweep::Observer {
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
 
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
+
   UnitScores scores() const;
 
  private:
   std::vector<std::vector<std::int64_t>> offsets_;  // [L][E + 1]
-  std::vector<at::Tensor> sums_;                    // [L]: [S_l] fp64
+  sweep::SumSoFar before_;
+  std::vector<at::Tensor> sums_;  // [L]: [S_l] fp64
 };
 
 }  // namespace fettle::tune

@@ -177,11 +177,27 @@ void SparseBlocks::on_projection_gradient(
   add_product({role, layer}, dy, x);
 }
 
+void SparseBlocks::for_each_sum(
+    sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
+  if (!trains(layer)) return;
+  if (pass == sweep::Pass::kBackward) {
+    places_[layer].beside.collect_shard();
+    fold(layer);
+  }
+  SparseUnits::for_each_sum(pass, layer, visit);
+}
+
 void SparseBlocks::end_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
   if (pass != sweep::Pass::kBackward || !trains(layer)) return;
+  places_[layer].beside.end_layer(pass);
+  fold(layer);
+  places_[layer].parts.clear();
+}
+
+void SparseBlocks::fold(std::int64_t layer) {
+  const at::NoGradGuard no_grad;
   Places& places = places_[layer];
-  places.beside.end_layer(pass, weights);
   for (std::size_t i = 0; i < places.beside.ids().size(); ++i) {
     const model::WeightId& id = places.beside.ids()[i];
     if (!places.beside[i].defined()) continue;
@@ -191,11 +207,10 @@ void SparseBlocks::end_layer(
         model::is_down_role(id.role) ? places.beside[i].t() : places.beside[i];
     gradient_of(layer)[0]
         .narrow(0, part.first, part.ids.size(0))
-        .copy_(gather_blocks(
+        .add_(gather_blocks(
             layouts_[layer].matrices()[place].grid, gradient, part.ids));
   }
   places.beside.clear();
-  places.parts.clear();
 }
 
 void SparseBlocks::save_adapter(artifact::TensorMap& into) const {

@@ -41,6 +41,10 @@ class SparseBlocks : public SparseUnits {
       model::LayerWeights& weights) override;
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
+  void for_each_sum(
+      sweep::Pass pass,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit) override;
   bool wants_projection_gradients() const override { return true; }
   void on_projection_gradient(
       std::int64_t layer,
@@ -73,6 +77,9 @@ class SparseBlocks : public SparseUnits {
     WeightGradients beside{{}};  // of MLPs outside the experts
   };
   ProbeRequest request() const;
+  // What the weights outside the experts have gathered until now joins the
+  // blocks' gradients.
+  void fold(std::int64_t layer);
   // Adds the active blocks of leftᵀ right to the gradient of weight `id`.
   void add_product(
       const model::WeightId& id,

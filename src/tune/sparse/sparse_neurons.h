@@ -22,7 +22,6 @@ class SparseNeurons : public SparseUnits {
   std::string_view name() const override { return "neurons"; }
   void save_adapter(artifact::TensorMap& into) const override;
   bool wants_expert_gradients() const override { return true; }
-  bool adds_up() const override { return true; }
   void on_expert_gradient(
       std::int64_t layer, const model::ExpertGradView& view) override;
 

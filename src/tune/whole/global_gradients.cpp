@@ -34,9 +34,13 @@ bool GlobalGradients::has(Role role) const {
   return std::ranges::find(ids_, role, &model::WeightId::role) != ids_.end();
 }
 
+bool GlobalGradients::has_head() const {
+  return has(head_is_embedding() ? Role::kEmbedTokens : Role::kLmHead);
+}
+
 void GlobalGradients::on_head_gradient(const sweep::HeadGradView& view) {
   const at::NoGradGuard no_grad;
-  if (has(head_is_embedding() ? Role::kEmbedTokens : Role::kLmHead)) {
+  if (has_head()) {
     if (!head_.defined()) {
       head_ = at::zeros(
           {config_->vocab_size, config_->hidden_size},
@@ -56,6 +60,10 @@ void GlobalGradients::on_embedding_gradient(
   if (!has(Role::kEmbedTokens)) return;
   const at::NoGradGuard no_grad;
   const at::Tensor tokens = ids.cpu();
+  if (all_rows_) {
+    embedded_.index_add_(0, tokens, gradient.to(at::kCPU, at::kFloat));
+    return;
+  }
   at::Tensor places = at::empty_like(tokens);
   for (std::int64_t t = 0; t < tokens.size(0); ++t) {
     places.data_ptr<std::int64_t>()[t] =
@@ -75,8 +83,35 @@ void GlobalGradients::on_embedding_gradient(
   embedded_.index_add_(0, places, gradient.to(at::kCPU, at::kFloat));
 }
 
+void GlobalGradients::for_each_head_sum(
+    at::Device device, const sweep::SumVisitor& visit) {
+  const auto zeros = at::dtype(at::kFloat).device(device);
+  if (has_head()) {
+    if (!head_.defined()) {
+      head_ = at::zeros({config_->vocab_size, config_->hidden_size}, zeros);
+    }
+    visit(head_, ranks::Reduction::kSum);
+  }
+  if (!has(Role::kFinalNorm)) return;
+  if (!norm_.defined()) norm_ = at::zeros({config_->hidden_size}, zeros);
+  visit(norm_, ranks::Reduction::kSum);
+}
+
+void GlobalGradients::for_each_embedding_sum(const sweep::SumVisitor& visit) {
+  if (!has(Role::kEmbedTokens)) return;
+  if (!all_rows_) {
+    embedded_ = at::zeros({config_->vocab_size, config_->hidden_size});
+    all_rows_ = true;
+  }
+  visit(embedded_, ranks::Reduction::kSum);
+}
+
 void GlobalGradients::add_embeddings(
     const RowPiece& rows, at::Tensor& into) const {
+  if (all_rows_) {
+    into.add_(embedded_.narrow(0, rows.first, rows.count).to(into.device()));
+    return;
+  }
   std::vector<std::int64_t> tokens;
   std::vector<std::int64_t> places;
   for (auto at = place_of_.lower_bound(rows.first);
@@ -122,6 +157,7 @@ void GlobalGradients::clear() {
   head_.reset();
   norm_.reset();
   embedded_.reset();
+  all_rows_ = false;
   place_of_.clear();
 }
 

@@ -31,6 +31,8 @@ class GlobalGradients {
   // Call these from an observer's functions of the same names.
   void on_head_gradient(const sweep::HeadGradView& view);
   void on_embedding_gradient(const at::Tensor& ids, const at::Tensor& gradient);
+  void for_each_head_sum(at::Device device, const sweep::SumVisitor& visit);
+  void for_each_embedding_sum(const sweep::SumVisitor& visit);
 
   // Some rows of the gradient of ids()[i], fp32: on the device that formed it,
   // but for rows that only the embeddings have, which are on the CPU. Before
@@ -40,6 +42,7 @@ class GlobalGradients {
   void clear();
 
  private:
+  bool has_head() const;
   bool head_is_embedding() const { return config_->tie_word_embeddings; }
   void add_embeddings(const RowPiece& rows, at::Tensor& into) const;
 
@@ -50,6 +53,8 @@ class GlobalGradients {
   // Row of embedded_ [.., H] fp32 on the CPU that a token's gradient is in.
   std::map<std::int64_t, std::int64_t> place_of_;
   at::Tensor embedded_;
+  // Sums over shards need the same rows in each: those of all tokens.
+  bool all_rows_ = false;
 };
 
 }  // namespace fettle::tune

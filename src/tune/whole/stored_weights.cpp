@@ -142,14 +142,28 @@ void StoredWeights::save_state(artifact::TensorMap& into) const {
   into[part + ".ages"] = ages_.to(at::kInt);
 }
 
+// None in a state that was saved before any step.
+std::optional<int> StoredWeights::generation_of(
+    const artifact::TensorMap& state) const {
+  const std::string key = std::string(name()) + ".generation";
+  if (!state.contains(key)) return std::nullopt;
+  return take_tensor(state, key, {at::kInt, {}}).item<int>() == 0 ? 0 : 1;
+}
+
+std::vector<std::string> StoredWeights::state_files(
+    const artifact::TensorMap& state) const {
+  const auto generation = generation_of(state);
+  if (!generation) return {};
+  return {store_->files()[static_cast<std::size_t>(*generation)]};
+}
+
 void StoredWeights::load_state(const artifact::TensorMap& from) {
   const std::string part(name());
-  if (!from.contains(part + ".generation")) return;  // saved before any step
-  const auto generation =
-      take_tensor(from, part + ".generation", {at::kInt, {}}).item<int>();
+  const auto generation = generation_of(from);
+  if (!generation) return;
   ages_ = take_tensor(from, part + ".ages", {at::kInt, ages_.sizes().vec()})
               .to(at::kLong);
-  store_->open(generation == 0 ? 0 : 1);
+  store_->open(*generation);
   begun_ = true;
 }
 

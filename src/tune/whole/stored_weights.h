@@ -41,6 +41,8 @@ class StoredWeights : public WholePart {
   void save_adapter(artifact::TensorMap& into) const override;
   std::optional<std::string> save_large(
       const std::filesystem::path& folder) const override;
+  std::vector<std::string> state_files(
+      const artifact::TensorMap& state) const override;
   std::vector<std::string> work_files() const override {
     return store_->files();
   }
@@ -62,6 +64,7 @@ class StoredWeights : public WholePart {
  private:
   using Gradient =
       std::function<at::Tensor(std::size_t place, const RowPiece& rows)>;
+  std::optional<int> generation_of(const artifact::TensorMap& state) const;
   void update_layer(std::int64_t layer);
   void update_globals_of(const std::vector<model::Role>& roles);
   void update_weights(

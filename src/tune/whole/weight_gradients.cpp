@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/weight_gradients.h"
 
-#include <algorithm>
-
 #include "model/weights/weight_slot.h"
 #include "model/weights/weight_view.h"
 #include "tune/part/clipping.h"
@@ -35,7 +33,9 @@ at::Tensor packed_view(
 }
 
 WeightGradients::WeightGradients(std::vector<model::WeightId> ids)
-    : ids_(std::move(ids)), gradients_(ids_.size()) {
+    : ids_(std::move(ids)),
+      gradients_(ids_.size()),
+      seen_(at::zeros({std::ssize(ids_)}, at::kByte)) {
   for (std::size_t i = 0; i < ids_.size(); ++i) {
     const model::WeightId& id = ids_[i];
     const auto place = static_cast<std::int64_t>(i);
@@ -61,32 +61,54 @@ void WeightGradients::begin_layer(
     if (!by_autograd(id)) continue;
     model::weight_slot(weights, id.role).set_requires_grad(true);
   }
-  if (pass == sweep::Pass::kBackward) clear();
-  if (router_ < 0) return;
-  router_shape_ = packed_view(weights, ids_[router_]).sizes().vec();
-  router_device_ = weights.device();
+  if (pass != sweep::Pass::kBackward) return;
+  clear();
+  weights_ = &weights;
+  adds_up_ = false;
+  seen_ = at::zeros({std::ssize(ids_)}, at::kByte);
 }
 
-bool WeightGradients::adds_up() const {
-  return std::ranges::all_of(ids_, [](const model::WeightId& id) {
-    return id.role == model::Role::kRouter;
-  });
-}
-
+// A sum of nothing is zeros in every shard and at every rank, in the shape that
+// the layer has the weight in.
 void WeightGradients::for_each_sum(const sweep::SumVisitor& visit) {
-  if (router_ < 0) return;
-  at::Tensor& gradient = gradients_[router_];
-  if (!gradient.defined()) {
-    gradient =
-        at::zeros(router_shape_, at::dtype(at::kFloat).device(router_device_));
+  const at::NoGradGuard no_grad;
+  adds_up_ = true;
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    if (gradients_[i].defined()) continue;
+    gradients_[i] = at::zeros(
+        packed_view(*weights_, ids_[i]).sizes(),
+        at::dtype(at::kFloat).device(weights_->device()));
   }
-  visit(gradient, ranks::Reduction::kSum);
+  collect();
+  for (at::Tensor& gradient : gradients_) {
+    visit(gradient, ranks::Reduction::kSum);
+  }
+  if (!ids_.empty()) visit(seen_, ranks::Reduction::kMax);
+}
+
+void WeightGradients::collect_shard() {
+  const at::NoGradGuard no_grad;
+  adds_up_ = true;
+  collect();
+}
+
+void WeightGradients::see(std::int64_t place) {
+  seen_.mutable_data_ptr<std::uint8_t>()[place] = 1;
 }
 
 void WeightGradients::on_expert_gradient(const model::ExpertGradView& view) {
   if (view.expert >= std::ssize(experts_)) return;
   const at::NoGradGuard no_grad;
   const ExpertPlaces& places = experts_[view.expert];
+  // Taps of several experts may do so at once.
+  for (const std::int64_t place :
+       {places.gate,
+        places.up,
+        places.down,
+        places.gate_bias,
+        places.up_bias}) {
+    if (place >= 0) see(place);
+  }
   if (places.gate >= 0) {
     add_product(gradients_[places.gate], view.d_gate(), view.x);
   }
@@ -110,23 +132,42 @@ void WeightGradients::on_router_gradient(
     const at::Tensor& x, const at::Tensor& d_logits) {
   if (router_ < 0) return;
   const at::NoGradGuard no_grad;
+  see(router_);
   add_product(gradients_[router_], d_logits.to(at::kFloat), x.to(at::kFloat));
 }
 
-void WeightGradients::end_layer(
-    sweep::Pass pass, const model::LayerWeights& weights) {
-  if (pass != sweep::Pass::kBackward) return;
+void WeightGradients::collect() {
   // Without tensors, but as the layer says that they lie.
   model::LayerWeights gradients;
-  gradients.experts.activation = weights.experts.activation;
+  gradients.experts.activation = weights_->experts.activation;
   for (std::size_t i = 0; i < ids_.size(); ++i) {
     const model::WeightId& id = ids_[i];
     if (!by_autograd(id)) continue;
-    const at::Tensor& gradient = model::weight_slot(weights, id.role).grad();
+    at::Tensor& gradient =
+        model::weight_slot(*weights_, id.role).mutable_grad();
     // A leaf that nobody asked about has none.
     if (!gradient.defined()) continue;
     model::weight_slot(gradients, id.role) = gradient;
-    gradients_[i] = packed_view(gradients, id).to(at::kFloat);
+    const at::Tensor sum = packed_view(gradients, id).to(at::kFloat);
+    if (gradients_[i].defined()) {
+      gradients_[i].add_(sum);
+    } else {
+      gradients_[i] = sum;
+    }
+    see(static_cast<std::int64_t>(i));
+    if (adds_up_) gradient.reset();  // the next shard begins anew
+  }
+}
+
+void WeightGradients::end_layer(sweep::Pass pass) {
+  if (pass != sweep::Pass::kBackward) return;
+  const at::NoGradGuard no_grad;
+  collect();
+  weights_ = nullptr;
+  if (!adds_up_) return;
+  const auto* const seen = seen_.const_data_ptr<std::uint8_t>();
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
+    if (seen[i] == 0) gradients_[i].reset();
   }
 }
 

@@ -32,13 +32,14 @@ class WeightGradients {
   void begin_layer(sweep::Pass pass, model::LayerWeights& weights);
   void on_expert_gradient(const model::ExpertGradView& view);
   void on_router_gradient(const at::Tensor& x, const at::Tensor& d_logits);
-  void end_layer(sweep::Pass pass, const model::LayerWeights& weights);
+  void end_layer(sweep::Pass pass);
 
-  // Whether for_each_sum shows all of them: those of routers alone, since an
-  // expert that no token chose has no gradient, and not one of zeros.
-  bool adds_up() const;
-  // As an observer's, in a backward pass.
+  // As an observer's, in a backward pass. Also shows which weights have a
+  // gradient at all.
   void for_each_sum(const sweep::SumVisitor& visit);
+  // The same for the owner of the gradients: has them hold all that was added
+  // up until now.
+  void collect_shard();
 
   const std::vector<model::WeightId>& ids() const { return ids_; }
   // The i-th weight's gradient since the last begin_layer of a backward pass,
@@ -50,6 +51,9 @@ class WeightGradients {
   void clear();
 
  private:
+  void see(std::int64_t place);
+  void collect();
+
   // Positions of an expert's weights in ids_, -1 where not asked for.
   struct ExpertPlaces {
     std::int64_t gate = -1, up = -1, down = -1;
@@ -60,8 +64,10 @@ class WeightGradients {
   std::vector<at::Tensor> gradients_;
   std::vector<ExpertPlaces> experts_;
   std::int64_t router_ = -1;
-  std::vector<std::int64_t> router_shape_;
-  at::Device router_device_ = at::kCPU;
+  // In a backward pass: of the layer in progress.
+  const model::LayerWeights* weights_ = nullptr;
+  bool adds_up_ = false;  // for_each_sum was called
+  at::Tensor seen_;       // uint8 by weight: whether a gradient came
 };
 
 }  // namespace fettle::tune

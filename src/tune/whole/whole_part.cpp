@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tune/whole/whole_part.h"
 
-#include <algorithm>
-
 #include "model/weights/side_by_side.h"
 #include "model/weights/weight_view.h"
 
@@ -119,22 +117,24 @@ void WholePart::on_router_gradient(
   if (trains(layer)) gradients(layer).on_router_gradient(x, d_logits);
 }
 
-bool WholePart::adds_up() const {
-  return globals_.ids().empty() &&
-         std::ranges::all_of(layers_, [](const Layer& layer) {
-           return layer.gradients.adds_up();
-         });
-}
-
 void WholePart::for_each_sum(
     sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
   if (pass != sweep::Pass::kBackward || !trains(layer)) return;
   gradients(layer).for_each_sum(visit);
 }
 
+void WholePart::for_each_head_sum(
+    at::Device device, const sweep::SumVisitor& visit) {
+  globals_.for_each_head_sum(device, visit);
+}
+
+void WholePart::for_each_embedding_sum(const sweep::SumVisitor& visit) {
+  globals_.for_each_embedding_sum(visit);
+}
+
 void WholePart::end_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
-  if (trains(layer)) gradients(layer).end_layer(pass, weights);
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (trains(layer)) gradients(layer).end_layer(pass);
 }
 
 bool WholePart::wants_global_gradients() const {

@@ -51,7 +51,6 @@ class WholePart : public TrainablePart {
       std::int64_t layer,
       const at::Tensor& x,
       const at::Tensor& d_logits) override;
-  bool adds_up() const override;
   void for_each_sum(
       sweep::Pass pass,
       std::int64_t layer,
@@ -64,6 +63,9 @@ class WholePart : public TrainablePart {
   void on_head_gradient(const sweep::HeadGradView& view) override;
   void on_embedding_gradient(
       const at::Tensor& ids, const at::Tensor& gradient) override;
+  void for_each_head_sum(
+      at::Device device, const sweep::SumVisitor& visit) override;
+  void for_each_embedding_sum(const sweep::SumVisitor& visit) override;
 
  protected:
   // The reader must outlive the part.

@@ -27,7 +27,6 @@ class WholeWeights : public WholePart {
       WholeOptions options,
       Choose choose = {});
 
-  bool adds_up() const override { return !choose_ && WholePart::adds_up(); }
   void prepare(const PrepareInput& input) override;
   double gradient_norm_squared(std::int64_t layer) const override;
   void update(std::int64_t layer, const UpdateInput& input) override;

@@ -116,10 +116,8 @@ TEST_CASE_METHOD(BlocksFixture, "blocks outside the experts are trained too") {
       if (layer == 1) gradients.begin_layer(pass, weights);
     }
     void end_layer(
-        sweep::Pass pass,
-        std::int64_t layer,
-        model::LayerWeights& weights) override {
-      if (layer == 1) gradients.end_layer(pass, weights);
+        sweep::Pass pass, std::int64_t layer, model::LayerWeights&) override {
+      if (layer == 1) gradients.end_layer(pass);
     }
     WeightGradients& gradients;
   } watch(whole);

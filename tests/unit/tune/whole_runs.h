@@ -70,7 +70,7 @@ struct WholeRuns {
   TemporaryFolder folder;
   fs::path base = folder.path() / "base";
   fs::path teacher;
-  int teachers_opened = 0;
+  std::atomic<int> teachers_opened = 0;
   std::vector<sweep::EvalSet> held_out{{"held", sequences(4, 16)}};
   std::int64_t micro_batch_tokens = 32;
   // Keeps next to nothing in memory: layers are read from disk each time.
@@ -83,7 +83,8 @@ struct WholeRuns {
       const fs::path& out,
       const TuneOptions& options,
       Reporter& reporter,
-      const std::atomic<bool>* stop = nullptr) {
+      const std::atomic<bool>* stop = nullptr,
+      const ranks::Team& team = {}) {
     const auto model = from_disk ? std::make_unique<model::CausalLm>(
                                        base, model::ModelOptions{})
                                  : open_model(base);
@@ -95,6 +96,7 @@ struct WholeRuns {
         .micro_batch_tokens = micro_batch_tokens,
         .sweep = {},
         .stop_requested = stop};
+    input.sweep.team = team;
     if (from_disk) input.sweep.activations.ram_bytes = 4096;
     if (!teacher.empty()) {
       input.teacher_fingerprint = teacher.string();
