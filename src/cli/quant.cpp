@@ -18,6 +18,7 @@
 #include "cli/quant_flags.h"
 #include "cli/quant_target.h"
 #include "cli/quant_text.h"
+#include "cli/rank_process.h"
 #include "cli/resume_flags.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
@@ -81,7 +82,12 @@ class Quant : public Command {
     if (foreseen == nullptr) check_new_folder({"--out", out_});
   }
 
+  bool divides() const override { return true; }
+
   Outcome run(Session& session) override {
+    if (flags_.data.empty()) session.require_undivided("quant without --data");
+    if (flags_.allocates()) session.require_undivided("--budget");
+    if (!flags_.eval_data.empty()) session.require_undivided("--eval-data");
     auto reader = session.read(model_);
     const std::string title = reader->name();
     if (flags_.data.empty()) session.require_ram(*reader, 7);
@@ -93,11 +99,17 @@ class Quant : public Command {
     if (!flags_.allocates() && flags_.plan.empty()) {
       tell(session, weigh(flags_, *reader));
     }
-    io::AtomicDirectory folder(
-        out_, artifact::resumable_output(resume_, restart_));
+    io::AtomicDirectory folder =
+        session.leads()
+            ? io::AtomicDirectory(
+                  out_, artifact::resumable_output(resume_, restart_))
+            : io::AtomicDirectory(
+                  own_folder(std::filesystem::temp_directory_path()),
+                  artifact::plain_output());
     // Damage would show up behind hours of work.
-    checked_values(*reader, session.reporter(), "check");
+    if (session.leads()) checked_values(*reader, session.reporter(), "check");
     Outcome outcome = quantize(session, std::move(reader), folder);
+    if (!session.leads()) return {};
     if (!flags_.data.empty() && result_) {
       artifact::add_measured(folder.path(), "data", data_names(flags_.data));
     }
@@ -238,12 +250,13 @@ class Quant : public Command {
       const auto plan = artifact::QuantPlan::load(flags_.plan);
       artifact::require_plan_of(reader, plan);
       tell(session, weigh(flags_, reader, scheme_of(plan)));
-      plan.save(folder.path() / "quant_plan.json");
+      if (session.leads()) plan.save(folder.path() / "quant_plan.json");
       choose(options, plan);
     } else {
       choose(options);
     }
     result_ = quant::quantize_model(reader, options, data, folder.path());
+    if (!session.leads()) return {};
     outcome.json.update(result_->to_json());
     outcome.text +=
         size_table(result_->before, result_->after) + quant_table(*result_);
@@ -264,20 +277,27 @@ class Quant : public Command {
     const auto memory = quant::quant_memory(*reader, options);
     sweep::Workload workload;
     workload.add(data);
+    workload.divide(session.team());
     workload.add(memory);
+    workload.extra_bytes += session.team().partial_sums() *
+                            quant::most_moment_bytes(*reader, options);
     session.reporter().note(fmt::format(
         "quant: {} beside the sweep's own memory", format_bytes(memory.bytes)));
     const OpenModel opened = session.open(std::move(reader), workload);
     const std::int64_t micro_batch =
-        quant::resumed_micro_batch(folder.path())
-            .value_or(opened.plan.micro_batch_tokens);
+        session.as_rank_0(quant::resumed_micro_batch(folder.path())
+                              .value_or(opened.plan.micro_batch_tokens));
     options.identity["data"] = hash_of(data);
     options.identity["micro_batch_tokens"] = micro_batch;
+    const ranks::Team& team = session.team();
+    if (team.shards > 1) options.identity["shards"] = team.shards;
+    auto own = sweep::own_micro_batches(
+        data, micro_batch, opened.model->config().vocab_size, team);
     quant::Calibrated calibrated{
         *opened.model,
-        sweep::micro_batches(
-            data, micro_batch, opened.model->config().vocab_size),
-        opened.plan.sweep_options(nullptr).activations};
+        std::move(own.batches),
+        opened.plan.sweep_options(nullptr).activations,
+        {team, std::move(own.shard_ends)}};
     return carry_out(
         session, opened.model->reader(), options, &calibrated, folder);
   }

@@ -14,6 +14,7 @@
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/quality.h"
+#include "cli/rank_process.h"
 #include "cli/session.h"
 #include "cli/shell_text.h"
 #include "cli/size_text.h"
@@ -119,7 +120,13 @@ class Trim : public Command {
     check_new_folder({"--out", out_});
   }
 
+  bool divides() const override { return true; }
+
   Outcome run(Session& session) override {
+    if (!trim::fits_down(flags_.repair_kind()) || plan_only_) {
+      session.require_undivided("trim without --repair ridge or joint");
+    }
+    if (!flags_.eval_data.empty()) session.require_undivided("--eval-data");
     auto reader = session.read(model_);
     if (!scores_folder_.empty()) {
       scores_ = artifact::ScoreFile::load(scores_folder_);
@@ -137,9 +144,13 @@ class Trim : public Command {
     const TargetWeight weight = weighed(session, *reader, plan);
     const std::string title = reader->name();
     const model::ModelConfig config = reader->config();
-    io::AtomicDirectory folder(out_, artifact::plain_output());
+    io::AtomicDirectory folder(
+        session.leads() ? std::filesystem::path(out_)
+                        : own_folder(std::filesystem::temp_directory_path()),
+        artifact::plain_output());
     const Trimmed done =
         carry_out(session, std::move(reader), plan, folder.path());
+    if (!session.leads()) return {};
     const trim::TrimResult& result = done.result;
     Outcome outcome;
     outcome.json = result.to_json();
@@ -390,8 +401,12 @@ class Trim : public Command {
       const std::int64_t bytes = trim::merge_bytes(reader->config());
       workload.add(sweep::StageMemory{bytes, bytes});  // at most
     } else {
-      workload.add(trim::repair_memory(*reader, plan, ridge));
+      const auto memory = trim::repair_memory(*reader, plan, ridge);
+      workload.add(memory);
+      workload.extra_bytes +=
+          session.team().partial_sums() * memory.device_bytes;
     }
+    workload.divide(session.team());
     session.reporter().note(fmt::format(
         "{}: {} beside the sweep's own memory",
         merges ? "merge" : "repair",
@@ -399,10 +414,13 @@ class Trim : public Command {
     const OpenModel opened = session.open(std::move(reader), workload);
     const auto sweep_options = opened.plan.sweep_options(&session.reporter());
     ridge.activations = sweep_options.activations;
-    auto batches = sweep::micro_batches(
+    auto own = sweep::own_micro_batches(
         data,
         opened.plan.micro_batch_tokens,
-        opened.model->config().vocab_size);
+        opened.model->config().vocab_size,
+        session.team());
+    auto& batches = own.batches;
+    ridge.division = {session.team(), own.shard_ends};
     if (merges) {
       const auto merge = trim::plan_merge(
           {*opened.model, std::move(batches), sweep_options},

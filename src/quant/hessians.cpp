@@ -2,6 +2,7 @@
 #include "quant/hessians.h"
 
 #include <set>
+#include <utility>
 
 #include "kernels/swiglu.h"
 #include "model/weights/side_by_side.h"
@@ -120,6 +121,63 @@ void HessianTap::add_for_all(
 
 void HessianTap::on_projection(std::int64_t, Role role, const at::Tensor& x) {
   if (range_.others && site_of(role) == role) add({role, -1}, x, {});
+}
+
+namespace {
+
+// Numbers that enter the weights of a site; 0 where the layer has none.
+std::int64_t columns_of(
+    const model::ModelConfig& config,
+    std::int64_t layer,
+    const std::pair<Role, std::int64_t>& site) {
+  const auto& [role, expert] = site;
+  const model::LayerConfig& row = config.layers[layer];
+  if (expert >= 0) {
+    if (row.expert_widths[expert] == 0) return 0;
+    // There may be no gate, but always what has its input.
+    const Role any = role == Role::kExpertGate ? Role::kExpertUp : role;
+    return model::weight_shape(config, {any, layer, expert}).back();
+  }
+  if (!model::role_info(role).exists(config, row)) return 0;
+  return model::weight_shape(config, {role, layer}).back();
+}
+
+}  // namespace
+
+void HessianTap::for_each_sum(
+    const model::ModelConfig& config,
+    std::int64_t layer,
+    const sweep::SumVisitor& visit) {
+  if (!counts_.defined()) {
+    counts_ = at::zeros({std::ssize(sums_) + 1}, at::kLong);
+  }
+  auto* count = counts_.mutable_data_ptr<std::int64_t>();
+  const auto show = [&](Hessian& hessian, std::int64_t columns) {
+    *count++ += std::exchange(hessian.tokens, 0);
+    if (columns == 0) return;
+    if (!hessian.sum.defined()) {
+      hessian.sum = at::zeros(
+          {columns, columns}, at::dtype(at::kFloat).device(weights_.device()));
+    }
+    visit(hessian.sum, ranks::Reduction::kSum);
+  };
+  const bool routes = range_.others && config.layers[layer].sparse;
+  show(of_layer_, routes ? config.hidden_size : 0);
+  for (auto& [site, hessian] : sums_) {
+    show(hessian, columns_of(config, layer, site));
+  }
+  visit(counts_, ranks::Reduction::kSum);
+}
+
+void HessianTap::end_sums() {
+  if (!counts_.defined()) return;
+  const auto* count = counts_.const_data_ptr<std::int64_t>();
+  const auto take = [&](Hessian& hessian) {
+    hessian.tokens = *count++;
+    if (hessian.tokens == 0) hessian.sum.reset();
+  };
+  take(of_layer_);
+  for (auto& [site, hessian] : sums_) take(hessian);
 }
 
 const Hessian& HessianTap::of(Role role, std::int64_t expert) const {

@@ -15,6 +15,7 @@
 #include "model/family/weight_table.h"
 #include "model/layers/layer_tap.h"
 #include "model/weights/layer_weights.h"
+#include "sweep/observer.h"
 
 namespace fettle::quant {
 
@@ -63,6 +64,14 @@ class HessianTap : public model::LayerTap {
   void on_projection(
       std::int64_t, model::Role role, const at::Tensor& x) override;
 
+  // Visits all moments and counts of `layer`, as an observer's for_each_sum.
+  void for_each_sum(
+      const model::ModelConfig& config,
+      std::int64_t layer,
+      const sweep::SumVisitor& visit);
+  // Behind the last such visit: the counts are those that were added up.
+  void end_sums();
+
   // The moments of the input of all experts, each token counted once.
   const Hessian& of_layer() const { return of_layer_; }
   // The moments of a weight's input; `sum` is undefined where no token came by.
@@ -83,6 +92,7 @@ class HessianTap : public model::LayerTap {
   std::map<Key, Hessian> sums_;
   Hessian of_layer_;
   Hessian none_;
+  at::Tensor counts_;  // int64: tokens of each sum, while they are shown
 };
 
 // Bytes of the moments of one expert, and of all that every token passes.

@@ -5,6 +5,7 @@
 
 #include "model/weights/side_by_side.h"
 #include "quant/hessians.h"
+#include "ranks/group.h"
 
 namespace fettle::quant {
 namespace {
@@ -29,14 +30,22 @@ void quantize_some(
       });
 }
 
-// The sites of experts [first, last).
+// The sites of experts [first, last) that this rank quantizes: those of one
+// expert together, others in turn.
 Places places_of(
-    const std::vector<Site>& sites, std::int64_t first, std::int64_t last) {
+    const LayerPasses& passes,
+    const std::vector<Site>& sites,
+    std::int64_t first,
+    std::int64_t last) {
+  const ranks::Group* const group = passes.team.group;
+  const std::int64_t ranks = group != nullptr ? group->size() : 1;
+  const std::int64_t rank = group != nullptr ? group->rank() : 0;
   Places places;
   for (std::size_t s = 0; s < sites.size(); ++s) {
-    if (sites[s].expert >= first && sites[s].expert < last) {
-      places.push_back(static_cast<std::int64_t>(s));
-    }
+    if (sites[s].expert < first || sites[s].expert >= last) continue;
+    const auto place = static_cast<std::int64_t>(s);
+    const std::int64_t turn = sites[s].expert < 0 ? place : sites[s].expert;
+    if (turn % ranks == rank) places.push_back(place);
   }
   return places;
 }
@@ -97,7 +106,7 @@ void quantize_sites(
     const Hessian none;
     LayerQuantizer quantizer(passes.reader, passes.gptq, none);
     quantizer.set_prices(passes.prices);
-    const Places all = places_of(sites, -1, INT64_MAX);
+    const Places all = places_of(passes, sites, -1, INT64_MAX);
     quantize_some(quantizer, sites, all, nullptr, done);
     return;
   }
@@ -112,15 +121,21 @@ void quantize_sites(
         passes.gptq.hessians,
         *weights,
         {first, last, first == 0, sample_rows(passes)});
-    passes.stream->look({config, layer, *weights, &tap});
+    passes.stream->look(
+        {config, layer, *weights, &tap, [&](const sweep::SumVisitor& visit) {
+           tap.for_each_sum(config, layer, visit);
+         }});
+    tap.end_sums();
     if (first == 0) of_layer = tap.of_layer();
     LayerQuantizer quantizer(
         passes.reader, passes.gptq, of_layer, passes.model->options().device);
     quantizer.set_prices(passes.prices);
     if (first == 0) {
-      quantize_some(quantizer, sites, places_of(sites, -1, 0), &tap, done);
+      const Places others = places_of(passes, sites, -1, 0);
+      quantize_some(quantizer, sites, others, &tap, done);
     }
-    quantize_some(quantizer, sites, places_of(sites, first, last), &tap, done);
+    const Places own = places_of(passes, sites, first, last);
+    quantize_some(quantizer, sites, own, &tap, done);
     first = last;
   } while (first < config.layers[layer].num_experts());
 }

@@ -35,6 +35,8 @@ struct LayerPasses {
   // Null without data: then there are no passes.
   model::CausalLm* model = nullptr;
   sweep::LayerStream* stream = nullptr;
+  // Where ranks divide the data, each quantizes some of the sites.
+  ranks::Team team = {};
   // What errors cost, or null.
   const artifact::RowPrices* prices = nullptr;
 };
@@ -43,8 +45,9 @@ struct LayerPasses {
 // from several threads.
 using SiteDone = std::function<void(std::size_t, std::vector<QuantizedWeight>)>;
 
-// Quantizes all sites, which are of `layer`, or of no layer and without data.
-// The stream stays at the layer's inputs. Throws what a LayerQuantizer throws.
+// Quantizes all sites, or those of this rank, which are of `layer`, or of no
+// layer and without data. The stream stays at the layer's inputs. Throws what a
+// LayerQuantizer throws.
 void quantize_sites(
     const LayerPasses& passes,
     std::int64_t layer,

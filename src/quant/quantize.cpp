@@ -21,6 +21,8 @@
 #include "model/weights/weight_view.h"
 #include "model/weights/weight_visit.h"
 #include "quant/layer_passes.h"
+#include "quant/site_exchange.h"
+#include "ranks/group.h"
 #include "sweep/layer_stream.h"
 
 namespace fettle::quant {
@@ -28,6 +30,11 @@ namespace {
 
 using artifact::NamedTensor;
 using model::WeightId;
+
+std::string packed_name_of(
+    const model::ModelConfig& config, const WeightId& id) {
+  return model::weight_name(config, id) + std::string(model::kPackedSuffix);
+}
 
 class Run {
  public:
@@ -48,6 +55,12 @@ class Run {
   void check_identity() const;
   LayerRecord globals();
   LayerRecord layer(std::int64_t l);
+  const ranks::Team& team() const;
+  bool leads() const { return team().leads(); }
+  // What rank 0 has of a shard.
+  std::optional<Json> find(std::int64_t shard) const;
+  // The packed weights of a layer, as rank 0 wrote them.
+  StoredTensors packed_weights(std::int64_t l) const;
   std::vector<QuantizedWeight> quantize(
       std::int64_t l,
       const std::vector<WeightId>& ids,
@@ -70,6 +83,21 @@ class Run {
   std::optional<sweep::LayerStream> stream_;
   std::optional<Progress> progress_;
 };
+
+const ranks::Team& Run::team() const {
+  static const ranks::Team kAlone;
+  return data_ != nullptr ? data_->division.team : kAlone;
+}
+
+std::optional<Json> Run::find(std::int64_t shard) const {
+  std::optional<Json> note;
+  if (leads()) note = shards_.find(shard);
+  if (!team().divides()) return note;
+  const Json shared = Json::parse(
+      ranks::broadcast_text(*team().group, (note ? *note : Json()).dump(), 0));
+  if (shared.is_null()) return std::nullopt;
+  return shared;
+}
 
 // Shards are only taken over from a run that says that it was this one.
 void Run::check_identity() const {
@@ -100,6 +128,7 @@ std::vector<QuantizedWeight> Run::quantize(
   if (stream_ && l >= 0) {
     passes.model = &data_->model;
     passes.stream = &*stream_;
+    passes.team = team();
   }
   std::vector<std::vector<QuantizedWeight>> results(sites.size());
   quantize_sites(
@@ -110,6 +139,7 @@ std::vector<QuantizedWeight> Run::quantize(
               model::weight_numel(config_, weight.id)));
         }
       });
+  if (passes.team.divides()) gather_at_rank_0(*passes.team.group, results);
   std::vector<QuantizedWeight> all;
   for (auto& some : results) std::ranges::move(some, std::back_inserter(all));
   return all;
@@ -157,7 +187,8 @@ LayerRecord Run::write(
 }
 
 LayerRecord Run::globals() {
-  if (const auto note = shards_.find(0)) return LayerRecord::from_json(*note);
+  if (const auto note = find(0)) return LayerRecord::from_json(*note);
+  if (!leads()) return {};
   std::vector<WeightId> ids;
   for (const WeightId& id : model::model_weights(config_)) {
     if (id.layer < 0) ids.push_back(id);
@@ -174,7 +205,7 @@ LayerRecord Run::globals() {
 
 LayerRecord Run::layer(std::int64_t l) {
   LayerRecord record;
-  if (const auto note = shards_.find(l + 1)) {
+  if (const auto note = find(l + 1)) {
     record = LayerRecord::from_json(*note);
   } else {
     const auto start = std::chrono::steady_clock::now();
@@ -182,10 +213,29 @@ LayerRecord Run::layer(std::int64_t l) {
     const auto quantized = quantize(l, ids, options_.gptq);
     const std::chrono::duration<double> taken =
         std::chrono::steady_clock::now() - start;
-    record = write(l + 1, ids, quantized, taken.count());
+    if (leads()) record = write(l + 1, ids, quantized, taken.count());
   }
   if (stream_ && l + 1 < config_.num_layers()) advance(l);
   return record;
+}
+
+StoredTensors Run::packed_weights(std::int64_t l) const {
+  StoredTensors packed;
+  if (leads()) {
+    const auto checkpoint =
+        io::Checkpoint::open(folder_, shards_.file_name(l + 1));
+    for (const WeightId& id : model::layer_weights(config_, l)) {
+      const std::string name = packed_name_of(config_, id);
+      const io::TensorInfo* tensor = checkpoint.find(name);
+      if (tensor == nullptr) continue;
+      at::Tensor stored =
+          at::empty({static_cast<std::int64_t>(tensor->bytes())}, at::kByte);
+      checkpoint.read(name, artifact::writable_bytes(stored));
+      packed[name] = stored;
+    }
+  }
+  if (team().divides()) share(*team().group, packed);
+  return packed;
 }
 
 // The tokens pass through the layer as it was written, so that a run that was
@@ -197,16 +247,11 @@ void Run::advance(std::int64_t l) {
     if (tensor.defined()) tensor = tensor.clone();
   };
   model::for_each_tensor(weights, clone);
-  const auto checkpoint =
-      io::Checkpoint::open(folder_, shards_.file_name(l + 1));
+  const StoredTensors packed = packed_weights(l);
   for (const WeightId& id : model::layer_weights(config_, l)) {
-    const std::string name =
-        model::weight_name(config_, id) + std::string(model::kPackedSuffix);
-    const io::TensorInfo* tensor = checkpoint.find(name);
-    if (tensor == nullptr) continue;
-    at::Tensor stored =
-        at::empty({static_cast<std::int64_t>(tensor->bytes())}, at::kByte);
-    checkpoint.read(name, artifact::writable_bytes(stored));
+    const auto found = packed.find(packed_name_of(config_, id));
+    if (found == packed.end()) continue;
+    const auto& [name, stored] = *found;
     const model::StoredMatrix matrix{model::from_stored(stored, name), {}};
     matrix.unpack_into(model::weight_view(weights, id));
   }
@@ -215,11 +260,12 @@ void Run::advance(std::int64_t l) {
 
 QuantResult Run::run() {
   const at::NoGradGuard no_grad;
-  check_identity();
+  if (leads()) check_identity();
   // First, since it refuses what can't be carried.
   const artifact::CarriedCopy carried(reader_, config_, options_.mtp);
   if (data_ != nullptr) {
-    stream_.emplace(data_->model, data_->data, data_->activations);
+    stream_.emplace(
+        data_->model, data_->data, data_->activations, data_->division);
     if (stream_->tokens() == 0) {
       throw UserError(
           "quant",
@@ -242,7 +288,7 @@ QuantResult Run::run() {
     result.layers.push_back(layer(l));
   }
   progress_.reset();
-  finish_folder(carried, result);
+  if (leads()) finish_folder(carried, result);
   return result;
 }
 
@@ -392,6 +438,24 @@ QuantResult quantize_model(
     const std::filesystem::path& folder) {
   FETTLE_ASSERT(data != nullptr || options.gptq.method == Method::kRtn);
   return Run(reader, options, data, folder).run();
+}
+
+std::int64_t most_moment_bytes(
+    const model::ModelReader& reader, const QuantOptions& options) {
+  const model::ModelConfig& config = reader.config();
+  std::int64_t most = 0;
+  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
+    std::int64_t experts = 0;
+    for (std::int64_t e = 0; e < config.layers[l].num_experts(); ++e) {
+      experts += expert_hessian_bytes(config, l, e);
+    }
+    most = std::max(
+        most,
+        std::min(experts, options.moment_bytes) +
+            other_hessian_bytes(config, l) +
+            4 * config.hidden_size * config.hidden_size);
+  }
+  return most;
 }
 
 sweep::StageMemory quant_memory(

@@ -20,6 +20,7 @@
 #include "model/layers/token_batch.h"
 #include "quant/layer_quantizer.h"
 #include "store/activation_store.h"
+#include "sweep/micro_batches.h"
 #include "sweep/plan.h"
 
 namespace fettle::quant {
@@ -29,6 +30,7 @@ struct Calibrated {
   model::CausalLm& model;  // with the reader that is quantized
   std::vector<model::TokenBatch> data;
   store::ActivationStoreOptions activations = {};
+  sweep::Division division = {};  // `data` is this rank's
 };
 
 struct QuantOptions {
@@ -86,7 +88,8 @@ struct QuantResult {
 
 // Writes the quantized model, quant_report.json and timings.json into `folder`,
 // which exists; layers that an earlier run of the same identity left there
-// whole are taken over. `data` may be null under rtn.
+// whole are taken over. `data` may be null under rtn. Where ranks divide the
+// data, rank 0 alone writes, and has the whole result.
 QuantResult quantize_model(
     const model::ModelReader& reader,
     const QuantOptions& options,
@@ -97,6 +100,10 @@ QuantResult quantize_model(
 // one gives the same bits. Throws UserError where it is damaged.
 std::optional<std::int64_t> resumed_micro_batch(
     const std::filesystem::path& folder);
+
+// Most bytes of moments that are held at once.
+std::int64_t most_moment_bytes(
+    const model::ModelReader& reader, const QuantOptions& options);
 
 // The memory of the stage where data calibrates it.
 sweep::StageMemory quant_memory(

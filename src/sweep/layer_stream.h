@@ -14,6 +14,8 @@
 #include "model/layers/decoder_layer.h"
 #include "model/layers/token_batch.h"
 #include "store/activation_store.h"
+#include "sweep/micro_batches.h"
+#include "sweep/shard_sums.h"
 
 namespace fettle::sweep {
 
@@ -24,7 +26,8 @@ class LayerStream {
   LayerStream(
       const model::CausalLm& model,
       const std::vector<model::TokenBatch>& batches,
-      const store::ActivationStoreOptions& activations);
+      const store::ActivationStoreOptions& activations,
+      const Division& division = {});
 
   // A layer as it is to be computed: its place in `config` and its weights,
   // which need not be the model's.
@@ -33,6 +36,9 @@ class LayerStream {
     std::int64_t layer;
     const model::LayerWeights& weights;
     model::LayerTap* tap = nullptr;
+    // Shows what the tap, and `seen`, have added up: where the data is divided,
+    // they hold the sums over all of it after the pass.
+    ShardSums::Show sums = [](const SumVisitor&) {};
   };
 
   // Computes the layer for the tap alone: its inputs stay. `seen`, if any, is
@@ -45,14 +51,17 @@ class LayerStream {
   std::int64_t micro_batches() const {
     return static_cast<std::int64_t>(batches_.size());
   }
-  std::int64_t tokens() const { return tokens_; }
+  std::int64_t tokens() const { return tokens_; }  // of all ranks
   // The inputs of the next layer: [N, H] on the model's device.
   at::Tensor inputs(std::int64_t micro_batch) const;
 
  private:
+  using Each = std::function<void(std::int64_t micro_batch)>;
+  void pass_all(const Pass& pass, const Each& each) const;
   at::Tensor compute(const Pass& pass, std::int64_t micro_batch) const;
 
   const model::CausalLm& model_;
+  SweepOptions options_;  // how the data is divided
   std::vector<model::MicroBatch> batches_;
   store::ActivationStore activations_;  // key: (0, micro-batch)
   std::int64_t tokens_ = 0;

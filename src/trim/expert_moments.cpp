@@ -19,6 +19,38 @@ ExpertMoments::ExpertMoments(
           {static_cast<std::int64_t>(widths_.size())},
           at::dtype(at::kDouble).device(device))) {}
 
+ExpertMoments::Sums ExpertMoments::zeros(std::int64_t expert) const {
+  const std::int64_t width = widths_[expert];
+  return {
+      at::zeros({width, width}, energy_.options().dtype(at::kFloat)),
+      at::zeros({width}, energy_.options()),
+      at::zeros({}, energy_.options())};
+}
+
+void ExpertMoments::for_each_sum(const sweep::SumVisitor& visit) {
+  if (!counts_.defined()) counts_ = at::zeros({std::ssize(tokens_)}, at::kLong);
+  auto* const counts = counts_.mutable_data_ptr<std::int64_t>();
+  for (std::size_t e = 0; e < tokens_.size(); ++e) {
+    counts[e] += std::exchange(tokens_[e], 0);
+  }
+  visit(counts_, ranks::Reduction::kSum);
+  visit(energy_, ranks::Reduction::kSum);
+  for (std::size_t e = 0; e < sums_.size(); ++e) {
+    if (!wanted_[e]) continue;
+    Sums& sums = sums_[e];
+    if (!sums.second.defined()) sums = zeros(static_cast<std::int64_t>(e));
+    visit(sums.second, ranks::Reduction::kSum);
+    visit(sums.first, ranks::Reduction::kSum);
+    visit(sums.weight, ranks::Reduction::kSum);
+  }
+}
+
+void ExpertMoments::end_sums() {
+  if (!counts_.defined()) return;
+  const auto* const counts = counts_.const_data_ptr<std::int64_t>();
+  tokens_.assign(counts, counts + tokens_.size());
+}
+
 void ExpertMoments::on_expert(std::int64_t, const model::ExpertView& view) {
   const at::NoGradGuard no_grad;
   const std::int64_t e = view.expert;
@@ -28,12 +60,7 @@ void ExpertMoments::on_expert(std::int64_t, const model::ExpertView& view) {
   energy_.select(0, e).add_(weighted.square().sum(at::kDouble));
   if (!wanted_[e]) return;
   Sums& sums = sums_[e];
-  if (!sums.second.defined()) {
-    const std::int64_t width = view.h.size(1);
-    sums.second = at::zeros({width, width}, weighted.options());
-    sums.first = at::zeros({width}, energy_.options());
-    sums.weight = at::zeros({}, energy_.options());
-  }
+  if (!sums.second.defined()) sums = zeros(e);
   sums.second.addmm_(weighted.t(), weighted);
   sums.first.add_(at::mv(weighted.t(), p));
   sums.weight.add_(p.square().sum(at::kDouble));

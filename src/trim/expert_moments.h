@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/layers/layer_tap.h"
+#include "sweep/observer.h"
 #include "trim/ridge.h"
 
 namespace fettle::trim {
@@ -24,6 +25,10 @@ class ExpertMoments : public model::LayerTap {
   // Different experts may be shown at the same time.
   void on_expert(std::int64_t layer, const model::ExpertView& view) override;
 
+  // As an observer's; behind the last visit end_sums() takes what was added up.
+  void for_each_sum(const sweep::SumVisitor& visit);
+  void end_sums();
+
   std::int64_t tokens(std::int64_t expert) const { return tokens_[expert]; }
   // Sum over tokens of (p h)^2, mean over the neurons of all experts.
   double mean_energy() const;
@@ -34,11 +39,14 @@ class ExpertMoments : public model::LayerTap {
   struct Sums {
     at::Tensor second, first, weight;
   };
+  Sums zeros(std::int64_t expert) const;
+
   std::vector<std::int64_t> widths_;
   std::vector<bool> wanted_;
   std::vector<std::int64_t> tokens_;
   std::vector<Sums> sums_;
   at::Tensor energy_;  // [E] fp64
+  at::Tensor counts_;  // [E] int64: tokens_, while sums are shown
 };
 
 }  // namespace fettle::trim

@@ -2,6 +2,7 @@
 #include "trim/joint_moments.h"
 
 #include <numeric>
+#include <utility>
 
 namespace fettle::trim {
 
@@ -24,6 +25,28 @@ void JointMoments::on_expert(std::int64_t, const model::ExpertView& view) {
       view.tokens,
       view.h.to(at::kFloat) * view.weight.to(at::kFloat).unsqueeze(1)};
   tokens_[view.expert] += view.h.size(0);
+}
+
+void JointMoments::for_each_sum(const sweep::SumVisitor& visit) {
+  if (!counts_.defined()) {
+    counts_ = at::zeros({std::ssize(tokens_)}, at::kLong);
+    errors_ = at::zeros({1}, at::kDouble);
+  }
+  auto* const counts = counts_.mutable_data_ptr<std::int64_t>();
+  for (std::size_t e = 0; e < tokens_.size(); ++e) {
+    counts[e] += std::exchange(tokens_[e], 0);
+  }
+  errors_.add_(std::exchange(error_, 0.0));
+  for (at::Tensor* sum : {&counts_, &errors_, &gram_, &right_}) {
+    visit(*sum, ranks::Reduction::kSum);
+  }
+}
+
+void JointMoments::end_sums() {
+  if (!counts_.defined()) return;
+  const auto* const counts = counts_.const_data_ptr<std::int64_t>();
+  tokens_.assign(counts, counts + tokens_.size());
+  error_ = errors_.item<double>();
 }
 
 at::Tensor JointMoments::block(std::int64_t e, std::int64_t f) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/layers/layer_tap.h"
+#include "sweep/observer.h"
 
 namespace fettle::trim {
 
@@ -27,6 +28,10 @@ class JointMoments : public model::LayerTap {
   // `error` [N, H]: what the layer's output should be beyond what it was for
   // the micro-batch that the experts were just shown.
   void end_micro_batch(const at::Tensor& error);
+
+  // As an observer's; behind the last visit end_sums() takes what was added up.
+  void for_each_sum(const sweep::SumVisitor& visit);
+  void end_sums();
 
   std::int64_t tokens(std::int64_t expert) const { return tokens_[expert]; }
   // Sums over tokens of f f^T [S, S] and f error^T [S, H], f [S] the
@@ -51,6 +56,8 @@ class JointMoments : public model::LayerTap {
   at::Tensor gram_;
   at::Tensor right_;
   double error_ = 0;
+  // tokens_ and error_, while sums are shown.
+  at::Tensor counts_, errors_;
 };
 
 }  // namespace fettle::trim

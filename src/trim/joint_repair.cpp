@@ -31,10 +31,15 @@ void RepairSweep::refit_jointly(
       model_.config().hidden_size,
       model_.options().device);
   stream_.look(
-      {trimmed_, layer, cut, &moments},
+      {trimmed_,
+       layer,
+       cut,
+       &moments,
+       [&](const sweep::SumVisitor& visit) { moments.for_each_sum(visit); }},
       [&](std::int64_t m, const at::Tensor& outputs) {
         moments.end_micro_batch(original_->inputs(m) - outputs);
       });
+  moments.end_sums();
   current_.down.resize(plan.experts.size());
   require_finite(layer, moments.error());
   if (moments.error() <= 0) return;  // nothing is cut so far

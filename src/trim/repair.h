@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "store/activation_store.h"
+#include "sweep/micro_batches.h"
 
 namespace fettle::trim {
 
@@ -35,6 +36,7 @@ struct RidgeOptions {
   // and there is no constant.
   bool joint = false;
   store::ActivationStoreOptions activations = {};
+  sweep::Division division = {};  // how the data is divided among ranks
 };
 
 }  // namespace fettle::trim

@@ -25,6 +25,13 @@ store::ActivationStoreOptions shared_store(const RidgeOptions& options) {
   return result;
 }
 
+void watch(ExpertMoments& moments, sweep::LayerStream::Pass& pass) {
+  pass.tap = &moments;
+  pass.sums = [&](const sweep::SumVisitor& visit) {
+    moments.for_each_sum(visit);
+  };
+}
+
 }  // namespace
 
 RepairSweep::RepairSweep(
@@ -37,14 +44,16 @@ RepairSweep::RepairSweep(
       plan_(plan),
       trimmed_(trimmed),
       options_(options),
-      stream_(model, data, shared_store(options)) {
+      stream_(model, data, shared_store(options), options.division) {
   if (stream_.tokens() == 0) {
     throw UserError(
         "trim",
         "data",
         "expected at least one token of calibration data, found none");
   }
-  if (options.joint) original_.emplace(model, data, shared_store(options));
+  if (options.joint) {
+    original_.emplace(model, data, shared_store(options), options.division);
+  }
   report_.tokens = stream_.tokens();
   report_.error_left.assign(plan.layers.size(), 0.0);
 }
@@ -95,13 +104,19 @@ void RepairSweep::pass_layer(std::int64_t layer, bool last) {
     if (needs_moments(layer, i)) moments.want(slots[i]);
   }
   if (!options_.trimmed_inputs) {
-    stream_.advance({model_.config(), layer, *whole, cut ? &moments : nullptr});
+    sweep::LayerStream::Pass pass{model_.config(), layer, *whole};
+    if (cut) watch(moments, pass);
+    stream_.advance(pass);
+    moments.end_sums();
     if (cut) refit_layer(layer, moments, slots);
     return;
   }
   if (cut) {
     const auto staying = cut_layer(*whole, whole_experts(plan, widths));
-    stream_.look({trimmed_, layer, staying, &moments});
+    sweep::LayerStream::Pass pass{trimmed_, layer, staying};
+    watch(moments, pass);
+    stream_.look(pass);
+    moments.end_sums();
     refit_layer(layer, moments, slots);
   }
   if (last) return;

@@ -153,6 +153,12 @@ TrimResult trim_model(
     sweep.emplace(
         options.ridge->model, plan, config, options.ridge->data, ridge);
     repairs.sweep = &*sweep;
+    if (!ridge.division.team.leads()) {
+      // Rank 0 writes what they fit together.
+      for (std::int64_t l = 0; l < config.num_layers(); ++l) sweep->layer(l);
+      result.repair = sweep->report();
+      return result;
+    }
   }
   const SlicedWeights weights(reader, plan, repairs);
   artifact::write_model(

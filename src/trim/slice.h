@@ -33,7 +33,8 @@ struct TrimRunOptions {
   Stored stored = Stored::kPlain;
   // Needed by repair constant: mean activations of this model.
   const artifact::ScoreFile* scores = nullptr;
-  // Needed by repair ridge.
+  // Needed by repair ridge. Where it divides the data among ranks, rank 0 alone
+  // writes.
   const RidgeInput* ridge = nullptr;
   // Experts that take in those that go, of a plan by plan_merge; with repair
   // none.

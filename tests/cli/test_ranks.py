@@ -61,6 +61,19 @@ def succeeded(processes):
     return results[0]
 
 
+def wait_for(out, pattern, processes):
+    partial = out.with_name(out.name + ".partial")
+    while not any(partial.glob(pattern)):
+        time.sleep(0.005)
+        assert processes[0].poll() is None, ended(processes)
+
+
+def same_files(names, folder, other):
+    for name in names:
+        assert (folder / name).read_bytes() == (
+            other / name).read_bytes(), (folder, name)
+
+
 def test_eval_gives_the_same_bits_on_any_number_of_ranks(
         fettle, ranks, tmp_path):
     short = []
@@ -100,9 +113,7 @@ def test_analyze_gives_the_same_files_on_any_number_of_ranks(
         out = tmp_path / str(size)
         first = succeeded(ranks(size, *arguments, out, "--quiet"))
         assert "scores in" in first.out and not first.err
-        for name in FILES:
-            assert (out / name).read_bytes() == (
-                tmp_path / "1" / name).read_bytes(), (size, name)
+        same_files(FILES, out, tmp_path / "1")
 
 
 TUNE = ("tune", MODEL, "--seq-len", 96, "--tokens-per-step", 672, "--threads", 1,
@@ -110,44 +121,71 @@ TUNE = ("tune", MODEL, "--seq-len", 96, "--tokens-per-step", 672, "--threads", 1
 ADAPTER = ("adapter.safetensors", "adapter.json")
 
 
-@pytest.mark.parametrize("method", [
-    ("usaf", "--frac", 0.02, "--score-sequences", 4, "--reselect-every", 2,
-     "--router", "gumbel", "--rest-below", 0.1),
-    ("lora", "--rank", 2)], ids=["usaf", "lora"])
 def test_tune_gives_the_same_adapter_on_any_number_of_ranks(
-        fettle, ranks, tmp_path, method):
+        fettle, ranks, tmp_path):
     held = tmp_path / HELD.name
     held.write_text("".join(HELD.open().readlines()[:10]))
-    arguments = (*TUNE, "--steps", 4, "--method", *method, "--eval-data", held,
-                 "--out")
+    arguments = (*TUNE, "--steps", 4, "--method", "usaf", "--frac", 0.02,
+                 "--score-sequences", 4, "--reselect-every", 2, "--router",
+                 "gumbel", "--rest-below", 0.1, "--eval-data", held, "--out")
     alone = fettle(*arguments, tmp_path / "1")
     assert alone.status == 0, alone.err
     for size in (2, 4):
         out = tmp_path / str(size)
         first = succeeded(ranks(size, *arguments, out))
         assert "4 steps" in first.out
-        for name in ADAPTER:
-            assert (out / name).read_bytes() == (
-                tmp_path / "1" / name).read_bytes(), (size, name)
+        same_files(ADAPTER, out, tmp_path / "1")
 
 
 def test_a_killed_tune_resumes_on_another_number_of_ranks(
         fettle, ranks, tmp_path):
-    arguments = (*TUNE, "--method", "usaf", "--frac", 0.02, "--steps", 12,
-                 "--score-sequences", 4, "--save-every", 1, "--out")
+    arguments = (*TUNE, "--method", "full", "--steps", 6, "--save-every", 1,
+                 "--teacher", MODEL, "--kd-weight", 0.5, "--out")
     assert fettle(*arguments, tmp_path / "whole").status == 0
     out = tmp_path / "killed"
     processes = ranks(2, *arguments, out)
-    partial = out.with_name("killed.partial")
-    while not any(partial.glob("state-*[2-9]")):
-        time.sleep(0.005)
-        assert processes[0].poll() is None, ended(processes)
+    wait_for(out, "state-*[2-9]", processes)
     processes[1].kill()
     assert ended(processes)[0].status == LOST
     succeeded(ranks(4, *arguments, out, "--resume"))
-    for name in ADAPTER:
-        assert (out / name).read_bytes() == (
-            tmp_path / "whole" / name).read_bytes(), name
+    same_files((*ADAPTER, "weights.safetensors"), out, tmp_path / "whole")
+
+
+CALIBRATED = ("--data", TRAIN, "--seq-len", 96, "--tokens", 1500, "--threads", 1,
+              "--shards", 4, "--quiet", "--out")
+
+
+def test_trim_fits_the_same_weights_on_any_number_of_ranks(
+        fettle, ranks, tmp_path):
+    scores = tmp_path / "scores"
+    assert fettle("analyze", MODEL, "--scores", "magnitude", "--quiet", "--out",
+                  scores).status == 0
+    for size, repair in ((4, "ridge+constant"), (2, "joint")):
+        arguments = ("trim", MODEL, "--scores", scores, "--keep", 0.6, "--repair",
+                     repair, *CALIBRATED)
+        alone, out = tmp_path / repair, tmp_path / str(size)
+        assert fettle(*arguments, alone).status == 0
+        first = succeeded(ranks(size, *arguments, out))
+        assert repair in first.out
+        models = [p.name for p in alone.glob("*.safetensors")]
+        assert models
+        same_files((*models, "trim_plan.json", "fettle.json"), out, alone)
+
+
+def test_a_killed_quant_resumes_on_another_number_of_ranks(
+        fettle, ranks, tmp_path):
+    arguments = ("quant", MODEL, "--bits", "int2", "--embeddings", "int8",
+                 "--moments", "200KiB", *CALIBRATED)
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    assert fettle(*arguments, whole).status == 0
+    processes = ranks(2, *arguments, out)
+    wait_for(out, "packed-00003*", processes)
+    processes[1].kill()
+    assert ended(processes)[0].status == LOST
+    succeeded(ranks(4, *arguments, out, "--resume"))
+    models = [p.name for p in whole.glob("*.safetensors")]
+    assert len(models) > 4
+    same_files((*models, "quant_report.json", "fettle.json"), out, whole)
 
 
 def test_a_killed_rank_is_named_and_fewer_ranks_resume(
@@ -156,10 +194,7 @@ def test_a_killed_rank_is_named_and_fewer_ranks_resume(
                  "--tokens", 3000, "--chunk-tokens", 300, "--quiet", "--out")
     out = tmp_path / "killed"
     processes = ranks(4, *arguments, out)
-    partial = out.with_name("killed.partial")
-    while not any(partial.glob("state-*")):
-        time.sleep(0.005)
-        assert processes[0].poll() is None, ended(processes)
+    wait_for(out, "state-*", processes)
     processes[2].kill()
     begin = time.monotonic()
     results = ended(processes)
@@ -176,9 +211,7 @@ def test_a_killed_rank_is_named_and_fewer_ranks_resume(
 
     succeeded(ranks(2, *arguments, out, "--resume"))
     assert fettle(*arguments, tmp_path / "whole").status == 0
-    for name in FILES:
-        assert (out / name).read_bytes() == (
-            tmp_path / "whole" / name).read_bytes(), name
+    same_files(FILES, out, tmp_path / "whole")
 
 
 def test_a_rank_that_differs_is_named(ranks, tmp_path):
@@ -206,11 +239,13 @@ def test_a_rank_that_differs_is_named(ranks, tmp_path):
 def test_what_ranks_can_not_do_is_refused(fettle, ranks, tmp_path):
     out = tmp_path / "out"
     cases = [
-        (("trim", MODEL, "--out", out, "--keep", 0.5), "[ranks] trim: is a"),
+        (("export", MODEL, "--out", out, "--format", "gguf"),
+         "[ranks] export: is a"),
+        (("trim", MODEL, "--out", out, "--keep", 0.5, "--scores", MODEL),
+         "[ranks] trim without --repair ridge or joint"),
+        (("quant", MODEL, "--out", out), "[ranks] quant without --data"),
         ((*EVAL, "--shards", 1), "[ranks] --shards: expected at least the 2"),
         ((*ANALYZE, "--out", out, "--prices"), "[ranks] --prices: is for one"),
-        ((*TUNE, "--method", "esft", "--out", out), "[ranks] --method esft"),
-        ((*TUNE, "--teacher", MODEL, "--out", out), "[ranks] --teacher"),
         (("analyze", "--merge", tmp_path, "--out", out), "[ranks] --merge"),
     ]
     for arguments, message in cases:
