@@ -30,6 +30,18 @@ void for_each_piece(
   }
 }
 
+// These elements where they lie side by side in memory of the CPU: they needn't
+// be copied to be sent, or from where they were received. Undefined elsewhere.
+at::Tensor side_by_side(
+    const Values& values, std::int64_t from, std::int64_t count) {
+  at::Tensor found;
+  for_each_piece(
+      values, from, count, [&](const at::Tensor& piece, std::int64_t) {
+        if (piece.numel() == count && piece.is_cpu()) found = piece;
+      });
+  return found;
+}
+
 // One type and reduction: all its tensors as one row of elements.
 class Exchange {
  public:
@@ -48,7 +60,9 @@ class Exchange {
       const std::int64_t count = std::min(kSlab, elements - from);
       width_ = (count + group_.size() - 1) / group_.size();
       count_ = count;
-      const at::Tensor sums = spread(add_up(collect(parts, from)));
+      const at::Tensor place = side_by_side(into, from, count);
+      const at::Tensor sums = spread(add_up(collect(parts, from)), place);
+      if (place.defined()) continue;
       for_each_piece(
           into, from, count, [&](const at::Tensor& piece, std::int64_t at) {
             piece.copy_(sums.narrow(0, at, piece.numel()));
@@ -74,10 +88,28 @@ class Exchange {
   // This rank's slice of everyone's partial sums, in their order.
   at::Tensor collect(const std::vector<Values>& parts, std::int64_t from) {
     const auto own = static_cast<std::int64_t>(parts.size());
-    const at::Tensor send = buffer(sent_, own * count_);
     Group::Splits splits;
-    std::int64_t filled = 0;
     std::int64_t received = 0;
+    for (std::int64_t r = 0; r < group_.size(); ++r) {
+      splits.sent.push_back(own * width(r));
+      splits.received.push_back(
+          static_cast<std::int64_t>(runs_[r].size()) * mine());
+      received += splits.received.back();
+    }
+    at::Tensor got = buffer(received_, received);
+    group_.all_to_all(got, laid_out(parts, from), splits);
+    return got;
+  }
+
+  // The elements of all parts, a rank's slice after another's.
+  at::Tensor laid_out(const std::vector<Values>& parts, std::int64_t from) {
+    if (parts.size() == 1) {
+      at::Tensor all = side_by_side(parts.front(), from, count_);
+      if (all.defined()) return all;
+    }
+    at::Tensor send =
+        buffer(sent_, static_cast<std::int64_t>(parts.size()) * count_);
+    std::int64_t filled = 0;
     for (std::int64_t r = 0; r < group_.size(); ++r) {
       for (const Values& part : parts) {
         for_each_piece(
@@ -89,14 +121,8 @@ class Exchange {
             });
         filled += width(r);
       }
-      splits.sent.push_back(own * width(r));
-      splits.received.push_back(
-          static_cast<std::int64_t>(runs_[r].size()) * mine());
-      received += splits.received.back();
     }
-    at::Tensor got = buffer(received_, received);
-    group_.all_to_all(got, send, splits);
-    return got;
+    return send;
   }
 
   at::Tensor add_up(const at::Tensor& got) const {
@@ -111,8 +137,8 @@ class Exchange {
     return std::move(sum).total().front();
   }
 
-  // All ranks' sums, one after another.
-  at::Tensor spread(const at::Tensor& sums) {
+  // All ranks' sums, one after another: at `place`, if it is defined.
+  at::Tensor spread(const at::Tensor& sums, const at::Tensor& place) {
     const std::int64_t ranks = group_.size();
     const at::Tensor send = buffer(sent_, ranks * mine());
     send.view({ranks, mine()}).copy_(sums.expand({ranks, mine()}));
@@ -121,7 +147,7 @@ class Exchange {
     for (std::int64_t r = 0; r < ranks; ++r) {
       splits.received.push_back(width(r));
     }
-    at::Tensor all = buffer(all_, count_);
+    at::Tensor all = place.defined() ? place : buffer(all_, count_);
     group_.all_to_all(all, send, splits);
     return all;
   }
