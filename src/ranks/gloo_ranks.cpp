@@ -235,7 +235,8 @@ std::unique_ptr<Group> open_gloo_ranks(
   store.port = static_cast<std::uint16_t>(place.port);
   store.isServer = place.rank == 0 && !place.launcher_serves;
   store.waitWorkers = false;
-  store.timeout = std::chrono::seconds(place.wait_seconds);
+  // Connecting takes up to twice as long.
+  store.timeout = std::chrono::milliseconds(500 * place.wait_seconds);
   c10::intrusive_ptr<c10d::TCPStore> tcp;
   try {
     tcp = c10::make_intrusive<c10d::TCPStore>(place.address, store);
