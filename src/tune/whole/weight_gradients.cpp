@@ -143,8 +143,7 @@ void WeightGradients::collect() {
   for (std::size_t i = 0; i < ids_.size(); ++i) {
     const model::WeightId& id = ids_[i];
     if (!by_autograd(id)) continue;
-    at::Tensor& gradient =
-        model::weight_slot(*weights_, id.role).mutable_grad();
+    const at::Tensor& gradient = model::weight_slot(*weights_, id.role).grad();
     // A leaf that nobody asked about has none.
     if (!gradient.defined()) continue;
     model::weight_slot(gradients, id.role) = gradient;
@@ -155,7 +154,12 @@ void WeightGradients::collect() {
       gradients_[i] = sum;
     }
     see(static_cast<std::int64_t>(i));
-    if (adds_up_) gradient.reset();  // the next shard begins anew
+  }
+  if (!adds_up_) return;
+  // The next shard begins anew. Weights may share a tensor of the layer.
+  for (const model::WeightId& id : ids_) {
+    if (!by_autograd(id)) continue;
+    model::weight_slot(*weights_, id.role).mutable_grad().reset();
   }
 }
 
