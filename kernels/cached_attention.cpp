@@ -23,13 +23,12 @@ at::Tensor cached_attention(
   FETTLE_ASSERT(kv_heads > 0 && q.size(1) % kv_heads == 0);
   std::vector<CachedSequenceArgs> sequences;
   for (std::size_t b = 0; b < caches.size(); ++b) {
-    const auto& [key, value] = caches[b];
-    const std::int64_t count = key.size(0);
+    const auto& [key, value, count] = caches[b];
     const std::int64_t begin = options.starts[b];
     const std::int64_t queries = options.starts[b + 1] - begin;
-    FETTLE_ASSERT(matches(key, {count, kv_heads, q.size(2)}, q));
-    FETTLE_ASSERT(matches(value, {count, kv_heads, value_size}, q));
-    FETTLE_ASSERT(count >= queries);
+    FETTLE_ASSERT(matches(key, {key.size(0), kv_heads, q.size(2)}, q));
+    FETTLE_ASSERT(matches(value, {key.size(0), kv_heads, value_size}, q));
+    FETTLE_ASSERT(queries <= count && count <= key.size(0));
     sequences.push_back(
         {begin,
          queries,

@@ -13,10 +13,11 @@
 
 namespace fettle::kernels {
 
-// One sequence's S tokens, contiguous.
+// One sequence's tokens, contiguous: the first `tokens` of S.
 struct CachedTokens {
   at::Tensor key;    // [S, kv_heads, D]
   at::Tensor value;  // [S, kv_heads, Dv]
+  std::int64_t tokens;
 };
 
 struct CachedAttentionOptions {

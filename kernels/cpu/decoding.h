@@ -43,8 +43,30 @@ struct CachedAttentionArgs {
   float* out;          // [N, heads, Dv]
 };
 
+// A sequence's cache, which takes one token more.
+struct GrowingCacheArgs {
+  float* key;           // [.., kv_heads, D]
+  float* value;         // [.., kv_heads, Dv]
+  std::int64_t tokens;  // held so far
+};
+
+struct DecodedAttentionArgs {
+  const GrowingCacheArgs* sequences;  // a token each
+  const float* q_in;                  // [count, heads, D]
+  const float* k;                     // [count, kv_heads, D]
+  const float* v;                     // [count, kv_heads, Dv]
+  const float *q_norm, *k_norm;       // [D], or null
+  float eps, offset;
+  const float *cos, *sin;  // [count, rotated / 2], or null
+  std::int64_t rotated;
+  RopePairing pairing;
+  float* q_out;                   // [count, heads, D], normed and rotated
+  CachedAttentionArgs attention;  // of q_out; without sequences
+};
+
 namespace cpu {
 
+void decoded_attention(const DecodedAttentionArgs& args);
 void row_product(const RowProductArgs& args);
 void cached_attention(const CachedAttentionArgs& args);
 

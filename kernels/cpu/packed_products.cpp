@@ -164,20 +164,35 @@ std::int64_t row_work(const PackedProductArgs& p) {
   return p.matrix.cols * (p.n + 2) + 1;
 }
 
-}  // namespace
+std::span<const PackedProductArgs> products_of(const PackedProductsArgs& args) {
+  return {args.products, static_cast<std::size_t>(args.count)};
+}
 
-bool cpu::packed_products(const PackedProductsArgs& args) {
-  const std::span products(args.products, static_cast<std::size_t>(args.count));
+// Makes a thread's own product of rows.
+auto maker(std::span<const PackedProductArgs> products) {
   std::int64_t cols = 0;
   for (const PackedProductArgs& p : products) {
     cols = std::max(cols, p.matrix.cols);
   }
-  return multiply_all_rows(products, 1, row_work, [&] {
-    return [codes = memory_for_codes(cols, kMostRows)](
+  return [cols] {
+    return [codes = cpu::memory_for_codes(cols, kMostRows)](
                const auto& p, std::int64_t first, std::int64_t last) {
       return HWY_DYNAMIC_DISPATCH(ProductRows)(p, first, last, codes.get());
     };
-  });
+  };
+}
+
+}  // namespace
+
+bool cpu::packed_products(const PackedProductsArgs& args) {
+  const std::span products = products_of(args);
+  return multiply_all_rows(products, 1, row_work, maker(products));
+}
+
+bool cpu::share_of_packed_products(
+    const PackedProductsArgs& args, const Share& share) {
+  const std::span products = products_of(args);
+  return multiply_share(products, 1, row_work, maker(products), share);
 }
 
 }  // namespace fettle::kernels

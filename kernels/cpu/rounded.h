@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
+#include "kernels/cpu/share.h"
 #include "kernels/packed_args.h"
 
 namespace fettle::kernels {
@@ -61,6 +63,15 @@ struct RoundedRows {
   std::int8_t* codes;  // [n, row_codes], zeros behind cols
   float* scales;       // [n, blocks]
   std::int32_t* sums;  // [n, blocks], of codes
+
+  // Those from row `row` on.
+  RoundedRows from(std::int64_t row) const {
+    return {
+        shape,
+        codes + row * shape.row_codes(),
+        scales + row * shape.blocks,
+        sums + row * shape.blocks};
+  }
 };
 
 struct RoundingArgs {
@@ -84,6 +95,9 @@ void round_rows(const RoundingArgs& args);
 // False where a code is damaged. Integer sums are exact and scaled in one order
 // of blocks: each value has its bits whatever n and the processor are.
 bool rounded_products(const RoundedProductArgs* products, std::int64_t count);
+// One thread's part of them, where threads are at hand already.
+bool share_of_rounded_products(
+    std::span<const RoundedProductArgs> products, const Share& share);
 
 }  // namespace cpu
 }  // namespace fettle::kernels

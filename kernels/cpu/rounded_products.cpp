@@ -316,6 +316,19 @@ std::int64_t row_work(const RoundedProductArgs& p) {
   return p.matrix.cols * (p.n + 3) + 1;
 }
 
+// A thread's own product of rows.
+auto make_multiply() {
+  RoundedScratch scratch;
+  scratch.vnni = has_vnni();
+  return [scratch = std::move(scratch)](
+             const RoundedProductArgs& p,
+             std::int64_t first,
+             std::int64_t last) mutable {
+    return p.n == 0 ||
+           HWY_DYNAMIC_DISPATCH(RoundedRowsOf)(p, first, last, scratch);
+  };
+}
+
 }  // namespace
 
 std::int64_t rounded_block(std::int64_t group, std::int64_t cols) {
@@ -348,15 +361,13 @@ bool cpu::rounded_products(
     const RoundedProductArgs* products, std::int64_t count) {
   const std::span all(products, static_cast<std::size_t>(count));
   const std::int64_t tile = HWY_DYNAMIC_DISPATCH(RowsOfATile)();
-  return multiply_all_rows(all, tile, row_work, [] {
-    RoundedScratch scratch;
-    scratch.vnni = has_vnni();
-    return [scratch = std::move(scratch)](
-               const auto& p, std::int64_t first, std::int64_t last) mutable {
-      return p.n == 0 ||
-             HWY_DYNAMIC_DISPATCH(RoundedRowsOf)(p, first, last, scratch);
-    };
-  });
+  return multiply_all_rows(all, tile, row_work, make_multiply);
+}
+
+bool cpu::share_of_rounded_products(
+    std::span<const RoundedProductArgs> products, const Share& share) {
+  const std::int64_t tile = HWY_DYNAMIC_DISPATCH(RowsOfATile)();
+  return multiply_share(products, tile, row_work, make_multiply, share);
 }
 
 }  // namespace fettle::kernels

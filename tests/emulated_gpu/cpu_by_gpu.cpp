@@ -85,5 +85,9 @@ bool cpu::packed_products(const PackedProductsArgs& args) {
   on_gpu(gpu::packed_products, a);
   return true;
 }
+bool cpu::share_of_packed_products(
+    const PackedProductsArgs& args, const Share& share) {
+  return share.part != 0 || cpu::packed_products(args);
+}
 
 }  // namespace fettle::kernels

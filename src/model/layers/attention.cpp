@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/cached_attention.h"
+#include "kernels/decoded_attention.h"
 #include "kernels/device_backend.h"
 #include "model/layers/attention_sinks.h"
 #include "model/layers/differentiable.h"
@@ -18,32 +19,52 @@ namespace fettle::model {
 namespace {
 
 struct Heads {
-  at::Tensor query;  // [N, heads, D]
-  at::Tensor key;    // [N, kv_heads, D]
-  at::Tensor value;  // [N, kv_heads, Dv]
+  at::Tensor query;  // [N, heads, D], or as projected [N, heads D]
+  at::Tensor key;    // [N, kv_heads, D], or [N, kv_heads D]
+  at::Tensor value;  // [N, kv_heads, Dv], or [N, kv_heads Dv]
   // [N, heads Dv] whose sigmoid multiplies the heads' outputs, or undefined.
   at::Tensor gate = {};
   at::Tensor sinks = {};  // [heads], or undefined
 };
 
-Heads gqa_heads(
+// Queries, keys and values as projected, and the gate.
+Heads projected(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
   const AttentionConfig& a = context.attention();
   const AttentionWeights& w = weights.attention;
   const Projection project{context, weights};
-  const NormKind norm{context.config.norm_eps, context.config.norm_offset};
-  at::Tensor q = project(Role::kQProj, x, w.q_proj, w.q_bias);
-  at::Tensor gate;
+  std::vector<at::Tensor> products =
+      a.k_as_v ? project.together(
+                     x,
+                     {{Role::kQProj, w.q_proj, w.q_bias},
+                      {Role::kKProj, w.k_proj, w.k_bias}})
+               : project.together(
+                     x,
+                     {{Role::kQProj, w.q_proj, w.q_bias},
+                      {Role::kKProj, w.k_proj, w.k_bias},
+                      {Role::kVProj, w.v_proj, w.v_bias}});
+  Heads heads{products[0], products[1], products.back(), {}, w.sinks};
   if (a.gate == OutputGate::kInQuery) {
-    const auto parts =
-        q.view({x.size(0), a.heads, 2 * a.head_dim}).split(a.head_dim, 2);
-    q = parts[0].reshape({x.size(0), -1});
-    gate = parts[1].reshape({x.size(0), -1});
+    const auto parts = heads.query.view({x.size(0), a.heads, 2 * a.head_dim})
+                           .split(a.head_dim, 2);
+    heads.query = parts[0].reshape({x.size(0), -1});
+    heads.gate = parts[1].reshape({x.size(0), -1});
+  } else if (a.gate == OutputGate::kOwnProjection) {
+    heads.gate = project(Role::kAttentionGate, x, w.gate);
   }
-  at::Tensor k = project(Role::kKProj, x, w.k_proj, w.k_bias);
-  at::Tensor v = a.k_as_v ? k : project(Role::kVProj, x, w.v_proj, w.v_bias);
+  return heads;
+}
+
+// The heads, normed and rotated.
+Heads turned(
+    const LayerContext& context, const LayerWeights& weights, Heads heads) {
+  const AttentionConfig& a = context.attention();
+  const AttentionWeights& w = weights.attention;
+  const NormKind norm{context.config.norm_eps, context.config.norm_offset};
+  auto& [q, k, v, gate, sinks] = heads;
+  const std::int64_t tokens = q.size(0);
   if (a.qk_norm == QkNorm::kFull) {
     q = rms_norm(q, w.q_norm, norm);
     k = rms_norm(k, w.k_norm, norm);
@@ -53,9 +74,9 @@ Heads gqa_heads(
     k = k.clamp(-*a.clip_qkv, *a.clip_qkv);
     v = v.clamp(-*a.clip_qkv, *a.clip_qkv);
   }
-  q = q.view({x.size(0), a.heads, a.head_dim});
-  k = k.view({x.size(0), a.kv_heads, a.head_dim});
-  v = v.view({x.size(0), a.kv_heads, a.v_head_dim});
+  q = q.view({tokens, a.heads, a.head_dim});
+  k = k.view({tokens, a.kv_heads, a.head_dim});
+  v = v.view({tokens, a.kv_heads, a.v_head_dim});
   if (a.qk_norm == QkNorm::kHead) {
     q = rms_norm(q, w.q_norm, norm);
     k = rms_norm(k, w.k_norm, norm);
@@ -69,10 +90,7 @@ Heads gqa_heads(
     q = apply_rotary(q, context.rotary(), place);
     k = apply_rotary(k, context.rotary(), place);
   }
-  if (a.gate == OutputGate::kOwnProjection) {
-    gate = project(Role::kAttentionGate, x, w.gate);
-  }
-  return {q, k, v, gate, w.sinks};
+  return heads;
 }
 
 // How one sequence attends.
@@ -253,9 +271,7 @@ at::Tensor attend_on_cpu(const LayerContext& context, const Heads& heads) {
   std::vector<kernels::CachedTokens> caches;
   for (const LayerState* state : context.states) {
     const KvCache& cache = state->cache;
-    caches.push_back(
-        {cache.key.narrow(0, 0, cache.length),
-         cache.value.narrow(0, 0, cache.length)});
+    caches.push_back({cache.key, cache.value, cache.length});
   }
   const at::Tensor out = kernels::cached_attention(
       heads.query.contiguous(),
@@ -329,14 +345,61 @@ at::Tensor attend_by_latents(
   return attend_sequences(context, {latents.query, heads.key, heads.value});
 }
 
+// Whether a token of each sequence goes all the way in one op.
+bool goes_at_once(const LayerContext& context, const Heads& heads) {
+  const AttentionConfig& a = context.attention();
+  return context.decodes() && heads.query.is_cpu() &&
+         heads.query.scalar_type() == at::kFloat && !a.clip_qkv && !a.v_norm &&
+         a.qk_norm != QkNorm::kFull &&
+         std::ranges::all_of(context.states, [](const LayerState* state) {
+           const KvCache& cache = state->cache;
+           return cache.key.defined() && cache.length < cache.key.size(0);
+         });
+}
+
+at::Tensor attend_at_once(
+    const LayerContext& context,
+    const LayerWeights& weights,
+    const Heads& heads) {
+  const AttentionConfig& a = context.attention();
+  const AttentionWeights& w = weights.attention;
+  std::vector<kernels::GrowingCache> caches;
+  for (LayerState* state : context.states) {
+    KvCache& cache = state->cache;
+    caches.push_back({cache.key, cache.value, cache.length++});
+  }
+  const bool norms = a.qk_norm == QkNorm::kHead;
+  const bool rotates = a.rope.dim > 0;
+  return kernels::decoded_attention(
+      heads.query,
+      heads.key,
+      heads.value,
+      caches,
+      {.window = context.shape().sliding_window,
+       .scale = a.softmax_scale,
+       .sinks = heads.sinks,
+       .q_norm = norms ? w.q_norm : at::Tensor(),
+       .k_norm = norms ? w.k_norm : at::Tensor(),
+       .eps = context.config.norm_eps,
+       .offset = context.config.norm_offset,
+       .cos = rotates ? context.rotary().cos : at::Tensor(),
+       .sin = rotates ? context.rotary().sin : at::Tensor(),
+       .pairing = a.rope.pairing});
+}
+
 at::Tensor attend_by_heads(
     const LayerContext& context,
     const LayerWeights& weights,
     const at::Tensor& x) {
-  const Heads heads = gqa_heads(context, weights, x);
-  const at::Tensor mixed = context.states.empty()
-                               ? attend_sequences(context, heads)
-                               : attend_cached(context, heads);
+  Heads heads = projected(context, weights, x);
+  at::Tensor mixed;
+  if (goes_at_once(context, heads)) {
+    mixed = attend_at_once(context, weights, heads);
+  } else {
+    heads = turned(context, weights, std::move(heads));
+    mixed = context.states.empty() ? attend_sequences(context, heads)
+                                   : attend_cached(context, heads);
+  }
   return heads.gate.defined() ? mixed * heads.gate.sigmoid() : mixed;
 }
 

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layers/packed_products.h"
 
+#include <numeric>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/expert_rows.h"
+#include "kernels/packed_mlps.h"
 #include "kernels/rounded_products.h"
 #include "kernels/swiglu.h"
 #include "model/layers/expert_dispatch.h"
@@ -62,42 +66,62 @@ void add_gate_up(
   products.add(up, x, gate_up.narrow(1, above, width));
 }
 
-}  // namespace
-
-at::Tensor packed_linear(
-    const StoredMatrix& matrix, const at::Tensor& x, Activations activations) {
-  at::Tensor y = at::empty({x.size(0), matrix.rows()}, x.options());
-  Products products(activations);
-  products.add(matrix, x.contiguous(), y);
-  products.run();
-  return y;
+// Whether MLPs of so many rows can go through the kernel as a whole.
+bool is_few(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= kFewRows;
 }
 
-at::Tensor packed_mlp(
+// Takes an MLP's matrices, if all of them are packed.
+bool take(
     const PackedLayer& layer,
     const MlpRoles& roles,
-    const at::Tensor& x,
-    const PackedMlpKind& kind) {
-  const std::int64_t values =
-      kernels::inputs_of(kind.activation) * layer.at(roles.up).rows();
-  const at::Tensor gate_up = at::empty({x.size(0), values}, x.options());
-  Products products(kind.activations);
-  add_gate_up(products, layer, roles, -1, x, gate_up);
-  products.run();
-  return packed_linear(
-      layer.at(roles.down),
-      kernels::swiglu(gate_up, kind.activation),
-      kind.activations);
+    std::int64_t expert,
+    std::int64_t inputs,
+    kernels::PackedMlp& mlp) {
+  const auto packed = [&](Role role) {
+    const StoredMatrix& stored = layer.at(role, expert);
+    return stored.packed.defined() ? &stored.packed : nullptr;
+  };
+  mlp.up = packed(roles.up);
+  mlp.down = packed(roles.down);
+  if (inputs == 2) mlp.gate = packed(roles.gate);
+  return mlp.up != nullptr && mlp.down != nullptr &&
+         (mlp.gate != nullptr || inputs == 1);
 }
 
-at::Tensor packed_experts_forward(
+// The experts that have rows, where all of them can be computed together.
+std::optional<std::vector<kernels::PackedMlp>> experts_together(
+    const LayerWeights& weights, const at::Tensor& x, const Dispatch& all) {
+  const ExpertBank& bank = weights.experts;
+  if (!is_few(x) || bank.gate_up_bias.defined()) return std::nullopt;
+  const std::span tokens(
+      all.token.const_data_ptr<std::int64_t>(),
+      static_cast<std::size_t>(all.token.size(0)));
+  std::vector<kernels::PackedMlp> mlps;
+  for (std::int64_t e = 0; e < bank.size(); ++e) {
+    if (all.count(e) == 0) continue;
+    kernels::PackedMlp mlp{
+        .tokens = tokens.subspan(
+            static_cast<std::size_t>(all.starts[e]),
+            static_cast<std::size_t>(all.count(e)))};
+    if (bank.width(e) > 0 &&
+        !take(*weights.packed, kExpertRoles, e, bank.inputs(), mlp)) {
+      return std::nullopt;
+    }
+    mlps.push_back(mlp);
+  }
+  return mlps;
+}
+
+// The outputs [M, H] of all chosen experts, in the dispatch's order, one by one
+// but for their products.
+at::Tensor experts_apart(
     const LayerWeights& weights,
     const at::Tensor& x,
-    const Mixture& mixture,
+    const Dispatch& all,
     Activations activations) {
   const ExpertBank& bank = weights.experts;
   const PackedLayer& layer = *weights.packed;
-  const Dispatch all = dispatch(mixture.selected, bank.size());
   const at::Tensor rows = kernels::gather_rows(x, all.token);
   const at::Tensor ys = at::empty_like(rows);
   const auto rows_of = [&](const at::Tensor& whole, std::int64_t e) {
@@ -126,9 +150,78 @@ at::Tensor packed_experts_forward(
         rows_of(ys, e));
   }
   products.run();
+  return ys;
+}
+
+}  // namespace
+
+std::vector<at::Tensor> packed_linears(
+    std::span<const StoredMatrix* const> matrices,
+    const at::Tensor& x,
+    Activations activations) {
+  std::vector<at::Tensor> all;
+  Products products(activations);
+  const at::Tensor rows = x.contiguous();
+  for (const StoredMatrix* matrix : matrices) {
+    all.push_back(at::empty({x.size(0), matrix->rows()}, x.options()));
+    products.add(*matrix, rows, all.back());
+  }
+  products.run();
+  return all;
+}
+
+at::Tensor packed_linear(
+    const StoredMatrix& matrix, const at::Tensor& x, Activations activations) {
+  const StoredMatrix* const one = &matrix;
+  return packed_linears({&one, 1}, x, activations)[0];
+}
+
+at::Tensor packed_mlp(
+    const PackedLayer& layer,
+    const MlpRoles& roles,
+    const at::Tensor& x,
+    const PackedMlpKind& kind) {
+  kernels::PackedMlp one;
+  if (is_few(x) &&
+      take(layer, roles, -1, kernels::inputs_of(kind.activation), one)) {
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(x.size(0)));
+    std::iota(rows.begin(), rows.end(), 0);
+    one.tokens = rows;
+    return kernels::packed_mlps(
+        x.contiguous(),
+        {&one, 1},
+        {kind.activation, kind.activations == Activations::kInt8});
+  }
+  const std::int64_t values =
+      kernels::inputs_of(kind.activation) * layer.at(roles.up).rows();
+  const at::Tensor gate_up = at::empty({x.size(0), values}, x.options());
+  Products products(kind.activations);
+  add_gate_up(products, layer, roles, -1, x, gate_up);
+  products.run();
+  return packed_linear(
+      layer.at(roles.down),
+      kernels::swiglu(gate_up, kind.activation),
+      kind.activations);
+}
+
+at::Tensor packed_experts_forward(
+    const LayerWeights& weights,
+    const at::Tensor& x,
+    const Mixture& mixture,
+    Activations activations) {
+  const ExpertBank& bank = weights.experts;
+  const Dispatch all = dispatch(mixture.selected, bank.size());
+  const auto together = experts_together(weights, x, all);
+  const at::Tensor ys =
+      together ? kernels::packed_mlps(
+                     x.contiguous(),
+                     *together,
+                     {bank.activation, activations == Activations::kInt8})
+               : experts_apart(weights, x, all, activations);
   if (bank.constant.defined()) {
     for (std::int64_t e = 0; e < bank.size(); ++e) {
-      if (all.count(e) > 0) rows_of(ys, e).add_(bank.constant[e]);
+      if (all.count(e) == 0) continue;
+      ys.narrow(0, all.starts[e], all.count(e)).add_(bank.constant[e]);
     }
   }
   return kernels::combine(ys, all.position, mixture.weights);

@@ -4,6 +4,9 @@
 
 #include <ATen/ATen.h>
 
+#include <span>
+#include <vector>
+
 #include "model/family/weight_table.h"
 #include "model/layers/experts.h"
 #include "model/layers/layer_context.h"
@@ -15,6 +18,12 @@ namespace fettle::model {
 // y [n, rows] = x [n, cols] Wᵀ; no gradient.
 at::Tensor packed_linear(
     const StoredMatrix& matrix, const at::Tensor& x, Activations activations);
+
+// The same with several matrices.
+std::vector<at::Tensor> packed_linears(
+    std::span<const StoredMatrix* const> matrices,
+    const at::Tensor& x,
+    Activations activations);
 
 struct PackedMlpKind {
   kernels::Activation activation;

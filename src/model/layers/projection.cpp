@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layers/projection.h"
 
+#include <algorithm>
+
 #include "model/layers/decoded_product.h"
 #include "model/layers/packed_products.h"
 
@@ -33,6 +35,30 @@ at::Tensor Projection::operator()(
         });
   }
   return y;
+}
+
+std::vector<at::Tensor> Projection::together(
+    const at::Tensor& x, std::initializer_list<One> all) const {
+  std::vector<at::Tensor> out;
+  const bool packed = std::ranges::none_of(
+      all, [](const One& one) { return one.weight.defined(); });
+  if (!packed || context.tap != nullptr) {
+    for (const auto& [role, weight, bias] : all) {
+      out.push_back((*this)(role, x, weight, bias));
+    }
+    return out;
+  }
+  std::vector<const StoredMatrix*> matrices;
+  for (const One& one : all) {
+    matrices.push_back(&weights.packed->at(one.role));
+  }
+  out = packed_linears(matrices, x, context.activations);
+  std::size_t i = 0;
+  for (const One& one : all) {
+    if (one.bias.defined()) out[i].add_(one.bias);
+    ++i;
+  }
+  return out;
 }
 
 }  // namespace fettle::model

@@ -4,6 +4,9 @@
 
 #include <ATen/ATen.h>
 
+#include <initializer_list>
+#include <vector>
+
 #include "model/layers/layer_context.h"
 #include "model/weights/layer_weights.h"
 
@@ -21,6 +24,16 @@ struct Projection {
       const at::Tensor& x,
       const at::Tensor& weight,
       const at::Tensor& bias = {}) const;
+
+  struct One {
+    Role role;
+    const at::Tensor& weight;
+    const at::Tensor& bias;
+  };
+  // The same of several weights that meet one x: where all are packed, their
+  // products are computed together.
+  std::vector<at::Tensor> together(
+      const at::Tensor& x, std::initializer_list<One> all) const;
 };
 
 }  // namespace fettle::model

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/layers/decoded_product.h"
+#include "model/layers/decoded_router.h"
 
 namespace fettle::model {
 namespace {
@@ -86,6 +87,10 @@ Routing route(
       product(x.to(at::kFloat), router.weight.t(), {.decodes = router.decodes});
   if (router.bias.defined()) routing.logits = routing.logits + router.bias;
   if (router.noise.defined()) routing.logits = routing.logits + router.noise;
+  if (routes_plainly(config, router, routing.logits)) {
+    route_decoded(config, top_k, router, routing);
+    return routing;
+  }
   routing.probs = config.score == RouterScore::kSigmoid
                       ? routing.logits.sigmoid()
                       : routing.logits.softmax(-1);

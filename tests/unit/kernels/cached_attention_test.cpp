@@ -71,7 +71,8 @@ void check_shape(const CacheShape& shape) {
          values(
              {kLengths[b], shape.kv_heads, shape.value_size},
              20 + b,
-             kCacheCase)});
+             kCacheCase),
+         kLengths[b]});
   }
   const at::Tensor q = values(
       {options.starts.back(), shape.heads, shape.key_size}, 5, kCacheCase);
@@ -101,11 +102,25 @@ TEST_CASE("cached_attention is attention to all that is cached") {
 
 TEST_CASE("cached_attention takes no more queries than tokens") {
   const at::Tensor q = at::ones({2, 1, 4});
-  const CachedTokens cache{at::ones({1, 1, 4}), at::ones({1, 1, 4})};
+  const CachedTokens cache{at::ones({2, 1, 4}), at::ones({2, 1, 4}), 1};
   CHECK_THROWS_AS(
       cached_attention(q, {&cache, 1}, {.starts = {0, 2}}), InternalError);
   CHECK_THROWS_AS(
       cached_attention(q, {&cache, 1}, {.starts = {0, 1, 2}}), InternalError);
+  const CachedTokens short_one{at::ones({2, 1, 4}), at::ones({2, 1, 4}), 3};
+  CHECK_THROWS_AS(
+      cached_attention(q, {&short_one, 1}, {.starts = {0, 2}}), InternalError);
+}
+
+TEST_CASE("cached_attention does not see behind the tokens that there are") {
+  const at::Tensor q = at::ones({1, 2, 4});
+  at::Tensor key = values({5, 2, 4}, 1, kCacheCase);
+  const CachedTokens whole{key.clone(), key.clone(), 3};
+  key.narrow(0, 3, 2).fill_(NAN);
+  const CachedTokens rest{key, key, 3};
+  const CachedAttentionOptions options{.starts = {0, 1}};
+  CHECK(cached_attention(q, {&rest, 1}, options)
+            .equal(cached_attention(q, {&whole, 1}, options)));
 }
 
 }  // namespace fettle::kernels

@@ -211,3 +211,35 @@ TEST_CASE("an expert's scale multiplies its weights after they are divided") {
   expected.scatter_add_(0, plain.selected.flatten(), plain.weights.flatten());
   CHECK(scales.grad().allclose(expected));
 }
+
+TEST_CASE("decoded tokens are routed as others are") {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn(
+      {5, 16}, at::make_generator<at::CPUGeneratorImpl>(3), at::kFloat);
+  const at::Tensor weight = at::randn(
+      {24, 16}, at::make_generator<at::CPUGeneratorImpl>(4), at::kFloat);
+  const at::Tensor some = at::linspace(-0.2, 0.3, 24);
+  for (const RouterScore score :
+       {RouterScore::kSoftmaxThenTopk,
+        RouterScore::kSigmoid,
+        RouterScore::kTopkThenSoftmax}) {
+    for (const bool all : {false, true}) {
+      RouterConfig config{.score = score, .renormalize = all};
+      if (all) {
+        config.least_sum = 0.4;
+        config.added_sum = 1e-3;
+        config.scale = 2.5;
+      }
+      const at::Tensor extra = all ? some : at::Tensor();
+      RouterTensors router{weight, extra, extra, {}, {}, extra};
+      const Routing expected = route(config, 3, x, router);
+      router.decodes = true;
+      const Routing decoded = route(config, 3, x, router);
+      CHECK(decoded.selected.equal(expected.selected));
+      // Sums in another order.
+      CHECK(at::allclose(decoded.logits, expected.logits, 1e-5, 1e-6));
+      CHECK(at::allclose(decoded.probs, expected.probs, 1e-5, 1e-6));
+      CHECK(at::allclose(decoded.weights, expected.weights, 1e-5, 1e-6));
+    }
+  }
+}
