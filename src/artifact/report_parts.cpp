@@ -11,6 +11,14 @@ namespace {
 
 namespace mustache = kainjow::mustache;
 
+// What all pages begin with, up to their titles.
+constexpr const char* kHead = R"(<!doctype html>
+<!-- SPDX-License-Identifier: Apache-2.0 -->
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">)";
+
 std::string made_section(const Making& making) {
   if (making.command.empty()) return "";
   mustache::mustache section{std::string(report_made)};
@@ -78,6 +86,7 @@ std::string script_text(const Json& json) {
 std::string render_page(ReportPage page) {
   mustache::mustache whole{std::string(page.html)};
   FETTLE_ASSERT(whole.is_valid());
+  page.view["head"] = std::string(kHead);
   page.view["version"] = std::string(version());
   page.view["css"] = std::string(report_css);
   page.view["quality"] = quality_section(page.quality);

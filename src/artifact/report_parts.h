@@ -32,8 +32,9 @@ struct ReportPage {
   Json quality = nullptr;
 };
 
-// The whole page as text. The template finds, beside its view, {{version}},
-// {{{css}}}, {{{quality}}} (empty without any), {{{made}}} and {{{scripts}}}.
+// The whole page as text. The template finds, beside its view, {{{head}}} (what
+// comes before the title), {{version}}, {{{css}}}, {{{quality}}} (empty without
+// any), {{{made}}} and {{{scripts}}}.
 std::string render_page(ReportPage page);
 
 // JSON as the text of a script element, which it can't end.

@@ -59,6 +59,12 @@ std::int64_t ragged_ends(const WeightId& id, const model::PackedHeader& h) {
 
 }  // namespace
 
+double Footprint::widening() const {
+  if (file <= 0) return 1;
+  const auto held = static_cast<double>(weights.total());
+  return std::max(1.0, held / static_cast<double>(file));
+}
+
 Candidate::Candidate(
     const FitSource& source, const Engine& engine, const Cut& cut, bool on_card)
     : source_(source),
@@ -279,6 +285,14 @@ std::int64_t Candidate::loaded_bytes(const WeightId& id) const {
          numbers_of(model::loaded_type(id.role, type));
 }
 
+// By another program, of a weight that has `bytes` in its file.
+std::int64_t Candidate::held_bytes(
+    const WeightId& id, std::int64_t bytes) const {
+  if (!engine_.unpacks || !header(id)) return bytes;
+  const at::ScalarType type = source_.form({Role::kEmbedTokens}).dtype;
+  return bytes + model::weight_numel(config_, id) * numbers_of(type);
+}
+
 void Candidate::count_weights() {
   const bool own = engine_.storage == Storage::kFettle;
   for (const WeightId& id : model::model_weights(config_)) {
@@ -286,7 +300,7 @@ void Candidate::count_weights() {
     const std::int64_t bytes = file_bytes(id);
     file_ += count * bytes;
     const FitPart part = fit_part_of(id.role);
-    weights_[part] += count * (own ? loaded_bytes(id) : bytes);
+    weights_[part] += count * (own ? loaded_bytes(id) : held_bytes(id, bytes));
   }
   const bool gguf = engine_.storage == Storage::kGguf;
   if (gguf && config_.tie_word_embeddings) {
@@ -372,9 +386,10 @@ Footprint Candidate::footprint(
       rule.batch_tokens > 0 ? std::min(rule.batch_tokens, context) : context;
   sweep::Workload work = workload(batch);
   work.compute_type = rule.number_bytes == 4 ? at::kFloat : at::kBFloat16;
-  made.working = batch * sweep::bytes_per_token(config_, work) +
-                 rule.logit_rows * config_.vocab_size * 4 +
-                 context * rule.bytes_per_context;
+  made.working =
+      (1 + rule.copies) * batch * sweep::bytes_per_token(config_, work) +
+      rule.logit_rows * config_.vocab_size * 4 +
+      context * rule.bytes_per_context;
   made.runtime = on_card_ ? rule.card_bytes : rule.ram_bytes;
   std::int64_t beside = 0;  // weights that stay in RAM
   if (on_card_ && engine_.embeds_in_ram) {

@@ -31,6 +31,9 @@ struct Footprint {
   std::int64_t least = 0;    // with which it runs, reading layers anew
   std::int64_t layers = 0;   // of which a part may be read anew; 0: none may
   std::int64_t layer_experts = 0;  // of a layer, which may lie elsewhere
+
+  // Bytes in memory a byte of the file, at least 1.
+  double widening() const;
 };
 
 struct Cut {
@@ -84,6 +87,7 @@ class Candidate {
   std::int64_t file_bytes(const model::WeightId& id) const;
   std::int64_t gguf_bytes(const model::WeightId& id) const;
   std::int64_t loaded_bytes(const model::WeightId& id) const;
+  std::int64_t held_bytes(const model::WeightId& id, std::int64_t bytes) const;
   std::int64_t count_of(const model::WeightId& id) const;
   std::optional<model::PackedHeader> header(const model::WeightId& id) const;
   model::WeightId in_source(const model::WeightId& id) const;

@@ -84,7 +84,7 @@ Engine llama_engine() {
       .splits_experts = true,
       .source =
           "llama.cpp's source with its usual settings (-ub 512, caches in "
-          "fp16); not measured",
+          "fp16), and on a CPU its peak in docs/fit.md",
       .for_option = "gguf",
       .export_form = "gguf"};
 }
@@ -119,9 +119,13 @@ Engine transformers_engine() {
       .storage = Storage::kWords,
       .state =
           {.tail_bytes = 4, .latents = LatentCache::kHeads, .beyond_window = 0},
-      .work = {.card_bytes = 512 * kMebi, .ram_bytes = 1536 * kMebi},
+      .work =
+          {.copies = 3, .card_bytes = 512 * kMebi, .ram_bytes = 1024 * kMebi},
       .schemes = word_schemes(),
-      .source = "transformers' source (a prompt passes whole); not measured",
+      .unpacks = true,
+      .source =
+          "transformers' source (a prompt passes whole), and on a CPU its peak "
+          "in docs/fit.md",
       .for_option = "hf",
       .export_form = "compressed-tensors"};
 }

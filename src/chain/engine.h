@@ -45,9 +45,11 @@ struct WorkRules {
   std::int64_t number_bytes = 2;       // of an activation
   std::int64_t logit_rows = 1;         // whose logits exist at one time
   std::int64_t bytes_per_context = 0;  // masks, for each token of a context
-  double usable = 1.0;                 // share of the card that it uses
-  std::int64_t card_bytes = 0;         // driver and libraries on a card
-  std::int64_t ram_bytes = 0;          // program and libraries
+  // Copies of a prompt's activations that libraries hold beside one.
+  std::int64_t copies = 0;
+  double usable = 1.0;          // share of the card that it uses
+  std::int64_t card_bytes = 0;  // driver and libraries on a card
+  std::int64_t ram_bytes = 0;   // program and libraries
 };
 
 // A way to store a model's weights, as a row of the table. Other matrices than
@@ -67,8 +69,10 @@ struct Engine {
   WorkRules work;
   std::vector<SchemeRow> schemes;  // by falling bits, "keep" first
   bool needs_card = false;
-  bool embeds_in_ram = false;    // embeddings stay beside the CPU
-  bool splits_experts = false;   // experts of some layers may stay in RAM
+  bool embeds_in_ram = false;   // embeddings stay beside the CPU
+  bool splits_experts = false;  // experts of some layers may stay in RAM
+  // Packed weights are unpacked when they are loaded, beside the file's pages.
+  bool unpacks = false;
   bool streams = false;          // runs with less memory, reading layers anew
   std::string_view source;       // where the figures beside weights come from
   std::string_view for_option;   // --for of trim and quant; empty: none

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <string_view>
 
 #include "core/error.h"
 
@@ -75,9 +76,13 @@ EngineNeeds needs_of(
     needs.rules.min_width = std::min(
         needs.rules.multiple, std::max<std::int64_t>(narrowest(config), 1));
   }
+  // What its loaders find in stacks stays as it is.
+  const bool stacked =
+      words && model::weight_row(config, model::Role::kExpertUp).stacked_only;
   bool reached = false;
   for (const SchemeRow& row : engine.schemes) {
     if (needs.group > 0 && row.group > needs.group) break;
+    if (stacked && row.scheme != std::string_view("keep")) break;
     needs.schemes.emplace_back(row.scheme);
     reached = row.scheme == bits_min;
     if (reached) break;

@@ -2,6 +2,7 @@
 #include "chain/fit_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 
@@ -27,9 +28,18 @@ const Scheme& scheme_for(const ExpertMatrix& matrix, const ExpertChoice& c) {
 
 }  // namespace
 
-FitPlan as_chosen(FitPlan plan) {
-  plan.cut_nats *= kChosenCost;
-  plan.round_nats *= kChosenCost;
+double chosen_cost(std::int64_t tokens) {
+  constexpr double kTokens = 131072;
+  constexpr double kCost = 1.5;  // by so many tokens
+  constexpr double kMost = 6;    // nothing was measured beyond
+  const double fewer =
+      kTokens / static_cast<double>(std::max<std::int64_t>(tokens, 1));
+  return std::clamp(kCost * std::sqrt(fewer), kCost, kMost);
+}
+
+FitPlan as_chosen(FitPlan plan, std::int64_t tokens) {
+  plan.cut_nats *= chosen_cost(tokens);
+  plan.round_nats *= chosen_cost(tokens);
   return plan;
 }
 

@@ -32,9 +32,10 @@ struct FitPlan {
 };
 
 // A search finds what is priced too low: the plan that it chose costs so many
-// times what its prices say (docs/fit-price.md).
-inline constexpr double kChosenCost = 1.5;
-FitPlan as_chosen(FitPlan plan);
+// times what its prices say, the more the fewer tokens they were measured on
+// (docs/fit-price.md).
+double chosen_cost(std::int64_t tokens);
+FitPlan as_chosen(FitPlan plan, std::int64_t tokens);
 
 // The nats of rounding an expert's matrices by a choice, before the
 // calibration's curve, and its bytes.

@@ -9,6 +9,7 @@
 #include <set>
 #include <string_view>
 
+#include "artifact/model_writer.h"
 #include "core/bytes.h"
 #include "core/json_members.h"
 #include "core/text_file.h"

@@ -5,12 +5,30 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "core/error.h"
 
 namespace fettle::chain {
 namespace {
+
+// Products take as long for a width between multiples as for the next one: the
+// rows of gate and up are whole vectors of 16 numbers then.
+constexpr std::int64_t kProductUnit = 8;
+
+// Widths of whole vectors, where these leave some to choose from.
+Rules whole_products(const PlanSpace& space) {
+  constexpr std::int64_t kWidths = 4;
+  Rules rules = space.rules;
+  const auto leaves_some = [](const ExpertPrice& expert) {
+    return expert.width() == 0 || expert.width() >= kWidths * kProductUnit;
+  };
+  if (space.keep_min > 0) return rules;
+  if (!std::ranges::all_of(space.table.experts, leaves_some)) return rules;
+  rules.multiple = std::lcm(rules.multiple, kProductUnit);
+  return rules;
+}
 
 FitPlan searched(
     const PlanSpace& space, const Rules& rules, std::int64_t budget) {
@@ -86,7 +104,7 @@ FitPlan fastest(
   constexpr int kHalvings = 10;
   for (int i = 0; i < kHalvings; ++i) {
     const double middle = 0.5 * (low + high);
-    Rules fast = space.rules;
+    Rules fast = whole_products(space);
     fast.products_nats = std::exp(middle);
     FitPlan plan = within(space, fast, budget);
     if (plan.nats() > most) {

@@ -106,7 +106,10 @@ double mean_measured(const PlanPage& page) {
 
 std::string nats_text(double nats) { return fmt::format("{:.4f}", nats); }
 
-mustache::data row_of(const std::string& name, const FitPlan& plan) {
+mustache::data row_of(
+    const std::string& name,
+    const FitPlan& plan,
+    const std::vector<Domain>& domains) {
   mustache::data row;
   row["name"] = name;
   row["bytes"] = format_bytes(plan.bytes);
@@ -115,6 +118,13 @@ mustache::data row_of(const std::string& name, const FitPlan& plan) {
   row["round"] = nats_text(plan.round_nats);
   row["kept"] = fmt::format("{:.0f} %", 100 * plan.kept);
   row["products"] = fmt::format("{:.0f} %", 100 * plan.products);
+  mustache::data parts{mustache::data::type::list};
+  for (const Domain& domain : domains) {
+    mustache::data part;
+    part["nats"] = nats_text(domain.nats(plan));
+    parts.push_back(part);
+  }
+  row["parts"] = std::move(parts);
   return row;
 }
 
@@ -127,19 +137,24 @@ mustache::data rows_of(const PlanPage& page) {
   std::ranges::stable_sort(
       within, {}, [](const auto* one) { return one->second.nats(); });
   mustache::data rows{mustache::data::type::list};
-  rows.push_back(row_of("the plan", page.chosen));
+  rows.push_back(row_of("the plan", page.chosen, page.domains));
   for (const auto* one : within) {
-    rows.push_back(row_of(one->first.name(), one->second));
+    rows.push_back(row_of(one->first.name(), one->second, page.domains));
   }
   return rows;
 }
 
-mustache::data domains_of(const PlanPage& page) {
+mustache::data files_of(const PlanPage& page) {
   mustache::data rows{mustache::data::type::list};
   for (const auto& [file, kl] : page.measured) {
+    const auto domain =
+        std::ranges::find(page.domains, domain_name(file), &Domain::name);
     mustache::data row;
+    row["expected"] = domain == page.domains.end()
+                          ? std::string()
+                          : nats_text(domain->nats(page.chosen));
     row["name"] = std::filesystem::path(file).stem().string();
-    row["nats"] = nats_text(kl);
+    row["measured"] = nats_text(kl);
     rows.push_back(row);
   }
   return rows;
@@ -153,9 +168,17 @@ mustache::data view_of(const PlanPage& page) {
   view["bytes"] = format_bytes(page.chosen.bytes);
   view["nats"] = nats_text(page.chosen.nats());
   view["rows"] = rows_of(page);
+  view["by_domain"] = !page.domains.empty();
+  mustache::data domains{mustache::data::type::list};
+  for (const Domain& domain : page.domains) {
+    mustache::data one;
+    one["domain"] = domain.name;
+    domains.push_back(one);
+  }
+  view["domains"] = std::move(domains);
   view["done"] = !page.measured.empty();
   if (!page.measured.empty()) {
-    view["domains"] = domains_of(page);
+    view["files"] = files_of(page);
     view["mean"] = nats_text(mean_measured(page));
   }
   view["promised"] = format_bytes(page.footprint.total);

@@ -12,6 +12,7 @@
 
 #include "artifact/making.h"
 #include "chain/candidate.h"
+#include "chain/domains.h"
 #include "chain/fit_plan.h"
 #include "chain/plain.h"
 
@@ -26,6 +27,7 @@ struct PlanPage {
   const std::vector<FitPlan>& frontier;
   const std::vector<std::pair<PlainChoice, FitPlan>>& plain;
   std::int64_t budget = 0;
+  std::vector<Domain> domains = {};  // none: files are not named by domain
   // What was carried out to calibrate by: bytes and KL, predicted and measured.
   std::vector<std::pair<const FitPlan*, double>> probes = {};
   // KL of the finished model, by file of held-out text.

@@ -36,8 +36,12 @@ std::int64_t weights_room(const FitSource& source, const FitRequest& request) {
   }
   const auto has = request.on_card() ? bounds.vram : bounds.ram;
   if (!has) return room;
+  // Plain weights are wider in Fettle's memory than on disk: it packs them all.
+  // Where they are unpacked, plain ones take the least.
+  const bool own = engine.storage == Storage::kFettle;
   for (const SchemeRow& scheme : engine.schemes) {
-    if (scheme.scheme == std::string_view("keep")) continue;
+    const bool plain = scheme.scheme == std::string_view("keep");
+    if ((own && plain) || (engine.unpacks && !plain)) continue;
     const Candidate whole(source, engine, {1.0, scheme}, request.on_card());
     if (!whole.why_not().empty()) continue;
     const Footprint f = whole.footprint(request.context, request.parallel);

@@ -93,6 +93,11 @@ def test_a_card_without_room_is_told_of(on_card, few):
                     FETTLE_EMULATED_CARD_TAKEN_MIB="255")
     assert taken.status == 1 and "card is out of memory" in taken.err
     assert taken.err.count("\n") == 1
+    asked = on_card("fit", MODEL, "--vram", "2GiB",
+                    FETTLE_EMULATED_CARD_MIB="256")
+    assert asked.status == 1 and asked.out == ""
+    assert "--vram: expected at most" in asked.err
+    assert asked.err.count("\n") == 1
     absent = on_card(*told, "--device", "cuda:1")
     assert absent.status == 2 or "cuda:0" in absent.err
 

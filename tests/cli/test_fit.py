@@ -52,21 +52,62 @@ def test_a_config_alone_is_enough(fettle, tmp_path):
     assert alone["assumed"] and not whole["assumed"]
 
 
-def test_what_can_not_be_is_refused_in_a_line(fettle, tmp_path):
-    refused(fettle("fit", MODEL, "--ram", "10MiB"), "--ram", "the least is",
-            "experts")
-    refused(fettle("fit", MODEL, "--budget", "1KiB"), "--budget", "the least")
-    refused(fettle("fit", MODEL, "--context", 2000), "--context", "1024")
-    refused(fettle("fit", MODEL, "--ram", "1GiB", "--engine", "vllm"),
-            "give --vram")
+def other_family(folder):
+    """A model that llama.cpp computes otherwise; headers are enough."""
+    config = json.loads((MODEL / "config.json").read_text())
+    config["norm_topk_prob"] = False
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+# Arguments after the model, the exit status, words of the line.
+REFUSED = {
+    "a budget below the least": (
+        ["--budget", "1KiB"], 1, ["--budget", "the least is"]),
+    "RAM below the least": (
+        ["--ram", "10MiB"], 1, ["--ram", "the least is", "experts",
+                                "conversations", "program and libraries"]),
+    "a disk below the least": (
+        ["--disk", "1KiB"], 1, ["--disk", "the least is"]),
+    "a card below the least": (
+        ["--vram", "10MiB", "--engine", "llama.cpp"], 1,
+        ["--vram", "the least is", "experts", "head"]),
+    "a context beyond the model's": (
+        ["--context", "2000"], 1, ["--context", "1024", "2000"]),
+    "an engine without a card": (
+        ["--ram", "1GiB", "--engine", "vllm"], 1, ["vllm", "give --vram"]),
+    "an engine that does not tune": (
+        ["--for", "tune", "--engine", "llama.cpp"], 1, ["no program that"]),
+    "an engine for no such family": (
+        ["--ram", "1GiB", "--engine", "llama.cpp"], 1,
+        ["llama.cpp", "norm_topk_prob"]),
+    "a size without a unit": (["--vram", "12"], 2, ["expected a unit"]),
+    "a size that is none": (["--budget", "-1GiB"], 2, ["--budget"]),
+    "a page of tuning": (
+        ["--for", "tune", "--report", "page.html"], 2, ["--report"]),
+    "an engine that is none": (["--engine", "mlx"], 2, ["llama.cpp"]),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_can_not_be_is_refused_in_a_line(fettle, tmp_path, what):
+    arguments, status, words = REFUSED[what]
+    model = MODEL
+    if what == "an engine for no such family":
+        model = other_family(tmp_path / "other")
+    before = sorted(tmp_path.rglob("*"))
+    done = fettle("fit", model, *arguments, cwd=tmp_path)
+    assert done.status == status and done.out == "", done.err
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1 or status == 2, done.err
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_a_model_is_refused(fettle, tmp_path):
     refused(fettle("fit", tmp_path), "config.json")
-    unit = fettle("fit", MODEL, "--vram", "12")
-    assert unit.status == 2 and "expected a unit" in unit.err
-    tuned = fettle("fit", MODEL, "--for", "tune", "--report", tmp_path / "x")
-    assert tuned.status == 2 and "--report" in tuned.err
-    unknown = fettle("fit", MODEL, "--engine", "mlx")
-    assert unknown.status == 2 and "llama.cpp" in unknown.err
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -56,5 +56,16 @@ TEST_CASE("Groups divide the rows, and fewer bits take llama.cpp wider ones") {
       needs_of(vllm, config, "int2"), Contains("has no place for int2"));
 }
 
+TEST_CASE("Experts in stacks are cut, not rounded, for loaders of words") {
+  auto config = config_of(256, 384);
+  config.family = "gpt_oss";
+  const auto schemes = [&](const char* engine) {
+    return needs_of(find_engine(engine), config, "").schemes;
+  };
+  REQUIRE(schemes("transformers") == Names{"keep"});
+  REQUIRE(schemes("vllm") == Names{"keep"});
+  REQUIRE(schemes("llama.cpp") == Names{"keep", "int8", "int4"});
+}
+
 }  // namespace
 }  // namespace fettle::chain

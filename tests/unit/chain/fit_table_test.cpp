@@ -41,6 +41,25 @@ TEST_CASE_METHOD(FitOfPlanned, "Without bounds every row is shown") {
   CHECK(json.at("vram_bytes").is_null());
 }
 
+TEST_CASE_METHOD(FitOfPlanned, "Who unpacks when loading gains no memory") {
+  FitRequest request;
+  request.engine = "transformers";
+  const FitTable all = table(request);
+  const FitRow& stored = all.rows.front();
+  CHECK(stored.footprint.widening() == 1);
+  bool any = false;
+  for (const FitRow& row : all.rows) {
+    if (row.cut.keep < 1 || row.cut.scheme.scheme == stored.cut.scheme.scheme) {
+      continue;
+    }
+    any = true;
+    CHECK(row.footprint.file < stored.footprint.file);
+    CHECK(row.footprint.total > stored.footprint.total);
+    CHECK(row.footprint.widening() > 2);
+  }
+  CHECK(any);
+}
+
 TEST_CASE_METHOD(FitOfPlanned, "A row fits from its total on") {
   const FitRow row = table({}).rows[5];
   for (const std::int64_t spare : {0, -1}) {

@@ -154,6 +154,18 @@ TEST_CASE("An engine's rules bound the same search") {
   }
 }
 
+TEST_CASE("A chosen plan costs the more the fewer tokens priced it") {
+  REQUIRE(chosen_cost(1 << 20) == 1.5);
+  REQUIRE(chosen_cost(131072) == 1.5);
+  REQUIRE(chosen_cost(32768) == Approx(3));
+  REQUIRE(chosen_cost(8192) == Approx(6));
+  REQUIRE(chosen_cost(0) == 6);
+  FitPlan plan;
+  plan.cut_nats = 1;
+  plan.round_nats = 2;
+  REQUIRE(as_chosen(plan, 32768).nats() == Approx(9));
+}
+
 TEST_CASE("So many neurons are kept as were asked for") {
   const TinyModel tiny(small_model(1));
   const model::ModelReader reader(tiny.path());

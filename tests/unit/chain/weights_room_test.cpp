@@ -42,6 +42,17 @@ TEST_CASE("What keeps to the room for weights keeps to the bound") {
   CHECK(any);
 }
 
+TEST_CASE("Memory bounds a model that a program can only have cut") {
+  const testing::PlannedFolder folder("granitemoe");
+  const FitSource source(folder.path());
+  FitRequest request;
+  request.engine = "transformers";
+  request.bounds.ram = std::int64_t{8} << 30;
+  const std::int64_t room = weights_room(source, settled(request, source));
+  CHECK(room > 0);
+  CHECK(room < *request.bounds.ram);
+}
+
 TEST_CASE("Fettle's plans leave the share unused that its row tells") {
   const double usable = find_engine("fettle").work.usable;
   const std::int64_t bytes = std::int64_t{1} << 40;

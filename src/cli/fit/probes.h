@@ -9,8 +9,9 @@
 
 #include "artifact/score_file.h"
 #include "chain/calibration.h"
+#include "chain/domains.h"
 #include "chain/plain.h"
-#include "cli/fit_folder.h"
+#include "cli/fit/folder.h"
 
 namespace fettle::cli {
 
@@ -27,7 +28,8 @@ struct ProbeInput {
 struct MeasuredProbe {
   std::string name;
   chain::FitPlan plan;
-  double kl = 0;
+  double kl = 0;  // mean over files
+  std::vector<chain::FileLoss> files = {};
 };
 
 struct Probes {
@@ -37,6 +39,7 @@ struct Probes {
 
   // By the table's prices.
   chain::Calibration calibration(const chain::PriceTable& table) const;
+  std::vector<chain::Domain> domains() const;
 };
 
 // Carries out and measures what the folder doesn't know yet; removes the

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_probes.h"
+#include "cli/fit/probes.h"
 
 #include <fmt/format.h>
 
@@ -20,6 +20,9 @@ namespace fs = std::filesystem;
 // somebody would plan for.
 constexpr double kWanted = 0.03;
 constexpr std::int64_t kTokens = 16384;  // to measure on
+// To cut and round by; more tokens change what is measured by a few percent
+// (docs/fit-price.md).
+constexpr std::int64_t kFitTokens = 32768;
 constexpr std::int64_t kLeastTokens = 2048;
 
 struct ProbeText {
@@ -51,7 +54,11 @@ void shorten(std::vector<sweep::EvalSet>& sets) {
 class Prober {
  public:
   explicit Prober(const ProbeInput& input)
-      : input_(input), reader_(input.reader) {}
+      : input_(input), reader_(input.reader), data_(input.folder.data()) {
+    if (data_.tokens == 0 || data_.tokens > kFitTokens) {
+      data_.tokens = kFitTokens;
+    }
+  }
 
   std::optional<Probes> run() {
     choose();
@@ -65,6 +72,10 @@ class Prober {
         input_.folder.note(file(point), key, result);
       }
       point.kl = result.at("kl").get<double>();
+      for (const Json& one : result.at("files")) {
+        point.files.push_back(
+            {one.at("file").get<std::string>(), one.at("kl").get<double>()});
+      }
       made.text = result.at("text").get<std::string>();
     }
     for (const char* name : {"probe-cut", "probe-rounded", "probe-both"}) {
@@ -129,6 +140,7 @@ class Prober {
     io::Hasher hasher;
     hasher.update(input_.folder.key_of("scores"));
     hasher.update(input_.folder.key_of("errors"));
+    hasher.update(fmt::format("{} by file\n", data_.tokens));
     for (const char* stage : {"trim", "quant"}) {
       hasher.update(io::hash_file(plan_file(point, stage)));
     }
@@ -141,7 +153,7 @@ class Prober {
   bool cut(const MeasuredProbe& point) {
     Arguments arguments{
         input_.folder.model(), "--plan=" + plan_file(point, "trim").string()};
-    append(arguments, input_.folder.data().arguments());
+    append(arguments, data_.arguments());
     return input_.folder.run({"probe-cut", "trim", arguments, {"scores"}});
   }
 
@@ -151,7 +163,7 @@ class Prober {
       const std::string& model) {
     Arguments arguments{model, "--plan=" + plan_file(point, "quant").string()};
     append(arguments, input_.quant);
-    append(arguments, input_.folder.data().arguments());
+    append(arguments, data_.arguments());
     return input_.folder.run({name, "quant", arguments, {"errors"}});
   }
 
@@ -173,7 +185,10 @@ class Prober {
         {text.sets,
          input_.folder.model(),
          input_.folder.path() / ("probe-" + point.name)});
-    return {{"kl", quality.at("kl")}, {"text", text.name}};
+    return {
+        {"kl", quality.at("kl")},
+        {"files", quality.at("files")},
+        {"text", text.name}};
   }
 
   // Windows of the data that neither scores nor repairs have seen; where there
@@ -224,6 +239,7 @@ class Prober {
 
   const ProbeInput& input_;
   const model::ModelReader& reader_;
+  FitData data_;  // that points are made by
   std::vector<MeasuredProbe> points_;
   ProbeText text_;
 };
@@ -236,6 +252,15 @@ chain::Calibration Probes::calibration(const chain::PriceTable& table) const {
     probes.push_back({point.plan, point.kl});
   }
   return chain::fitted_calibration(table, probes);
+}
+
+std::vector<chain::Domain> Probes::domains() const {
+  std::vector<chain::FileLoss> cut, rounded;
+  for (const MeasuredProbe& point : points) {
+    if (point.name == "cut") cut = point.files;
+    if (point.name == "rounded") rounded = point.files;
+  }
+  return chain::domains_of(cut, rounded);
 }
 
 std::optional<Probes> measure_probes(const ProbeInput& input) {

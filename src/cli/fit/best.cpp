@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_best.h"
+#include "cli/fit/best.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <utility>
@@ -13,11 +14,12 @@
 #include "chain/plan_page.h"
 #include "chain/weights_room.h"
 #include "cli/chain.h"
-#include "cli/fit_engine.h"
-#include "cli/fit_folder.h"
-#include "cli/fit_peak.h"
-#include "cli/fit_recipe.h"
-#include "cli/fit_result.h"
+#include "cli/fit/engine.h"
+#include "cli/fit/folder.h"
+#include "cli/fit/peak.h"
+#include "cli/fit/recipe.h"
+#include "cli/fit/result.h"
+#include "cli/fit/texts.h"
 #include "cli/inputs.h"
 #include "cli/parsed_command.h"
 #include "cli/recipe.h"
@@ -46,8 +48,17 @@ class Best {
         needs_(
             chain::needs_of(engine_, reader_->config(), request.fit.bits_min)),
         data_{flags_.data, flags_.data_flags, flags_.tokens, flags_.seq_len} {
+    const chain::Bounds& bounds = request.fit.bounds;
+    // Rounding saves nothing in memory where weights are unpacked.
+    if (engine_.unpacks && !bounds.weights && !bounds.disk) {
+      needs_.schemes = {"keep"};
+    }
     result_.budget = chain::weights_room(request.source, request.fit);
     require_least(*reader_, needs_, result_.budget);
+    for (const auto& files : {flags_.data, flags_.held}) {
+      require_tokens(
+          session, *reader_, {files, flags_.data_flags, flags_.seq_len});
+    }
     folder_ =
         std::make_unique<FitFolder>(session, flags_.out, request.model, data_);
   }
@@ -124,6 +135,7 @@ class Best {
       for (MeasuredProbe& point : probes->points) {
         chain::price_plan(table_, point.plan);
       }
+      result_.domains = probes->domains();
       result_.probes = std::move(*probes);
     }
     result_.calibration = table_.calibration;
@@ -147,35 +159,44 @@ class Best {
       const auto plain = chain::plain_plan(*reader_, table_, scores_, choice);
       if (plain) result_.plain.emplace_back(choice, *plain);
     }
-    // Plain weights are wider in memory than on disk.
+    // Plain weights are wider in Fettle's memory than on disk.
     const auto& bounds = request_.fit.bounds;
-    if (bounds.vram || bounds.ram) {
+    const bool own = engine_.storage == chain::Storage::kFettle;
+    if (own && (bounds.vram || bounds.ram)) {
       chain::forbid(table_, quant::parse_scheme("keep"));
     }
     // What the format adds, and memory in all, are known of a plan alone.
     std::int64_t budget = result_.budget;
     for (;;) {
       result_.chosen = planned(budget);
+      const std::int64_t searched = result_.chosen.bytes;
+      result_.chosen.bytes = engine_bytes(input());
       result_.footprint = planned_footprint(input());
       const std::int64_t over = bytes_over();
       if (over <= 0) break;
-      budget = std::min(budget, result_.chosen.bytes) - over;
+      budget = std::min(budget, searched) - over;
     }
-    result_.chosen.bytes = engine_bytes(input());
-    result_.chosen = chain::as_chosen(std::move(result_.chosen));
+    result_.chosen =
+        chain::as_chosen(std::move(result_.chosen), scores_.tokens);
+    result_.chosen_cost = chain::chosen_cost(scores_.tokens);
     for (chain::FitPlan& best :
          chain::frontier(plan_space(), kFrontierPoints)) {
-      result_.frontier.push_back(chain::as_chosen(std::move(best)));
+      result_.frontier.push_back(
+          chain::as_chosen(std::move(best), scores_.tokens));
     }
   }
 
   // What the chosen plan takes beyond the tightest bound.
   std::int64_t bytes_over() const {
-    std::int64_t over = engine_bytes(input()) - result_.budget;
+    std::int64_t over = result_.chosen.bytes - result_.budget;
     const auto& bounds = request_.fit.bounds;
     const auto has = request_.fit.on_card() ? bounds.vram : bounds.ram;
-    if (has) over = std::max(over, result_.footprint.total - *has);
-    return over;
+    if (!has) return over;
+    // A byte less in the file is several less where packed weights are
+    // unpacked.
+    const double each = engine_.unpacks ? result_.footprint.widening() : 1;
+    const auto beyond = static_cast<double>(result_.footprint.total - *has);
+    return std::max(over, static_cast<std::int64_t>(std::ceil(beyond / each)));
   }
 
   PlannedFit input() const {
@@ -272,6 +293,7 @@ class Best {
         .frontier = result_.frontier,
         .plain = result_.plain,
         .budget = result_.budget,
+        .domains = result_.domains,
         .making = session_.making()};
     for (const MeasuredProbe& point : result_.probes.points) {
       page.probes.emplace_back(&point.plan, point.kl);

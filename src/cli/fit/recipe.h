@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "chain/engine.h"
-#include "cli/fit_folder.h"
+#include "cli/fit/folder.h"
 
 namespace fettle::cli {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_engine.h"
+#include "cli/fit/engine.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "chain/candidate.h"
+#include "chain/domains.h"
 #include "chain/frontier.h"
 #include "chain/plain.h"
-#include "cli/fit_probes.h"
+#include "cli/fit/probes.h"
 
 namespace fettle::cli {
 
@@ -19,8 +20,10 @@ struct FitResult {
   chain::Footprint footprint = {};  // of the chosen, in the engine
   std::vector<chain::FitPlan> frontier = {};
   std::vector<std::pair<chain::PlainChoice, chain::FitPlan>> plain = {};
+  double chosen_cost = 1;  // that the chosen and the frontier are told with
   chain::Calibration calibration = {};
-  Probes probes = {};         // none: the calibration is the usual one
+  Probes probes = {};  // none: the calibration is the usual one
+  std::vector<chain::Domain> domains = {};
   std::string model = {};     // folder that was made; empty: none yet
   std::string exported = {};  // folder for the engine, where it is another
   Json stages = nullptr;

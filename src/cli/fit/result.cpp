@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_result.h"
+#include "cli/fit/result.h"
 
 #include <fmt/format.h>
 
@@ -11,8 +11,13 @@
 namespace fettle::cli {
 namespace {
 
-Json plan_json(const chain::FitPlan& plan) {
+Json plan_json(const chain::FitPlan& plan, const FitResult& result) {
+  Json domains = Json::object();
+  for (const chain::Domain& domain : result.domains) {
+    domains[domain.name] = domain.nats(plan);
+  }
   return {
+      {"domains", std::move(domains)},
       {"bytes", plan.bytes},
       {"nats", plan.nats()},
       {"cut_nats", plan.cut_nats},
@@ -57,7 +62,37 @@ std::string calibration_text(const FitResult& result) {
   return text + table.text();
 }
 
-// Predicted beside measured, by domain.
+// What the chosen plan, and plain ones of no more bytes, cost in each domain.
+std::string domains_text(const FitResult& result) {
+  if (result.domains.empty()) return {};
+  std::vector<std::string> header{"expected KL in"};
+  for (const chain::Domain& domain : result.domains) {
+    header.push_back(domain.name);
+  }
+  Table table(std::move(header));
+  const auto add = [&](std::string name, const chain::FitPlan& plan) {
+    std::vector<std::string> row{std::move(name)};
+    for (const chain::Domain& domain : result.domains) {
+      row.push_back(fmt::format("{:.4f}", domain.nats(plan)));
+    }
+    table.add(std::move(row));
+  };
+  add("chosen", result.chosen);
+  for (const auto& [choice, plan] : result.plain) {
+    if (plan.bytes <= result.budget) add(choice.name(), plan);
+  }
+  return "\n" + table.text();
+}
+
+// Of the domain that the file is named by; empty where it is of none.
+std::string expected_in(const FitResult& result, const std::string& file) {
+  const auto found = std::ranges::find(
+      result.domains, chain::domain_name(file), &chain::Domain::name);
+  if (found == result.domains.end()) return {};
+  return fmt::format("{:.4f}", found->nats(result.chosen));
+}
+
+// Predicted beside measured, by file.
 std::string measured_text(const FitResult& result) {
   if (result.measured.is_null()) return {};
   const Json& files = result.measured.at("files");
@@ -66,8 +101,8 @@ std::string measured_text(const FitResult& result) {
   for (const Json& file : files) {
     const double kl = file.at("kl").get<double>();
     sum += kl;
-    table.add(
-        {file.at("file").get<std::string>(), fmt::format("{:.4f}", kl), ""});
+    const auto name = file.at("file").get<std::string>();
+    table.add({name, fmt::format("{:.4f}", kl), expected_in(result, name)});
   }
   table.add(
       {"mean",
@@ -103,24 +138,25 @@ std::string memory_text(const FitResult& result) {
 Json FitResult::to_json() const {
   Json json{
       {"budget", budget},
-      {"chosen", plan_json(chosen)},
+      {"chosen", plan_json(chosen, *this)},
+      {"chosen_cost", chosen_cost},
       {"calibration", calibration.to_json()},
       {"frontier", Json::array()},
       {"plain", Json::array()},
       {"probes", Json::array()}};
   json["calibration"]["text"] = probes.text;
   for (const chain::FitPlan& plan : frontier) {
-    json["frontier"].push_back(plan_json(plan));
+    json["frontier"].push_back(plan_json(plan, *this));
   }
   for (const auto& [choice, plan] : plain) {
-    Json row = plan_json(plan);
+    Json row = plan_json(plan, *this);
     row["name"] = choice.name();
     row["keep"] = choice.keep;
     row["scheme"] = quant::scheme_name(choice.scheme);
     json["plain"].push_back(std::move(row));
   }
   for (const MeasuredProbe& point : probes.points) {
-    Json row = plan_json(point.plan);
+    Json row = plan_json(point.plan, *this);
     row["name"] = point.name;
     row["measured"] = point.kl;
     json["probes"].push_back(std::move(row));
@@ -160,8 +196,8 @@ std::string FitResult::text() const {
   for (const auto& [choice, plan] : plain) {
     if (plan.bytes <= budget) add_row(table, choice.name(), plan);
   }
-  return table.text() + "\n" + calibration_text(*this) + memory_text(*this) +
-         measured_text(*this);
+  return table.text() + domains_text(*this) + "\n" + calibration_text(*this) +
+         memory_text(*this) + measured_text(*this);
 }
 
 }  // namespace fettle::cli

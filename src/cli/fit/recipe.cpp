@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_recipe.h"
+#include "cli/fit/recipe.h"
 
 #include <yaml-cpp/yaml.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_folder.h"
+#include "cli/fit/folder.h"
 
 #include <fmt/format.h>
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "chain/fit_request.h"
 #include "chain/fit_source.h"
 #include "cli/command.h"
 #include "cli/data_flags.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/fit_peak.h"
+#include "cli/fit/peak.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
