@@ -13,6 +13,14 @@ from chat_turns import NOBODY, NotFollowed, TurnFinder
 from jinja2 import nodes
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# The other form of a message's content.
+PARTS = 'a list: [{"type": "text", "text": …}]'
+# What a template wants that fails so.
+HINTS = {
+    "'str object' has no attribute": f"it may want each content as {PARTS}",
+    'str (not "dict") to str': "it may want a call's arguments as a string of JSON",
+    "item pairs from a mapping": "it may want a call's arguments as an object",
+}
 # Conversations up to this length may be rendered once a message.
 MAX_PREFIXES = 64
 # What a part of a header ends in, where an answer has not the whole of it, and
@@ -42,8 +50,10 @@ class Template:
         self._words |= {n.value for n in tree.find_all(nodes.Const)}
 
     def _failed(self, error: Exception) -> TemplateProblem:
+        hint = next((f"; {h}" for words, h in HINTS.items() if words in str(error)), "")
         return TemplateProblem(
-            f"the template in {self._file} failed: {type(error).__name__}: {error}"
+            f"the template in {self._file} failed: {type(error).__name__}: "
+            f"{error}{hint}"
         )
 
     def render(self, messages: list, options: dict, **more) -> tuple[str, list]:
@@ -156,11 +166,8 @@ class Template:
             if is_set(message.get("tool_calls")) or not words:
                 continue
             if not any(word in piece for word in words):
-                other = (
-                    'a list: [{"type": "text", "text": …}]'
-                    if isinstance(message["content"], str)
-                    else "a string"
-                )
+                is_text = isinstance(message["content"], str)
+                other = PARTS if is_text else "a string"
                 raise TemplateProblem(
                     f"the template in {self._file} leaves out the content of message "
                     f"{number + 1}; it may want {other}"

@@ -146,6 +146,9 @@ def test_broken_models_are_named(tmp_path):
     write_model(tmp_path, "{% if %}")
     with pytest.raises(TemplateProblem, match="chat_template.jinja failed"):
         rendered(tmp_path, TALK)
+    write_model(tmp_path, "{{ 'a' + messages[0].content[0].text }}")
+    with pytest.raises(TemplateProblem, match="may want each content as a list"):
+        rendered(tmp_path, TALK)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(TemplateProblem, match="chat_template.jinja can't be read"):
         rendered(tmp_path, TALK)
