@@ -6,23 +6,37 @@ show what is more than linear in their number. Prints JSON.
         [--tensors 150000] [--shards 64] [--layers 48] [--experts 128]
         [--threads 1] [--only open|export]
 
-"open" is `inspect` of about --tensors tensors in one file and in --shards files
-with an index. "export" makes a model of --layers x --experts, opens it,
+"open" is `inspect` of about --tensors tensors in one file, in --shards files
+with an index, and in as many files of compressed-tensors' int4, which has three
+tensors a matrix. "export" makes a model of --layers x --experts, opens it,
 quantizes it (int4, rtn), and exports both.
+
+Only what needs little memory is imported: a child's peak begins at its parent's.
 """
 
 import argparse
+import array
 import json
+import math
 import os
 import pathlib
+import random
 import struct
 import subprocess
 import tempfile
 import time
 
-import torch
-
 HIDDEN, WIDTH, VOCAB = 32, 32, 64
+BYTES = {"BF16": 2, "I32": 4, "I64": 8}
+# What config.json says of matrices that compressed-tensors wrote.
+CODED = {
+    "quant_method": "compressed-tensors", "format": "pack-quantized",
+    "config_groups": {"group_0": {
+        "targets": ["Linear"],
+        "weights": {
+            "num_bits": 4, "type": "int", "symmetric": True,
+            "strategy": "group", "group_size": HIDDEN}}},
+    "ignore": ["lm_head", "re:.*self_attn.*", "re:.*mlp.gate$"]}
 
 
 def shapes(layers, experts):
@@ -46,46 +60,68 @@ def shapes(layers, experts):
     return result
 
 
+def coded(tensors):
+    """The experts' matrices in int4: codes, scales and shapes."""
+    for name, shape in tensors.items():
+        if ".experts." not in name:
+            yield name, ("BF16", shape)
+            continue
+        rows, columns = shape
+        yield f"{name}_packed", ("I32", [rows, columns // 8])
+        yield f"{name}_scale", ("BF16", [rows, columns // HIDDEN])
+        yield f"{name}_shape", ("I64", [2])
+
+
 def write_file(path, tensors, values):
     header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in tensors.items():
-        begin, end = end, end + 2 * torch.Size(shape).numel()
+    for name, (dtype, shape) in tensors:
+        begin, end = end, end + BYTES[dtype] * math.prod(shape)
         header[name] = {
-            "dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+            "dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        while end > 0:
-            file.write(values[:min(end, len(values))])
-            end -= min(end, len(values))
+        for dtype, shape in dict(tensors).values():
+            if dtype == "I64":
+                file.write(struct.pack("<2q", WIDTH, HIDDEN))
+            else:
+                file.write(values[:BYTES[dtype] * math.prod(shape)])
 
 
-def make(folder, layers, experts, shards=1):
+def make(folder, layers, experts, shards=1, codes=False):
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({
+    config = {
         "model_type": "qwen3_moe", "dtype": "bfloat16", "vocab_size": VOCAB,
         "hidden_size": HIDDEN, "num_hidden_layers": layers, "head_dim": HIDDEN,
         "num_attention_heads": 1, "num_key_value_heads": 1,
         "intermediate_size": WIDTH, "moe_intermediate_size": WIDTH,
         "num_experts": experts, "num_experts_per_tok": 2,
-        "max_position_embeddings": 512}))
-    random = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
-    values = (0.1 * random).bfloat16().view(torch.int16).numpy().tobytes()
-    tensors = shapes(layers, experts)
+        "max_position_embeddings": 512}
+    if codes:
+        config["quantization_config"] = CODED
+    (folder / "config.json").write_text(json.dumps(config))
+    plain = shapes(layers, experts)
+    tensors = list(
+        coded(plain) if codes
+        else ((name, ("BF16", shape)) for name, shape in plain.items()))
+    # Small values of both signs, as bfloat16.
+    draw = random.Random(0).choices
+    values = array.array(
+        "H", draw([*range(0x3C00, 0x3E00), *range(0xBC00, 0xBE00)], k=1 << 16)
+    ).tobytes()
     if shards == 1:
         write_file(folder / "model.safetensors", tensors, values)
         return len(tensors)
-    names = list(tensors)
-    size = -(-len(names) // shards)
     index = {}
-    for shard in range(0, len(names), size):
-        part = names[shard:shard + size]
-        file = f"model-{shard // size + 1:05}-of-{shards:05}.safetensors"
-        write_file(folder / file, {n: tensors[n] for n in part}, values)
-        index.update(dict.fromkeys(part, file))
+    size = -(-len(tensors) // shards)
+    for shard, first in enumerate(range(0, len(tensors), size), 1):
+        part = tensors[first:first + size]
+        file = f"model-{shard:05}-of-{shards:05}.safetensors"
+        write_file(folder / file, part, values)
+        index.update((name, file) for name, _ in part)
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": index}, indent=2))
-    return len(names)
+    return len(tensors)
 
 
 def measure(command):
@@ -126,10 +162,14 @@ def main():
 
         if options.only != "export":
             experts = options.tensors // options.layers // 3
-            for shards in (1, options.shards):
-                model = folder / f"open{shards}"
-                count = make(model, options.layers, experts, shards)
-                run(f"inspect, {count} tensors, {shards} files",
+            for shards, codes in (
+                    (1, False), (options.shards, False), (options.shards, True)):
+                model = folder / f"open{shards}{codes}"
+                count = make(
+                    model, options.layers, experts // (3 if codes else 1), shards,
+                    codes)
+                form = "int4" if codes else "bfloat16"
+                run(f"inspect, {count} tensors, {shards} files, {form}",
                     "inspect", model)
         if options.only != "open":
             model, packed = folder / "model", folder / "packed"

@@ -4,6 +4,7 @@ not installed; docs/export-formats.md has the figures of a run."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 
@@ -17,14 +18,17 @@ gptqmodel = pytest.importorskip(
     "gptqmodel", reason="gptqmodel is not installed"
 )
 
-WREN = pathlib.Path(__file__).parents[3] / "shared" / "models" / "wren"
+# A trained model to round: the bundled one, or that of docs/export-formats.md.
+MODEL = pathlib.Path(
+    os.environ.get("FETTLE_MODEL", pathlib.Path(__file__).parents[2] / "demo" / "model")
+)
 
 
 def load(folder: pathlib.Path, dtype: torch.dtype) -> torch.nn.Module:
     """In 16 bits: its plain backend knows no other."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).exists():
-            shutil.copy(WREN / name, folder / name)
+            shutil.copy(MODEL / name, folder / name)
     return gptqmodel.GPTQModel.load(
         str(folder),
         backend=gptqmodel.BACKEND.GPTQ_TORCH,
@@ -95,10 +99,10 @@ def test_exports_load_with_every_value(
 
 
 @pytest.mark.parametrize("scheme", [("--bits", "int4"), ("--bits", "int8")])
-def test_wren(scheme, fettle, build_dir, tmp_path):
+def test_a_trained_model(scheme, fettle, build_dir, tmp_path):
     packed = tmp_path / "packed"
     expert_trace.run(
-        fettle, "quant", WREN, "--out", packed, "--method", "rtn", *scheme
+        fettle, "quant", MODEL, "--out", packed, "--method", "rtn", *scheme
     )
     exported = quantized_models.export(fettle, packed, "gptq")
     ids = torch.arange(5, 261)[None]
@@ -107,7 +111,7 @@ def test_wren(scheme, fettle, build_dir, tmp_path):
     worst = check_weights(loaded, packed)
     with torch.no_grad():
         found = loaded(ids).logits[0].float()
-    report("wren " + " ".join(scheme), worst, found, expected)
+    report("trained " + " ".join(scheme), worst, found, expected)
     a, b = expected.log_softmax(-1), found.log_softmax(-1)
     kl = (a.exp() * (a - b)).sum(-1).mean().item()
     print(f"KL {kl:.1e}")

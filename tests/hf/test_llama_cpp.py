@@ -5,6 +5,7 @@ not installed; docs/export-formats.md has the figures of a run."""
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import unicodedata
@@ -23,7 +24,10 @@ llama_cpp = pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed"
 )
 
-WREN = pathlib.Path(__file__).parents[3] / "shared" / "models" / "wren"
+# A trained model to round: the bundled one, or that of docs/export-formats.md.
+MODEL = pathlib.Path(
+    os.environ.get("FETTLE_MODEL", pathlib.Path(__file__).parents[2] / "demo" / "model")
+)
 # What llama.cpp computes otherwise: see gguf_metadata.cpp.
 REFUSED = {
     "qwen3_unnormalized_tied": "norm_topk_prob",
@@ -162,10 +166,10 @@ def test_packed_models_say_nearly_the_same(
 ):
     packed = tmp_path / "packed"
     expert_trace.run(
-        fettle, "quant", WREN, "--out", packed, "--method", "rtn", *scheme
+        fettle, "quant", MODEL, "--out", packed, "--method", "rtn", *scheme
     )
     exported = quantized_models.export(fettle, packed, "gguf")
-    tokenizer = tokenizers.Tokenizer.from_file(str(WREN / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     text = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
     ids = tokenizer.encode(text).ids[:384]
     found = llama_logits(exported / "model.gguf", ids)
