@@ -26,35 +26,33 @@ sem_t wake;
 static_assert(std::atomic<bool>::is_always_lock_free);
 static_assert(std::atomic<int>::is_always_lock_free);
 
-void on_signal(int signal) {
-  const int error = errno;
-  int none = 0;
-  received.compare_exchange_strong(none, signal);
-  const bool asks = !requested_stop.exchange(true) && stops_in_order;
-  if (!asks && ends.exchange(true)) ::_exit(128 + signal);
-  ::sem_post(&wake);
-  errno = error;
-}
-
 void say(std::string_view text) {
   [[maybe_unused]] const ssize_t written =
       ::write(STDERR_FILENO, text.data(), text.size());
 }
 
+// The notice comes before the request: the program may end soon after that.
+void on_signal(int signal) {
+  const int error = errno;
+  int none = 0;
+  received.compare_exchange_strong(none, signal);
+  const bool asks = stops_in_order && !requested_stop;
+  if (const char* notice = said_at_stop; asks && notice != nullptr) say(notice);
+  if (requested_stop.exchange(true) || !asks) {
+    if (ends.exchange(true)) ::_exit(128 + signal);
+    ::sem_post(&wake);
+  }
+  errno = error;
+}
+
 // A thread of its own, since a handler may do next to nothing.
 void watch() {
-  while (true) {
-    while (::sem_wait(&wake) != 0) {
-    }
-    if (!ends) {
-      if (const char* notice = said_at_stop) say(notice);
-      continue;
-    }
-    const bool left = io::Unfinished::clear_all();
-    say("\n" + message_prefix() +
-        (left ? "stopped; go on with --resume\n" : "stopped\n"));
-    ::_exit(128 + received);
+  while (::sem_wait(&wake) != 0) {
   }
+  const bool left = io::Unfinished::clear_all();
+  say("\n" + message_prefix() +
+      (left ? "stopped; go on with --resume\n" : "stopped\n"));
+  ::_exit(128 + received);
 }
 
 void take_over(int signal) {
