@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "artifact/run_state.h"
@@ -166,6 +167,27 @@ Json config_json(
   return json;
 }
 
+// Model types in which PEFT refuses pairs beside a mixer's out_proj, whatever
+// it is called by: peft 0.21, tuners/tuners_utils.py, mamba_model_types.
+constexpr std::array<std::string_view, 5> kRefusedMixers = {
+    "falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"};
+
+void check_mixers(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  if (options.lora_targets.find("attention") == std::string::npos) return;
+  if (std::ranges::find(kRefusedMixers, config.family) ==
+      kRefusedMixers.end()) {
+    return;
+  }
+  throw UserError(
+      "tune",
+      "peft",
+      fmt::format(
+          "PEFT takes no pairs beside 'out_proj' in models of type {}; use "
+          "--lora-targets experts, or leave --peft out and merge instead",
+          config.family));
+}
+
 // Gate and up that are one matrix elsewhere have no modules of their own.
 void check_modules(
     const TuneOptions& options, const model::ModelConfig& config) {
@@ -197,6 +219,7 @@ void check_peft(const TuneOptions& options, const model::ModelConfig& config) {
     refuse("experts' gate rows before those of up", "them in turns");
   }
   check_modules(options, config);
+  check_mixers(options, config);
   const model::LayerConfig* first = nullptr;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const model::LayerConfig& layer = config.layers[l];

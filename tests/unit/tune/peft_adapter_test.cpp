@@ -51,6 +51,14 @@ TEST_CASE("what a PEFT adapter can't hold is refused by name") {
       check_peft(peft_options(), model::testing::sample("gpt_oss")),
       Contains("found them in turns"));
 
+  TuneOptions experts = peft_options();
+  experts.lora_targets = "experts";
+  const model::ModelConfig mamba = model::testing::sample("nemotron_h");
+  CHECK_NOTHROW(check_peft(experts, mamba));
+  CHECK_THROWS_WITH(
+      check_peft(peft_options(), mamba),
+      Contains("beside 'out_proj' in models of type nemotron_h"));
+
   const auto refused = [&](const char* why, const auto& change) {
     model::ModelConfig config = even;
     change(config.layers[2]);
