@@ -163,6 +163,7 @@ class GlooRanks : public Group {
   // A layer may take long, and a lost rank is told by its heartbeat.
   static constexpr std::chrono::hours kCallTimeout{24};
   static constexpr std::chrono::milliseconds kLook{50};
+  static constexpr std::chrono::seconds kLinger{2};  // for others to read why
 
   // All ranks say that they are there before any speaks with another.
   void meet() {
@@ -192,7 +193,7 @@ class GlooRanks : public Group {
         size());
     board_->set("missing", text);
     if (rank() == 0 && !place_.launcher_serves) {
-      std::this_thread::sleep_for(4 * kLook);
+      std::this_thread::sleep_for(kLinger);
     }
     throw RankFailure(text);
   }
