@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Some rows of a matrix are unpacked to bytes, which then meet all rows of x.
+// Codes of four bits meet x as they lie where the processor can do that
+// (packed_nibbles-inl.h). Else some rows of a matrix are unpacked to bytes,
+// which then meet all rows of x.
 #include <algorithm>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "kernels/cpu/packed.h"
 #include "kernels/cpu/product_rows.h"
@@ -11,7 +15,24 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/cpu/packed_nibbles-inl.h"
 #include "kernels/cpu/packed_row-inl.h"
+
+#ifndef FETTLE_KERNELS_CPU_PRODUCT_SCRATCH
+#define FETTLE_KERNELS_CPU_PRODUCT_SCRATCH
+namespace fettle::kernels {
+
+// A thread's memory during one call.
+struct ProductScratch {
+  cpu::CodesMemory codes;
+  std::vector<float> x;  // rows of x in the order of lanes
+  // Which they are.
+  const void* x_of = nullptr;
+  std::int64_t x_rows = 0, x_cols = 0, x_stride = 0;
+};
+
+}  // namespace fettle::kernels
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace fettle::kernels::HWY_NAMESPACE {
@@ -82,19 +103,14 @@ HWY_INLINE void add_group(const Meeting& m, std::int64_t g, V (&sums)[R][N]) {
 
 template <int R, int N>
 void meet(const Meeting& m, float* y, std::int64_t y_stride) {
-  V sums[R][N];
-  for (int q = 0; q < R; ++q) {
-    for (int r = 0; r < N; ++r) sums[q][r] = hn::Zero(D());
-  }
-  for (std::int64_t g = 0; g < m.matrix.groups; ++g) {
-    m.matrix.zeros == nullptr ? add_group<R, N, false>(m, g, sums)
-                              : add_group<R, N, true>(m, g, sums);
-  }
-  for (int q = 0; q < R; ++q) {
-    for (int r = 0; r < N; ++r) {
-      y[r * y_stride + q] = hn::GetLane(hn::SumOfLanes(D(), sums[q][r]));
-    }
-  }
+  sum_groups<R, N>(
+      m.matrix,
+      [&](std::int64_t g, V(&sums)[R][N]) HWY_ATTR {
+        m.matrix.zeros == nullptr ? add_group<R, N, false>(m, g, sums)
+                                  : add_group<R, N, true>(m, g, sums);
+      },
+      y,
+      y_stride);
 }
 
 template <int R>
@@ -133,11 +149,54 @@ bool multiply_rows(
   return true;
 }
 
+#if HWY_TARGET == HWY_AVX3
+// Many products take the same x, one after the other.
+void keep_in_lanes(const PackedProductArgs& p, ProductScratch& scratch) {
+  const std::int64_t cols = p.matrix.cols;
+  if (scratch.x_of == p.x && scratch.x_rows == p.n && scratch.x_cols == cols &&
+      scratch.x_stride == p.x_stride) {
+    return;
+  }
+  scratch.x.resize(static_cast<std::size_t>(p.n * cols));
+  for (std::int64_t n = 0; n < p.n; ++n) {
+    to_lanes(
+        static_cast<const float*>(p.x) + n * p.x_stride,
+        cols,
+        scratch.x.data() + n * cols);
+  }
+  scratch.x_of = p.x, scratch.x_stride = p.x_stride;
+  scratch.x_rows = p.n, scratch.x_cols = cols;
+}
+
+void multiply_as_they_lie(
+    const PackedProductArgs& p,
+    std::int64_t begin,
+    std::int64_t end,
+    ProductScratch& scratch) {
+  keep_in_lanes(p, scratch);
+  Nibbles m{p.matrix, begin, scratch.x.data(), p.matrix.cols};
+  float* y = static_cast<float*>(p.y);
+  for (; m.row + kRows <= end; m.row += kRows) {
+    multiply_nibbles<kRows>(m, p.n, y + m.row, p.y_stride);
+  }
+  for (; m.row < end; ++m.row) {
+    multiply_nibbles<1>(m, p.n, y + m.row, p.y_stride);
+  }
+}
+#endif
+
 bool ProductRows(
     const PackedProductArgs& p,
     std::int64_t begin,
     std::int64_t end,
-    std::int8_t* codes) {
+    ProductScratch& scratch) {
+#if HWY_TARGET == HWY_AVX3
+  if (lies_in_nibbles(p.matrix)) {
+    multiply_as_they_lie(p, begin, end, scratch);
+    return true;
+  }
+#endif
+  std::int8_t* codes = scratch.codes.get();
   std::int64_t row = begin;
   for (; row + kRows <= end; row += kRows) {
     if (!multiply_rows<kRows>(p, row, codes)) return false;
@@ -175,9 +234,11 @@ auto maker(std::span<const PackedProductArgs> products) {
     cols = std::max(cols, p.matrix.cols);
   }
   return [cols] {
-    return [codes = cpu::memory_for_codes(cols, kMostRows)](
-               const auto& p, std::int64_t first, std::int64_t last) {
-      return HWY_DYNAMIC_DISPATCH(ProductRows)(p, first, last, codes.get());
+    ProductScratch scratch;
+    scratch.codes = cpu::memory_for_codes(cols, kMostRows);
+    return [scratch = std::move(scratch)](
+               const auto& p, std::int64_t first, std::int64_t last) mutable {
+      return HWY_DYNAMIC_DISPATCH(ProductRows)(p, first, last, scratch);
     };
   };
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The codes of a packed row of any kind as signed bytes, and vectors of them as
-// numbers.
+// The codes of a packed row of any kind as signed bytes, vectors of them as
+// numbers, and the sums of groups of them.
 #if defined(FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_
 #undef FETTLE_KERNELS_CPU_PACKED_ROW_INL_H_
@@ -79,6 +79,22 @@ HWY_INLINE V numbers(const std::int8_t* codes, hn::Vec<Ints> zero) {
   auto wide = hn::PromoteTo(Ints(), hn::LoadU(narrow, codes));
   if constexpr (kZeros) wide = hn::Sub(wide, zero);
   return hn::ConvertTo(D(), wide);
+}
+
+// y [N, R] = the sums that `add(g, sums)` makes of each group's part.
+template <int R, int N, class Add>
+HWY_INLINE void sum_groups(
+    const PackedArgs& m, const Add& add, float* y, std::int64_t y_stride) {
+  V sums[R][N];
+  for (int q = 0; q < R; ++q) {
+    for (int n = 0; n < N; ++n) sums[q][n] = hn::Zero(D());
+  }
+  for (std::int64_t g = 0; g < m.groups; ++g) add(g, sums);
+  for (int q = 0; q < R; ++q) {
+    for (int n = 0; n < N; ++n) {
+      y[n * y_stride + q] = hn::GetLane(hn::SumOfLanes(D(), sums[q][n]));
+    }
+  }
 }
 
 }  // namespace fettle::kernels::HWY_NAMESPACE
