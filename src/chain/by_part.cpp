@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "chain/by_part.h"
 
+#include <fmt/format.h>
+
+#include "core/bytes.h"
+
 namespace fettle::chain {
 
 using model::Role;
@@ -38,6 +42,19 @@ std::string_view fit_part_name(FitPart part) {
       return "carried";
   }
   return "";
+}
+
+std::string ByPart::text() const {
+  std::string text;
+  for (std::size_t p = 0; p < kFitParts; ++p) {
+    if (bytes_[p] == 0) continue;
+    text += fmt::format(
+        "{}{} {}",
+        text.empty() ? "" : ", ",
+        fit_part_name(static_cast<FitPart>(p)),
+        format_bytes(bytes_[p]));
+  }
+  return text;
 }
 
 }  // namespace fettle::chain

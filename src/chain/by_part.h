@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <string>
 #include <string_view>
 
 #include "model/family/weight_roles.h"
@@ -35,6 +36,8 @@ class ByPart {
   std::int64_t operator[](FitPart part) const {
     return bytes_[static_cast<std::size_t>(part)];
   }
+  // "experts 1.20 GiB, head 3.00 MiB": those that have bytes.
+  std::string text() const;
   std::int64_t total() const {
     return std::accumulate(bytes_.begin(), bytes_.end(), std::int64_t{0});
   }

@@ -298,8 +298,8 @@ void Candidate::count_weights() {
   for (const WeightId& id : model::model_weights(config_)) {
     const std::int64_t count = count_of(id);
     const std::int64_t bytes = file_bytes(id);
-    file_ += count * bytes;
     const FitPart part = fit_part_of(id.role);
+    stored_[part] += count * bytes;
     weights_[part] += count * (own ? loaded_bytes(id) : held_bytes(id, bytes));
   }
   const bool gguf = engine_.storage == Storage::kGguf;
@@ -308,10 +308,10 @@ void Candidate::count_weights() {
     weights_[FitPart::kHead] = weights_[FitPart::kEmbeddings];
     const bool demands =
         exporter::gguf_family(source_.config(), {.nearest = true}).demands_head;
-    if (demands) file_ += weights_[FitPart::kHead];
+    if (demands) stored_[FitPart::kHead] = weights_[FitPart::kHead];
   }
   if (gguf) return;
-  file_ += source_.carried_bytes();
+  stored_[FitPart::kCarried] = source_.carried_bytes();
   if (!own) weights_[FitPart::kCarried] = source_.carried_bytes();
 }
 
@@ -374,7 +374,8 @@ Footprint Candidate::own_footprint(
 
 Footprint Candidate::footprint(
     std::int64_t context, std::int64_t parallel) const {
-  Footprint made{.weights = weights_, .file = file_};
+  Footprint made{
+      .weights = weights_, .stored = stored_, .file = stored_.total()};
   const bool own = engine_.storage == Storage::kFettle;
   const StateRules rules =
       own ? own_state_rules(on_card_ ? 2 : 4) : engine_.state;

@@ -22,7 +22,8 @@ namespace fettle::chain {
 // Bytes where the model runs: on a card, or in RAM where the CPU computes.
 struct Footprint {
   ByPart weights = {};       // in memory
-  std::int64_t file = 0;     // of the folder's tensors
+  ByPart stored = {};        // of the folder's tensors
+  std::int64_t file = 0;     // all of `stored`
   std::int64_t state = 0;    // of all conversations
   std::int64_t working = 0;  // a prompt at work, layers on their way, slack
   std::int64_t runtime = 0;  // program, libraries, driver
@@ -106,7 +107,7 @@ class Candidate {
   std::int64_t width_ = 0;
   model::ModelConfig config_;
   ByPart weights_;
-  std::int64_t file_ = 0;
+  ByPart stored_;
   std::int64_t all_layers_ = 0;  // as they are loaded
   std::int64_t transit_ = 0;     // layer in use
   sweep::SweepPlan least_;

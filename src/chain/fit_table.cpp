@@ -150,9 +150,9 @@ std::vector<double> wanted_shares(double least) {
   return shares;
 }
 
-// What must be there at least: of a program that reads layers anew, without
-// those.
-std::string parts_text(const Footprint& f) {
+// What must be there at least where it runs: of a program that reads layers
+// anew, without those.
+std::string needs_text(const Footprint& f) {
   const bool streams = f.least < f.total;
   std::vector<std::string> parts;
   std::int64_t work = f.least - f.state - f.runtime;
@@ -185,7 +185,13 @@ void refuse_beyond(
     const Limit& limit, const FitRow& row, const FitRequest& request) {
   const std::int64_t needs = row.footprint.*limit.needs;
   if (!limit.has || *limit.has >= needs) return;
-  const bool place = limit.needs == &Footprint::least;
+  std::string parts;
+  if (limit.needs == &Footprint::file) {
+    parts = ": " + row.footprint.stored.text();
+  } else if (limit.needs == &Footprint::least) {
+    parts = fmt::format(
+        ", {} tokens: {}", request.context, needs_text(row.footprint));
+  }
   throw UserError(
       "fit",
       limit.option,
@@ -196,11 +202,7 @@ void refuse_beyond(
           format_bytes(needs),
           100 * row.cut.keep,
           row.cut.scheme.label,
-          place ? fmt::format(
-                      ", {} tokens: {}",
-                      request.context,
-                      parts_text(row.footprint))
-                : std::string()));
+          parts));
 }
 
 // Names the first bound that no row keeps.

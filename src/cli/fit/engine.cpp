@@ -2,12 +2,10 @@
 #include "cli/fit/engine.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "artifact/model_writer.h"
 #include "cli/target_weight.h"
@@ -101,20 +99,13 @@ void require_least(
   }
   parts[chain::FitPart::kCarried] += reader.carried_bytes();
   if (budget >= parts.total()) return;
-  std::vector<std::string> each;
-  for (std::size_t p = 0; p < chain::kFitParts; ++p) {
-    const auto part = static_cast<chain::FitPart>(p);
-    if (parts[part] == 0) continue;
-    each.push_back(fmt::format(
-        "{} {}", chain::fit_part_name(part), format_bytes(parts[part])));
-  }
   throw UserError(
       "fit",
       "budget",
       fmt::format(
           "expected at least {} for the weights ({}), found {}",
           format_bytes(parts.total()),
-          fmt::join(each, ", "),
+          parts.text(),
           format_bytes(budget)));
 }
 
