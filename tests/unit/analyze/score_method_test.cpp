@@ -167,9 +167,10 @@ TEST_CASE("weight_fisher is the squared norm of each token's gradients") {
 TEST_CASE("heapr is what the whole covariance of the gradients gives") {
   Summed observer("heapr");
   model::LayerWeights weights = sample_weights();
-  const at::Tensor w = at::randn({2, 8});
-  const at::Tensor g = at::randn({2, 8});
-  const at::Tensor h = at::randn({2, 2});
+  // Small integers, so that no order of sums rounds.
+  const at::Tensor w = at::randint(-4, 5, {2, 8}, at::kFloat);
+  const at::Tensor g = at::randint(-4, 5, {2, 8}, at::kFloat);
+  const at::Tensor h = at::randint(1, 5, {2, 2}, at::kFloat);
   const at::Tensor p = at::tensor({0.5f, 0.25f}).unsqueeze(1);
   model::ExpertGradView view = grad_view(0, h, at::mm(g, w.t()) * p);
   observer->begin_layer(Pass::kBackward, 0, weights);
@@ -183,6 +184,7 @@ TEST_CASE("heapr is what the whole covariance of the gradients gives") {
   const at::Tensor energy = at::mm(at::mm(w, covariance), w.t()).diagonal();
   const at::Tensor expected = (h * p).square().mean(0) * energy;
   const at::Tensor found = observer.score();
+  REQUIRE((expected > 0).all().item<bool>());
   REQUIRE(at::allclose(found.narrow(0, 0, 2), expected, 1e-5, 0.0));
   REQUIRE(found[2].item<float>() == 0);
 }

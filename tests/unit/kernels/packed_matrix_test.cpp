@@ -300,30 +300,6 @@ TEST_CASE("packed results have the same bits on any number of threads") {
   at::set_num_threads(before);
 }
 
-// Of any count of rows of x beside it, and where x lies with a stride.
-TEST_CASE("four bits in whole vectors: the sums, and a row's bits alone") {
-  for (const auto& [cols, group] :
-       {std::pair{128, 128}, {768, 128}, {1536, 768}, {512, 256}}) {
-    for (const bool zeros : {false, true}) {
-      const PackedMatrix m = packed_case(
-          {.bits = 4,
-           .rows = 11,
-           .cols = cols,
-           .group = group,
-           .zeros = zeros});
-      for (const std::int64_t n : {1, 2, 3, 4, 7, 8}) {
-        CAPTURE(describe(m), n);
-        const at::Tensor wide = values({n, m.cols + 5}, n, cpu_cases()[0]);
-        const at::Tensor x = wide.narrow(1, 3, m.cols);
-        const at::Tensor together = product(m, x);
-        check_close(together, truth(m, x), cpu_cases()[0]);
-        const at::Tensor last = product(m, x.narrow(0, n - 1, 1));
-        CHECK(same_bits(last, together.narrow(0, n - 1, 1)));
-      }
-    }
-  }
-}
-
 // Sums are of float32: a long row of large codes must not lose small ones.
 TEST_CASE("a long row of 8 bits is summed closely") {
   const PackedMatrix m = packed_case(
