@@ -22,13 +22,13 @@ inline constexpr int kLaneCodes = 8;          // of four bytes
 inline constexpr int kVectorCodes = 128;      // of sixteen lanes
 inline constexpr std::int64_t kAhead = 8192;  // bytes fetched before their turn
 
+#if HWY_TARGET == HWY_AVX3
 // Whether the matrix is of four bits, and its groups are whole vectors.
 inline bool lies_in_nibbles(const PackedArgs& m) {
-  return HWY_TARGET == HWY_AVX3 && m.kind == PackedKind::kInt && m.bits == 4 &&
-         m.group > 0 && m.group % kVectorCodes == 0 && m.cols % m.group == 0;
+  return m.kind == PackedKind::kInt && m.bits == 4 && m.group > 0 &&
+         m.group % kVectorCodes == 0 && m.cols % m.group == 0;
 }
 
-#if HWY_TARGET == HWY_AVX3
 // A row of x in the order in which lanes meet it: the first values of all
 // lanes, then the second ones. [cols]
 HWY_INLINE void to_lanes(const float* x, std::int64_t cols, float* out) {
@@ -98,10 +98,8 @@ template <int R, int N>
 void meet_nibbles(const Nibbles& m, float* y, std::int64_t y_stride) {
   sum_groups<R, N>(
       m.matrix,
-      [&](std::int64_t g, V(&sums)[R][N]) HWY_ATTR {
-        m.matrix.zeros == nullptr ? add_nibbles<R, N, false>(m, g, sums)
-                                  : add_nibbles<R, N, true>(m, g, sums);
-      },
+      [&]<bool kZeros>(std::int64_t g, V(&sums)[R][N])
+          HWY_ATTR { add_nibbles<R, N, kZeros>(m, g, sums); },
       y,
       y_stride);
 }
@@ -109,23 +107,13 @@ void meet_nibbles(const Nibbles& m, float* y, std::int64_t y_stride) {
 // R rows of the matrix and all n rows of x.
 template <int R>
 void multiply_nibbles(
-    Nibbles m, std::int64_t n, float* y, std::int64_t y_stride) {
-  const auto meet = [&]<int N>() HWY_ATTR {
-    if constexpr (R == 4 && N == 4) {  // their sums and parts fill registers
-      Nibbles half = m;
-      meet_nibbles<2, N>(half, y, y_stride);
-      half.row += 2;
-      meet_nibbles<2, N>(half, y + 2, y_stride);
-    } else {
-      meet_nibbles<R, N>(m, y, y_stride);
-    }
-    m.x += N * m.x_stride;
-    y += N * y_stride;
-    n -= N;
-  };
-  while (n >= 4) meet.template operator()<4>();
-  if (n >= 2) meet.template operator()<2>();
-  if (n >= 1) meet.template operator()<1>();
+    const Nibbles& m, std::int64_t n, float* y, std::int64_t y_stride) {
+  meet_rows_of_x<R>(n, [&]<int Q, int N>(int q, std::int64_t i) HWY_ATTR {
+    meet_nibbles<Q, N>(
+        {m.matrix, m.row + q, m.x + i * m.x_stride, m.x_stride},
+        y + i * y_stride + q,
+        y_stride);
+  });
 }
 #endif
 

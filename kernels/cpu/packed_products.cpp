@@ -105,10 +105,8 @@ template <int R, int N>
 void meet(const Meeting& m, float* y, std::int64_t y_stride) {
   sum_groups<R, N>(
       m.matrix,
-      [&](std::int64_t g, V(&sums)[R][N]) HWY_ATTR {
-        m.matrix.zeros == nullptr ? add_group<R, N, false>(m, g, sums)
-                                  : add_group<R, N, true>(m, g, sums);
-      },
+      [&]<bool kZeros>(std::int64_t g, V(&sums)[R][N])
+          HWY_ATTR { add_group<R, N, kZeros>(m, g, sums); },
       y,
       y_stride);
 }
@@ -116,36 +114,23 @@ void meet(const Meeting& m, float* y, std::int64_t y_stride) {
 template <int R>
 bool multiply_rows(
     const PackedProductArgs& p, std::int64_t row, std::int8_t* codes) {
-  Meeting m{
-      p.matrix,
-      row,
-      codes,
-      p.matrix.cols + cpu::kBehindCodes,
-      static_cast<const float*>(p.x),
-      p.x_stride};
+  const std::int64_t stride = p.matrix.cols + cpu::kBehindCodes;
   for (int q = 0; q < R; ++q) {
-    if (!row_codes(p.matrix, row + q, codes + q * m.codes_stride)) return false;
+    if (!row_codes(p.matrix, row + q, codes + q * stride)) return false;
   }
+  const auto* x = static_cast<const float*>(p.x);
   float* y = static_cast<float*>(p.y) + row;
-  std::int64_t left = p.n;
-  const auto done = [&](std::int64_t n) {
-    m.x += n * p.x_stride;
-    y += n * p.y_stride;
-    left -= n;
-  };
-  for (; left >= 4; done(4)) {
-    if constexpr (R == 1) {
-      meet<1, 4>(m, y, p.y_stride);
-    } else {  // half of the rows at a time: their sums and parts fill registers
-      Meeting half = m;
-      meet<R / 2, 4>(half, y, p.y_stride);
-      half.row += R / 2;
-      half.codes += R / 2 * half.codes_stride;
-      meet<R / 2, 4>(half, y + R / 2, p.y_stride);
-    }
-  }
-  for (; left >= 2; done(2)) meet<R, 2>(m, y, p.y_stride);
-  for (; left >= 1; done(1)) meet<R, 1>(m, y, p.y_stride);
+  meet_rows_of_x<R>(p.n, [&]<int Q, int N>(int q, std::int64_t i) HWY_ATTR {
+    meet<Q, N>(
+        {p.matrix,
+         row + q,
+         codes + q * stride,
+         stride,
+         x + i * p.x_stride,
+         p.x_stride},
+        y + i * p.y_stride + q,
+        p.y_stride);
+  });
   return true;
 }
 

@@ -81,7 +81,7 @@ HWY_INLINE V numbers(const std::int8_t* codes, hn::Vec<Ints> zero) {
   return hn::ConvertTo(D(), wide);
 }
 
-// y [N, R] = the sums that `add(g, sums)` makes of each group's part.
+// y [N, R] = the sums to which `add<kZeros>(g, sums)` adds each group's part.
 template <int R, int N, class Add>
 HWY_INLINE void sum_groups(
     const PackedArgs& m, const Add& add, float* y, std::int64_t y_stride) {
@@ -89,12 +89,32 @@ HWY_INLINE void sum_groups(
   for (int q = 0; q < R; ++q) {
     for (int n = 0; n < N; ++n) sums[q][n] = hn::Zero(D());
   }
-  for (std::int64_t g = 0; g < m.groups; ++g) add(g, sums);
+  for (std::int64_t g = 0; g < m.groups; ++g) {
+    m.zeros == nullptr ? add.template operator()<false>(g, sums)
+                       : add.template operator()<true>(g, sums);
+  }
   for (int q = 0; q < R; ++q) {
     for (int n = 0; n < N; ++n) {
       y[n * y_stride + q] = hn::GetLane(hn::SumOfLanes(D(), sums[q][n]));
     }
   }
+}
+
+// Has R rows of a matrix meet all n rows of x: calls meet<Q, N>(q, i) for Q
+// rows from the q-th on and N rows of x from the i-th on.
+template <int R, class Meet>
+HWY_INLINE void meet_rows_of_x(std::int64_t n, const Meet& meet) {
+  std::int64_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    if constexpr (R == 1) {
+      meet.template operator()<1, 4>(0, i);
+    } else {  // half of the rows at a time: their sums and parts fill registers
+      meet.template operator()<R / 2, 4>(0, i);
+      meet.template operator()<R / 2, 4>(R / 2, i);
+    }
+  }
+  for (; i + 2 <= n; i += 2) meet.template operator()<R, 2>(0, i);
+  for (; i < n; ++i) meet.template operator()<R, 1>(0, i);
 }
 
 }  // namespace fettle::kernels::HWY_NAMESPACE

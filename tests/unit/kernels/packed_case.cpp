@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "packed_case.h"
 
+#include <cmath>
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
 
@@ -134,6 +136,17 @@ at::Tensor plain_weights(const PackedMatrix& m) {
     zeros = m.zeros.to(at::kDouble).index_select(1, group);
   }
   return (plain_codes(m).to(at::kDouble) - zeros) * scales;
+}
+
+at::Tensor packed_product(const PackedMatrix& m, const at::Tensor& x) {
+  at::Tensor y = at::full({x.size(0), m.rows}, NAN, x.options());
+  const PackedProduct one{&m, x, y};
+  packed_products({&one, 1});
+  return y;
+}
+
+at::Tensor true_product(const PackedMatrix& m, const at::Tensor& x) {
+  return x.to(at::kDouble).mm(plain_weights(m).t());
 }
 
 }  // namespace fettle::kernels::test

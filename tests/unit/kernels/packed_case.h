@@ -35,4 +35,8 @@ std::string describe(const PackedMatrix& matrix);
 at::Tensor plain_codes(const PackedMatrix& matrix);
 at::Tensor plain_weights(const PackedMatrix& matrix);
 
+// x Wᵀ by packed_products, into y full of NaN; and in float64.
+at::Tensor packed_product(const PackedMatrix& matrix, const at::Tensor& x);
+at::Tensor true_product(const PackedMatrix& matrix, const at::Tensor& x);
+
 }  // namespace fettle::kernels::test

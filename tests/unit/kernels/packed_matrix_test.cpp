@@ -45,18 +45,6 @@ PackedMatrix on_device(PackedMatrix m, at::Device device) {
   return m;
 }
 
-// y of a product, filled with NaN before.
-at::Tensor product(const PackedMatrix& m, const at::Tensor& x) {
-  at::Tensor y = at::full({x.size(0), m.rows}, NAN, x.options());
-  const PackedProduct one{&m, x, y};
-  packed_products({&one, 1});
-  return y;
-}
-
-at::Tensor truth(const PackedMatrix& m, const at::Tensor& x) {
-  return x.to(at::kDouble).mm(plain_weights(m).t());
-}
-
 void check_unpacking(const DeviceCase& where) {
   for (const PackedMatrix& m : packed_cases()) {
     CAPTURE(where.name, describe(m));
@@ -83,7 +71,7 @@ void check_products(const DeviceCase& where) {
     CAPTURE(where.name, describe(m), n);
     const at::Tensor x = values({n, m.cols}, n, where);
     const PackedMatrix there = on_device(m, where.device);
-    check_close(product(there, on(where, x)), truth(m, x), where);
+    check_close(packed_product(there, on(where, x)), true_product(m, x), where);
   }
 }
 
@@ -112,7 +100,7 @@ void check_many_products(const DeviceCase& where) {
     const at::Tensor& y = products[i].y;
     if (y.size(0) == 0) continue;
     CAPTURE(where.name, describe(cases[i]), y.size(0));
-    check_close(y, truth(cases[i], inputs[i]), where);
+    check_close(y, true_product(cases[i], inputs[i]), where);
     const std::int64_t width = cases[i].rows + 2;
     const at::Tensor whole = y.as_strided({y.size(0), width}, {width, 1}, 0);
     CHECK((whole.narrow(1, 0, 1) == 7).all().item<bool>());
@@ -124,7 +112,7 @@ void check_many_products(const DeviceCase& where) {
 void check_moved_codes(const DeviceCase& where) {
   for (PackedMatrix m : packed_cases()) {
     const at::Tensor x = values({2, m.cols}, 3, where);
-    const at::Tensor expected = truth(m, x);
+    const at::Tensor expected = true_product(m, x);
     const at::Tensor weights = plain_weights(m).to(at::kFloat).to(where.dtype);
     for (const std::int64_t begin : {1, 2, 4, 8}) {
       CAPTURE(where.name, describe(m), begin);
@@ -134,7 +122,7 @@ void check_moved_codes(const DeviceCase& where) {
       there.codes = there.codes.narrow(0, begin, size);
       there.codes.copy_(m.codes);
       CHECK(same_bits(unpacked(there, where.dtype).cpu(), weights));
-      check_close(product(there, on(where, x)), expected, where);
+      check_close(packed_product(there, on(where, x)), expected, where);
     }
   }
 }
@@ -154,11 +142,12 @@ void check_sizes_of_x(const DeviceCase& where) {
       CAPTURE(where.name, bits, exponent);
       const at::Tensor x =
           values({2, m.cols}, 3, where) * std::ldexp(1.0, exponent);
-      check_close(product(there, on(where, x)), truth(m, x), where);
+      check_close(
+          packed_product(there, on(where, x)), true_product(m, x), where);
     }
     CAPTURE(where.name, bits);
     const at::Tensor x = values({2, m.cols}, 3, where).abs();
-    check_close(product(there, on(where, x)), truth(m, x), where);
+    check_close(packed_product(there, on(where, x)), true_product(m, x), where);
   }
 }
 
@@ -201,7 +190,7 @@ TEST_CASE("a group of its own zero and scale") {
       unpacked(m),
       at::tensor({0.f, 2.f, -2.f, -2.f, -2.f, -2.f, -2.f, -2.f, 0.5f, -2.5f})
           .reshape({1, 10})));
-  CHECK(product(m, at::ones({1, 10})).item<float>() == -12.0f);
+  CHECK(packed_product(m, at::ones({1, 10})).item<float>() == -12.0f);
 }
 
 TEST_CASE("packed codes are those given, and filled up") {
@@ -305,7 +294,7 @@ TEST_CASE("a long row of 8 bits is summed closely") {
   const PackedMatrix m = packed_case(
       {.bits = 8, .rows = 3, .cols = 20000, .group = 20000, .zeros = true});
   const at::Tensor x = values({2, m.cols}, 1, cpu_cases()[0]);
-  check_close(product(m, x), truth(m, x), cpu_cases()[0]);
+  check_close(packed_product(m, x), true_product(m, x), cpu_cases()[0]);
 }
 
 TEST_CASE("no weights, no rows, no x") {
@@ -316,14 +305,16 @@ TEST_CASE("no weights, no rows, no x") {
       .scales = at::empty({3, 0}, at::kBFloat16)};
   check_packed(m);
   CHECK(unpacked(m).sizes() == at::IntArrayRef({3, 0}));
-  CHECK(at::equal(product(m, at::ones({2, 0})), at::zeros({2, 3})));
+  CHECK(at::equal(packed_product(m, at::ones({2, 0})), at::zeros({2, 3})));
   packed_products({});
   m = packed_case({.bits = 3, .rows = 0, .cols = 40, .group = 8});
   check_packed(m);
   CHECK(unpacked(m).sizes() == at::IntArrayRef({0, 40}));
-  CHECK(product(m, at::ones({2, 40})).sizes() == at::IntArrayRef({2, 0}));
+  CHECK(
+      packed_product(m, at::ones({2, 40})).sizes() == at::IntArrayRef({2, 0}));
   m = packed_case({.bits = 3, .rows = 2, .cols = 40, .group = 8});
-  CHECK(product(m, at::ones({0, 40})).sizes() == at::IntArrayRef({0, 2}));
+  CHECK(
+      packed_product(m, at::ones({0, 40})).sizes() == at::IntArrayRef({0, 2}));
 }
 
 TEST_CASE("bytes that no packing makes are no danger") {
@@ -332,7 +323,7 @@ TEST_CASE("bytes that no packing makes are no danger") {
   m.codes = seeded_bytes({m.codes.numel()}, 256, 5);
   check_packed(m);
   CHECK(unpacked(m).isfinite().all().item<bool>());
-  CHECK(product(m, at::ones({2, 203})).isfinite().all().item<bool>());
+  CHECK(packed_product(m, at::ones({2, 203})).isfinite().all().item<bool>());
   m = packed_case(
       {.bits = 4, .rows = 31, .cols = 203, .group = 16, .zeros = true});
   m.zeros = seeded_bytes(m.zeros.sizes(), 256, 6);
@@ -344,11 +335,11 @@ TEST_CASE("a NaN of x or of a scale shows in its sums only") {
       packed_case({.bits = 4, .rows = 2, .cols = 300, .group = 40});
   at::Tensor x = at::ones({2, 300});
   x[1][299] = NAN;
-  const at::Tensor y = product(m, x);
+  const at::Tensor y = packed_product(m, x);
   CHECK(y[0].isfinite().all().item<bool>());
   CHECK(y[1].isnan().all().item<bool>());
   m.scales[1][7] = NAN;
-  const at::Tensor z = product(m, x)[0];
+  const at::Tensor z = packed_product(m, x)[0];
   CHECK(z[0].item<float>() == y[0][0].item<float>());
   CHECK(z[1].isnan().item<bool>());
 }
