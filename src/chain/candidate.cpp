@@ -276,13 +276,24 @@ std::int64_t Candidate::file_bytes(const WeightId& id) const {
   return artifact::weight_bytes(config_, id, form(id));
 }
 
+at::ScalarType Candidate::globals_type() const {
+  return model::globals_type(
+      config_,
+      [this](const WeightId& id) { return form(id); },
+      workload(0).compute_type,
+      !on_card_);
+}
+
 // As model::loaded_bytes counts.
 std::int64_t Candidate::loaded_bytes(const WeightId& id) const {
   const model::WeightForm weight = form(id);
   if (weight.packed() && id.layer >= 0) return weight.loaded_bytes;
   const at::ScalarType type = workload(0).compute_type;
-  return model::weight_numel(config_, id) *
-         numbers_of(model::loaded_type(id.role, type));
+  const at::ScalarType held =
+      id.role == Role::kEmbedTokens || id.role == Role::kLmHead
+          ? globals_type()
+          : model::loaded_type(id.role, type);
+  return model::weight_numel(config_, id) * numbers_of(held);
 }
 
 // By another program, of a weight that has `bytes` in its file.
@@ -337,6 +348,7 @@ void Candidate::plan_memory() {
     const Candidate whole(source_, engine_, {1.0, cut_.scheme}, on_card_);
     transit_ = std::max(transit_, whole.transit_);
   }
+  globals_ = model::global_bytes(config_, globals_type());
   const model::LoadedBytes loaded =
       model::loaded_bytes(config_, forms, least_.workload.compute_type);
   for (std::size_t k = 0; k < loaded.layers.size(); ++k) {
@@ -351,19 +363,21 @@ Footprint Candidate::own_footprint(
   const std::int64_t batch =
       std::max(std::min(context, engine_.work.batch_tokens), parallel);
   const sweep::Workload work = workload(batch);
-  const std::int64_t head =
-      least_.working_bytes - sweep::bytes_per_token(config_, work);
-  const std::int64_t at_work =
-      batch * sweep::bytes_per_token(source_.config(), work) + parallel * head;
+  const std::int64_t passing =
+      transit_ + batch * sweep::bytes_per_token(source_.config(), work);
+  const std::int64_t logits =
+      parallel * sweep::logit_bytes(config_, work.logit_rows);
   const std::int64_t boundary = sweep::boundary_bytes(config_, work);
   const std::int64_t program = on_card_ ? 0 : least_.runtime_bytes;
-  const std::int64_t least = program + least_.library_bytes +
-                             least_.global_bytes + transit_ + made.state +
-                             at_work;
+  const std::int64_t always = program + least_.library_bytes + made.state;
+  const std::int64_t least =
+      always + globals_.norm + std::max(passing, globals_.head + logits);
+  const std::int64_t holding =
+      always + globals_.all + std::max(passing, logits) + all_layers_;
   const std::int64_t driver = on_card_ ? engine_.work.card_bytes : 0;
   made.layers = all_layers_;
   made.least = sweep::budget_for(least) + driver;
-  made.total = sweep::budget_for(least + all_layers_ + boundary) + driver;
+  made.total = sweep::budget_for(holding + boundary) + driver;
   made.runtime = program + least_.library_bytes + driver;
   made.working = made.total - made.runtime - made.state - made.weights.total();
   made.ram =

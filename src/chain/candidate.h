@@ -93,6 +93,7 @@ class Candidate {
   std::optional<model::PackedHeader> header(const model::WeightId& id) const;
   model::WeightId in_source(const model::WeightId& id) const;
   sweep::Workload workload(std::int64_t tokens) const;
+  at::ScalarType globals_type() const;  // in memory
   Footprint own_footprint(
       Footprint made, std::int64_t context, std::int64_t parallel) const;
 
@@ -110,6 +111,7 @@ class Candidate {
   ByPart stored_;
   std::int64_t all_layers_ = 0;  // as they are loaded
   std::int64_t transit_ = 0;     // layer in use
+  model::GlobalBytes globals_;
   sweep::SweepPlan least_;
 };
 

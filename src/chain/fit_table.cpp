@@ -150,8 +150,8 @@ std::vector<double> wanted_shares(double least) {
   return shares;
 }
 
-// What must be there at least where it runs: of a program that reads layers
-// anew, without those.
+// What must be there at least where it runs: of a program that reads weights
+// anew, those that are in use.
 std::string needs_text(const Footprint& f) {
   const bool streams = f.least < f.total;
   std::vector<std::string> parts;
@@ -161,15 +161,14 @@ std::string needs_text(const Footprint& f) {
       parts.push_back(fmt::format("{} {}", name, format_bytes(bytes)));
     }
   };
-  for (std::size_t p = 0; p < kFitParts; ++p) {
+  for (std::size_t p = 0; p < kFitParts && !streams; ++p) {
     const auto part = static_cast<FitPart>(p);
-    const bool layers = part != FitPart::kEmbeddings && part != FitPart::kHead;
-    if (streams && layers) continue;
     add(fit_part_name(part), f.weights[part]);
     work -= f.weights[part];
   }
   add("conversations", f.state);
-  add(streams ? "two layers and a prompt in them" : "working set", work);
+  add(streams ? "a layer and a prompt in it, or the head" : "working set",
+      work);
   add("program and libraries", f.runtime);
   return fmt::format("{}", fmt::join(parts, ", "));
 }

@@ -115,6 +115,7 @@ class TunePlanner {
     work.tokens = options.tokens_per_step;
     work.longest_sequence = options.seq_len;
     work.backward = true;
+    work.hold_globals = tune::trains_globals(options, source_.config());
     const bool card = request_.on_card();
     work.device = card ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
     work.compute_type = card ? at::kBFloat16 : at::kFloat;

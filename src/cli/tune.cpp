@@ -173,6 +173,7 @@ class Tune : public Command {
     workload.longest_sequence = options_.seq_len;
     workload.divide(session.team());
     workload.backward = true;
+    workload.hold_globals = tune::trains_globals(options_, reader->config());
     tune::PartBytes parts =
         tune::part_bytes(options_, reader->config(), session.device());
     parts.ram += static_cast<double>(session.team().partial_sums()) *

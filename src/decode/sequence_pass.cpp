@@ -93,6 +93,7 @@ void pass_each(
   const at::NoGradGuard no_grad;
   const at::Tensor x =
       hidden_of(what, batch_of(what.model, {&part, 1}), {&part, 1});
+  const auto held = what.model.lm_head();  // for all rows
   for (std::int64_t i = 0; i < x.size(0); i += kRows) {
     const at::Tensor rows = x.narrow(0, i, std::min(kRows, x.size(0) - i));
     const at::Tensor logits =

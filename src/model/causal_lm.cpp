@@ -8,42 +8,29 @@
 
 namespace fettle::model {
 
-namespace {
-
-// Whether embeddings and head may stay in bfloat16 beside float32: a decoded
-// token reads one row, and all of the head, whose products take them as they
-// are.
-bool keeps_half(const ModelReader& reader, const ModelOptions& options) {
-  const auto is_half = [&](Role role) {
-    return reader.packed_header({role}) == nullptr &&
-           reader.stored_form({role}) == nullptr &&
-           reader.form({role}).dtype == at::kBFloat16;
-  };
-  return options.keep_packed && options.device.is_cpu() &&
-         options.compute_type == at::kFloat && is_half(Role::kEmbedTokens) &&
-         (reader.config().tie_word_embeddings || is_half(Role::kLmHead));
-}
-
-GlobalWeights globals_of(
-    const ModelReader& reader, const ModelOptions& options) {
-  if (!keeps_half(reader, options)) {
-    return reader.read_globals(options.compute_type);
-  }
-  GlobalWeights globals = reader.read_globals(at::kBFloat16);
-  globals.final_norm = reader.read({Role::kFinalNorm}).to(options.compute_type);
-  return globals;
-}
-
-}  // namespace
-
 CausalLm::CausalLm(
     const std::filesystem::path& folder, const ModelOptions& options)
     : CausalLm(std::make_unique<ModelReader>(folder), options) {}
 
 CausalLm::CausalLm(
     std::unique_ptr<ModelReader> reader, const ModelOptions& options)
-    : options_(options), reader_(std::move(reader)) {
-  globals_ = to_device(globals_of(*reader_, options_), options_.device);
+    : options_(options),
+      reader_(std::move(reader)),
+      globals_type_(globals_type(
+          reader_->config(),
+          reader_->forms(),
+          options_.compute_type,
+          options_.keep_packed && options_.device.is_cpu())) {
+  reader_->check_tied_head();
+  globals_.final_norm =
+      reader_->read_global(Role::kFinalNorm, options_.compute_type)
+          .to(options_.device);
+  if (options_.hold_globals) {
+    globals_.embed_tokens = read_global(Role::kEmbedTokens);
+    globals_.lm_head = config().tie_word_embeddings
+                           ? globals_.embed_tokens
+                           : read_global(Role::kLmHead);
+  }
   loaded_ = loaded_bytes(*reader_, options_.compute_type);
   const at::TensorOptions host =
       host_options(options_.compute_type, options_.device);
@@ -54,6 +41,33 @@ CausalLm::CausalLm(
       },
       [this](std::int64_t layer) { return loaded_.layers[layer].kept; },
       options_.resident_bytes);
+}
+
+at::Tensor CausalLm::read_global(Role role) const {
+  return reader_->read_global(role, globals_type_).to(options_.device);
+}
+
+std::shared_ptr<const at::Tensor> CausalLm::lm_head() const {
+  if (options_.hold_globals) {
+    return std::make_shared<const at::Tensor>(globals_.lm_head);
+  }
+  std::shared_ptr<const at::Tensor> head = lm_head_.lock();
+  if (head == nullptr) {
+    head = std::make_shared<const at::Tensor>(read_global(
+        config().tie_word_embeddings ? Role::kEmbedTokens : Role::kLmHead));
+    lm_head_ = head;
+  }
+  return head;
+}
+
+at::Tensor CausalLm::embedding_rows(const at::Tensor& ids) const {
+  const at::Tensor rows =
+      options_.hold_globals
+          ? globals_.embed_tokens.index_select(0, ids)
+          : reader_->read_global_rows(
+                Role::kEmbedTokens, ids.cpu(), options_.compute_type);
+  return rows.to(
+      at::TensorOptions(options_.device).dtype(options_.compute_type));
 }
 
 std::shared_ptr<LayerWeights> CausalLm::acquire(
@@ -78,8 +92,7 @@ double embedding_multiplier(const CausalLm& model) {
 }
 
 at::Tensor embed(const CausalLm& model, const at::Tensor& ids) {
-  const at::Tensor rows = model.globals().embed_tokens.index_select(0, ids).to(
-      model.options().compute_type);
+  const at::Tensor rows = model.embedding_rows(ids);
   const double multiplier = embedding_multiplier(model);
   return multiplier == 1.0 ? rows : rows * multiplier;
 }
@@ -92,9 +105,9 @@ at::Tensor logits_of(
       hidden,
       model.globals().final_norm,
       {model.config().norm_eps, model.config().norm_offset});
-  const at::Tensor& stored = model.globals().lm_head;
+  const auto stored = model.lm_head();
   const at::Tensor head =
-      kind.decodes ? stored : stored.to(normed.scalar_type());
+      kind.decodes ? *stored : stored->to(normed.scalar_type());
   const at::Tensor products = product(normed, head.t(), kind).to(at::kFloat);
   const EndsConfig& ends = model.config().ends;
   const at::Tensor scaled =

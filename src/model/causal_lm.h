@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model as the sweeps hold it: the reader, the embeddings and head, and a
-// cache of layers that never holds more than its budget (and always the layer
-// in use and the one being fetched).
+// A model as the sweeps hold it: the reader, the embeddings and head or a way
+// to them, and a cache of layers that never holds more than its budget (and
+// always the layer in use and the one being fetched).
 #pragma once
 
 #include <filesystem>
@@ -26,6 +26,9 @@ struct ModelOptions {
   bool keep_packed = false;
   // A layer is read while the one before it is in use: two at a time.
   bool read_ahead = true;
+  // Embeddings and head stay in memory. Else embeddings are read by row, and
+  // the head whenever it is asked for.
+  bool hold_globals = true;
 };
 
 class CausalLm {
@@ -35,9 +38,15 @@ class CausalLm {
 
   const ModelConfig& config() const { return reader_->config(); }
   const ModelReader& reader() const { return *reader_; }
+  // Embeddings and head are undefined where they aren't held.
   const GlobalWeights& globals() const { return globals_; }
   // Lets a caller put current values in, as a patch does for layers.
   GlobalWeights& globals() { return globals_; }
+  // The head [V, H], which is there as long as what is returned: who asks for
+  // it several times keeps it meanwhile, since it may be read each time.
+  std::shared_ptr<const at::Tensor> lm_head() const;
+  // Rows `ids` [N] of the embeddings, in the type of the computation: [N, H].
+  at::Tensor embedding_rows(const at::Tensor& ids) const;
   const ModelOptions& options() const { return options_; }
 
   // Layer `layer`, ready on the device; starts fetching `next` (-1: none)
@@ -59,10 +68,14 @@ class CausalLm {
   void set_patch(Patch patch) { patch_ = std::move(patch); }
 
  private:
+  at::Tensor read_global(Role role) const;
+
   ModelOptions options_;
   std::unique_ptr<ModelReader> reader_;
   LoadedBytes loaded_;
+  at::ScalarType globals_type_;
   GlobalWeights globals_;
+  mutable std::weak_ptr<const at::Tensor> lm_head_;  // where it isn't held
   std::unique_ptr<store::LayerCache<LayerWeights>> cache_;
   Patch patch_;
 };

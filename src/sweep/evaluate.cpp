@@ -206,6 +206,8 @@ class Evaluator {
     if (teacher_ == nullptr) return;
     Sweep taught(*teacher_, batches, sweep_options);
     taught.forward({}, {});
+    const auto held = model_.lm_head();  // for all micro-batches
+    const auto teachers = teacher_->lm_head();
     for (std::size_t m = 0; m < batches.size(); ++m) {
       const auto i = static_cast<std::int64_t>(m);
       const Comparison comparison = head_compare(

@@ -30,7 +30,9 @@ HeadChunk::HeadChunk(
     const model::CausalLm& model,
     const at::Tensor& hidden,
     const at::Tensor& rows)
-    : model_(model), hidden_(hidden.index_select(0, rows)) {
+    : model_(model),
+      lm_head_(model.lm_head()),
+      hidden_(hidden.index_select(0, rows)) {
   auto normed = kernels::rms_norm(
       hidden_,
       model.globals().final_norm,
@@ -42,7 +44,7 @@ HeadChunk::HeadChunk(
 
 at::Tensor HeadChunk::logits() {
   const model::EndsConfig& ends = model_.config().ends;
-  at::Tensor products = at::mm(normed_, model_.globals().lm_head.t());
+  at::Tensor products = at::mm(normed_, lm_head_->t());
   if (ends.logits_scaling != 1.0) products.div_(ends.logits_scaling);
   if (ends.soft_cap == 0.0) return products;
   tanh_ = products.div_(ends.soft_cap).tanh_();
@@ -58,16 +60,15 @@ at::Tensor HeadChunk::through_ends(const at::Tensor& d_logits) const {
 
 at::Tensor HeadChunk::backward(
     const at::Tensor& d_logits, std::span<Observer* const> observers) const {
-  const auto& globals = model_.globals();
   const at::Tensor d_products = through_ends(d_logits);
   const at::Tensor d_normed =
-      at::mm(d_products.to(hidden_.scalar_type()), globals.lm_head);
+      at::mm(d_products.to(hidden_.scalar_type()), *lm_head_);
   const bool wanted = std::ranges::any_of(
       observers, [](const Observer* o) { return o->wants_global_gradients(); });
   const auto gradients = kernels::rms_norm_backward(
       d_normed,
       hidden_,
-      globals.final_norm,
+      model_.globals().final_norm,
       rstd_,
       {.offset = model_.config().norm_offset, .weight_gradient = wanted});
   for (Observer* o : observers) {

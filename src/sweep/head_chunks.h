@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <functional>
+#include <memory>
 #include <span>
 
 #include "model/causal_lm.h"
@@ -41,6 +42,7 @@ class HeadChunk {
   at::Tensor through_ends(const at::Tensor& d_logits) const;
 
   const model::CausalLm& model_;
+  std::shared_ptr<const at::Tensor> lm_head_;
   at::Tensor hidden_;  // [n, H]
   at::Tensor normed_;  // [n, H]
   at::Tensor rstd_;    // [n]

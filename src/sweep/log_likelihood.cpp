@@ -117,6 +117,7 @@ std::vector<double> log_likelihoods(
         model.config().vocab_size);
     Sweep sweep(model, batches, sweep_options);
     sweep.forward({}, {});
+    const auto held = model.lm_head();  // for all micro-batches
     for (std::size_t m = 0; m < batches.size(); ++m) {
       AskedRows asked;
       for (std::int64_t s = 0; s < batches[m].sequences(); ++s, ++begin) {

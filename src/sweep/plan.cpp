@@ -90,10 +90,11 @@ std::int64_t working_values(
 }
 
 struct Sizes {
-  std::int64_t globals;
-  std::int64_t layers;  // of one in use
-  std::int64_t ahead;   // of another that is being fetched
-  std::int64_t staging, all_layers, per_token, head;
+  std::int64_t globals;  // that are held
+  std::int64_t layers;   // of one in use
+  std::int64_t ahead;    // of another that is being fetched
+  std::int64_t staging, all_layers, per_token;
+  std::int64_t head;  // once no layer is in use
   std::int64_t activations;
   std::int64_t cache;   // states of earlier tokens
   std::int64_t graphs;  // of all tokens in all layers
@@ -102,11 +103,19 @@ struct Sizes {
 Sizes sizes_of(
     const model::ModelConfig& config,
     const model::WeightForms& forms,
-    const Workload& workload) {
+    const Workload& workload,
+    bool hold_globals) {
   const auto type = workload.compute_type;
   Sizes s{};
   const model::LoadedBytes loaded = model::loaded_bytes(config, forms, type);
-  s.globals = loaded.globals;
+  const model::GlobalBytes globals = model::global_bytes(
+      config,
+      model::globals_type(
+          config,
+          forms,
+          type,
+          workload.keep_packed && workload.device.is_cpu()));
+  s.globals = hold_globals ? globals.all : globals.norm;
   std::int64_t fetched = 0;
   std::int64_t in_use = 0;
   std::int64_t unpacked = 0;  // beside what is kept packed
@@ -125,10 +134,10 @@ Sizes sizes_of(
   s.per_token = bytes_per_token(config, workload);
   s.cache = workload.cached_sequences *
             model::state_bytes(config, workload.cached_tokens, type);
-  const bool capped = config.ends.soft_cap > 0.0;
-  const std::int64_t rows =
-      workload.logit_rows > 0 ? workload.logit_rows : kHeadRows;
-  s.head = (capped ? 4 : 3) * rows * config.vocab_size * 4;
+  s.head =
+      logit_bytes(
+          config, workload.logit_rows > 0 ? workload.logit_rows : kHeadRows) +
+      (hold_globals ? 0 : globals.head);
   s.activations = boundary_bytes(config, workload);
   // Five halves of what autograd saves are at work in a backward pass.
   s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5 +
@@ -141,6 +150,11 @@ Sizes sizes_of(
 std::int64_t bytes_per_token(
     const model::ModelConfig& config, const Workload& workload) {
   return working_values(config, workload) * bytes_of(workload.compute_type);
+}
+
+std::int64_t logit_bytes(const model::ModelConfig& config, std::int64_t rows) {
+  const bool capped = config.ends.soft_cap > 0.0;
+  return (capped ? 4 : 3) * rows * config.vocab_size * 4;
 }
 
 std::int64_t boundary_bytes(
@@ -193,14 +207,15 @@ std::int64_t SweepPlan::ram_bytes() const {
 std::int64_t SweepPlan::vram_bytes() const {
   const std::int64_t extra =
       workload.device.is_cpu() ? 0 : workload.extra_vram_bytes;
-  return library_bytes + global_bytes + layer_bytes + resident_bytes +
-         working_bytes + cache_bytes + card_activation_bytes + extra;
+  return library_bytes + global_bytes + computing_bytes() + resident_bytes +
+         cache_bytes + card_activation_bytes + extra;
 }
 
 std::string SweepPlan::summary() const {
   return fmt::format(
       "plan: {} in all: program {} (and {} of a card), embeddings and head {}, "
-      "{} {}, layers kept {}, micro-batch of {} tokens {}, cache {}, "
+      "{} {}, layers kept {}, micro-batch of {} tokens {}, {} {} without a "
+      "layer, cache {}, "
       "activations {} (and {} on the card, {} on disk), graphs {}, stage {}",
       format_bytes(ram_bytes()),
       format_bytes(runtime_bytes),
@@ -211,6 +226,8 @@ std::string SweepPlan::summary() const {
       format_bytes(resident_bytes),
       micro_batch_tokens,
       format_bytes(working_bytes),
+      hold_globals ? "logits" : "head and logits",
+      format_bytes(head_bytes),
       format_bytes(cache_bytes),
       format_bytes(activation_bytes),
       format_bytes(card_activation_bytes),
@@ -225,7 +242,8 @@ model::ModelOptions SweepPlan::model_options() const {
       workload.compute_type,
       resident_bytes,
       workload.keep_packed,
-      read_ahead};
+      read_ahead,
+      hold_globals};
 }
 
 SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
@@ -276,20 +294,21 @@ Memory ram(const Budget& budget) {
   return {"--ram", half, static_cast<double>(half)};
 }
 
-// Sizes the micro-batch to half of what `fixed` bytes leave, but never below
-// one sequence.
+// Sizes the micro-batch to half of what `fixed` bytes and a layer leave, but
+// never below one sequence.
 void size_micro_batch(
     SweepPlan& plan, const Sizes& sizes, const Memory& room, double fixed) {
   const Workload& work = plan.workload;
   const std::int64_t smallest = smallest_batch(work);
-  room.require(fixed + static_cast<double>(smallest * sizes.per_token));
+  room.require(fixed + static_cast<double>(plan.computing_bytes()));
   const auto affordable = static_cast<std::int64_t>(
-      (room.usable - fixed) * 0.5 / static_cast<double>(sizes.per_token));
+      (room.usable - fixed - static_cast<double>(plan.layer_bytes)) * 0.5 /
+      static_cast<double>(sizes.per_token));
   plan.micro_batch_tokens =
       std::max(smallest, std::min(work.micro_batch_tokens, affordable));
   const std::int64_t batch =
       std::min(plan.micro_batch_tokens, std::max(work.tokens, smallest));
-  plan.working_bytes = batch * sizes.per_token + sizes.head;
+  plan.working_bytes = batch * sizes.per_token;
 }
 
 // Boundary activations that no card holds take what RAM is left, the disk the
@@ -309,11 +328,10 @@ void keep_layers(SweepPlan& plan, const Sizes& sizes, std::int64_t left) {
 void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   const Memory host = ram(budget);
   const auto fixed = static_cast<double>(
-      kRuntimeBytes + plan.workload.extra_bytes + sizes.globals + sizes.layers +
-      sizes.head + sizes.cache);
+      kRuntimeBytes + plan.workload.extra_bytes + sizes.globals + sizes.cache);
   size_micro_batch(plan, sizes, host, fixed);
-  const double left = host.usable - fixed -
-                      static_cast<double>(plan.working_bytes - sizes.head);
+  const double left =
+      host.usable - fixed - static_cast<double>(plan.computing_bytes());
   place_activations(plan, sizes, left);
   const auto spare = static_cast<std::int64_t>(left) - plan.activation_bytes;
   keep_layers(plan, sizes, spare);
@@ -329,8 +347,8 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   FETTLE_ASSERT(budget.vram.has_value());
   const Memory card = memory("--vram", *budget.vram);
   const auto fixed = static_cast<double>(
-      plan.library_bytes + sizes.globals + sizes.layers + sizes.head +
-      sizes.cache + plan.workload.extra_vram_bytes);
+      plan.library_bytes + sizes.globals + sizes.cache +
+      plan.workload.extra_vram_bytes);
   size_micro_batch(plan, sizes, card, fixed);
   const auto left = [&] {
     return static_cast<std::int64_t>(card.usable) - plan.vram_bytes();
@@ -354,10 +372,11 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
       kernels::library_bytes(workload.device, {.backward = workload.backward});
   plan.global_bytes = sizes.globals;
   plan.layer_bytes = sizes.layers;
+  plan.head_bytes = sizes.head;
   plan.cache_bytes = sizes.cache;
   plan.staging_bytes = sizes.staging;
   plan.micro_batch_tokens = smallest_batch(workload);
-  plan.working_bytes = plan.micro_batch_tokens * sizes.per_token + sizes.head;
+  plan.working_bytes = plan.micro_batch_tokens * sizes.per_token;
   plan.spilled_bytes = sizes.activations;
   return plan;
 }
@@ -388,7 +407,8 @@ SweepPlan least_plan(
     const model::ModelConfig& config,
     const model::WeightForms& forms,
     const Workload& workload) {
-  return least_plan(sizes_of(config, forms, workload), workload);
+  return least_plan(
+      sizes_of(config, forms, workload, workload.hold_globals), workload);
 }
 
 SweepPlan least_plan(
@@ -408,21 +428,54 @@ SweepPlan plan_sweep(
   return plan_sweep(reader.config(), reader.forms(), workload, budget);
 }
 
+namespace {
+
+// The plan with these sizes, a layer ahead where that is better; none where
+// `budget` does not hold the least.
+std::optional<SweepPlan> best_plan(
+    Sizes sizes, const Workload& workload, const Budget& budget) {
+  const auto fits = [&] {
+    return may_hold(budget, least_plan(sizes, workload));
+  };
+  const auto keeps_all = [&](const SweepPlan& plan) {
+    return plan.resident_bytes == sizes.all_layers;
+  };
+  if (!fits()) return std::nullopt;
+  SweepPlan one = planned(sizes, workload, budget);
+  // The next layer comes while the last of a decoded token meets the head.
+  sizes.layers += sizes.ahead;
+  sizes.head += sizes.ahead;
+  if (!fits()) return one;
+  SweepPlan two = planned(sizes, workload, budget);
+  two.read_ahead = true;
+  return keeps_all(one) && !keeps_all(two) ? one : two;
+}
+
+}  // namespace
+
 SweepPlan plan_sweep(
     const model::ModelConfig& config,
     const model::WeightForms& forms,
     const Workload& workload,
     const Budget& budget) {
-  Sizes sizes = sizes_of(config, forms, workload);
-  const SweepPlan one = planned(sizes, workload, budget);
-  sizes.layers += sizes.ahead;
-  if (!may_hold(budget, least_plan(sizes, workload))) return one;
-  SweepPlan two = planned(sizes, workload, budget);
-  two.read_ahead = true;
-  const auto keeps_all = [&](const SweepPlan& plan) {
-    return plan.resident_bytes == sizes.all_layers;
+  const auto sizes = [&](bool hold_globals) {
+    return sizes_of(config, forms, workload, hold_globals);
   };
-  return keeps_all(one) && !keeps_all(two) ? one : two;
+  auto holding = best_plan(sizes(true), workload, budget);
+  if (holding) holding->hold_globals = true;
+  if (workload.hold_globals) {
+    return holding ? *holding : planned(sizes(true), workload, budget);
+  }
+  const Sizes apart = sizes(false);
+  const auto reading = best_plan(apart, workload, budget);
+  if (!reading) return planned(apart, workload, budget);  // which refuses
+  const auto is_no_worse = [&](const SweepPlan& plan) {
+    return plan.resident_bytes == apart.all_layers ||
+           (plan.read_ahead == reading->read_ahead &&
+            plan.micro_batch_tokens == reading->micro_batch_tokens &&
+            plan.spilled_bytes <= reading->spilled_bytes);
+  };
+  return holding && is_no_worse(*holding) ? *holding : *reading;
 }
 
 }  // namespace fettle::sweep

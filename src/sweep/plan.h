@@ -5,6 +5,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -37,6 +38,8 @@ struct Workload {
   std::int64_t longest_sequence = 0;  // tokens
   bool backward = false;
   bool keep_packed = false;  // of few tokens, multiplied by packed weights
+  // Embeddings and head are to be in memory all the time: they change.
+  bool hold_globals = false;
   std::int64_t cached_tokens = 0;     // whose states are held: decoding
   std::int64_t cached_sequences = 1;  // of so many tokens each
   // Rows whose logits exist at one time; 0: as many as losses are made of.
@@ -70,19 +73,26 @@ struct SweepPlan {
   std::int64_t micro_batch_tokens = 0;
   std::int64_t runtime_bytes = 0;   // program and libraries
   std::int64_t library_bytes = 0;   // libtorch's own, of a card
-  std::int64_t global_bytes = 0;    // embeddings, head
+  bool hold_globals = false;        // embeddings and head: all the time
+  std::int64_t global_bytes = 0;    // what is held outside the layers
   std::int64_t layer_bytes = 0;     // layer in use, and one being fetched
   bool read_ahead = false;          // whether one is
   std::int64_t staging_bytes = 0;   // in RAM, of a layer on its way to a card
   std::int64_t resident_bytes = 0;  // layers kept between sweeps
   std::int64_t working_bytes = 0;   // one micro-batch in one layer
-  std::int64_t cache_bytes = 0;     // states of the cached tokens
+  // Once no layer is in use: logits, and a head that isn't held.
+  std::int64_t head_bytes = 0;
+  std::int64_t cache_bytes = 0;            // states of the cached tokens
   std::int64_t card_activation_bytes = 0;  // boundary activations on a card
   std::int64_t activation_bytes = 0;       // boundary activations in RAM
   std::int64_t spilled_bytes = 0;          // boundary activations on disk
   std::int64_t graph_bytes =
       0;  // autograd graphs kept for backward; 0: recomputed
 
+  // The layer in use and what passes it, or after it the head.
+  std::int64_t computing_bytes() const {
+    return std::max(layer_bytes + working_bytes, head_bytes);
+  }
   std::int64_t ram_bytes() const;
   std::int64_t vram_bytes() const;
   std::string summary() const;  // one line for people
@@ -94,6 +104,9 @@ struct SweepPlan {
 // Bytes of each token of a micro-batch while it passes a layer.
 std::int64_t bytes_per_token(
     const model::ModelConfig& config, const Workload& workload);
+
+// Bytes of the logits of `rows` tokens, and of what they are turned into.
+std::int64_t logit_bytes(const model::ModelConfig& config, std::int64_t rows);
 
 // Bytes of the activations between two layers of all tokens of a sweep.
 std::int64_t boundary_bytes(
@@ -113,9 +126,9 @@ SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload);
 
 // Reads a layer while another is in use where there is room for two, unless all
-// layers stay only where one is. Throws UserError naming the smallest
-// sufficient
-// --ram or --vram when `budget` is less.
+// layers stay only where one is. Holds embeddings and head where only layers
+// that could be kept make room for them. Throws UserError naming the smallest
+// sufficient --ram or --vram when `budget` is less.
 SweepPlan plan_sweep(
     const model::ModelConfig& config,
     const model::WeightForms& forms,

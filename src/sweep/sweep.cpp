@@ -140,6 +140,7 @@ at::Tensor Sweep::hidden(std::int64_t m) const {
 }
 
 std::vector<at::Tensor> Sweep::token_nll() {
+  const auto held = model_.lm_head();  // for all micro-batches
   std::vector<at::Tensor> result;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
     result.push_back(head_nll(
@@ -155,6 +156,7 @@ std::vector<at::Tensor> Sweep::through_head(
     std::span<Observer* const> observers,
     const std::function<HeadResult(const HeadInput&)>& head) {
   const std::int64_t layers = model_.config().num_layers();
+  const auto held = model_.lm_head();
   HeadSums sums(observers, model_.options().device, options_);
   std::vector<at::Tensor> result;
   for (std::size_t m = 0; m < batches_.size(); ++m) {
@@ -195,6 +197,7 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
     std::span<Observer* const> observers) {
   FETTLE_ASSERT(teacher.ids.size(0) == tokens_);
   const std::int64_t layers = model_.config().num_layers();
+  const auto held = model_.lm_head();
   HeadSums sums(observers, model_.options().device, options_);
   TokenLosses losses;
   std::int64_t first = 0;
@@ -217,6 +220,7 @@ Sweep::TokenLosses Sweep::distill_with_gradient(
 }
 
 TeacherRows Sweep::teacher_rows(std::int64_t k) const {
+  const auto held = model_.lm_head();
   std::vector<at::Tensor> ids, log_probs, rest;
   if (batches_.empty()) {
     return {at::empty({0, k}, at::kLong), at::empty({0, k}), at::empty({0})};

@@ -59,7 +59,9 @@ std::vector<PlanRow> sweep_rows(const sweep::SweepPlan& plan) {
           plan.read_ahead ? "layer in use, layer fetched" : "layer in use",
           plan.layer_bytes),
       computed("layers kept between sweeps", plan.resident_bytes),
-      computed("one micro-batch at work", plan.working_bytes)};
+      computed(
+          "one micro-batch at work",
+          plan.computing_bytes() - plan.layer_bytes)};
   rows[2].ram += plan.staging_bytes;
   rows.push_back(
       {"boundary activations",

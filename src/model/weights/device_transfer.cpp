@@ -91,10 +91,4 @@ LayerWeights to_device(LayerWeights weights, at::Device device) {
   return weights;
 }
 
-GlobalWeights to_device(GlobalWeights weights, at::Device device) {
-  for_each_tensor(
-      weights, [&](at::Tensor& tensor) { tensor = tensor.to(device); });
-  return weights;
-}
-
 }  // namespace fettle::model

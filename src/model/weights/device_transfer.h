@@ -17,6 +17,5 @@ at::TensorOptions host_options(at::ScalarType type, at::Device device);
 // the copy is done; the calling thread waits, not that stream. On the CPU: as
 // they are.
 LayerWeights to_device(LayerWeights weights, at::Device device);
-GlobalWeights to_device(GlobalWeights weights, at::Device device);
 
 }  // namespace fettle::model

@@ -36,20 +36,38 @@ LoadedBytes::Layer layer_bytes(
   return bytes;
 }
 
-std::int64_t global_bytes(const ModelConfig& config, at::ScalarType type) {
-  std::int64_t bytes = dense_bytes(config, {Role::kEmbedTokens}, type) +
-                       dense_bytes(config, {Role::kFinalNorm}, type);
-  if (!config.tie_word_embeddings) {
-    bytes += dense_bytes(config, {Role::kLmHead}, type);
-  }
+}  // namespace
+
+GlobalBytes global_bytes(const ModelConfig& config, at::ScalarType type) {
+  const std::int64_t embeddings =
+      dense_bytes(config, {Role::kEmbedTokens}, type);
+  GlobalBytes bytes;
+  bytes.norm = dense_bytes(config, {Role::kFinalNorm}, type);
+  bytes.head = config.tie_word_embeddings
+                   ? embeddings
+                   : dense_bytes(config, {Role::kLmHead}, type);
+  bytes.all =
+      bytes.norm + bytes.head + (config.tie_word_embeddings ? 0 : embeddings);
   return bytes;
 }
 
-}  // namespace
+at::ScalarType globals_type(
+    const ModelConfig& config,
+    const WeightForms& forms,
+    at::ScalarType type,
+    bool decodes) {
+  const auto is_half = [&](Role role) {
+    const WeightForm form = forms({role});
+    return !form.packed() && form.dtype == at::kBFloat16;
+  };
+  const bool half = is_half(Role::kEmbedTokens) &&
+                    (config.tie_word_embeddings || is_half(Role::kLmHead));
+  return decodes && type == at::kFloat && half ? at::kBFloat16 : type;
+}
 
 LoadedBytes loaded_bytes(
     const ModelConfig& config, const WeightForms& forms, at::ScalarType type) {
-  LoadedBytes bytes{.globals = global_bytes(config, type), .layers = {}};
+  LoadedBytes bytes;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     bytes.layers.push_back(layer_bytes(config, forms, l, type));
   }
@@ -85,7 +103,8 @@ std::int64_t staging_bytes(
   }
   std::int64_t sum = most_packed;  // as it is read
   for (const auto& [bytes, count] : most) sum += bytes * count;
-  return std::max(sum, global_bytes(config, type));
+  // Embeddings and head come one after the other.
+  return std::max(sum, global_bytes(config, type).head);
 }
 
 KeptPacked kept_packed(

@@ -202,25 +202,44 @@ LayerWeights ModelReader::read_layer(
   return weights;
 }
 
-GlobalWeights ModelReader::read_globals(at::ScalarType type) const {
-  GlobalWeights weights;
+at::Tensor ModelReader::read_global(Role role, at::ScalarType type) const {
+  const at::Tensor whole = at::empty(weight_shape(config_, {role}), type);
+  if (packed_header({role}) != nullptr) {
+    kernels::unpack_rows(read_packed({role}), 0, whole);
+  } else {
+    const std::vector<WeightCopy> copies{
+        {index_->at({role}), as_matrix(whole)}};
+    load_weights(*checkpoint_, copies);
+  }
+  return whole;
+}
+
+at::Tensor ModelReader::read_global_rows(
+    Role role, const at::Tensor& ids, at::ScalarType type) const {
+  const WeightIndex::Place& place = index_->at({role});
+  const bool packed = place.packed() != nullptr;
+  if (place.form != nullptr && !packed) {
+    return read_global(role, type).index_select(0, ids);
+  }
+  const auto [rows, places] =
+      at::_unique(ids, /*sorted=*/true, /*return_inverse=*/true);
+  const at::Tensor found =
+      at::empty({rows.size(0), weight_shape(config_, {role})[1]}, type);
+  const auto* row = rows.const_data_ptr<std::int64_t>();
+  kernels::PackedMatrix matrix;
+  if (packed) matrix = read_packed({role});
   std::vector<WeightCopy> copies;
-  const auto load = [&](Role role) {
-    at::Tensor whole = at::empty(weight_shape(config_, {role}), type);
-    if (packed_header({role}) != nullptr) {
-      kernels::unpack_rows(read_packed({role}), 0, whole);
+  for (std::int64_t i = 0, end = 0; i < rows.size(0); i = end) {
+    while (end < rows.size(0) && row[end] - row[i] == end - i) ++end;
+    const at::Tensor into = found.narrow(0, i, end - i);
+    if (packed) {
+      kernels::unpack_rows(matrix, row[i], into);
     } else {
-      copies.push_back({index_->at({role}), as_matrix(whole)});
+      copies.push_back({.from = place, .into = into, .first_row = row[i]});
     }
-    return whole;
-  };
-  weights.embed_tokens = load(Role::kEmbedTokens);
-  weights.final_norm = load(Role::kFinalNorm);
-  weights.lm_head =
-      config_.tie_word_embeddings ? weights.embed_tokens : load(Role::kLmHead);
+  }
   load_weights(*checkpoint_, copies);
-  check_tied_head();
-  return weights;
+  return found.index_select(0, places);
 }
 
 // transformers unties a head that the checkpoint holds with other values than

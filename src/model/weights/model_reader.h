@@ -76,7 +76,12 @@ class ModelReader {
   // Throws UserError when a weight is NaN or infinite, or packed and damaged.
   // Thread-safe.
   LayerWeights read_layer(std::int64_t layer, at::TensorOptions options) const;
-  GlobalWeights read_globals(at::ScalarType type) const;
+  // Embeddings, final norm or head, whole, in `type`; values as read_layer's.
+  at::Tensor read_global(Role role, at::ScalarType type) const;
+  // Rows `ids` [N], on the CPU, of such a matrix: [N, H] in `type`. Reads no
+  // others where the matrix is plain.
+  at::Tensor read_global_rows(
+      Role role, const at::Tensor& ids, at::ScalarType type) const;
   // What read_layer fills, not filled, and without what stays packed.
   LayerWeights unread_layer(
       std::int64_t layer, at::TensorOptions options) const;

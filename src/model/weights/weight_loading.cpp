@@ -30,8 +30,10 @@ std::int64_t stored_cols(const WeightCopy& copy) {
 // by them.
 WeightCopy upright(const WeightCopy& copy) {
   const auto& steps = copy.from.steps;
-  if (!steps || *steps != ElementSteps{1, stored_rows(copy)}) return copy;
-  WeightCopy turned{copy.from, copy.into, !copy.transposed};
+  const bool turns =
+      copy.first_row == 0 && steps == ElementSteps{1, stored_rows(copy)};
+  if (!turns) return copy;
+  WeightCopy turned{copy.from, copy.into, !copy.transposed, 0};
   turned.from.steps.reset();
   return turned;
 }
@@ -72,11 +74,9 @@ void read_piece(
     const Piece& piece,
     const at::Tensor& into) {
   const auto& from = piece.copy->from;
-  if (from.form != nullptr) {
-    return from.form->open(checkpoint)(piece.first, into);
-  }
-  read_plain_rows(
-      checkpoint, from, {piece.first, into.size(0), into.size(1)}, into);
+  const std::int64_t first = piece.copy->first_row + piece.first;
+  if (from.form != nullptr) return from.form->open(checkpoint)(first, into);
+  read_plain_rows(checkpoint, from, {first, into.size(0), into.size(1)}, into);
 }
 
 // In which it is read: a weight that is not plain comes out of its form in

@@ -16,12 +16,14 @@ namespace fettle::model {
 at::ScalarType scalar_type(io::DType dtype);  // of F32, BF16 and F16
 
 // A weight of `rows` x `cols` elements (a vector: one row), row-major in the
-// file, to be read into `into`: [rows, cols], or [cols, rows] when transposed.
-// `into` may be a view of rows of a larger tensor.
+// file, or as many of its rows, to be read into `into`: [rows, cols], or
+// [cols, rows] when transposed. `into` may be a view of rows of a larger
+// tensor.
 struct WeightCopy {
   WeightIndex::Place from;
   at::Tensor into;
   bool transposed = false;
+  std::int64_t first_row = 0;  // of those that are read
 };
 
 // Throws UserError naming the tensor when a weight is NaN or infinite, or

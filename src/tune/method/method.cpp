@@ -91,6 +91,17 @@ Parts make_parts(const PartInput& input) {
   return parts;
 }
 
+bool trains_globals(
+    const TuneOptions& options, const model::ModelConfig& config) {
+  const auto is_global = [](model::Role role) {
+    return role == model::Role::kEmbedTokens || role == model::Role::kLmHead;
+  };
+  return std::ranges::any_of(
+      chosen_methods(options), [&](const Method& method) {
+        return std::ranges::any_of(method.roles(options, config), is_global);
+      });
+}
+
 PartBytes at_work(double bytes, at::Device device) {
   return device.is_cpu() ? PartBytes{.ram = bytes} : PartBytes{.device = bytes};
 }

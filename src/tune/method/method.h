@@ -73,6 +73,10 @@ void check_methods(
 // The parts of options.method, which check_options has seen.
 Parts make_parts(const PartInput& input);
 
+// Whether embeddings or the head change, so that they must stay in memory.
+bool trains_globals(
+    const TuneOptions& options, const model::ModelConfig& config);
+
 PartBytes part_bytes(
     const TuneOptions& options,
     const model::ModelConfig& config,

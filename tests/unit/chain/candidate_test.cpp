@@ -88,11 +88,13 @@ TEST_CASE("Weights in memory are those that Fettle loads") {
   const Engine& engine = find_engine("fettle");
   for (const SchemeRow& row : engine.schemes) {
     const Candidate made(source, engine, {0.5, row}, on_card);
-    const auto loaded = model::loaded_bytes(
-        made.config(),
-        [&](const model::WeightId& id) { return made.form(id); },
-        type);
-    std::int64_t sum = loaded.globals;
+    const model::WeightForms forms = [&](const model::WeightId& id) {
+      return made.form(id);
+    };
+    const auto loaded = model::loaded_bytes(made.config(), forms, type);
+    const at::ScalarType held =
+        model::globals_type(made.config(), forms, type, !on_card);
+    std::int64_t sum = model::global_bytes(made.config(), held).all;
     for (std::size_t k = 0; k < loaded.layers.size(); ++k) {
       sum += source.kinds()[k].count * loaded.layers[k].kept;
     }

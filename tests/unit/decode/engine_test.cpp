@@ -234,3 +234,30 @@ TEST_CASE("embeddings and head in bfloat16 give the bits of float32") {
       plain.path(), {.resident_bytes = 1 << 24, .keep_packed = true});
   CHECK(whole.globals().lm_head.scalar_type() == at::kFloat);
 }
+
+TEST_CASE("embeddings and head that are not held give the same bits") {
+  const bool tied = GENERATE(true, false);
+  const bool decodes = GENERATE(true, false);
+  const TinyModel tiny(
+      {.changes = {{"tie_word_embeddings", tied}}, .type = at::kBFloat16});
+  model::CausalLm held(tiny.path(), {.keep_packed = decodes});
+  model::CausalLm read(
+      tiny.path(), {.keep_packed = decodes, .hold_globals = false});
+  CHECK_FALSE(read.globals().lm_head.defined());
+  CHECK_FALSE(read.globals().embed_tokens.defined());
+  Request request{.prompt = {1, 2, 3}, .max_new_tokens = 5};
+  request.log_probs = 3;
+  const Completion a = completed(held, {request}, 1)[0];
+  const Completion b = completed(read, {request}, 1)[0];
+  CHECK(a.ids == b.ids);
+  CHECK(log_probs_of(a) == log_probs_of(b));
+  // It is read once for all who hold it at one time, and then forgotten.
+  std::weak_ptr<const at::Tensor> seen;
+  {
+    const auto head = read.lm_head();
+    seen = head;
+    CHECK(read.lm_head() == head);
+    CHECK(at::equal(*head, *held.lm_head()));
+  }
+  CHECK(seen.expired());
+}

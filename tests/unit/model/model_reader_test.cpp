@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "model/causal_lm.h"
 #include "model/weights/weight_view.h"
 #include "model_folder.h"
 #include "sample_config.h"
@@ -180,9 +181,9 @@ TEST_CASE("types: stored as they are, layers in the type asked for") {
       const at::Tensor expected = folder[down].t().to(type);
       CHECK(at::equal(
           layer.experts.down.narrow(0, layer.experts.offsets[2], 6), expected));
-      const GlobalWeights globals = reader.read_globals(type);
-      CHECK(
-          at::equal(globals.lm_head, folder[WeightId{Role::kLmHead}].to(type)));
+      CHECK(at::equal(
+          reader.read_global(Role::kLmHead, type),
+          folder[WeightId{Role::kLmHead}].to(type)));
     }
   }
 }
@@ -204,26 +205,49 @@ TEST_CASE("matrices larger than a reading piece come whole") {
       bank.down.narrow(0, 1100, 1100),
       folder[WeightId{Role::kExpertDown, 0, 1}].t()));
   CHECK(at::equal(
-      reader.read_globals(at::kFloat).embed_tokens,
+      reader.read_global(Role::kEmbedTokens, at::kFloat),
       folder[WeightId{Role::kEmbedTokens}]));
+}
+
+TEST_CASE("rows of the embeddings come without the others") {
+  const auto stored = GENERATE(at::kFloat, at::kBFloat16, at::kHalf);
+  const auto type = GENERATE(at::kFloat, at::kBFloat16);
+  ModelFolder folder(sample("mixtral", {{"vocab_size", 300}}));
+  at::Tensor& embeddings = folder[WeightId{Role::kEmbedTokens}];
+  embeddings = embeddings.to(stored);
+  const at::Tensor values = embeddings.to(type);
+  const at::Tensor ids =
+      at::tensor(std::vector<std::int64_t>{7, 299, 8, 7, 0, 100, 9, 6});
+  const ModelReader reader(folder.write());
+  CHECK(at::equal(
+      reader.read_global_rows(Role::kEmbedTokens, ids, type),
+      values.index_select(0, ids)));
+  embeddings[150][3] = std::numeric_limits<float>::infinity();
+  const ModelReader damaged(folder.write());
+  CHECK_NOTHROW(damaged.read_global_rows(Role::kEmbedTokens, ids, type));
+  CHECK_THROWS_WITH(
+      damaged.read_global_rows(Role::kEmbedTokens, ids + 50, type),
+      Catch::Contains("holds 1 values that are NaN, infinite"));
 }
 
 TEST_CASE("a tied head is the embeddings, unless the file says otherwise") {
   const ModelConfig config = sample("olmoe", {{"tie_word_embeddings", true}});
   ModelFolder folder(config);
-  const ModelReader reader(folder.write());
-  const GlobalWeights globals = reader.read_globals(at::kFloat);
+  const CausalLm model(folder.write(), {});
+  const GlobalWeights& globals = model.globals();
   CHECK(globals.lm_head.is_same(globals.embed_tokens));
-  CHECK(loaded_bytes(reader, at::kFloat).globals == (11 * 8 + 8) * 4);
+  const GlobalBytes bytes = global_bytes(config, at::kFloat);
+  CHECK(bytes.all == (11 * 8 + 8) * 4);
+  CHECK(bytes.head == 11 * 8 * 4);
 
   ModelFolder same(config);
   same["lm_head.weight"] = same[WeightId{Role::kEmbedTokens}].clone();
-  CHECK_NOTHROW(ModelReader(same.write()).read_globals(at::kFloat));
+  CHECK_NOTHROW(CausalLm(same.write(), {}));
 
   ModelFolder other(config);
   other["lm_head.weight"] = other[WeightId{Role::kEmbedTokens}] + 1;
   CHECK_THROWS_WITH(
-      ModelReader(other.write()).read_globals(at::kFloat),
+      CausalLm(other.write(), {}),
       Catch::Contains("differs from the embeddings"));
 
   ModelFolder misshapen(config);

@@ -146,5 +146,10 @@ TEST_CASE("packed embeddings and head are unpacked when they are read") {
   ModelFolder folder(config);
   const at::Tensor embeddings = folder.pack({Role::kEmbedTokens}, kInt4);
   const ModelReader reader(folder.write());
-  CHECK(at::equal(reader.read_globals(at::kFloat).embed_tokens, embeddings));
+  CHECK(at::equal(
+      reader.read_global(Role::kEmbedTokens, at::kFloat), embeddings));
+  const at::Tensor ids = at::tensor(std::vector<std::int64_t>{5, 6, 1, 5});
+  CHECK(at::equal(
+      reader.read_global_rows(Role::kEmbedTokens, ids, at::kFloat),
+      embeddings.index_select(0, ids)));
 }

@@ -7,6 +7,7 @@
 
 #include "../artifact/tiny_model.h"
 #include "core/error.h"
+#include "sweep/head.h"
 
 using namespace fettle;
 using namespace fettle::sweep;
@@ -214,7 +215,7 @@ TEST_CASE_METHOD(
   const SweepPlan one = least_plan(reader, workload);
   const std::int64_t vocab = reader.config().vocab_size;
   // 512 rows or one, three tensors of fp32 at a time.
-  CHECK(losses.working_bytes - one.working_bytes == 511 * 3 * vocab * 4);
+  CHECK(losses.head_bytes - one.head_bytes == 511 * 3 * vocab * 4);
   workload.cached_sequences = 3;
   CHECK(least_plan(reader, workload).cache_bytes == 3 * one.cache_bytes);
 }
@@ -227,15 +228,52 @@ TEST_CASE_METHOD(PlanOfTinyModel, "a budget for a plan's bytes holds them") {
   CHECK_NOTHROW(
       plan_sweep(reader.config(), reader.forms(), workload, of_ram(budget)));
   CHECK_THROWS(plan_sweep(reader, workload, of_ram(budget - kMiB)));
-  // The activations of two boundaries, beside which all layers stay.
+  // The activations of two boundaries, beside which all stays.
+  Workload holding = workload;
+  holding.hold_globals = true;
+  const SweepPlan held = least_plan(reader, holding);
   std::int64_t all =
-      least.ram_bytes() + boundary_bytes(reader.config(), workload);
+      held.ram_bytes() + boundary_bytes(reader.config(), workload);
   for (const auto& layer :
        model::loaded_bytes(reader, workload.compute_type).layers) {
     all += layer.kept;
   }
   const SweepPlan whole = plan_sweep(reader, workload, of_ram(budget_for(all)));
   CHECK(whole.spilled_bytes == 0);
+  CHECK(whole.hold_globals);
   CHECK(
-      whole.resident_bytes + least.ram_bytes() + whole.activation_bytes == all);
+      whole.resident_bytes + held.ram_bytes() + whole.activation_bytes == all);
+}
+
+TEST_CASE_METHOD(
+    PlanOfTinyModel,
+    "embeddings and head are held where only layers give way") {
+  Workload workload = of_tokens(4096, 512);
+  const SweepPlan least = least_plan(reader, workload);
+  const auto globals = model::global_bytes(reader.config(), at::kFloat);
+  CHECK(least.global_bytes == globals.norm);
+  CHECK(
+      least.head_bytes ==
+      globals.head + logit_bytes(reader.config(), kHeadRows));
+  const SweepPlan tight =
+      plan_sweep(reader, workload, of_ram(budget_for(least.ram_bytes())));
+  CHECK_FALSE(tight.hold_globals);
+  CHECK_FALSE(tight.model_options().hold_globals);
+  const SweepPlan wide = plan_sweep(reader, workload, of_ram(8LL << 30));
+  CHECK(wide.model_options().hold_globals);
+  CHECK(wide.global_bytes == globals.all);
+
+  workload.hold_globals = true;
+  const SweepPlan forced = least_plan(reader, workload);
+  CHECK(forced.global_bytes == globals.all);
+  CHECK(
+      forced.computing_bytes() == std::max(
+                                      least.layer_bytes + least.working_bytes,
+                                      least.head_bytes - globals.head));
+  CHECK_THROWS_AS(
+      plan_sweep(
+          reader, workload, of_ram(budget_for(forced.ram_bytes()) - 2 * kMiB)),
+      UserError);
+  CHECK(plan_sweep(reader, workload, of_ram(budget_for(forced.ram_bytes())))
+            .hold_globals);
 }
