@@ -348,9 +348,9 @@ void Candidate::plan_memory() {
     const Candidate whole(source_, engine_, {1.0, cut_.scheme}, on_card_);
     transit_ = std::max(transit_, whole.transit_);
   }
-  globals_ = model::global_bytes(config_, globals_type());
-  const model::LoadedBytes loaded =
-      model::loaded_bytes(config_, forms, least_.workload.compute_type);
+  const at::ScalarType type = least_.workload.compute_type;
+  globals_ = model::global_bytes(config_, forms, type, !on_card_);
+  const model::LoadedBytes loaded = model::loaded_bytes(config_, forms, type);
   for (std::size_t k = 0; k < loaded.layers.size(); ++k) {
     all_layers_ += kinds_[k].count * loaded.layers[k].kept;
   }

@@ -109,12 +109,7 @@ Sizes sizes_of(
   Sizes s{};
   const model::LoadedBytes loaded = model::loaded_bytes(config, forms, type);
   const model::GlobalBytes globals = model::global_bytes(
-      config,
-      model::globals_type(
-          config,
-          forms,
-          type,
-          workload.keep_packed && workload.device.is_cpu()));
+      config, forms, type, workload.keep_packed && workload.device.is_cpu());
   s.globals = hold_globals ? globals.all : globals.norm;
   std::int64_t fetched = 0;
   std::int64_t in_use = 0;

@@ -38,19 +38,6 @@ LoadedBytes::Layer layer_bytes(
 
 }  // namespace
 
-GlobalBytes global_bytes(const ModelConfig& config, at::ScalarType type) {
-  const std::int64_t embeddings =
-      dense_bytes(config, {Role::kEmbedTokens}, type);
-  GlobalBytes bytes;
-  bytes.norm = dense_bytes(config, {Role::kFinalNorm}, type);
-  bytes.head = config.tie_word_embeddings
-                   ? embeddings
-                   : dense_bytes(config, {Role::kLmHead}, type);
-  bytes.all =
-      bytes.norm + bytes.head + (config.tie_word_embeddings ? 0 : embeddings);
-  return bytes;
-}
-
 at::ScalarType globals_type(
     const ModelConfig& config,
     const WeightForms& forms,
@@ -63,6 +50,22 @@ at::ScalarType globals_type(
   const bool half = is_half(Role::kEmbedTokens) &&
                     (config.tie_word_embeddings || is_half(Role::kLmHead));
   return decodes && type == at::kFloat && half ? at::kBFloat16 : type;
+}
+
+GlobalBytes global_bytes(
+    const ModelConfig& config,
+    const WeightForms& forms,
+    at::ScalarType type,
+    bool decodes) {
+  const at::ScalarType held = globals_type(config, forms, type, decodes);
+  const std::int64_t embeddings =
+      dense_bytes(config, {Role::kEmbedTokens}, held);
+  const bool tied = config.tie_word_embeddings;
+  GlobalBytes bytes;
+  bytes.norm = dense_bytes(config, {Role::kFinalNorm}, type);
+  bytes.head = tied ? embeddings : dense_bytes(config, {Role::kLmHead}, held);
+  bytes.all = bytes.norm + bytes.head + (tied ? 0 : embeddings);
+  return bytes;
 }
 
 LoadedBytes loaded_bytes(
@@ -104,7 +107,8 @@ std::int64_t staging_bytes(
   std::int64_t sum = most_packed;  // as it is read
   for (const auto& [bytes, count] : most) sum += bytes * count;
   // Embeddings and head come one after the other.
-  return std::max(sum, global_bytes(config, type).head);
+  return std::max(
+      sum, global_bytes(config, forms, type, /*decodes=*/false).head);
 }
 
 KeptPacked kept_packed(

@@ -26,19 +26,23 @@ struct LoadedBytes {
   std::vector<Layer> layers;
 };
 
+// The type in which a model holds embeddings and head whose weights are
+// computed in `type`: bfloat16 on a CPU where they are stored so and
+// `decodes`, since a decoded token reads one row of them, and products of few
+// rows take all of the head as it is.
+at::ScalarType globals_type(
+    const ModelConfig& config,
+    const WeightForms& forms,
+    at::ScalarType type,
+    bool decodes);
+
 // Embeddings, final norm and head, in bytes.
 struct GlobalBytes {
   std::int64_t all = 0;
   std::int64_t norm = 0;
   std::int64_t head = 0;  // also where it is the embeddings
 };
-GlobalBytes global_bytes(const ModelConfig& config, at::ScalarType type);
-
-// The type in which a model holds embeddings and head whose weights are
-// computed in `type`: bfloat16 on a CPU where they are stored so and
-// `decodes`, since a decoded token reads one row of them, and products of few
-// rows take all of the head as it is.
-at::ScalarType globals_type(
+GlobalBytes global_bytes(
     const ModelConfig& config,
     const WeightForms& forms,
     at::ScalarType type,

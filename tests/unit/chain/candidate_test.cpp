@@ -92,9 +92,8 @@ TEST_CASE("Weights in memory are those that Fettle loads") {
       return made.form(id);
     };
     const auto loaded = model::loaded_bytes(made.config(), forms, type);
-    const at::ScalarType held =
-        model::globals_type(made.config(), forms, type, !on_card);
-    std::int64_t sum = model::global_bytes(made.config(), held).all;
+    std::int64_t sum =
+        model::global_bytes(made.config(), forms, type, !on_card).all;
     for (std::size_t k = 0; k < loaded.layers.size(); ++k) {
       sum += source.kinds()[k].count * loaded.layers[k].kept;
     }

@@ -97,7 +97,8 @@ TEST_CASE_METHOD(FitOfPlanned, "The least budget that is named would do") {
       table(of_card(least - 1)),
       Contains("[fit] --vram:") && Contains("the least is") &&
           Contains("% of the experts' neurons as ") &&
-          Contains("conversations ") && Contains("two layers"));
+          Contains("conversations ") &&
+          Contains("a layer and a prompt in it, or the head"));
   FitRequest request;
   request.engine = "llama.cpp";
   request.bounds.vram = table(request).smallest.footprint.total - 1;

@@ -236,7 +236,8 @@ TEST_CASE("a tied head is the embeddings, unless the file says otherwise") {
   const CausalLm model(folder.write(), {});
   const GlobalWeights& globals = model.globals();
   CHECK(globals.lm_head.is_same(globals.embed_tokens));
-  const GlobalBytes bytes = global_bytes(config, at::kFloat);
+  const GlobalBytes bytes = global_bytes(
+      config, model.reader().forms(), at::kFloat, /*decodes=*/true);
   CHECK(bytes.all == (11 * 8 + 8) * 4);
   CHECK(bytes.head == 11 * 8 * 4);
 
