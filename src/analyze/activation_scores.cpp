@@ -26,9 +26,14 @@ class ActivationScore : public SumObserver {
       std::int64_t layer,
       model::LayerWeights& weights) override {
     SumObserver::begin_layer(pass, layer, weights);
-    if (outputs_.is_set(layer) || !weights.experts.down.defined()) return;
+    const model::ExpertBank& bank = weights.experts;
+    if (outputs_.is_set(layer) || bank.size() <= 0) return;
     const at::NoGradGuard no_grad;
-    outputs_.set(layer, weights.experts.down.to(at::kFloat).square().sum(1));
+    std::vector<at::Tensor> squares;
+    for (std::int64_t e = 0; e < bank.size(); ++e) {
+      squares.push_back(bank.expert(e).down.to(at::kFloat).square().sum(1));
+    }
+    outputs_.set(layer, at::cat(squares));
   }
 
  private:

@@ -169,6 +169,7 @@ class Analyze : public Command {
       const model::ModelReader& reader, const ranks::Team& team) const {
     sweep::Workload workload;
     workload.backward = analyze::needs_backward(options_.scores);
+    workload.takes_experts_apart = true;
     workload.extra_bytes =
         analyze::analyze_bytes(reader.config(), options_.scores) +
         team.partial_sums() *

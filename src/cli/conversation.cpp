@@ -50,6 +50,7 @@ sweep::Workload decoding_workload(
       std::max(std::min(prompt, decode::kPromptChunk), parallel);
   workload.tokens = workload.longest_sequence;
   workload.keep_packed = true;
+  workload.takes_experts_apart = true;
   workload.cached_tokens = tokens;
   workload.cached_sequences = parallel;
   workload.logit_rows = parallel;

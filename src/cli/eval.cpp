@@ -79,6 +79,7 @@ class Eval : public Command {
       session.require_same("the data", sweep::checksum(set.sequences));
     }
     sweep::Workload workload;
+    workload.takes_experts_apart = true;
     for (const auto& set : sets) {
       workload.add(set.sequences, eval_.chunk_tokens);
     }

@@ -119,6 +119,7 @@ Outcome run_choices(Session& session, const ChoiceRun& run) {
       choice_shots(run.flags),
       {tokenizer, run.model, most_tokens(reader->config(), run.seq_len)});
   sweep::Workload workload;
+  workload.takes_experts_apart = true;
   workload.add(asked.sequences(), run.eval.chunk_tokens);
   OpenModel opened = session.open(std::move(reader), workload);
   sweep::EvalOptions options = run.eval;

@@ -64,6 +64,7 @@ std::vector<sweep::EvalSet> held_out(
 
 Json measure_quality(Session& session, const QualityInput& input) {
   sweep::Workload workload;
+  workload.takes_experts_apart = true;
   for (const sweep::EvalSet& set : input.sets) {
     workload.add(set.sequences, sweep::EvalOptions{}.chunk_tokens);
   }

@@ -31,13 +31,18 @@ CausalLm::CausalLm(
                            ? globals_.embed_tokens
                            : read_global(Role::kLmHead);
   }
-  loaded_ = loaded_bytes(*reader_, options_.compute_type);
+  loaded_ = loaded_bytes(
+      config(),
+      reader_->forms(),
+      options_.compute_type,
+      options_.experts_apart);
   const at::TensorOptions host =
       host_options(options_.compute_type, options_.device);
   cache_ = std::make_unique<store::LayerCache<LayerWeights>>(
       [this, host](std::int64_t layer) {
-        return std::make_shared<LayerWeights>(
-            to_device(reader_->read_layer(layer, host), options_.device));
+        return std::make_shared<LayerWeights>(to_device(
+            reader_->read_layer(layer, host, options_.experts_apart),
+            options_.device));
       },
       [this](std::int64_t layer) { return loaded_.layers[layer].kept; },
       options_.resident_bytes);
@@ -77,7 +82,12 @@ std::shared_ptr<LayerWeights> CausalLm::acquire(
   const bool unpack = cached->packed != nullptr && !options_.keep_packed;
   if (!patch_ && !unpack) return cached;
   const auto own = std::make_shared<LayerWeights>(
-      unpack ? unpacked(*cached, config(), layer, options_.compute_type)
+      unpack ? unpacked(
+                   *cached,
+                   config(),
+                   layer,
+                   options_.compute_type,
+                   options_.experts_apart)
              : *cached);
   if (patch_) patch_(layer, *own);
   return own;

@@ -29,6 +29,9 @@ struct ModelOptions {
   // Embeddings and head stay in memory. Else embeddings are read by row, and
   // the head whenever it is asked for.
   bool hold_globals = true;
+  // Experts are apart (mlp_weights.h): read, or unpacked, whenever tokens have
+  // chosen them. A patch can't change them.
+  bool experts_apart = false;
 };
 
 class CausalLm {

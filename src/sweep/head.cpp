@@ -10,12 +10,22 @@
 
 namespace fettle::sweep {
 
+std::int64_t head_rows(std::int64_t vocab_size) {
+  constexpr std::int64_t kMost = 512;
+  constexpr std::int64_t kLogits = std::int64_t{1} << 25;
+  constexpr std::int64_t kTogether = 32;  // rows that products take well
+  const std::int64_t few = kLogits / vocab_size / kTogether * kTogether;
+  return std::clamp(few, kTogether, kMost);
+}
+
 void for_each_chunk(
+    const model::CausalLm& model,
     const at::Tensor& targets,
     const std::function<void(const at::Tensor& rows)>& chunk) {
+  const std::int64_t most = head_rows(model.config().vocab_size);
   const at::Tensor scored = targets.ge(0).nonzero().squeeze(1);
-  for (std::int64_t i = 0; i < scored.size(0); i += kHeadRows) {
-    chunk(scored.narrow(0, i, std::min(kHeadRows, scored.size(0) - i)));
+  for (std::int64_t i = 0; i < scored.size(0); i += most) {
+    chunk(scored.narrow(0, i, std::min(most, scored.size(0) - i)));
   }
 }
 
@@ -85,7 +95,7 @@ HeadResult head_nll(
   const at::NoGradGuard no_grad;
   at::Tensor nll =
       at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
-  for_each_chunk(targets, [&](const at::Tensor& rows) {
+  for_each_chunk(model, targets, [&](const at::Tensor& rows) {
     const at::Tensor logits = HeadChunk(model, hidden, rows).logits();
     nll.index_copy_(
         0, rows, kernels::cross_entropy(logits, targets.index_select(0, rows)));
@@ -111,7 +121,7 @@ HeadResult nll_with_gradient(
   at::Tensor nll =
       at::zeros({hidden.size(0)}, hidden.options().dtype(at::kFloat));
   at::Tensor d_hidden = at::zeros_like(hidden);
-  for_each_chunk(input.targets, [&](const at::Tensor& rows) {
+  for_each_chunk(model, input.targets, [&](const at::Tensor& rows) {
     HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits();
     const at::Tensor chosen = targets(logits, rows);
@@ -134,7 +144,7 @@ Comparison head_compare(
   Comparison result{
       at::zeros({tokens}, student_hidden.options().dtype(at::kFloat)),
       at::zeros({tokens}, student_hidden.options().dtype(at::kBool))};
-  for_each_chunk(targets, [&](const at::Tensor& rows) {
+  for_each_chunk(student, targets, [&](const at::Tensor& rows) {
     const at::Tensor p =
         chunk_logits(teacher, teacher_hidden, rows).log_softmax(-1);
     const at::Tensor q =

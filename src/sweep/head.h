@@ -13,8 +13,9 @@
 
 namespace fettle::sweep {
 
-// Rows whose logits exist at one time.
-inline constexpr std::int64_t kHeadRows = 512;
+// Rows whose logits exist at one time: 512, or fewer of a large vocabulary,
+// whose logits would take more memory than the head.
+std::int64_t head_rows(std::int64_t vocab_size);
 
 struct HeadResult {
   at::Tensor nll;       // [N] fp32 on the CPU, 0 where the target is -100

@@ -14,8 +14,9 @@
 
 namespace fettle::sweep {
 
-// Calls `chunk(rows)` with the scored positions, kHeadRows at a time.
+// Calls `chunk(rows)` with the scored positions, head_rows() at a time.
 void for_each_chunk(
+    const model::CausalLm& model,
     const at::Tensor& targets,
     const std::function<void(const at::Tensor& rows)>& chunk);
 

@@ -72,7 +72,7 @@ TeacherRows head_teacher(
       at::zeros({n, k}, floats.dtype(at::kLong)),
       at::zeros({n, k}, floats),
       at::zeros({n}, floats)};
-  for_each_chunk(targets, [&](const at::Tensor& rows) {
+  for_each_chunk(model, targets, [&](const at::Tensor& rows) {
     at::Tensor logits = chunk_logits(model, hidden, rows);
     logits.sub_(logits.logsumexp(-1, true));
     const auto [values, ids] = logits.topk(k, -1);
@@ -95,7 +95,7 @@ DistillResult head_distill_with_gradient(
   at::Tensor nll = at::zeros({hidden.size(0)}, floats);
   at::Tensor kl = at::zeros({hidden.size(0)}, floats);
   at::Tensor d_hidden = at::zeros_like(hidden);
-  for_each_chunk(input.targets, [&](const at::Tensor& rows) {
+  for_each_chunk(model, input.targets, [&](const at::Tensor& rows) {
     HeadChunk chunk(model, hidden, rows);
     at::Tensor logits = chunk.logits().to(at::kFloat);
     at::Tensor chunk_nll, chunk_kl;

@@ -9,10 +9,8 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/device_backend.h"
-#include "model/layers/layer_state.h"
-#include "model/weights/loaded_bytes.h"
 #include "sweep/data.h"
-#include "sweep/head.h"
+#include "sweep/plan_sizes.h"
 #include "sweep/require_ram.h"
 
 namespace fettle::sweep {
@@ -23,141 +21,7 @@ constexpr std::int64_t kRuntimeBytes = std::int64_t{192} << 20;
 // Allocators round up and fragment: what is planned stays this far below.
 constexpr double kUsable = 0.92;
 
-std::int64_t bytes_of(at::ScalarType type) {
-  return static_cast<std::int64_t>(at::elementSize(type));
-}
-
-// Values alive at once per token in a layer's mixer: heads, or what a
-// convolution and a recurrence take; this keeps states between chunks.
-std::int64_t mixer_values(
-    const model::ModelConfig& config, const model::LayerConfig& layer) {
-  constexpr std::int64_t kChunk = 64;
-  switch (layer.mixer) {
-    case model::MixerKind::kAttention: {
-      const model::AttentionConfig& a = config.attention_of(layer);
-      return a.heads * (a.head_dim * 4 + a.v_head_dim * 2);
-    }
-    case model::MixerKind::kShortConv:
-      return 6 * config.hidden_size;
-    case model::MixerKind::kGatedDelta: {
-      const model::GatedDeltaConfig& d = config.gated_delta;
-      return 4 * d.channels() + 6 * d.value_size() +
-             d.value_size() * d.key_dim / kChunk;
-    }
-    case model::MixerKind::kMamba: {
-      const model::MambaConfig& m = config.mamba;
-      return 4 * m.channels() + 8 * m.inner_size() +
-             m.inner_size() * m.state_dim / kChunk;
-    }
-    case model::MixerKind::kNone:
-      break;
-  }
-  return 0;
-}
-
-// Values alive at once per token while a micro-batch passes a layer: the
-// residual stream and its norms, the heads, and the chosen experts' rows: on a
-// card those of all experts at once. A backward pass keeps the recomputed
-// forward's and adds their gradients.
-std::int64_t working_values(
-    const model::ModelConfig& config, const Workload& workload) {
-  const bool together = !workload.device.is_cpu() && !workload.backward;
-  const std::int64_t kept = workload.backward || together ? 3 : 1;
-  const std::int64_t rows = together ? 2 : 1;
-  std::int64_t widest = 0;
-  for (const auto& layer : config.layers) {
-    std::int64_t width = layer.dense_width + layer.shared_width;
-    std::int64_t expert = 0;
-    for (const std::int64_t w : layer.expert_widths) {
-      expert = std::max(expert, w);
-    }
-    width += layer.top_k * expert;
-    widest = std::max(
-        widest, rows * layer.top_k * config.hidden_size + kept * width);
-  }
-  std::int64_t mixer = 0;
-  for (const auto& layer : config.layers) {
-    mixer = std::max(mixer, mixer_values(config, layer));
-  }
-  // The residual stream and norms; those of branches, and of MLPs side by side.
-  const bool beside = std::ranges::any_of(
-      config.layers, &model::LayerConfig::has_dense_beside_experts);
-  const std::int64_t rows_of_hidden =
-      10 + (config.block.out_norms ? 4 : 0) + (beside ? 6 : 0);
-  const std::int64_t forward =
-      rows_of_hidden * config.hidden_size + mixer + widest;
-  return workload.backward ? 5 * forward / 2 : forward;
-}
-
-struct Sizes {
-  std::int64_t globals;  // that are held
-  std::int64_t layers;   // of one in use
-  std::int64_t ahead;    // of another that is being fetched
-  std::int64_t staging, all_layers, per_token;
-  std::int64_t head;  // once no layer is in use
-  std::int64_t activations;
-  std::int64_t cache;   // states of earlier tokens
-  std::int64_t graphs;  // of all tokens in all layers
-};
-
-Sizes sizes_of(
-    const model::ModelConfig& config,
-    const model::WeightForms& forms,
-    const Workload& workload,
-    bool hold_globals) {
-  const auto type = workload.compute_type;
-  Sizes s{};
-  const model::LoadedBytes loaded = model::loaded_bytes(config, forms, type);
-  const model::GlobalBytes globals = model::global_bytes(
-      config, forms, type, workload.keep_packed && workload.device.is_cpu());
-  s.globals = hold_globals ? globals.all : globals.norm;
-  std::int64_t fetched = 0;
-  std::int64_t in_use = 0;
-  std::int64_t unpacked = 0;  // beside what is kept packed
-  for (const auto& [bytes, dense] : loaded.layers) {
-    fetched = std::max(fetched, bytes);
-    in_use = std::max(in_use, dense == bytes ? bytes : bytes + dense);
-    unpacked += dense == bytes ? 0 : dense;
-    s.all_layers += bytes;
-  }
-  // And what reading stages at most.
-  s.layers = (workload.keep_packed ? fetched : in_use) + fetched / 8;
-  s.ahead = fetched;
-  if (!workload.device.is_cpu()) {
-    s.staging = model::staging_bytes(config, forms, type);
-  }
-  s.per_token = bytes_per_token(config, workload);
-  s.cache = workload.cached_sequences *
-            model::state_bytes(config, workload.cached_tokens, type);
-  s.head =
-      logit_bytes(
-          config, workload.logit_rows > 0 ? workload.logit_rows : kHeadRows) +
-      (hold_globals ? 0 : globals.head);
-  s.activations = boundary_bytes(config, workload);
-  // Five halves of what autograd saves are at work in a backward pass.
-  s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5 +
-             workload.extra_graph_bytes + unpacked;
-  return s;
-}
-
 }  // namespace
-
-std::int64_t bytes_per_token(
-    const model::ModelConfig& config, const Workload& workload) {
-  return working_values(config, workload) * bytes_of(workload.compute_type);
-}
-
-std::int64_t logit_bytes(const model::ModelConfig& config, std::int64_t rows) {
-  const bool capped = config.ends.soft_cap > 0.0;
-  return (capped ? 4 : 3) * rows * config.vocab_size * 4;
-}
-
-std::int64_t boundary_bytes(
-    const model::ModelConfig& config, const Workload& workload) {
-  const std::int64_t one =
-      workload.tokens * config.hidden_size * bytes_of(workload.compute_type);
-  return (workload.backward ? config.num_layers() + 1 : 2) * one;
-}
 
 std::int64_t budget_for(std::int64_t bytes) {
   const double least = static_cast<double>(bytes) / kUsable;
@@ -216,7 +80,9 @@ std::string SweepPlan::summary() const {
       format_bytes(runtime_bytes),
       format_bytes(library_bytes),
       format_bytes(global_bytes),
-      read_ahead ? "two layers" : "a layer",
+      experts_apart ? "layers without experts, and an expert a thread"
+      : read_ahead  ? "two layers"
+                    : "a layer",
       format_bytes(layer_bytes),
       format_bytes(resident_bytes),
       micro_batch_tokens,
@@ -238,7 +104,8 @@ model::ModelOptions SweepPlan::model_options() const {
       resident_bytes,
       workload.keep_packed,
       read_ahead,
-      hold_globals};
+      hold_globals,
+      experts_apart};
 }
 
 SweepOptions SweepPlan::sweep_options(Reporter* reporter) const {
@@ -387,6 +254,15 @@ SweepPlan planned(
   return plan;
 }
 
+bool keeps_all(const SweepPlan& plan, const Sizes& sizes) {
+  return plan.resident_bytes == sizes.all_layers;
+}
+
+// On a card all experts of a layer are computed together.
+bool may_take_apart(const Workload& workload) {
+  return workload.takes_experts_apart && workload.device.is_cpu();
+}
+
 // Where what computes must lie.
 bool may_hold(const Budget& budget, const SweepPlan& plan) {
   if (plan.workload.device.is_cpu()) {
@@ -402,8 +278,18 @@ SweepPlan least_plan(
     const model::ModelConfig& config,
     const model::WeightForms& forms,
     const Workload& workload) {
-  return least_plan(
-      sizes_of(config, forms, workload, workload.hold_globals), workload);
+  const auto least = [&](bool experts_apart) {
+    const Kept kept{workload.hold_globals, experts_apart};
+    SweepPlan plan =
+        least_plan(sizes_of(config, forms, workload, kept), workload);
+    plan.hold_globals = kept.globals;
+    plan.experts_apart = experts_apart;
+    return plan;
+  };
+  SweepPlan whole = least(false);
+  if (!may_take_apart(workload)) return whole;
+  SweepPlan apart = least(true);
+  return apart.ram_bytes() < whole.ram_bytes() ? apart : whole;
 }
 
 SweepPlan least_plan(
@@ -432,9 +318,6 @@ std::optional<SweepPlan> best_plan(
   const auto fits = [&] {
     return may_hold(budget, least_plan(sizes, workload));
   };
-  const auto keeps_all = [&](const SweepPlan& plan) {
-    return plan.resident_bytes == sizes.all_layers;
-  };
   if (!fits()) return std::nullopt;
   SweepPlan one = planned(sizes, workload, budget);
   // The next layer comes while the last of a decoded token meets the head.
@@ -443,7 +326,35 @@ std::optional<SweepPlan> best_plan(
   if (!fits()) return one;
   SweepPlan two = planned(sizes, workload, budget);
   two.read_ahead = true;
-  return keeps_all(one) && !keeps_all(two) ? one : two;
+  return keeps_all(one, sizes) && !keeps_all(two, sizes) ? one : two;
+}
+
+// The best of those that hold embeddings and head and those that don't.
+std::optional<SweepPlan> best_plan(
+    const model::ModelConfig& config,
+    const model::WeightForms& forms,
+    const Workload& workload,
+    const Budget& budget,
+    bool experts_apart) {
+  const auto sizes = [&](bool hold_globals) {
+    return sizes_of(config, forms, workload, {hold_globals, experts_apart});
+  };
+  const auto best = [&](bool hold_globals) {
+    auto plan = best_plan(sizes(hold_globals), workload, budget);
+    if (plan) plan->hold_globals = hold_globals;
+    if (plan) plan->experts_apart = experts_apart;
+    return plan;
+  };
+  auto holding = best(true);
+  if (workload.hold_globals) return holding;
+  auto reading = best(false);
+  const auto is_no_worse = [&](const SweepPlan& plan) {
+    return keeps_all(plan, sizes(true)) ||
+           (plan.read_ahead == reading->read_ahead &&
+            plan.micro_batch_tokens == reading->micro_batch_tokens &&
+            plan.spilled_bytes <= reading->spilled_bytes);
+  };
+  return holding && (!reading || is_no_worse(*holding)) ? holding : reading;
 }
 
 }  // namespace
@@ -453,24 +364,21 @@ SweepPlan plan_sweep(
     const model::WeightForms& forms,
     const Workload& workload,
     const Budget& budget) {
-  const auto sizes = [&](bool hold_globals) {
-    return sizes_of(config, forms, workload, hold_globals);
+  const auto sizes = [&](bool experts_apart) {
+    return sizes_of(
+        config, forms, workload, {workload.hold_globals, experts_apart});
   };
-  auto holding = best_plan(sizes(true), workload, budget);
-  if (holding) holding->hold_globals = true;
-  if (workload.hold_globals) {
-    return holding ? *holding : planned(sizes(true), workload, budget);
-  }
-  const Sizes apart = sizes(false);
-  const auto reading = best_plan(apart, workload, budget);
-  if (!reading) return planned(apart, workload, budget);  // which refuses
-  const auto is_no_worse = [&](const SweepPlan& plan) {
-    return plan.resident_bytes == apart.all_layers ||
-           (plan.read_ahead == reading->read_ahead &&
-            plan.micro_batch_tokens == reading->micro_batch_tokens &&
-            plan.spilled_bytes <= reading->spilled_bytes);
-  };
-  return holding && is_no_worse(*holding) ? *holding : *reading;
+  const Sizes whole = sizes(false);
+  const Sizes apart = sizes(true);
+  const auto best = best_plan(config, forms, workload, budget, false);
+  const bool decodes = workload.keep_packed;
+  const bool part = may_take_apart(workload) && apart.layers < whole.layers &&
+                    (!best || (decodes && !keeps_all(*best, whole)));
+  const auto parted =
+      part ? best_plan(config, forms, workload, budget, true) : std::nullopt;
+  if (parted) return *parted;
+  if (best) return *best;
+  return planned(part ? apart : whole, workload, budget);  // which refuses
 }
 
 }  // namespace fettle::sweep

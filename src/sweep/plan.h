@@ -40,6 +40,9 @@ struct Workload {
   bool keep_packed = false;  // of few tokens, multiplied by packed weights
   // Embeddings and head are to be in memory all the time: they change.
   bool hold_globals = false;
+  // Experts may be read one by one (CausalLm's experts_apart): nothing changes
+  // them, nor looks at all at once.
+  bool takes_experts_apart = false;
   std::int64_t cached_tokens = 0;     // whose states are held: decoding
   std::int64_t cached_sequences = 1;  // of so many tokens each
   // Rows whose logits exist at one time; 0: as many as losses are made of.
@@ -74,6 +77,7 @@ struct SweepPlan {
   std::int64_t runtime_bytes = 0;   // program and libraries
   std::int64_t library_bytes = 0;   // libtorch's own, of a card
   bool hold_globals = false;        // embeddings and head: all the time
+  bool experts_apart = false;       // read whenever they are computed
   std::int64_t global_bytes = 0;    // what is held outside the layers
   std::int64_t layer_bytes = 0;     // layer in use, and one being fetched
   bool read_ahead = false;          // whether one is
@@ -127,8 +131,10 @@ SweepPlan least_plan(
 
 // Reads a layer while another is in use where there is room for two, unless all
 // layers stay only where one is. Holds embeddings and head where only layers
-// that could be kept make room for them. Throws UserError naming the smallest
-// sufficient --ram or --vram when `budget` is less.
+// that could be kept make room for them. Takes experts apart where whole layers
+// find no room, and in decoding also where they don't all stay. Throws
+// UserError naming the smallest sufficient --ram or --vram when `budget` is
+// less.
 SweepPlan plan_sweep(
     const model::ModelConfig& config,
     const model::WeightForms& forms,

@@ -15,13 +15,12 @@ at::Tensor output_products(
   run_side_by_side(bank.size(), x.is_cpu(), [&](std::int64_t e) {
     at::Tensor row = products[e];
     if (bank.width(e) > 0) {
-      const at::Tensor down =
-          bank.down.narrow(0, bank.offsets[e], bank.width(e));
-      at::Tensor inner = at::mm(x, bank.gate_up_of(e).t());
+      const Mlp expert = bank.expert(e);
+      at::Tensor inner = at::mm(x, expert.gate_up.t());
       if (bank.gate_up_bias.defined()) inner.add_(bank.gate_up_bias_of(e));
       const at::Tensor h = kernels::swiglu(inner, bank.activation);
       // The expert's output need not exist: <dy, down h> = <dy down, h>.
-      row.copy_((h * at::mm(dy, down.t())).sum(1, false, at::kFloat));
+      row.copy_((h * at::mm(dy, expert.down.t())).sum(1, false, at::kFloat));
     }
     if (bank.constant.defined()) row.add_(at::mv(dy, bank.constant[e]));
   });

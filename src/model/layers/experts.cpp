@@ -3,8 +3,10 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <functional>
 #include <memory>
 
+#include "core/error.h"
 #include "kernels/expert_rows.h"
 #include "kernels/swiglu.h"
 #include "model/layers/dense_mixture.h"
@@ -17,6 +19,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Of the experts of a run.
+struct RunWeights {
+  at::Tensor gate_up;  // [experts, P I, H]
+  at::Tensor down;     // [experts, I, H]
+};
+
 // What forward leaves for backward beside the saved tensors.
 struct Kept : torch::CustomClassHolder {
   Dispatch dispatch;
@@ -26,6 +34,7 @@ struct Kept : torch::CustomClassHolder {
   std::vector<at::Tensor> h;        // per run [n, I]
   LayerTap* tap = nullptr;
   kernels::Activation activation = kernels::Activation::kSilu;
+  std::function<Mlp(std::int64_t e)> make;  // of experts that are apart
   std::int64_t layer = 0;
   bool differentiated = false;  // whether backward will need gate_up and h
 
@@ -46,16 +55,22 @@ struct Kept : torch::CustomClassHolder {
     if (runs.size() == 1 && width(runs[0].first) > 0) return {};
     return at::empty({dispatch.token.size(0), x.size(1)}, x.options());
   }
-  // Of all experts of a run: [experts, P I, H] and [experts, I, H].
-  at::Tensor gate_up_of(const at::Tensor& bank, const ExpertRun& run) const {
-    const std::int64_t rows = inputs() * width(run.first);
-    return bank.narrow(0, inputs() * offsets[run.first], run.experts() * rows)
-        .view({run.experts(), rows, bank.size(1)});
-  }
-  at::Tensor down_of(const at::Tensor& bank, const ExpertRun& run) const {
-    const std::int64_t rows = width(run.first);
-    return bank.narrow(0, offsets[run.first], run.experts() * rows)
-        .view({run.experts(), rows, bank.size(1)});
+  // Of all experts of a run.
+  RunWeights weights_of(
+      const ExpertRun& run,
+      const at::Tensor& gate_ups,
+      const at::Tensor& downs) const {
+    if (make) {
+      FETTLE_ASSERT(run.experts() == 1);
+      const Mlp expert = make(run.first);
+      return {expert.gate_up.unsqueeze(0), expert.down.unsqueeze(0)};
+    }
+    const auto part = [&](const at::Tensor& bank, std::int64_t rows) {
+      const std::int64_t own = rows * width(run.first);
+      return bank.narrow(0, rows * offsets[run.first], run.experts() * own)
+          .view({run.experts(), own, bank.size(1)});
+    };
+    return {part(gate_ups, inputs()), part(downs, 1)};
   }
 };
 
@@ -71,9 +86,10 @@ void forward_run(
   if (kept.width(run.first) == 0) {
     rows_of(run, ys).zero_();
   } else {
+    const RunWeights own = kept.weights_of(run, bank[0], bank[1]);
     at::Tensor xs = kernels::gather_rows(x, tokens);
-    at::Tensor gate_up = run_products(
-        run, kept.dispatch, xs, kept.gate_up_of(bank[0], run).transpose(1, 2));
+    at::Tensor gate_up =
+        run_products(run, kept.dispatch, xs, own.gate_up.transpose(1, 2));
     if (bank[3].defined()) {
       for_each_expert_of(
           run, kept.dispatch, [&](std::int64_t e, const auto& rows) {
@@ -84,7 +100,7 @@ void forward_run(
     const bool tapped = kept.tap != nullptr && kept.tap->wants_experts();
     if (kept.differentiated) kept.gate_up[i] = gate_up;
     if (!tapped) xs.reset(), gate_up.reset();
-    run_products_into(ys, run, kept.dispatch, h, kept.down_of(bank[1], run));
+    run_products_into(ys, run, kept.dispatch, h, own.down);
     if (tapped) {
       const at::Tensor y = rows_of(run, ys);
       const at::Tensor mix = weights.view({-1}).index_select(
@@ -214,13 +230,13 @@ void backward_run(
     rows_of(run, out.d_rows).zero_();
   } else {
     // dL/dh = w (dy downᵀ), and dL/dw = ⟨dy downᵀ, h⟩.
-    at::Tensor dh = run_products(
-        run, kept.dispatch, dys, kept.down_of(saved[3], run).transpose(1, 2));
+    const RunWeights own = kept.weights_of(run, saved[2], saved[3]);
+    at::Tensor dh =
+        run_products(run, kept.dispatch, dys, own.down.transpose(1, 2));
     d_mix.add_(weigh_(dh, kept.h[i], mix));
     const at::Tensor dgu =
         kernels::swiglu_backward(dh, kept.gate_up[i], kept.activation);
-    run_products_into(
-        out.d_rows, run, kept.dispatch, dgu, kept.gate_up_of(saved[2], run));
+    run_products_into(out.d_rows, run, kept.dispatch, dgu, own.gate_up);
     backward_weights(kept, i, saved[0], {mix, dys, dh, dgu}, out);
   }
   out.d_weights.index_copy_(0, choice, d_mix);
@@ -290,7 +306,8 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
            saved[3],
            saved[5],
            saved[4],
-           kept->activation},
+           kept->activation,
+           kept->make},
           saved[0],
           dy);
     }
@@ -320,19 +337,24 @@ at::Tensor experts_forward(
   kept->runs = expert_runs(kept->dispatch, kept->offsets, !x.is_cpu());
   kept->tap = pass.tap;
   kept->activation = pass.bank.activation;
+  kept->make = pass.bank.make;
   kept->layer = pass.layer;
-  kept->differentiated =
-      at::GradMode::is_enabled() &&
-      (x.requires_grad() || weights.requires_grad() ||
-       pass.bank.gate_up.requires_grad() || pass.bank.down.requires_grad());
+  // Nothing where experts are apart.
+  const bool apart = pass.bank.is_apart();
+  const at::Tensor none = apart ? at::empty({0}, x.options()) : at::Tensor();
+  const at::Tensor& gate_up = apart ? none : pass.bank.gate_up;
+  const at::Tensor& down = apart ? none : pass.bank.down;
+  kept->differentiated = at::GradMode::is_enabled() &&
+                         (x.requires_grad() || weights.requires_grad() ||
+                          gate_up.requires_grad() || down.requires_grad());
   const auto given = [](const at::Tensor& tensor) {
     return tensor.defined() ? std::optional(tensor) : std::nullopt;
   };
   return ExpertsFunction::apply(
       x,
       weights,
-      pass.bank.gate_up,
-      pass.bank.down,
+      gate_up,
+      down,
       given(pass.bank.constant),
       given(pass.bank.gate_up_bias),
       given(mixture.others),

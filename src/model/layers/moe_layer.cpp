@@ -77,7 +77,7 @@ at::Tensor moe_layer(
   }
   const Mixture mixture{routing.selected, routing.weights, others};
   const at::Tensor y =
-      weights.experts.gate_up.defined()
+      weights.experts.gate_up.defined() || weights.experts.is_apart()
           ? experts_forward(
                 {context.layer,
                  weights.experts,

@@ -20,18 +20,30 @@ LoadedBytes::Layer layer_bytes(
     const ModelConfig& config,
     const WeightForms& forms,
     std::int64_t layer,
-    at::ScalarType type) {
+    at::ScalarType type,
+    bool experts_apart) {
   LoadedBytes::Layer bytes;
+  std::map<std::int64_t, std::int64_t> experts;
+  std::int64_t plain = 0;      // of all experts
+  bool packs_experts = false;  // one at least
   for (const WeightId& id : layer_weights(config, layer)) {
     const WeightForm form = forms(id);
     const std::int64_t dense = dense_bytes(config, id, type);
-    bytes.unpacked += dense;
-    if (!form.packed()) {
-      bytes.kept += dense;
-    } else {
+    const bool of_expert = kExpertRoles.has(id.role);
+    if (of_expert) experts[id.expert] += dense;
+    if (!of_expert || !experts_apart) bytes.unpacked += dense;
+    if (form.packed()) {
+      packs_experts = packs_experts || of_expert;
       bytes.kept +=
           form.loaded_bytes > 0 ? form.loaded_bytes : form.packed_bytes;
+    } else {
+      (of_expert ? plain : bytes.kept) += dense;
     }
+  }
+  // Beside packed ones, plain experts stay.
+  if (!experts_apart || packs_experts) bytes.kept += plain;
+  for (const auto& [expert, dense] : experts) {
+    bytes.expert = std::max(bytes.expert, dense);
   }
   return bytes;
 }
@@ -69,10 +81,13 @@ GlobalBytes global_bytes(
 }
 
 LoadedBytes loaded_bytes(
-    const ModelConfig& config, const WeightForms& forms, at::ScalarType type) {
+    const ModelConfig& config,
+    const WeightForms& forms,
+    at::ScalarType type,
+    bool experts_apart) {
   LoadedBytes bytes;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    bytes.layers.push_back(layer_bytes(config, forms, l, type));
+    bytes.layers.push_back(layer_bytes(config, forms, l, type, experts_apart));
   }
   return bytes;
 }
@@ -87,7 +102,7 @@ std::int64_t staging_bytes(
     const auto add = [&](std::int64_t bytes) {
       ++blocks[store::pinned_bytes(bytes)];
     };
-    std::int64_t packed = layer_bytes(config, forms, l, type).kept;
+    std::int64_t packed = layer_bytes(config, forms, l, type, false).kept;
     const KeptPacked kept = kept_packed(
         config, l, [&](const WeightId& id) { return forms(id).packed(); });
     LayerWeights plain = empty_layer(

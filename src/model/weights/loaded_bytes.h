@@ -22,6 +22,7 @@ struct LoadedBytes {
   struct Layer {
     std::int64_t kept = 0;      // as it is loaded: packed weights stay packed
     std::int64_t unpacked = 0;  // with all of them unpacked
+    std::int64_t expert = 0;    // the largest expert, unpacked
   };
   std::vector<Layer> layers;
 };
@@ -48,9 +49,13 @@ GlobalBytes global_bytes(
     at::ScalarType type,
     bool decodes);
 
-// Of a model whose plain weights are computed in `type`.
+// Of a model whose plain weights are computed in `type`; without what is plain
+// of experts that are apart (mlp_weights.h), and without what is unpacked.
 LoadedBytes loaded_bytes(
-    const ModelConfig& config, const WeightForms& forms, at::ScalarType type);
+    const ModelConfig& config,
+    const WeightForms& forms,
+    at::ScalarType type,
+    bool experts_apart = false);
 
 // Pinned memory that the model's layers take on their way to a card, one at a
 // time: libtorch keeps what it pinned, for the next of that size.

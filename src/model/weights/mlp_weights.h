@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/args.h"
@@ -23,7 +24,8 @@ struct Mlp {
 
 // All experts of a layer in one buffer each. With offsets o, expert e owns rows
 // [o[e], o[e+1]) of `down`, and rows [P o[e], P o[e+1]) of `gate_up`: its gate
-// rows, if neurons have any, then its up rows.
+// rows, if neurons have any, then its up rows. Where they are apart, an
+// expert's weights are made when they are needed, and those two are undefined.
 struct ExpertBank {
   std::vector<std::int64_t> offsets;  // [E + 1]
   at::Tensor gate_up;                 // [P S, H], S = offsets.back()
@@ -31,7 +33,10 @@ struct ExpertBank {
   at::Tensor gate_up_bias;            // [P S], rows as gate_up's, or undefined
   at::Tensor constant;                // [E, H], or undefined
   kernels::Activation activation = kernels::Activation::kSilu;
+  // Of expert e, anew at each call, on any thread; null: not apart.
+  std::function<Mlp(std::int64_t e)> make = {};
 
+  bool is_apart() const { return make != nullptr; }
   std::int64_t size() const {
     return static_cast<std::int64_t>(offsets.size()) - 1;
   }
@@ -46,6 +51,11 @@ struct ExpertBank {
   }
   at::Tensor gate_up_bias_of(std::int64_t e) const {
     return gate_up_bias.narrow(0, inputs() * offsets[e], inputs() * width(e));
+  }
+  // Views, or made.
+  Mlp expert(std::int64_t e) const {
+    if (is_apart()) return make(e);
+    return {gate_up_of(e), down.narrow(0, offsets[e], width(e)), activation};
   }
 };
 

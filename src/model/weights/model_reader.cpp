@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "model/weights/made_expert.h"
 #include "model/weights/model_folder.h"
 #include "model/weights/packed_layer.h"
 #include "model/weights/stacked_rows.h"
@@ -157,27 +158,60 @@ KeptPacked ModelReader::kept_packed(std::int64_t layer) const {
 
 LayerWeights ModelReader::unread_layer(
     std::int64_t layer, at::TensorOptions options) const {
-  return unread_layer(layer, options, kept_packed(layer));
-}
-
-LayerWeights ModelReader::unread_layer(
-    std::int64_t layer,
-    at::TensorOptions options,
-    const KeptPacked& kept) const {
+  const KeptPacked kept = kept_packed(layer);
   return empty_layer(config_, layer, options, [&](Role role) {
     const auto found = kept.find(role);
     return found != kept.end() && !found->second;
   });
 }
 
+WeightCopy ModelReader::copy_of(
+    const WeightId& id, const at::Tensor& view) const {
+  const bool transposed = is_down_role(id.role);
+  return {
+      index_->at(id),
+      transposed ? view.t() : as_matrix(view),
+      transposed,
+      /*first_row=*/0};
+}
+
+Mlp ModelReader::read_expert(
+    std::int64_t layer, std::int64_t expert, at::TensorOptions options) const {
+  std::vector<WeightCopy> copies;
+  const Mlp made = made_expert(
+      config_,
+      layer,
+      expert,
+      options,
+      [&](const WeightId& id, const at::Tensor& view) {
+        copies.push_back(copy_of(id, view));
+      });
+  load_weights(*checkpoint_, copies);
+  return made;
+}
+
 LayerWeights ModelReader::read_layer(
-    std::int64_t layer, at::TensorOptions options) const {
+    std::int64_t layer, at::TensorOptions options, bool experts_apart) const {
   const std::vector<WeightId> ids = layer_weights(config_, layer);
   const KeptPacked kept = kept_packed(layer);
-  LayerWeights weights = unread_layer(layer, options, kept);
+  const auto up = kept.find(kExpertRoles.up);
+  const bool apart = experts_apart && up != kept.end() && !up->second;
+  const auto is_apart = [&](Role role) {
+    return apart && kExpertRoles.has(role);
+  };
+  LayerWeights weights = empty_layer(config_, layer, options, [&](Role role) {
+    const auto found = kept.find(role);
+    return found != kept.end() && !found->second && !is_apart(role);
+  });
+  if (apart) {
+    weights.experts.make = [this, layer, options](std::int64_t e) {
+      return read_expert(layer, e, options);
+    };
+  }
   std::vector<WeightCopy> copies;
   PackedLayer packed;
   for (const WeightId& id : ids) {
+    if (is_apart(id.role)) continue;
     if (kept.at(id.role)) {
       StoredMatrix matrix;
       if (packed_header(id) != nullptr) {
@@ -185,15 +219,12 @@ LayerWeights ModelReader::read_layer(
       } else {
         matrix.dense =
             at::empty(weight_shape(config_, id), options.pinned_memory(false));
-        copies.push_back({index_->at(id), matrix.dense});
+        copies.push_back({.from = index_->at(id), .into = matrix.dense});
       }
       packed.put(id, std::move(matrix));
       continue;
     }
-    const at::Tensor view = weight_view(weights, id);
-    const bool transposed = is_down_role(id.role);
-    copies.push_back(
-        {index_->at(id), transposed ? view.t() : as_matrix(view), transposed});
+    copies.push_back(copy_of(id, weight_view(weights, id)));
   }
   load_weights(*checkpoint_, copies);
   if (!packed.matrices().empty()) {
@@ -208,7 +239,7 @@ at::Tensor ModelReader::read_global(Role role, at::ScalarType type) const {
     kernels::unpack_rows(read_packed({role}), 0, whole);
   } else {
     const std::vector<WeightCopy> copies{
-        {index_->at({role}), as_matrix(whole)}};
+        {.from = index_->at({role}), .into = as_matrix(whole)}};
     load_weights(*checkpoint_, copies);
   }
   return whole;

@@ -23,6 +23,7 @@
 
 namespace fettle::model {
 
+struct WeightCopy;
 class WeightIndex;
 
 class ModelReader {
@@ -75,7 +76,12 @@ class ModelReader {
   // the CPU; the router and its biases in fp32; packed weights stay packed.
   // Throws UserError when a weight is NaN or infinite, or packed and damaged.
   // Thread-safe.
-  LayerWeights read_layer(std::int64_t layer, at::TensorOptions options) const;
+  // Experts that are apart are read each time they are made, and the reader
+  // must outlive them.
+  LayerWeights read_layer(
+      std::int64_t layer,
+      at::TensorOptions options,
+      bool experts_apart = false) const;
   // Embeddings, final norm or head, whole, in `type`; values as read_layer's.
   at::Tensor read_global(Role role, at::ScalarType type) const;
   // Rows `ids` [N], on the CPU, of such a matrix: [N, H] in `type`. Reads no
@@ -92,10 +98,9 @@ class ModelReader {
 
  private:
   KeptPacked kept_packed(std::int64_t layer) const;
-  LayerWeights unread_layer(
-      std::int64_t layer,
-      at::TensorOptions options,
-      const KeptPacked& kept) const;
+  WeightCopy copy_of(const WeightId& id, const at::Tensor& view) const;
+  Mlp read_expert(
+      std::int64_t layer, std::int64_t expert, at::TensorOptions options) const;
 
   std::filesystem::path folder_;
   ModelConfig config_;

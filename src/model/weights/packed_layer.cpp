@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "model/weights/made_expert.h"
 #include "model/weights/side_by_side.h"
 #include "model/weights/weight_view.h"
 
@@ -77,19 +78,35 @@ LayerWeights unpacked(
     const LayerWeights& weights,
     const ModelConfig& config,
     std::int64_t layer,
-    at::ScalarType type) {
+    at::ScalarType type,
+    bool experts_apart) {
   LayerWeights result = weights;
   result.packed = nullptr;
   const PackedLayer& packed = *weights.packed;
-  add_empty(
-      result,
-      config,
-      layer,
-      at::TensorOptions(type).device(weights.device()),
-      [&](Role role) { return packed.has(role); });
+  const auto options = at::TensorOptions(type).device(weights.device());
+  const auto is_apart = [&](Role role) {
+    return experts_apart && kExpertRoles.has(role);
+  };
+  add_empty(result, config, layer, options, [&](Role role) {
+    return packed.has(role) && !is_apart(role);
+  });
+  if (experts_apart && packed.has(kExpertRoles.up)) {
+    result.experts.make =
+        [from = weights.packed, &config, layer, options](std::int64_t e) {
+          return made_expert(
+              config,
+              layer,
+              e,
+              options,
+              [&](const WeightId& id, const at::Tensor& view) {
+                from->at(id.role, id.expert).unpack_into(view);
+              });
+        };
+  }
   std::vector<WeightId> ids;
   std::vector<const StoredMatrix*> matrices;
   for (const auto& [key, matrix] : packed.matrices()) {
+    if (is_apart(key.first)) continue;
     ids.push_back({key.first, layer, key.second});
     matrices.push_back(&matrix);
   }

@@ -47,12 +47,14 @@ class PackedLayer {
   std::map<Key, StoredMatrix> matrices_;
 };
 
-// `weights` with all that is packed unpacked to `type`. Other tensors are
-// shared.
+// `weights` with all that is packed unpacked to `type`, or with experts apart:
+// each is then unpacked when it is needed. Other tensors are shared. `config`
+// must outlive a layer with experts apart.
 LayerWeights unpacked(
     const LayerWeights& weights,
     const ModelConfig& config,
     std::int64_t layer,
-    at::ScalarType type);
+    at::ScalarType type,
+    bool experts_apart = false);
 
 }  // namespace fettle::model

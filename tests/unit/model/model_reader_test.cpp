@@ -178,6 +178,11 @@ TEST_CASE("types: stored as they are, layers in the type asked for") {
       CHECK(layer.router.scalar_type() == at::kFloat);
       CHECK(layer.input_norm.scalar_type() == type);
       CHECK(layer.bytes() == loaded_bytes(reader, type).layers[1].kept);
+      CHECK(
+          reader.read_layer(1, type, true).bytes() ==
+          loaded_bytes(reader.config(), reader.forms(), type, true)
+              .layers[1]
+              .kept);
       const at::Tensor expected = folder[down].t().to(type);
       CHECK(at::equal(
           layer.experts.down.narrow(0, layer.experts.offsets[2], 6), expected));

@@ -37,9 +37,13 @@ bool may_pack(Role role) {
 
 // Final hidden states of a few tokens, token by token when `keep_packed`.
 at::Tensor layer_output(
-    const std::filesystem::path& folder, std::int64_t tokens, bool packed) {
+    const std::filesystem::path& folder,
+    std::int64_t tokens,
+    bool packed,
+    bool experts_apart = false) {
   ModelOptions options;
   options.keep_packed = packed;
+  options.experts_apart = experts_apart;
   CausalLm model(folder, options);
   std::vector<std::int32_t> ids;
   for (std::int64_t i = 0; i < tokens; ++i) {
@@ -87,6 +91,11 @@ TEST_CASE("packed weights are read, unpacked, with the values they stand for") {
     const LayerWeights dense = unpacked(kept, config, l, at::kFloat);
     CHECK(dense.packed == nullptr);
     CHECK(dense.bytes() == loaded_bytes(reader, at::kFloat).layers[l].unpacked);
+    const LoadedBytes::Layer apart =
+        loaded_bytes(config, reader.forms(), at::kFloat, true).layers[l];
+    CHECK(reader.read_layer(l, at::kFloat, true).bytes() == apart.kept);
+    CHECK(
+        unpacked(kept, config, l, at::kFloat, true).bytes() == apart.unpacked);
     for (const WeightId& id : layer_weights(config, l)) {
       CHECK(at::equal(weight_view(dense, id), reader.read(id)));
     }
@@ -107,6 +116,7 @@ TEST_CASE("products with packed weights are those with unpacked ones") {
   }
   const auto& path = folder.write();
   const at::Tensor dense = layer_output(path, tokens, false);
+  CHECK(at::equal(layer_output(path, tokens, false, true), dense));
   const at::Tensor packed = layer_output(path, tokens, true);
   CHECK(
       (dense - packed).abs().max().item<double>() <=

@@ -246,6 +246,13 @@ TEST_CASE_METHOD(PlanOfTinyModel, "a budget for a plan's bytes holds them") {
       whole.resident_bytes + held.ram_bytes() + whole.activation_bytes == all);
 }
 
+TEST_CASE("logits of a large vocabulary are few at a time") {
+  CHECK(head_rows(2048) == 512);
+  CHECK(head_rows(65536) == 512);
+  CHECK(head_rows(201088) == 160);
+  CHECK(head_rows(std::int64_t{1} << 30) == 32);
+}
+
 TEST_CASE("embeddings and head are held where only layers give way") {
   const TinyModel tiny({.changes = {{"vocab_size", 40000}}});
   const model::ModelReader reader(tiny.path());
@@ -256,7 +263,7 @@ TEST_CASE("embeddings and head are held where only layers give way") {
   CHECK(least.global_bytes == globals.norm);
   CHECK(
       least.head_bytes ==
-      globals.head + logit_bytes(reader.config(), kHeadRows));
+      globals.head + logit_bytes(reader.config(), head_rows(40000)));
   const SweepPlan tight =
       plan_sweep(reader, workload, of_ram(budget_for(least.ram_bytes())));
   CHECK_FALSE(tight.hold_globals);
