@@ -139,8 +139,7 @@ class Obs : public SumObserver {
     model::for_each_expert(neurons, [&](std::int64_t e) {
       if (scores_ != nullptr && !owns(e)) return;
       const std::int64_t begin = bank.offsets[e];
-      const at::Tensor w =
-          bank.down.narrow(0, begin, bank.width(e)).cpu().to(at::kDouble);
+      const at::Tensor w = bank.expert(e).down.cpu().to(at::kDouble);
       const at::Tensor moment = moments_[e].cpu().to(at::kDouble);
       const at::Tensor gram = at::mm(at::mm(w, gradients), w.t());
       if (scores_ != nullptr) {

@@ -15,18 +15,19 @@ class Magnitude : public SumObserver {
   void begin_layer(
       sweep::Pass, std::int64_t layer, model::LayerWeights& weights) override {
     const model::ExpertBank& bank = weights.experts;
-    if (sum_.is_set(layer) || !bank.down.defined()) return;
+    if (sum_.is_set(layer) || bank.size() <= 0) return;
     const at::NoGradGuard no_grad;
-    const at::Tensor all = bank.gate_up.to(at::kFloat).norm(2, 1).cpu();
-    at::Tensor norms = bank.down.to(at::kFloat).norm(2, 1).cpu();
+    std::vector<at::Tensor> all;
     for (std::int64_t e = 0; e < bank.size(); ++e) {
-      const std::int64_t width = bank.width(e);
-      std::int64_t row = bank.inputs() * bank.offsets[e];
-      for (std::int64_t p = 0; p < bank.inputs(); ++p, row += width) {
-        norms.narrow(0, bank.offsets[e], width).mul_(all.narrow(0, row, width));
-      }
+      const model::Mlp expert = bank.expert(e);
+      const at::Tensor inputs = expert.gate_up.to(at::kFloat)
+                                    .norm(2, 1)
+                                    .view({bank.inputs(), bank.width(e)});
+      at::Tensor norms = expert.down.to(at::kFloat).norm(2, 1);
+      for (std::int64_t p = 0; p < bank.inputs(); ++p) norms.mul_(inputs[p]);
+      all.push_back(norms.cpu());
     }
-    sum_.set(layer, norms);
+    sum_.set(layer, at::cat(all));
   }
 
  private:
