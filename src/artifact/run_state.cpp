@@ -65,12 +65,17 @@ void remove_states_but(const fs::path& folder, const std::string& kept) {
 
 }  // namespace
 
-void save_state(const fs::path& folder, const RunState& state) {
+bool has_state(const fs::path& folder, std::int64_t step) {
+  return is_whole(folder / folder_name(step));
+}
+
+void save_state(
+    const fs::path& folder, const RunState& state, const FetchTensor& fetch) {
   const std::string name = folder_name(state.step);
   // A state of this step, from this run, is the same state.
   if (is_whole(folder / name)) return;
   io::make_folder(folder / name, [&](const fs::path& made) {
-    save_tensors(made / kTensors, {state.tensors, {}});
+    save_tensors(made / kTensors, {state.tensors, {}}, fetch);
     const Json json{
         {"format", kFormat},
         {"step", state.step},
@@ -86,7 +91,9 @@ void save_state(const fs::path& folder, const RunState& state) {
 }
 
 std::optional<RunState> load_newest_state(
-    const fs::path& folder, std::string_view stage) {
+    const fs::path& folder,
+    std::string_view stage,
+    const LoadTensorsOptions& options) {
   const fs::path newest = newest_state(folder);
   if (newest.empty()) return std::nullopt;
   const Json json = read_json(newest / kInfo, stage);
@@ -111,7 +118,7 @@ std::optional<RunState> load_newest_state(
       .identity = info.object("identity").json(),
       .cursor = info.object("cursor").json(),
       .micro_batch_tokens = info.integer("micro_batch_tokens"),
-      .tensors = load_tensors(newest / kTensors).tensors,
+      .tensors = load_tensors(newest / kTensors, options).tensors,
       .found = Json::object(),
       .unit = info.string_or("unit", "step")};
   if (info.has("found")) state.found = info.object("found").json();

@@ -33,13 +33,21 @@ struct RunState {
 // The names of folders that hold states begin with this.
 inline constexpr std::string_view kStatePrefix = "state-";
 
-// Writes `state` under `folder` and removes older states.
-void save_state(const std::filesystem::path& folder, const RunState& state);
+// Writes `state` under `folder` and removes older states. See save_tensors() on
+// `fetch`.
+void save_state(
+    const std::filesystem::path& folder,
+    const RunState& state,
+    const FetchTensor& fetch = {});
+// Whether the state of a step is there: save_state() then leaves it.
+bool has_state(const std::filesystem::path& folder, std::int64_t step);
 
 // The newest state under `folder`, or none. Throws UserError (of `stage`) when
 // it is damaged or of another format.
 std::optional<RunState> load_newest_state(
-    const std::filesystem::path& folder, std::string_view stage);
+    const std::filesystem::path& folder,
+    std::string_view stage,
+    const LoadTensorsOptions& options = {});
 
 // The micro-batch that a resumed run takes: the one it was saved with, for the
 // same bits, or what memory allows now where that is less, with a note.

@@ -5,20 +5,33 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "artifact/tensor_file.h"
+#include "core/error.h"
 #include "io/file.h"
 
 namespace fettle::artifact {
 namespace {
 
+// Its name, type and shape.
+Json described(const std::string& name, const at::Tensor& tensor) {
+  return {
+      name,
+      static_cast<int>(tensor.scalar_type()),
+      std::vector<std::int64_t>(tensor.sizes().vec())};
+}
+
+at::Tensor made_like(const Json& tensor) {
+  return at::empty(
+      tensor[2].get<std::vector<std::int64_t>>(),
+      static_cast<at::ScalarType>(tensor[1].get<int>()));
+}
+
 Json described(const RunState& state) {
   Json tensors = Json::array();
   for (const auto& [name, tensor] : state.tensors) {
-    tensors.push_back(
-        {name,
-         static_cast<int>(tensor.scalar_type()),
-         std::vector<std::int64_t>(tensor.sizes().vec())});
+    tensors.push_back(described(name, tensor));
   }
   return {
       {"step", state.step},
@@ -40,9 +53,7 @@ RunState made_from(const Json& json) {
       .found = json["found"],
       .unit = json["unit"]};
   for (const Json& tensor : json["tensors"]) {
-    state.tensors[tensor[0].get<std::string>()] = at::empty(
-        tensor[2].get<std::vector<std::int64_t>>(),
-        static_cast<at::ScalarType>(tensor[1].get<int>()));
+    state.tensors[tensor[0].get<std::string>()] = made_like(tensor);
   }
   return state;
 }
@@ -63,6 +74,117 @@ void share_state(ranks::Group& group, std::optional<RunState>& state) {
     tensor = tensor.contiguous();
     if (tensor.numel() > 0) group.broadcast(tensor, 0);
   }
+}
+
+namespace {
+
+bool holds(const TensorMap& tensors, const std::string& name) {
+  const auto found = tensors.find(name);
+  return found != tensors.end() && !found->second.is_meta();
+}
+
+// What rank 0 doesn't hold, in the order in which it is written.
+struct Lacking {
+  std::string name;
+  at::ScalarType type;
+};
+
+std::vector<Lacking> lacking(ranks::Group& group, const TensorMap& tensors) {
+  Json mine = Json::array();
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.is_meta()) mine.push_back(described(name, tensor));
+  }
+  std::vector<Lacking> result;
+  for (const Json& tensor :
+       Json::parse(ranks::broadcast_text(group, mine.dump(), 0))) {
+    result.push_back(
+        {tensor[0].get<std::string>(),
+         static_cast<at::ScalarType>(tensor[1].get<int>())});
+  }
+  return result;
+}
+
+void require_one_holder(
+    ranks::Group& group,
+    const TensorMap& tensors,
+    const std::vector<Lacking>& missing) {
+  if (missing.empty()) return;
+  at::Tensor holders = at::zeros({std::ssize(missing)}, at::kLong);
+  for (std::size_t i = 0; i < missing.size(); ++i) {
+    if (holds(tensors, missing[i].name)) {
+      holders.mutable_data_ptr<std::int64_t>()[i] = 1;
+    }
+  }
+  ranks::add_up(group, holders);
+  FETTLE_ASSERT(holders.eq(1).all().item<bool>());
+}
+
+}  // namespace
+
+void save_shared_state(
+    ranks::Group& group,
+    const std::filesystem::path& folder,
+    const RunState& state) {
+  const bool leads = group.rank() == 0;
+  const at::Tensor there =
+      at::full({1}, leads && has_state(folder, state.step) ? 1 : 0, at::kLong);
+  group.broadcast(there, 0);
+  if (there.item<std::int64_t>() != 0) return;
+  const auto missing = lacking(group, state.tensors);
+  require_one_holder(group, state.tensors, missing);
+  if (leads) {
+    save_state(folder, state, [&](const std::string&, const at::Tensor& like) {
+      return ranks::rows_at_rank_0(group, at::empty({0}, like.scalar_type()))
+          .view(like.sizes());
+    });
+    return;
+  }
+  for (const auto& [name, type] : missing) {
+    const bool mine = holds(state.tensors, name);
+    ranks::rows_at_rank_0(
+        group,
+        mine ? state.tensors.at(name).detach().cpu().contiguous().view({-1})
+             : at::empty({0}, type));
+  }
+}
+
+std::optional<RunState> load_shared_state(
+    ranks::Group& group,
+    const std::filesystem::path& folder,
+    std::string_view stage,
+    const std::function<bool(const std::string& name)>& keeps) {
+  std::optional<RunState> state;
+  if (group.rank() == 0) {
+    const auto keep = [&](const std::string& name, const at::Tensor& tensor) {
+      ranks::broadcast_text(group, described(name, tensor).dump(), 0);
+      if (tensor.numel() > 0) group.broadcast(tensor, 0);
+      return keeps(name);
+    };
+    state = load_newest_state(folder, stage, {.keep = keep});
+    ranks::broadcast_text(group, "", 0);
+    RunState rest;
+    if (state) {
+      rest = *state;
+      rest.tensors.clear();
+    }
+    ranks::broadcast_text(group, (state ? described(rest) : Json()).dump(), 0);
+    return state;
+  }
+  TensorMap kept;
+  while (true) {
+    const std::string text = ranks::broadcast_text(group, "", 0);
+    if (text.empty()) break;
+    const Json tensor = Json::parse(text);
+    const at::Tensor values = made_like(tensor);
+    if (values.numel() > 0) group.broadcast(values, 0);
+    const auto name = tensor[0].get<std::string>();
+    if (keeps(name)) kept.emplace(name, values);
+  }
+  const Json rest = Json::parse(ranks::broadcast_text(group, "", 0));
+  if (rest.is_null()) return std::nullopt;
+  state = made_from(rest);
+  state->tensors = std::move(kept);
+  return state;
 }
 
 void share_file(ranks::Group& group, const std::filesystem::path& path) {

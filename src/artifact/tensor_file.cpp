@@ -85,7 +85,10 @@ bool is_finite(const at::Tensor& tensor) {
          std::isfinite(most.item<double>());
 }
 
-void save_tensors(const std::filesystem::path& path, const TensorFile& file) {
+void save_tensors(
+    const std::filesystem::path& path,
+    const TensorFile& file,
+    const FetchTensor& fetch) {
   std::vector<io::TensorSpec> specs;
   for (const auto& [name, tensor] : file.tensors) {
     specs.push_back(
@@ -94,7 +97,8 @@ void save_tensors(const std::filesystem::path& path, const TensorFile& file) {
   io::SafetensorsWriter writer(
       io::create_file(path), std::move(specs), file.metadata);
   for (const auto& [name, tensor] : file.tensors) {
-    const at::Tensor host = tensor.detach().cpu().contiguous();
+    const at::Tensor values = tensor.is_meta() ? fetch(name, tensor) : tensor;
+    const at::Tensor host = values.detach().cpu().contiguous();
     writer.write(name, tensor_bytes(host));
   }
   writer.finish();
@@ -112,6 +116,7 @@ TensorFile load_tensors(
         at::empty(info.shape, at::dtype(scalar_type(info.dtype, subject)));
     file->read_at(info.begin, writable_bytes(tensor));
     if (options.finite) check_finite(tensor, subject);
+    if (options.keep && !options.keep(info.name, tensor)) continue;
     result.tensors.emplace(info.name, std::move(tensor));
   }
   return result;

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -36,13 +37,24 @@ std::span<std::byte> writable_bytes(at::Tensor& tensor);
 // Whether a floating-point tensor holds neither NaN nor infinity.
 bool is_finite(const at::Tensor& tensor);
 
+// The values of a tensor that is of the meta device, where others have them: of
+// the same type and shape.
+using FetchTensor =
+    std::function<at::Tensor(const std::string& name, const at::Tensor& like)>;
+
 // Writes `file` to `path`, tensors in the order of their names. Device tensors
-// are copied to the host one at a time.
-void save_tensors(const std::filesystem::path& path, const TensorFile& file);
+// are copied to the host one at a time, and those of the meta device fetched.
+void save_tensors(
+    const std::filesystem::path& path,
+    const TensorFile& file,
+    const FetchTensor& fetch = {});
 
 struct LoadTensorsOptions {
   // Refuse a floating-point tensor that holds a NaN or an infinity.
   bool finite = false;
+  // Called with each tensor, in the order of the file; says whether to keep it.
+  std::function<bool(const std::string& name, const at::Tensor& tensor)> keep =
+      {};
 };
 
 // Reads a file whole. Throws UserError when it is no safetensors file, a type

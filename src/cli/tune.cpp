@@ -174,8 +174,8 @@ class Tune : public Command {
     workload.divide(session.team());
     workload.backward = true;
     workload.hold_globals = tune::trains_globals(options_, reader->config());
-    tune::PartBytes parts =
-        tune::part_bytes(options_, reader->config(), session.device());
+    tune::PartBytes parts = tune::part_bytes(
+        options_, reader->config(), session.device(), session.team().ranks());
     parts.ram += static_cast<double>(session.team().partial_sums()) *
                  tune::layer_gradient_bytes(options_, reader->config());
     workload.extra_bytes = static_cast<std::int64_t>(parts.ram);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -46,6 +47,75 @@ std::int64_t least(Group& group, std::int64_t value) {
 
 std::int64_t sum(Group& group, std::int64_t value) {
   return all_values(group, value).sum().item<std::int64_t>();
+}
+
+void add_up(Group& group, at::Tensor& values) {
+  const std::int64_t count = values.numel();
+  const at::Tensor sent =
+      values.view({1, count}).expand({group.size(), count}).contiguous();
+  at::Tensor all = at::empty_like(sent);
+  const std::vector<std::int64_t> each(group.size(), count);
+  group.all_to_all(all.view({-1}), sent.view({-1}), {each, each});
+  values.zero_();
+  for (std::int64_t r = 0; r < group.size(); ++r) {
+    values.view({-1}).add_(all[r]);
+  }
+}
+
+namespace {
+
+// Tensors that are broadcast as one.
+void share_together(
+    Group& group, std::span<const at::Tensor> values, std::int64_t root) {
+  std::int64_t bytes = 0;
+  for (const at::Tensor& tensor : values) {
+    bytes += static_cast<std::int64_t>(tensor.nbytes());
+  }
+  if (bytes == 0) return;
+  const bool whole = values.size() == 1 && values.front().is_cpu() &&
+                     values.front().is_contiguous();
+  if (whole) {
+    group.broadcast(values.front(), root);
+    return;
+  }
+  const at::Tensor together = at::empty({bytes}, at::kByte);
+  const auto for_each = [&](const auto& visit) {
+    std::int64_t at = 0;
+    for (const at::Tensor& tensor : values) {
+      const auto size = static_cast<std::int64_t>(tensor.nbytes());
+      if (size > 0) visit(tensor, together.narrow(0, at, size));
+      at += size;
+    }
+  };
+  if (group.rank() == root) {
+    for_each([](const at::Tensor& tensor, const at::Tensor& place) {
+      place.copy_(tensor.cpu().contiguous().view({-1}).view(at::kByte));
+    });
+  }
+  group.broadcast(together, root);
+  if (group.rank() == root) return;
+  for_each([](const at::Tensor& tensor, const at::Tensor& place) {
+    // A copy lies where its type may begin.
+    tensor.copy_(place.clone().view(tensor.scalar_type()).view(tensor.sizes()));
+  });
+}
+
+}  // namespace
+
+void share(
+    Group& group, const std::vector<at::Tensor>& values, std::int64_t root) {
+  constexpr std::uint64_t kTogether = 16 << 20;
+  if (group.size() == 1) return;
+  const at::NoGradGuard no_grad;
+  for (std::size_t first = 0; first < values.size();) {
+    std::size_t end = first;
+    std::uint64_t bytes = 0;
+    do {
+      bytes += values[end++].nbytes();
+    } while (end < values.size() && bytes + values[end].nbytes() <= kTogether);
+    share_together(group, std::span(values).subspan(first, end - first), root);
+    first = end;
+  }
 }
 
 at::Tensor rows_at_rank_0(Group& group, const at::Tensor& own) {

@@ -75,6 +75,15 @@ std::string broadcast_text(
 std::int64_t least(Group& group, std::int64_t value);
 std::int64_t sum(Group& group, std::int64_t value);
 
+// Adds every rank's values, which are contiguous and on the CPU, in the order
+// of ranks: for few of them.
+void add_up(Group& group, at::Tensor& values);
+
+// Everyone has the root's values afterwards: tensors of the same types and
+// shapes at each rank, on any device. Small ones go together.
+void share(
+    Group& group, const std::vector<at::Tensor>& values, std::int64_t root);
+
 // The rows of all ranks' `own` [n, ...], one rank's after another's, at rank 0,
 // and none at others. Contiguous, on the CPU, of one type and width; each rank
 // may have another n.

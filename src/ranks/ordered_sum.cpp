@@ -60,9 +60,10 @@ class Exchange {
       const std::int64_t count = std::min(kSlab, elements - from);
       width_ = (count + group_.size() - 1) / group_.size();
       count_ = count;
-      const at::Tensor place = side_by_side(into, from, count);
+      const at::Tensor place =
+          gets(group_.rank()) ? side_by_side(into, from, count) : at::Tensor();
       const at::Tensor sums = spread(add_up(collect(parts, from)), place);
-      if (place.defined()) continue;
+      if (place.defined() || !gets(group_.rank())) continue;
       for_each_piece(
           into, from, count, [&](const at::Tensor& piece, std::int64_t at) {
             piece.copy_(sums.narrow(0, at, piece.numel()));
@@ -77,6 +78,9 @@ class Exchange {
   }
   std::int64_t width(std::int64_t r) const { return begin(r + 1) - begin(r); }
   std::int64_t mine() const { return width(group_.rank()); }
+  bool gets(std::int64_t r) const {
+    return how_.owner == Reduction::kEveryRank || how_.owner == r;
+  }
 
   at::Tensor buffer(at::Tensor& kept, std::int64_t elements) const {
     if (!kept.defined() || kept.numel() < elements) {
@@ -137,17 +141,21 @@ class Exchange {
     return std::move(sum).total().front();
   }
 
-  // All ranks' sums, one after another: at `place`, if it is defined.
+  // All ranks' sums, one after another, where they are needed: at `place`, if
+  // it is defined.
   at::Tensor spread(const at::Tensor& sums, const at::Tensor& place) {
-    const std::int64_t ranks = group_.size();
-    const at::Tensor send = buffer(sent_, ranks * mine());
-    send.view({ranks, mine()}).copy_(sums.expand({ranks, mine()}));
+    const bool needed = gets(group_.rank());
+    std::int64_t copies = 0;
     Group::Splits splits;
-    splits.sent.assign(ranks, mine());
-    for (std::int64_t r = 0; r < ranks; ++r) {
-      splits.received.push_back(width(r));
+    for (std::int64_t r = 0; r < group_.size(); ++r) {
+      splits.sent.push_back(gets(r) ? mine() : 0);
+      splits.received.push_back(needed ? width(r) : 0);
+      copies += gets(r) ? 1 : 0;
     }
-    at::Tensor all = place.defined() ? place : buffer(all_, count_);
+    const at::Tensor send = buffer(sent_, copies * mine());
+    send.view({copies, mine()}).copy_(sums.expand({copies, mine()}));
+    at::Tensor all =
+        place.defined() ? place : buffer(all_, needed ? count_ : 0);
     group_.all_to_all(all, send, splits);
     return all;
   }

@@ -14,7 +14,8 @@ namespace fettle::ranks {
 // `own` has what each shard of this rank gave: lists of the same shapes, types
 // and reductions at every rank. Afterwards `into` holds the sums over all
 // shards, in the order of ShardSum; its tensors may lie on a device. Each rank
-// adds up a slice of the elements and sends the others what it comes to.
+// adds up a slice of the elements and sends those who need it what it comes to;
+// `into` is of no use at ranks that don't own a sum.
 void sum_over_ranks(
     const Team& team, ShardSum own, const std::vector<at::Tensor>& into);
 

@@ -20,7 +20,7 @@ bool are_pair(const Run& a, const Run& b) {
 }
 
 void reduce(Reduction how, at::Tensor& into, const at::Tensor& values) {
-  if (how == Reduction::kMax) {
+  if (how.kind == Reduction::kMax) {
     at::maximum_out(into, into, values);
   } else {
     into.add_(values);
@@ -28,6 +28,10 @@ void reduce(Reduction how, at::Tensor& into, const at::Tensor& values) {
 }
 
 }  // namespace
+
+std::int64_t Team::ranks() const {
+  return group == nullptr ? 1 : group->size();
+}
 
 bool Team::leads() const { return group == nullptr || group->rank() == 0; }
 

@@ -8,6 +8,7 @@
 
 #include <ATen/ATen.h>
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -36,6 +37,7 @@ struct Team {
   // The most partial sums that a ShardSum of the own shards keeps at a time
   // beside the values that it is given.
   std::int64_t partial_sums() const;
+  std::int64_t ranks() const;
 };
 
 // The shards of one of `size` ranks.
@@ -46,7 +48,17 @@ Shards shards_of(std::int64_t rank, std::int64_t size, std::int64_t total);
 std::vector<std::size_t> even_runs(
     const std::vector<std::int64_t>& weights, std::int64_t runs);
 
-enum class Reduction { kSum, kMax };
+// How values meet, and which rank needs what they come to.
+struct Reduction {
+  enum Kind { kSum, kMax };
+  static constexpr std::int64_t kEveryRank = -1;
+
+  Reduction(Kind k, std::int64_t o = kEveryRank) : kind(k), owner(o) {}
+  friend auto operator<=>(const Reduction&, const Reduction&) = default;
+
+  Kind kind;
+  std::int64_t owner;
+};
 
 // Values of neighbouring shards, added up. All lists that meet in a sum have
 // the same shapes.

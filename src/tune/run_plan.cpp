@@ -115,8 +115,11 @@ RunPlan plan_run(
     const PlannedModel& model,
     bool has_teacher) {
   RunPlan plan{.rows = sweep_rows(sweep)};
-  const PartBytes parts =
-      part_bytes(options, model.config, sweep.workload.device);
+  const PartBytes parts = part_bytes(
+      options,
+      model.config,
+      sweep.workload.device,
+      sweep.workload.team.ranks());
   const DiskUse disk = part_disk_use(options, model.config);
   const auto held = static_cast<std::int64_t>(disk.held);
   plan.rows.push_back(

@@ -55,22 +55,47 @@ std::vector<sweep::Observer*> observers_of(const Parts& parts) {
   return observers;
 }
 
+// Squared norms of each layer's gradient and of what is outside the layers,
+// part by part: [L + 1, parts] fp64, as the owners of the gradients know them.
+at::Tensor norms_squared(const StepInput& input) {
+  const std::int64_t layers = input.model.config().num_layers();
+  at::Tensor norms =
+      at::zeros({layers + 1, std::ssize(input.parts)}, at::kDouble);
+  const ranks::Team& team = input.sweep_options.team;
+  const bool several = team.divides() && team.ranks() > 1;
+  double* next = norms.mutable_data_ptr<double>();
+  for (std::int64_t l = 0; l <= layers; ++l) {
+    const bool outside = l == layers;
+    for (const auto& part : input.parts) {
+      const std::int64_t owner = part->owner(outside ? -1 : l);
+      if (!several || owner == team.group->rank()) {
+        *next = outside ? part->global_gradient_norm_squared()
+                        : part->gradient_norm_squared(l);
+      }
+      ++next;
+    }
+  }
+  // One rank has each, and others have zeros.
+  if (several) ranks::add_up(*team.group, norms);
+  return norms;
+}
+
 // Layers are added in one order, so that the sum has the same bits each time.
 void measure_gradient(const StepInput& input, StepResult& result) {
+  const at::Tensor norms = norms_squared(input);
+  const std::int64_t layers = input.model.config().num_layers();
+  const std::int64_t parts = std::ssize(input.parts);
+  const double* const all = norms.const_data_ptr<double>();
   double total = 0.0;
-  for (std::int64_t l = input.model.config().num_layers() - 1; l >= 0; --l) {
-    for (const auto& part : input.parts) {
-      total += part->gradient_norm_squared(l);
-    }
+  for (std::int64_t l = layers - 1; l >= 0; --l) {
+    for (std::int64_t p = 0; p < parts; ++p) total += all[l * parts + p];
     // The backward sweep meets the highest layer first.
     if (!std::isfinite(total) && result.failure.empty()) {
       result.failure =
           fmt::format("the gradient is not finite, first in layer {}", l);
     }
   }
-  for (const auto& part : input.parts) {
-    total += part->global_gradient_norm_squared();
-  }
+  for (std::int64_t p = 0; p < parts; ++p) total += all[layers * parts + p];
   if (!std::isfinite(total) && result.failure.empty()) {
     result.failure = "the gradient of embeddings, head or norm is not finite";
   }

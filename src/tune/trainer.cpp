@@ -51,7 +51,8 @@ Trainer::Trainer(
           {options,
            input.model.reader(),
            input.model.options().device,
-           directory_.path()})),
+           directory_.path(),
+           StateOwners(team_)})),
       identity_(
           run_identity(input, options, decides(best_options(input, options)))),
       micro_batch_tokens_(input.micro_batch_tokens),
@@ -84,12 +85,14 @@ void Trainer::leave_out() {
 Trainer::~Trainer() { input_.model.set_patch({}); }
 
 std::optional<artifact::RunState> Trainer::shared_state() const {
-  std::optional<artifact::RunState> state;
-  if (team_.leads()) {
-    state = artifact::load_newest_state(directory_.path(), "tune");
+  if (team_.ranks() == 1) {
+    return artifact::load_newest_state(directory_.path(), "tune");
   }
-  if (team_.group == nullptr) return state;
-  artifact::share_state(*team_.group, state);
+  const StateOwners owners(team_);
+  auto state = artifact::load_shared_state(
+      *team_.group, directory_.path(), "tune", [&](const std::string& name) {
+        return owners.keeps(name);
+      });
   if (!state) return state;
   for (const auto& part : parts_) {
     for (const std::string& file : part->state_files(state->tensors)) {
@@ -124,7 +127,6 @@ std::int64_t Trainer::restore() {
 
 void Trainer::save(std::int64_t step) {
   saved_step_ = step;
-  if (!team_.leads()) return;
   const Stopwatch watch;
   artifact::RunState state{
       .step = step,
@@ -133,10 +135,16 @@ void Trainer::save(std::int64_t step) {
       .micro_batch_tokens = micro_batch_tokens_,
       .tensors = {},
       .found = found_until_now()};
-  for (const auto& part : parts_) part->save_state(state.tensors);
-  best_.save_state(state.tensors);
-  artifact::save_state(directory_.path(), state);
-  best_.state_saved();
+  for (const auto& part : parts_) {
+    if (team_.leads() || part->divides_state()) part->save_state(state.tensors);
+  }
+  if (team_.leads()) best_.save_state(state.tensors);
+  if (team_.ranks() > 1) {
+    artifact::save_shared_state(*team_.group, directory_.path(), state);
+  } else {
+    artifact::save_state(directory_.path(), state);
+  }
+  if (team_.leads()) best_.state_saved();
   times_.save = watch.seconds();
 }
 

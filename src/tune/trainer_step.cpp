@@ -49,7 +49,8 @@ void Trainer::make_step(std::int64_t step) {
   try {
     prepare(step);
   } catch (const UserError& error) {
-    if (step == 0) throw;
+    // Where it is of one rank, others don't come to save.
+    if (step == 0 || team_.ranks() > 1) throw;
     if (!sound()) fail_diverged(step, error.what());
     input_.train.restore(cursor);
     save(step);

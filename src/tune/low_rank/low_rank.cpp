@@ -51,8 +51,8 @@ LowRank::LowRank(
           LowRankPairs::start(std::move(target), options.rank, options.seed);
       pairs.left = pairs.left.to(device);
       pairs.right = pairs.right.to(device);
-      const auto left = AdamWState::zeros_like(pairs.left);
-      const auto right = AdamWState::zeros_like(pairs.right);
+      const auto left = options.owners.moments(l, pairs.left);
+      const auto right = options.owners.moments(l, pairs.right);
       layer.targets.push_back(
           {std::move(pairs), left, right, {}, at::zeros({count}, at::kByte)});
     }
@@ -121,8 +121,8 @@ void LowRank::for_each_sum(
   own.matrices.collect_shard();
   fold(own);
   for (Trained& target : own.targets) {
-    visit(target.gradient.left, ranks::Reduction::kSum);
-    visit(target.gradient.right, ranks::Reduction::kSum);
+    visit(target.gradient.left, options_.owners.sum_of(layer));
+    visit(target.gradient.right, options_.owners.sum_of(layer));
     visit(target.seen, ranks::Reduction::kMax);
   }
 }
@@ -183,6 +183,14 @@ void LowRank::end_layer(
   Layer& own = layers_[layer];
   own.matrices.end_layer(pass);
   fold(own);
+  for (Trained& target : own.targets) {
+    options_.owners.leave(layer, target.gradient.left);
+    options_.owners.leave(layer, target.gradient.right);
+  }
+}
+
+std::int64_t LowRank::owner(std::int64_t layer) const {
+  return options_.owners.owner(layer);
 }
 
 void LowRank::fold(Layer& own) {
@@ -209,6 +217,7 @@ PairGradient LowRank::gradient(
 
 double LowRank::gradient_norm_squared(std::int64_t layer) const {
   double total = 0.0;
+  if (!options_.owners.owns(layer)) return total;
   for (const Trained& target : layers_[layer].targets) {
     if (!target.gradient.left.defined()) continue;
     total += (norm_squared(target.gradient.left, 0) +
@@ -257,15 +266,20 @@ void LowRank::update(Trained& target, double rate) {
 }
 
 void LowRank::update(std::int64_t layer, const UpdateInput& input) {
+  std::vector<at::Tensor> changed;
+  const bool owns = options_.owners.owns(layer);
   for (Trained& target : layers_[layer].targets) {
     if (!target.gradient.left.defined()) continue;
-    if (input.gradient_scale != 1.0) {
+    if (input.gradient_scale != 1.0 && owns) {
       target.gradient.left.mul_(input.gradient_scale);
       target.gradient.right.mul_(input.gradient_scale);
     }
     update(target, learning_rate(input.step));
     target.gradient = {};
+    changed.push_back(target.pairs.left);
+    changed.push_back(target.pairs.right);
   }
+  options_.owners.share(layer, changed);
 }
 
 double LowRank::learning_rate(std::int64_t step) const {

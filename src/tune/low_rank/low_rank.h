@@ -21,6 +21,7 @@
 #include "tune/low_rank/low_rank_pairs.h"
 #include "tune/part/adamw.h"
 #include "tune/part/schedule.h"
+#include "tune/part/state_owners.h"
 #include "tune/part/trainable_part.h"
 #include "tune/whole/weight_gradients.h"
 
@@ -33,6 +34,7 @@ struct LowRankOptions {
   std::uint64_t seed = 1;
   Schedule schedule = {};
   AdamWOptions adamw = {};
+  StateOwners owners = {};
 };
 
 class LowRank : public TrainablePart {
@@ -52,6 +54,8 @@ class LowRank : public TrainablePart {
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t layer) const override;
   void update(std::int64_t layer, const UpdateInput& input) override;
+  std::int64_t owner(std::int64_t layer) const override;
+  bool divides_state() const override { return options_.owners.divide(); }
   double learning_rate(std::int64_t step) const override;
   void save_state(artifact::TensorMap& into) const override;
   void load_state(const artifact::TensorMap& from) override;

@@ -30,9 +30,12 @@ void LowRank::load_state(const artifact::TensorMap& from) {
                             at::Tensor& values,
                             AdamWState& adam) {
         const ExpectedTensor like{at::kFloat, values.sizes().vec()};
-        adam.first = take_tensor(from, key + side + ".first", like).to(device_);
-        adam.second =
-            take_tensor(from, key + side + ".second", like).to(device_);
+        if (options_.owners.owns(target.pairs.target.layer)) {
+          adam.first =
+              take_tensor(from, key + side + ".first", like).to(device_);
+          adam.second =
+              take_tensor(from, key + side + ".second", like).to(device_);
+        }
         adam.age =
             take_tensor(from, key + side + ".age", {at::kInt, {like.shape[0]}})
                 .to(at::kLong);

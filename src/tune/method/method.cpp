@@ -102,8 +102,18 @@ bool trains_globals(
       });
 }
 
-PartBytes at_work(double bytes, at::Device device) {
-  return device.is_cpu() ? PartBytes{.ram = bytes} : PartBytes{.device = bytes};
+PartBytes& PartBytes::operator+=(const PartBytes& other) {
+  ram += other.ram;
+  device += other.device;
+  divided_ram += other.divided_ram;
+  divided_device += other.divided_device;
+  return *this;
+}
+
+PartBytes at_work(double bytes, at::Device device, double divided) {
+  return device.is_cpu()
+             ? PartBytes{.ram = bytes, .divided_ram = divided}
+             : PartBytes{.device = bytes, .divided_device = divided};
 }
 
 DiskUse saved_from_memory(double bytes) {
@@ -114,13 +124,17 @@ DiskUse saved_from_memory(double bytes) {
 PartBytes part_bytes(
     const TuneOptions& options,
     const model::ModelConfig& config,
-    at::Device device) {
+    at::Device device,
+    std::int64_t ranks) {
   PartBytes sum;
   for (const Method& method : chosen_methods(options)) {
-    const PartBytes bytes = method.bytes(options, config, device);
-    sum.ram += bytes.ram;
-    sum.device += bytes.device;
+    sum += method.bytes(options, config, device);
   }
+  const double others = 1.0 - state_share(config.num_layers(), ranks);
+  sum.ram -= others * sum.divided_ram;
+  sum.device -= others * sum.divided_device;
+  sum.divided_ram *= 1.0 - others;
+  sum.divided_device *= 1.0 - others;
   return sum;
 }
 

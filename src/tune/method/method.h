@@ -10,6 +10,7 @@
 
 #include "model/weights/model_reader.h"
 #include "tune/options/tune_options.h"
+#include "tune/part/state_owners.h"
 #include "tune/part/trainable_part.h"
 
 namespace fettle::tune {
@@ -21,6 +22,7 @@ struct PartInput {
   const model::ModelReader& reader;  // outlives the parts
   at::Device device;
   std::filesystem::path folder;  // where parts may keep large states
+  StateOwners owners = {};
 };
 
 // Bytes on disk beside the model's own.
@@ -34,12 +36,16 @@ struct DiskUse {
 struct PartBytes {
   double ram = 0.0;
   double device = 0.0;  // 0 where the CPU computes
+  // Among these, moments and gradients that ranks divide by layers.
+  double divided_ram = 0.0;
+  double divided_device = 0.0;
 
   double total() const { return ram + device; }
+  PartBytes& operator+=(const PartBytes& other);
 };
 
-// Bytes that lie where the layers compute.
-PartBytes at_work(double bytes, at::Device device);
+// Bytes that lie where the layers compute, and how many of them are divided.
+PartBytes at_work(double bytes, at::Device device, double divided = 0.0);
 
 // What states that are saved from `bytes` of memory take on disk.
 DiskUse saved_from_memory(double bytes);
@@ -77,10 +83,12 @@ Parts make_parts(const PartInput& input);
 bool trains_globals(
     const TuneOptions& options, const model::ModelConfig& config);
 
+// At most, of one of so many ranks.
 PartBytes part_bytes(
     const TuneOptions& options,
     const model::ModelConfig& config,
-    at::Device device);
+    at::Device device,
+    std::int64_t ranks = 1);
 
 // At most, of what a step adds up of a layer, or outside all layers.
 double layer_gradient_bytes(

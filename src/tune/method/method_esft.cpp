@@ -62,7 +62,8 @@ Parts esft_make(const PartInput& input) {
       WholeOptions{
           .name = "experts",
           .schedule = schedule_of(input.options, kEsftMethod.name),
-          .adamw = adamw_options(input.options)},
+          .adamw = adamw_options(input.options),
+          .owners = input.owners},
       [options = input.options,
        &config = input.reader.config()](const PrepareInput& prepare) {
         return choose(options, config, prepare);
@@ -89,7 +90,8 @@ PartBytes esft_bytes(
   const auto hidden = static_cast<double>(config.hidden_size);
   const double of_neuron =
       (inputs + 1.0) * hidden + (config.expert_bias ? inputs : 0.0);
-  return at_work(16.0 * of_neuron * weights, device);
+  return at_work(
+      16.0 * of_neuron * weights, device, 12.0 * of_neuron * weights);
 }
 
 }  // namespace

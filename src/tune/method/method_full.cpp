@@ -82,6 +82,7 @@ Parts full_make(const PartInput& input) {
       .adamw = adamw_options(options)};
   Parts parts;
   if (options.states != "disk") {
+    whole.owners = input.owners;
     parts.push_back(std::make_unique<WholeWeights>(
         input.reader,
         options.states == "ram" ? at::Device(at::kCPU) : input.device,
@@ -168,13 +169,16 @@ PartBytes full_bytes(
   }
   const double states = 12.0 * sizes.all();
   const double gradients = 4.0 * sizes.layers;
+  const double divided = 8.0 * sizes.layers + gradients;
   PartBytes bytes = at_work(4.0 * sizes.head, device);
   bytes.ram += rows;
   if (device.is_cpu() || options.states == "ram") {
     bytes.ram += states + gradients + update;
+    bytes.divided_ram = divided;
     if (!device.is_cpu()) bytes.device += layer;
   } else {
     bytes.device += states + gradients + narrow + update;
+    bytes.divided_device = divided;
   }
   return bytes;
 }

@@ -82,7 +82,8 @@ Parts lora_make(const PartInput& input) {
           .alpha = options.lora_alpha,
           .seed = options.seed,
           .schedule = schedule_of(options, kLoraMethod.name),
-          .adamw = adamw_options(options)}));
+          .adamw = adamw_options(options),
+          .owners = input.owners}));
   return parts;
 }
 
@@ -122,10 +123,12 @@ PartBytes lora_bytes(
     const model::ModelConfig& config,
     at::Device device) {
   double kept = 0.0;
+  double divided = 0.0;
   LayerSizes largest;
   for (std::int64_t l = 0; l < config.num_layers(); ++l) {
     const LayerSizes sizes = sizes_of(options, config, l);
     kept += 16.0 * sizes.pairs + 8.0 * sizes.rows;
+    divided += 12.0 * sizes.pairs;
     largest.pairs = std::max(largest.pairs, sizes.pairs);
     largest.targets = std::max(largest.targets, sizes.targets);
     largest.matrices = std::max(largest.matrices, sizes.matrices);
@@ -133,7 +136,8 @@ PartBytes lora_bytes(
   return at_work(
       kept + 8.0 * largest.targets + 8.0 * largest.matrices +
           (device.is_cpu() ? 8.0 : 16.0) * largest.pairs,
-      device);
+      device,
+      divided);
 }
 
 }  // namespace

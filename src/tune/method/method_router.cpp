@@ -33,7 +33,8 @@ Parts router_make(const PartInput& input) {
                warmup_steps(options.warmup, options.steps - frozen),
                options.steps - frozen,
                options.min_lr_ratio},
-          .adamw = adamw_options(options)}));
+          .adamw = adamw_options(options),
+          .owners = input.owners}));
   return parts;
 }
 
@@ -43,8 +44,8 @@ PartBytes router_bytes(
   for (const model::LayerConfig& layer : config.layers) {
     experts += static_cast<double>(layer.num_experts());
   }
-  return at_work(
-      16.0 * static_cast<double>(config.hidden_size) * experts, device);
+  const double weights = static_cast<double>(config.hidden_size) * experts;
+  return at_work(16.0 * weights, device, 12.0 * weights);
 }
 
 }  // namespace

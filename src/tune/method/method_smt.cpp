@@ -36,7 +36,8 @@ std::vector<model::Role> smt_roles(
 
 Parts smt_make(const PartInput& input) {
   Parts parts;
-  for (const auto& part : smt_parts(input.options)) {
+  for (auto part : smt_parts(input.options)) {
+    part.sparse.owners = input.owners;
     parts.push_back(
         std::make_unique<SparseBlocks>(input.reader, input.device, part));
   }
@@ -49,9 +50,7 @@ PartBytes smt_bytes(
     at::Device device) {
   PartBytes sum;
   for (const auto& part : smt_parts(options)) {
-    const PartBytes bytes = block_bytes(options, config, part, device);
-    sum.ram += bytes.ram;
-    sum.device += bytes.device;
+    sum += block_bytes(options, config, part, device);
   }
   return sum;
 }

@@ -42,13 +42,15 @@ std::vector<model::Role> usaf_roles(
 Parts usaf_make(const PartInput& input) {
   Parts parts;
   if (input.options.unit == "neuron") {
-    parts.push_back(std::make_unique<SparseNeurons>(
-        input.reader,
-        input.device,
-        sparse_options(input.options, kUsafMethod.name)));
+    SparseOptions options = sparse_options(input.options, kUsafMethod.name);
+    options.owners = input.owners;
+    parts.push_back(
+        std::make_unique<SparseNeurons>(input.reader, input.device, options));
   } else {
-    parts.push_back(std::make_unique<SparseBlocks>(
-        input.reader, input.device, usaf_blocks(input.options)));
+    SparseBlocksOptions blocks = usaf_blocks(input.options);
+    blocks.sparse.owners = input.owners;
+    parts.push_back(
+        std::make_unique<SparseBlocks>(input.reader, input.device, blocks));
   }
   return parts;
 }
@@ -86,7 +88,8 @@ PartBytes usaf_bytes(
   PartBytes bytes = at_work(
       3.0 * hidden * rows + 8.0 * hidden * static_cast<double>(widest_expert) *
                                 static_cast<double>(at::get_num_threads()),
-      device);
+      device,
+      3.0 * hidden * 12.0 * chosen);
   bytes.ram += ranking_bytes(
       options, static_cast<double>(neurons), static_cast<double>(widest));
   return bytes;

@@ -122,7 +122,8 @@ PartBytes block_bytes(
   const double scoring =
       4.0 * sizes.most +
       8.0 * (whole ? sizes.most * size : sizes.largest * at::get_num_threads());
-  PartBytes bytes = at_work(values + 4.0 * sizes.beside + scoring, device);
+  PartBytes bytes = at_work(
+      values + 4.0 * sizes.beside + scoring, device, 12.0 * size * chosen);
   // Numbers in codes of at most two bits above their information; a layer's
   // while they are compared.
   const double coded = (std::log2(1.0 / frac) + 2.0) / 8.0;

@@ -68,6 +68,10 @@ void adamw_step(
     const at::Tensor& gradient,
     at::Tensor& values,
     AdamWState& state) {
+  if (state.first.is_meta()) {
+    state.age.add_(1);
+    return;
+  }
   FETTLE_ASSERT(values.sizes() == gradient.sizes());
   FETTLE_ASSERT(values.sizes() == state.first.sizes());
   const at::NoGradGuard no_grad;

@@ -30,7 +30,8 @@ struct AdamWState {
 };
 
 // One update of `values` [.., n, H] fp32 by `gradient` of the same shape, both
-// on one device; all in place.
+// on one device; all in place. Where the moments are of the meta device,
+// another rank makes the update, and the rows only get older.
 void adamw_step(
     const AdamWOptions& options,
     double learning_rate,

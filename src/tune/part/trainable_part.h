@@ -85,6 +85,13 @@ class TrainablePart : public sweep::Observer {
   virtual double global_gradient_norm_squared() const { return 0.0; }
   virtual void update_globals(const UpdateInput&) {}
 
+  // Where ranks divide states: the one that has the gradient of `layer` (-1:
+  // of what is outside the layers). At others its norm is of no use.
+  virtual std::int64_t owner(std::int64_t /*layer*/) const { return 0; }
+  // Whether other ranks have tensors of save_state(), which are then of the
+  // meta device here.
+  virtual bool divides_state() const { return false; }
+
   // Rate of a step, for the record.
   virtual double learning_rate(std::int64_t step) const = 0;
 

@@ -188,11 +188,12 @@ void SparseBlocks::for_each_sum(
 }
 
 void SparseBlocks::end_layer(
-    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   if (pass != sweep::Pass::kBackward || !trains(layer)) return;
   places_[layer].beside.end_layer(pass);
   fold(layer);
   places_[layer].parts.clear();
+  SparseUnits::end_layer(pass, layer, weights);
 }
 
 void SparseBlocks::fold(std::int64_t layer) {

@@ -17,7 +17,8 @@ SparseUnits::SparseUnits(
     layer.units = count;
     layer.active.values = no_units(shape.planes, shape.width).values;
     layer.frozen.values = layer.active.values;
-    layer.adam = AdamWState::zeros_like(layer.active.values);
+    layer.adam =
+        options.owners.moments(std::ssize(layers_) - 1, layer.active.values);
     layer.adam.age = at::zeros({0}, at::kInt);
   }
 }
@@ -51,7 +52,7 @@ std::int64_t SparseUnits::state_bytes(std::int64_t layer) const {
         own.adam.first,
         own.adam.second,
         own.adam.age}) {
-    total += tensor.nbytes();
+    total += tensor.is_meta() ? 0 : tensor.nbytes();
   }
   return static_cast<std::int64_t>(total);
 }
@@ -107,13 +108,27 @@ void SparseUnits::on_routing(
 void SparseUnits::for_each_sum(
     sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
   Layer& own = layers_[layer];
-  at::Tensor& sum = pass == sweep::Pass::kForward ? own.mass : own.gradient;
-  if (sum.defined()) visit(sum, ranks::Reduction::kSum);
+  if (pass == sweep::Pass::kForward) {
+    if (own.mass.defined()) visit(own.mass, ranks::Reduction::kSum);
+  } else if (own.gradient.defined()) {
+    visit(own.gradient, options_.owners.sum_of(layer));
+  }
+}
+
+void SparseUnits::end_layer(
+    sweep::Pass pass, std::int64_t layer, model::LayerWeights&) {
+  if (pass != sweep::Pass::kBackward) return;
+  options_.owners.leave(layer, layers_[layer].gradient);
+}
+
+std::int64_t SparseUnits::owner(std::int64_t layer) const {
+  return options_.owners.owner(layer);
 }
 
 double SparseUnits::gradient_norm_squared(std::int64_t layer) const {
   const at::Tensor& gradient = layers_[layer].gradient;
-  return gradient.defined() ? norm_squared(gradient, 1).item<double>() : 0.0;
+  if (!gradient.defined() || !options_.owners.owns(layer)) return 0.0;
+  return norm_squared(gradient, 1).item<double>();
 }
 
 void SparseUnits::step(
@@ -133,7 +148,9 @@ void SparseUnits::step(
 void SparseUnits::update(std::int64_t layer, const UpdateInput& input) {
   Layer& own = layers_[layer];
   if (!own.gradient.defined()) return;
-  if (input.gradient_scale != 1.0) own.gradient.mul_(input.gradient_scale);
+  if (input.gradient_scale != 1.0 && options_.owners.owns(layer)) {
+    own.gradient.mul_(input.gradient_scale);
+  }
   const double rate = learning_rate(input.step);
   if (options_.rest_below <= 0.0) {
     step(own, rate, {.first = 0, .count = own.active.size()}, 0);
@@ -151,6 +168,7 @@ void SparseUnits::update(std::int64_t layer, const UpdateInput& input) {
     }
   }
   own.gradient.reset();
+  options_.owners.share(layer, {own.active.values});
 }
 
 double SparseUnits::learning_rate(std::int64_t step) const {

@@ -12,6 +12,7 @@
 #include "model/weights/model_reader.h"
 #include "tune/part/adamw.h"
 #include "tune/part/schedule.h"
+#include "tune/part/state_owners.h"
 #include "tune/part/trainable_part.h"
 #include "tune/sparse/selection.h"
 #include "tune/sparse/unit_rows.h"
@@ -36,6 +37,7 @@ struct SparseOptions {
   double rest_below = 0.0;
   Schedule schedule = {};
   AdamWOptions adamw = {};
+  StateOwners owners = {};
 };
 
 class SparseUnits : public TrainablePart {
@@ -46,6 +48,8 @@ class SparseUnits : public TrainablePart {
   void patch(std::int64_t layer, model::LayerWeights& weights) const override;
   double gradient_norm_squared(std::int64_t layer) const override;
   void update(std::int64_t layer, const UpdateInput& input) override;
+  std::int64_t owner(std::int64_t layer) const override;
+  bool divides_state() const override { return options_.owners.divide(); }
   double learning_rate(std::int64_t step) const override;
   void save_state(artifact::TensorMap& into) const override;
   void load_state(const artifact::TensorMap& from) override;
@@ -58,11 +62,15 @@ class SparseUnits : public TrainablePart {
       sweep::Pass pass,
       std::int64_t layer,
       const sweep::SumVisitor& visit) override;
+  void end_layer(
+      sweep::Pass pass,
+      std::int64_t layer,
+      model::LayerWeights& weights) override;
 
   at::Tensor active(std::int64_t layer) const;           // [n] int64
   const at::Tensor& gradient(std::int64_t layer) const;  // [p, n, w]
   UnitRows frozen(std::int64_t layer) const;
-  // Bytes of what is kept of a layer between steps.
+  // Bytes of what this rank keeps of a layer between steps.
   std::int64_t state_bytes(std::int64_t layer) const;
 
   // Makes exactly `index` [n] of `layer` active. Survivors keep values and
@@ -133,6 +141,7 @@ class SparseUnits : public TrainablePart {
   std::int64_t num_ages(std::int64_t layer) const;
   std::vector<CompactIndex> exchange(const PrepareInput& input) const;
   UnitScores worth() const;
+  at::Tensor worth_of(std::int64_t layer) const;  // [n] fp64 on the CPU
   bool is_due(std::int64_t step) const;
 
   const model::ModelReader& reader_;

@@ -9,6 +9,8 @@ namespace fettle::tune {
 
 namespace {
 
+constexpr at::ScalarType kWorth = at::kDouble;
+
 std::vector<std::int64_t> to_vector(const at::Tensor& index) {
   const auto values = entries(index);
   return {values.begin(), values.end()};
@@ -32,24 +34,30 @@ bool SparseUnits::is_due(std::int64_t step) const {
 UnitScores SparseUnits::worth() const {
   UnitScores result(layers_.size());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
-    const UnitRows base =
-        read(static_cast<std::int64_t>(l), layer.active.index.decode());
-    at::Tensor change = layer.active.values - base.values.to(device_);
-    if (options_.drop_by == DropBy::kMoment) {
-      change.abs_()
-          .mul_(layer.adam.first.abs())
-          .div_(layer.adam.second.sqrt().add_(options_.adamw.epsilon));
-    } else {
-      change.square_();
-    }
-    // The square root would not change the order.
-    const at::Tensor sums =
-        change.sum(at::IntArrayRef({0, 2}), false, at::kDouble).cpu();
+    const auto id = static_cast<std::int64_t>(l);
+    const at::Tensor sums = options_.owners.owns(id)
+                                ? worth_of(id)
+                                : at::empty({layers_[l].active.size()}, kWorth);
+    options_.owners.share(id, {sums});
     const double* values = sums.const_data_ptr<double>();
     result[l].assign(values, values + sums.numel());
   }
   return result;
+}
+
+at::Tensor SparseUnits::worth_of(std::int64_t l) const {
+  const Layer& layer = layers_[l];
+  const UnitRows base = read(l, layer.active.index.decode());
+  at::Tensor change = layer.active.values - base.values.to(device_);
+  if (options_.drop_by == DropBy::kMoment) {
+    change.abs_()
+        .mul_(layer.adam.first.abs())
+        .div_(layer.adam.second.sqrt().add_(options_.adamw.epsilon));
+  } else {
+    change.square_();
+  }
+  // The square root would not change the order.
+  return change.sum(at::IntArrayRef({0, 2}), false, kWorth).cpu();
 }
 
 std::vector<CompactIndex> SparseUnits::choose(const PrepareInput& input) const {
@@ -121,14 +129,16 @@ void SparseUnits::set_active(std::int64_t layer, const at::Tensor& index) {
   const UnitRows known = merge_rows(active, own.frozen.decode());
   UnitRows next = gather(layer, known, index);
 
-  AdamWState adam = AdamWState::zeros_like(next.values);
+  AdamWState adam = options_.owners.moments(layer, next.values);
   adam.age = adam.age.to(at::kInt);
   if (active.size() > 0) {
     const CommonPositions kept = common_positions(active.index, index);
     const at::Tensor from = kept.in_a.to(device_);
     const at::Tensor to = kept.in_b.to(device_);
-    adam.first.index_copy_(1, to, own.adam.first.index_select(1, from));
-    adam.second.index_copy_(1, to, own.adam.second.index_select(1, from));
+    if (options_.owners.owns(layer)) {
+      adam.first.index_copy_(1, to, own.adam.first.index_select(1, from));
+      adam.second.index_copy_(1, to, own.adam.second.index_select(1, from));
+    }
     adam.age.index_copy_(0, kept.in_b, own.adam.age.index_select(0, kept.in_a));
   }
 

@@ -44,13 +44,15 @@ void SparseUnits::load_state(const artifact::TensorMap& from) {
     };
     const at::Tensor active = index("active.index");
     const at::Tensor frozen = index("frozen.index");
-    layer.adam.first = rows("active.first", active).to(device_);
-    layer.adam.second = rows("active.second", active).to(device_);
     const auto id = static_cast<std::int64_t>(l);
-    set_rows(
-        id,
-        {active, rows("active.values", active)},
-        {frozen, rows("frozen.values", frozen)});
+    const at::Tensor values = rows("active.values", active);
+    if (options_.owners.owns(id)) {
+      layer.adam.first = rows("active.first", active).to(device_);
+      layer.adam.second = rows("active.second", active).to(device_);
+    } else {
+      layer.adam = options_.owners.moments(id, values);
+    }
+    set_rows(id, {active, values}, {frozen, rows("frozen.values", frozen)});
     // A run that failed before its first choice has no ages.
     layer.adam.age = take_tensor(
         from,

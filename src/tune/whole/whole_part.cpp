@@ -6,6 +6,21 @@
 
 namespace fettle::tune {
 
+namespace {
+
+// Has `visit` see sums as those of a layer's gradient.
+sweep::SumVisitor for_owner(
+    const StateOwners& owners,
+    std::int64_t layer,
+    const sweep::SumVisitor& visit) {
+  return [&owners, layer, &visit](at::Tensor& sum, ranks::Reduction how) {
+    const bool gradient = how.kind == ranks::Reduction::kSum;
+    visit(sum, gradient ? owners.sum_of(layer) : how);
+  };
+}
+
+}  // namespace
+
 WholePart::WholePart(const model::ModelReader& reader, WholeOptions options)
     : reader_(reader),
       options_(std::move(options)),
@@ -102,6 +117,10 @@ double WholePart::learning_rate(std::int64_t step) const {
   return tune::learning_rate(options_.schedule, step - options_.frozen_steps);
 }
 
+std::int64_t WholePart::owner(std::int64_t layer) const {
+  return owners().owner(layer);
+}
+
 void WholePart::begin_layer(
     sweep::Pass pass, std::int64_t layer, model::LayerWeights& weights) {
   if (trains(layer)) gradients(layer).begin_layer(pass, weights);
@@ -120,16 +139,18 @@ void WholePart::on_router_gradient(
 void WholePart::for_each_sum(
     sweep::Pass pass, std::int64_t layer, const sweep::SumVisitor& visit) {
   if (pass != sweep::Pass::kBackward || !trains(layer)) return;
-  gradients(layer).for_each_sum(visit);
+  gradients(layer).for_each_sum(for_owner(owners(), layer, visit));
 }
 
 void WholePart::for_each_head_sum(
     at::Device device, const sweep::SumVisitor& visit) {
-  globals_.for_each_head_sum(device, visit);
+  globals_.for_each_head_sum(
+      device, for_owner(owners(), StateOwners::kGlobals, visit));
 }
 
 void WholePart::for_each_embedding_sum(const sweep::SumVisitor& visit) {
-  globals_.for_each_embedding_sum(visit);
+  globals_.for_each_embedding_sum(
+      for_owner(owners(), StateOwners::kGlobals, visit));
 }
 
 void WholePart::end_layer(

@@ -11,6 +11,7 @@
 #include "model/weights/model_reader.h"
 #include "tune/part/adamw.h"
 #include "tune/part/schedule.h"
+#include "tune/part/state_owners.h"
 #include "tune/part/trainable_part.h"
 #include "tune/whole/global_gradients.h"
 #include "tune/whole/weight_gradients.h"
@@ -26,6 +27,7 @@ struct WholeOptions {
   // For the steps after the frozen ones; its step 0 is the first that trains.
   Schedule schedule = {};
   AdamWOptions adamw = {};
+  StateOwners owners = {};
 };
 
 class WholePart : public TrainablePart {
@@ -39,6 +41,8 @@ class WholePart : public TrainablePart {
   std::int64_t trained_globals() const override;
   void patch_globals(model::GlobalWeights& weights) const override;
   double learning_rate(std::int64_t step) const override;
+  std::int64_t owner(std::int64_t layer) const override;
+  bool divides_state() const override { return owners().divide(); }
 
   bool wants_expert_gradients() const override { return has_experts_; }
   void begin_layer(
@@ -77,6 +81,7 @@ class WholePart : public TrainablePart {
   virtual void put(std::size_t place, const at::Tensor& weight) const = 0;
 
   const model::ModelReader& reader() const { return reader_; }
+  const StateOwners& owners() const { return options_.owners; }
   // Norms, biases and constants don't decay, as in transformers' Trainer, which
   // takes a router's scales for neither.
   AdamWOptions adamw_of(std::size_t place) const;

@@ -47,7 +47,7 @@ WholeWeights::Master WholeWeights::master_of(const model::WeightId& id) const {
         value.narrow(0, first, rows.size(0)).copy_(rows);
       });
   if (model::is_down_role(id.role)) value = value.t().contiguous();
-  return {value, AdamWState::zeros_like(as_rows(value))};
+  return {value, owners().moments(id.layer, as_rows(value))};
 }
 
 void WholeWeights::prepare(const PrepareInput& input) {
@@ -73,16 +73,27 @@ void WholeWeights::end_layer(
   WholePart::end_layer(pass, layer, weights);
   WeightGradients& own = gradients(layer);
   for (std::size_t i = 0; i < own.ids().size(); ++i) {
-    if (own[i].defined()) own[i] = own[i].to(device_);
+    if (!own[i].defined()) continue;
+    owners().leave(layer, own[i]);
+    if (owners().owns(layer)) own[i] = own[i].to(device_);
   }
 }
 
+void WholeWeights::end_head() { leave_globals(); }
+
+void WholeWeights::end_embeddings() { leave_globals(); }
+
+void WholeWeights::leave_globals() {
+  if (!owners().owns(StateOwners::kGlobals)) globals().clear();
+}
+
 double WholeWeights::gradient_norm_squared(std::int64_t layer) const {
-  return gradients(layer).norm_squared();
+  return owners().owns(layer) ? gradients(layer).norm_squared() : 0.0;
 }
 
 double WholeWeights::global_gradient_norm_squared() const {
   double total = 0.0;
+  if (!owners().owns(StateOwners::kGlobals)) return total;
   for (std::size_t i = 0; i < globals().ids().size(); ++i) {
     total += globals().norm_squared(i);
   }
@@ -92,6 +103,10 @@ double WholeWeights::global_gradient_norm_squared() const {
 void WholeWeights::step(
     std::size_t place, const UpdateInput& input, const Gradient& gradient) {
   Master& master = masters_[place];
+  if (master.adam.first.is_meta()) {
+    master.adam.age.add_(1);
+    return;
+  }
   const AdamWOptions adamw = adamw_of(place);
   const at::Tensor values = as_rows(master.value);
   for (const auto& [first, count] : row_pieces(values.sizes())) {
@@ -109,6 +124,7 @@ void WholeWeights::step(
 void WholeWeights::update(std::int64_t layer, const UpdateInput& input) {
   if (!trains(layer)) return;
   WeightGradients& own = gradients(layer);
+  std::vector<at::Tensor> changed;
   for (std::size_t i = 0; i < own.ids().size(); ++i) {
     // No token chose the expert: nothing to learn, and no decay either.
     if (!own[i].defined()) continue;
@@ -116,12 +132,15 @@ void WholeWeights::update(std::int64_t layer, const UpdateInput& input) {
     step(first_of(layer) + i, input, [&](const RowPiece& rows) {
       return whole.narrow(0, rows.first, rows.count);
     });
+    changed.push_back(masters_[first_of(layer) + i].value);
   }
   own.clear();
+  owners().share(layer, changed);
 }
 
 void WholeWeights::update_globals(const UpdateInput& input) {
   if (!training()) return;
+  std::vector<at::Tensor> changed;
   for (std::size_t i = 0; i < globals().ids().size(); ++i) {
     const at::Tensor& value = masters_[i].value;
     step(i, input, [&](const RowPiece& rows) {
@@ -129,8 +148,10 @@ void WholeWeights::update_globals(const UpdateInput& input) {
                  ? globals().rows(i, rows)
                  : globals().rows(i, {0, value.size(0)}).view({1, -1});
     });
+    changed.push_back(value);
   }
   globals().clear();
+  owners().share(StateOwners::kGlobals, changed);
 }
 
 void WholeWeights::save_state(artifact::TensorMap& into) const {
@@ -156,8 +177,10 @@ void WholeWeights::load_state(const artifact::TensorMap& from) {
           .to(device_);
     };
     auto& [value, adam] = masters_[i];
-    adam.first = take(".first", adam.first);
-    adam.second = take(".second", adam.second);
+    if (owners().owns(ids()[i].layer)) {
+      adam.first = take(".first", adam.first);
+      adam.second = take(".second", adam.second);
+    }
     adam.age =
         take_tensor(from, key + ".age", {at::kInt, adam.age.sizes().vec()})
             .to(at::kLong);

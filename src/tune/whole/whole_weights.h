@@ -40,6 +40,8 @@ class WholeWeights : public WholePart {
       sweep::Pass pass,
       std::int64_t layer,
       model::LayerWeights& weights) override;
+  void end_head() override;
+  void end_embeddings() override;
 
  protected:
   void put(std::size_t place, const at::Tensor& weight) const override;
@@ -52,6 +54,7 @@ class WholeWeights : public WholePart {
   using Gradient = std::function<at::Tensor(const RowPiece& rows)>;
 
   void make_masters();
+  void leave_globals();
   Master master_of(const model::WeightId& id) const;
   at::Tensor stored(std::size_t place) const;
   void step(

@@ -97,6 +97,57 @@ TEST_CASE("a sum of more elements than a slab holds is a sum of slabs") {
   });
 }
 
+TEST_CASE("a sum may come to one rank alone") {
+  const auto everywhere = sums_on(1, 8);
+  for (const std::int64_t owner : {0, 2}) {
+    as_ranks(3, [&](Group& group) {
+      const Team team{&group, 8};
+      // The first for one rank, the others for all.
+      auto how = kHow;
+      how[0] = {Reduction::kSum, owner};
+      ShardSum own(how);
+      for (std::int64_t s = 0; s < team.own().count; ++s) {
+        own.add({team.own().first + s, 1, values_of(team.own().first + s)});
+      }
+      std::vector<at::Tensor> into;
+      for (const at::Tensor& t : values_of(0))
+        into.push_back(at::zeros_like(t));
+      sum_over_ranks(team, std::move(own), into);
+      for (std::size_t i = 0; i < into.size(); ++i) {
+        const bool has = i > 0 || group.rank() == owner;
+        if (same_bits(into[i], everywhere[i]) != has) {
+          throw std::runtime_error("owner");
+        }
+      }
+    });
+  }
+}
+
+TEST_CASE("values of one rank are shared, and those of all added up") {
+  as_ranks(3, [](Group& group) {
+    // Of several types, with odd ends between them, one not contiguous.
+    const auto values = [](std::int64_t of) {
+      return std::vector<at::Tensor>{
+          at::full({3}, of, at::kByte),
+          at::full({2, 2}, 0.5 + static_cast<double>(of), at::kDouble),
+          at::full({4, 3}, static_cast<float>(of), at::kFloat).t(),
+          at::empty({0}, at::kFloat),
+          at::full({5 << 20}, static_cast<float>(of), at::kFloat)};
+    };
+    const auto mine = values(group.rank());
+    share(group, mine, 1);
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      if (!at::equal(mine[i], values(1)[i])) throw std::runtime_error("share");
+    }
+    at::Tensor numbers = at::zeros({2, 3}, at::kDouble);
+    numbers.select(1, group.rank()).fill_(1.5);
+    add_up(group, numbers);
+    if (!at::equal(numbers, at::full({2, 3}, 1.5, at::kDouble))) {
+      throw std::runtime_error("add_up");
+    }
+  });
+}
+
 TEST_CASE("runs of neighbours have about the same weight") {
   using Starts = std::vector<std::size_t>;
   CHECK(even_runs({1, 1, 1, 1}, 2) == Starts{0, 2, 4});
