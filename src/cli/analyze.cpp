@@ -123,8 +123,9 @@ class Analyze : public Command {
 
   Outcome run(Session& session) override {
     if (prices_) session.require_undivided("--prices");
-    if (!merged_.empty()) session.require_undivided("--merge");
-    if (!merged_.empty()) return merge(session);
+    if (!merged_.empty()) {
+      return session.work_alone() ? merge(session) : Outcome{};
+    }
     auto reader = session.read(model_);
     sweep::Workload workload = workload_of(*reader, session.team());
     std::optional<io::AtomicDirectory> folder;

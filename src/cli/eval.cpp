@@ -49,7 +49,6 @@ class Eval : public Command {
   bool divides() const override { return true; }
 
   Outcome run(Session& session) override {
-    if (tasks_.any()) session.require_undivided("--choices or --generate");
     Outcome outcome;
     if (!data_.empty()) outcome = run_data(session);
     const auto add = [&](const char* name, const Outcome& more) {

@@ -6,6 +6,7 @@
 #include "cli/session.h"
 #include "cli/table.h"
 #include "core/stopwatch.h"
+#include "sweep/data.h"
 
 namespace fettle::cli {
 namespace {
@@ -118,6 +119,7 @@ Outcome run_choices(Session& session, const ChoiceRun& run) {
       sets,
       choice_shots(run.flags),
       {tokenizer, run.model, most_tokens(reader->config(), run.seq_len)});
+  session.require_same("the questions", sweep::checksum(asked.sequences()));
   sweep::Workload workload;
   workload.takes_experts_apart = true;
   workload.add(asked.sequences(), run.eval.chunk_tokens);
@@ -130,6 +132,7 @@ Outcome run_choices(Session& session, const ChoiceRun& run) {
       sets,
       sweep::log_likelihoods(
           *opened.model, asked, options, session.reporter()));
+  if (!session.leads()) return {};
   write_rows(run.flags.rows, sets, scores);
   return outcome_of(scores, watch.seconds());
 }

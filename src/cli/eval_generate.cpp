@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
+#include <sstream>
 #include <utility>
 
 #include "cli/conversation.h"
@@ -16,6 +18,7 @@
 #include "decode/engine.h"
 #include "decode/questions.h"
 #include "model/family/end_tokens.h"
+#include "ranks/group.h"
 
 namespace fettle::cli {
 namespace {
@@ -121,9 +124,9 @@ std::vector<Asked> ask_all(
   return all;
 }
 
-// Has all of them answered, as many at a time as asked for.
-void answer_all(
-    std::vector<Asked>& all,
+// Has them answered, as many at a time as asked for.
+void answer(
+    std::span<Asked> all,
     const TaskFlags& flags,
     const std::vector<std::int64_t>& ends,
     decode::Engine& engine,
@@ -144,6 +147,56 @@ void answer_all(
         }});
   }
   engine.run();
+}
+
+// The questions of this rank, in runs of about as many tokens to read.
+std::span<Asked> own_questions(
+    std::vector<Asked>& all, const ranks::Team& team) {
+  std::vector<std::int64_t> tokens;
+  for (const Asked& asked : all) tokens.push_back(std::ssize(asked.prompt));
+  const auto starts = ranks::even_runs(tokens, team.ranks());
+  const auto rank =
+      static_cast<std::size_t>(team.group == nullptr ? 0 : team.group->rank());
+  return std::span(all).subspan(starts[rank], starts[rank + 1] - starts[rank]);
+}
+
+// Has rank 0 know the answers of all ranks, which stand in their order.
+void collect(
+    std::vector<Asked>& all, std::span<const Asked> own, ranks::Group& group) {
+  std::string text;
+  for (const Asked& asked : own) {
+    text +=
+        Json{
+            {"ids", asked.made.ids},
+            {"text", asked.made.text},
+            {"finish", static_cast<int>(asked.made.finish)},
+            {"answer", asked.answer ? Json(*asked.answer) : Json()}}
+            .dump(
+                -1,
+                ' ',
+                /*ensure_ascii=*/true,
+                Json::error_handler_t::replace) +
+        "\n";
+  }
+  at::Tensor bytes = at::empty({std::ssize(text)}, at::kByte);
+  std::ranges::copy(
+      text, reinterpret_cast<char*>(bytes.mutable_data_ptr<std::uint8_t>()));
+  const at::Tensor together = ranks::rows_at_rank_0(group, bytes);
+  if (group.rank() != 0) return;
+  std::istringstream lines(std::string(
+      reinterpret_cast<const char*>(together.const_data_ptr<std::uint8_t>()),
+      static_cast<std::size_t>(together.numel())));
+  for (Asked& asked : all) {
+    std::string line;
+    std::getline(lines, line);
+    const Json json = Json::parse(line);
+    asked.made.ids = json["ids"].get<std::vector<std::int32_t>>();
+    asked.made.text = json["text"].get<std::string>();
+    asked.made.finish = static_cast<decode::Finish>(json["finish"].get<int>());
+    if (!json["answer"].is_null()) {
+      asked.answer = json["answer"].get<std::string>();
+    }
+  }
 }
 
 // What came of some questions.
@@ -242,7 +295,11 @@ Outcome run_questions(Session& session, const GenerateRun& run) {
   decode::Engine engine(
       *opened.model, tokenizer, {.parallel = run.flags.parallel});
   const Stopwatch watch;
-  answer_all(all, run.flags, ends, engine, session.reporter());
+  const ranks::Team& team = session.team();
+  const std::span<Asked> own = own_questions(all, team);
+  answer(own, run.flags, ends, engine, session.reporter());
+  if (team.ranks() > 1) collect(all, own, *team.group);
+  if (!session.leads()) return {};
   write_answers(run.flags.rows, sets, all);
   return outcome_of_questions(sets, all, watch.seconds());
 }

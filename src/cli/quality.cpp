@@ -58,7 +58,7 @@ std::vector<sweep::EvalSet> held_out(
              data_files(files.names),
              {tokenizer,
               session.sample_options(reader, files.flags),
-              files.seq_len})
+              window_tokens(reader.config(), files.seq_len)})
       .sets;
 }
 

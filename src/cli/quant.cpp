@@ -85,9 +85,11 @@ class Quant : public Command {
   bool divides() const override { return true; }
 
   Outcome run(Session& session) override {
-    if (flags_.data.empty()) session.require_undivided("quant without --data");
-    if (flags_.allocates()) session.require_undivided("--budget");
-    if (!flags_.eval_data.empty()) session.require_undivided("--eval-data");
+    if (flags_.data.empty()) {
+      if (!session.work_alone()) return {};
+    } else if (flags_.allocates()) {
+      session.require_undivided("--budget with --data");
+    }
     auto reader = session.read(model_);
     const std::string title = reader->name();
     if (flags_.data.empty()) session.require_ram(*reader, 7);
@@ -115,6 +117,7 @@ class Quant : public Command {
     }
     Json quality;
     if (!held.empty()) {
+      session.work_alone();
       quality = measure_quality(session, {held, model_, folder.path()});
       outcome.json["quality"] = quality;
       outcome.text += quality_table(quality);

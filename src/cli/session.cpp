@@ -199,7 +199,14 @@ void Session::meet_ranks() {
        {"the processor's instructions", at::get_cpu_capability()}});
 }
 
+bool Session::work_alone() {
+  alone_ = true;
+  team_ = {};
+  return leads();
+}
+
 std::int64_t Session::as_rank_0(std::int64_t value) const {
+  if (alone_) return value;
   const at::Tensor shared = at::full({1}, value, at::kLong);
   group_->broadcast(shared, 0);
   return shared.item<std::int64_t>();
@@ -215,6 +222,7 @@ void Session::require_undivided(const char* what) const {
 }
 
 void Session::require_same(const char* name, const std::string& value) const {
+  if (alone_) return;
   ranks::require_same(*group_, {{name, value}});
 }
 
@@ -279,7 +287,7 @@ OpenModel Session::open(
     std::unique_ptr<model::ModelReader> reader, sweep::Workload workload) {
   OpenModel opened;
   opened.plan = sweep::plan_sweep(*reader, here(workload), budget_);
-  if (group_->size() > 1) {
+  if (group_->size() > 1 && !alone_) {
     require_same("the model's weights", reader->fingerprint());
     opened.plan.micro_batch_tokens =
         ranks::least(*group_, opened.plan.micro_batch_tokens);
@@ -394,7 +402,7 @@ void Session::add_peaks(Json& result) const {
   for (const std::string& rank : group_->gather(mine.dump())) {
     result["ranks"].push_back(Json::parse(rank));
   }
-  result["shards"] = team_.shards;
+  if (!alone_) result["shards"] = team_.shards;
 }
 
 std::int64_t window_tokens(

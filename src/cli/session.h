@@ -94,7 +94,10 @@ class Session {
   // The processes that divide the work: this one alone, or several ranks, of
   // which the first writes and prints.
   const ranks::Team& team() const { return team_; }
-  bool leads() const { return team_.leads(); }
+  bool leads() const { return group_->rank() == 0; }
+  // From now on rank 0 works by itself, undivided, and the others wait for it
+  // in leave(). Whether this process is rank 0: others return at once.
+  bool work_alone();
   // Throws UsageError where there are several ranks, or shards.
   void require_undivided(const char* what) const;
   // Rank 0's value, where a budget that differs would give others.
@@ -115,6 +118,7 @@ class Session {
   CommonOptions options_;
   std::unique_ptr<ranks::Group> group_;
   ranks::Team team_;
+  bool alone_ = false;
   at::Device device_ = at::kCPU;
   sweep::Budget budget_;
   std::unique_ptr<Reporter> reporter_;

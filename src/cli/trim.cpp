@@ -123,10 +123,11 @@ class Trim : public Command {
   bool divides() const override { return true; }
 
   Outcome run(Session& session) override {
-    if (!trim::fits_down(flags_.repair_kind()) || plan_only_) {
-      session.require_undivided("trim without --repair ridge or joint");
+    const bool plain = flags_.data.empty() || plan_only_;
+    if (plain && !session.work_alone()) return {};
+    if (!plain && !trim::fits_down(flags_.repair_kind())) {
+      session.require_undivided("trim --merge");
     }
-    if (!flags_.eval_data.empty()) session.require_undivided("--eval-data");
     auto reader = session.read(model_);
     if (!scores_folder_.empty()) {
       scores_ = artifact::ScoreFile::load(scores_folder_);
@@ -159,6 +160,7 @@ class Trim : public Command {
     }
     Json quality;
     if (!held.empty()) {
+      session.work_alone();
       quality = measure_quality(session, {held, model_, folder.path()});
       outcome.json["quality"] = quality;
       artifact::add_measured(folder.path(), "quality", quality);

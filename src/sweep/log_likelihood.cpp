@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "core/error.h"
+#include "ranks/group.h"
 #include "sweep/head.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
@@ -62,19 +63,57 @@ void add_rows(
   }
 }
 
-// The end of the run of sequences from `begin` that one sweep takes.
-std::size_t sweep_end(
+// Sequences [begin, end).
+struct Run {
+  std::size_t begin = 0, end = 0;
+  std::int64_t tokens = 0;
+};
+
+// Runs of the sequences from `begin` to before `end`, of at most so many tokens
+// or one sequence.
+std::vector<Run> runs_of(
     const std::vector<model::Sequence>& sequences,
-    std::size_t begin,
+    Run all,
     std::int64_t tokens) {
-  std::size_t end = begin;
-  std::int64_t taken = 0;
-  while (end < sequences.size()) {
-    taken += static_cast<std::int64_t>(sequences[end].ids.size());
-    if (end > begin && taken > tokens) break;
-    ++end;
+  std::vector<Run> runs;
+  for (std::size_t s = all.begin; s < all.end; ++s) {
+    const auto size = static_cast<std::int64_t>(sequences[s].ids.size());
+    if (runs.empty() || runs.back().tokens + size > tokens) {
+      runs.push_back({s, s, 0});
+    }
+    runs.back().end = s + 1;
+    runs.back().tokens += size;
   }
-  return end;
+  return runs;
+}
+
+// What this rank reads, one after another, each run cut by its shard alone.
+std::vector<Run> own_runs(
+    const std::vector<model::Sequence>& sequences,
+    const ranks::Team& team,
+    std::int64_t tokens) {
+  std::vector<std::int64_t> lengths;
+  for (const auto& sequence : sequences) {
+    lengths.push_back(static_cast<std::int64_t>(sequence.ids.size()));
+  }
+  const auto starts = ranks::even_runs(lengths, team.shards);
+  const ranks::Shards own = team.own();
+  std::vector<Run> runs;
+  for (std::int64_t s = own.first; s < own.first + own.count; ++s) {
+    std::ranges::copy(
+        runs_of(sequences, {starts[s], starts[s + 1]}, tokens),
+        std::back_inserter(runs));
+  }
+  return runs;
+}
+
+// Of all ranks: a rank has zeros where others read.
+void share_sums(const ranks::Team& team, std::vector<double>& sums) {
+  if (!team.divides() || sums.empty()) return;
+  at::Tensor all = at::tensor(sums, at::kDouble);
+  ranks::add_up(*team.group, all);
+  const auto* first = all.const_data_ptr<double>();
+  sums.assign(first, first + all.numel());
 }
 
 }  // namespace
@@ -104,17 +143,28 @@ std::vector<double> log_likelihoods(
     Reporter& reporter) {
   const auto& sequences = continuations.sequences();
   const auto owners = by_sequence(continuations);
+  const ranks::Team& team = options.sweep.team;
   SweepOptions sweep_options = options.sweep;
   sweep_options.reporter = &reporter;
+  sweep_options.team = {};
   std::vector<double> sums(continuations.asked().size(), 0.0);
-  for (std::size_t begin = 0; begin < sequences.size();) {
+  const auto runs = own_runs(sequences, team, options.chunk_tokens);
+  for (auto run = runs.begin(); run != runs.end();) {
     if (options.stop_requested && *options.stop_requested) throw Stopped();
-    const std::size_t end = sweep_end(sequences, begin, options.chunk_tokens);
-    const auto batches = micro_batches(
-        {sequences.begin() + static_cast<std::ptrdiff_t>(begin),
-         sequences.begin() + static_cast<std::ptrdiff_t>(end)},
-        options.micro_batch_tokens,
-        model.config().vocab_size);
+    std::size_t begin = run->begin;
+    std::int64_t tokens = 0;
+    std::vector<model::TokenBatch> batches;
+    do {
+      tokens += run->tokens;
+      std::ranges::move(
+          micro_batches(
+              {sequences.begin() + static_cast<std::ptrdiff_t>(run->begin),
+               sequences.begin() + static_cast<std::ptrdiff_t>(run->end)},
+              options.micro_batch_tokens,
+              model.config().vocab_size),
+          std::back_inserter(batches));
+      ++run;
+    } while (run != runs.end() && tokens + run->tokens <= options.chunk_tokens);
     Sweep sweep(model, batches, sweep_options);
     sweep.forward({}, {});
     const auto held = model.lm_head();  // for all micro-batches
@@ -129,6 +179,7 @@ std::vector<double> log_likelihoods(
       add_rows(model, sweep.hidden(static_cast<std::int64_t>(m)), asked, sums);
     }
   }
+  share_sums(team, sums);
   return sums;
 }
 

@@ -46,7 +46,8 @@ class Continuations {
 };
 
 // The sum of the log-probabilities of each one's tokens, in the order in which
-// they were added. Throws Stopped when asked to stop.
+// they were added; where the sweep's data is divided, each rank reads the
+// sequences of its shards. Throws Stopped when asked to stop.
 std::vector<double> log_likelihoods(
     model::CausalLm& model,
     const Continuations& continuations,

@@ -102,6 +102,63 @@ def test_eval_gives_the_same_bits_on_any_number_of_ranks(
         assert divided["shards"] == 4
 
 
+def questions(path, count, answered):
+    texts = [json.loads(line)["text"] for line in TRAIN.open()]
+    rows = []
+    for i, text in enumerate(texts[:count]):
+        words = text.split()
+        row = {"prompt": " ".join(words[:5 + i % 7]), "completion": words[-1]}
+        rows.append(row if answered else {
+            "context": row["prompt"], "choices": words[-4:], "answer": i % 4})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_questions_have_the_same_answers_on_any_number_of_ranks(
+        fettle, ranks, tmp_path):
+    choices = questions(tmp_path / "choices.jsonl", 23, answered=False)
+    asked = questions(tmp_path / "asked.jsonl", 9, answered=True)
+    for name, arguments in (
+            ("choices", ("--choices", choices, "--tokens-per-sweep", 200,
+                         "--shards", 4)),
+            ("generate", ("--generate", asked, "--max-new-tokens", 6,
+                          "--parallel", 2))):
+        def answers(size):
+            rows = tmp_path / f"{name}-{size}.jsonl"
+            run = ("eval", MODEL, *arguments, "--threads", 1, "--rows", rows,
+                   "--json", "-", "--quiet")
+            result = fettle(*run) if size == 1 else succeeded(ranks(size, *run))
+            found = json.loads(result.out)[name]
+            return found["files"], found["all"], rows.read_bytes()
+
+        alone = answers(1)
+        assert len(alone[2].splitlines()) in (23, 9)
+        for size in (2, 4):
+            assert answers(size) == alone, name
+
+
+def test_rank_0_alone_does_what_is_not_divided(fettle, ranks, tmp_path):
+    scores, more = tmp_path / "scores", tmp_path / "more"
+    for data, out in ((TRAIN, scores), (HELD, more)):
+        analyze = ("analyze", MODEL, "--scores", "magnitude,frequency",
+                   "--data", data, "--tokens", 500, "--quiet", "--out", out)
+        assert fettle(*analyze).status == 0
+    held = tmp_path / HELD.name
+    held.write_text("".join(HELD.open().readlines()[:5]))
+    for name, arguments in (
+            ("trim", ("trim", MODEL, "--scores", scores, "--score", "magnitude",
+                      "--keep", 0.5, "--eval-data", held)),
+            ("quant", ("quant", MODEL, "--bits", "int4")),
+            ("merge", ("analyze", "--merge", scores, more))):
+        arguments = (*arguments, "--quiet", "--out")
+        alone, out = tmp_path / f"{name}-1", tmp_path / f"{name}-2"
+        assert fettle(*arguments, alone).status == 0
+        succeeded(ranks(2, *arguments, out))
+        names = sorted(p.name for p in alone.glob("*.safetensors"))
+        assert names == sorted(p.name for p in out.glob("*.safetensors"))
+        same_files(names, out, alone)
+
+
 def test_analyze_gives_the_same_files_on_any_number_of_ranks(
         fettle, ranks, tmp_path):
     scores = ("obs,mask_fisher,weight_fisher,grad_abs,heapr,camera,wanda,"
@@ -241,12 +298,10 @@ def test_what_ranks_can_not_do_is_refused(fettle, ranks, tmp_path):
     cases = [
         (("export", MODEL, "--out", out, "--format", "gguf"),
          "[ranks] export: is a"),
-        (("trim", MODEL, "--out", out, "--keep", 0.5, "--scores", MODEL),
-         "[ranks] trim without --repair ridge or joint"),
-        (("quant", MODEL, "--out", out), "[ranks] quant without --data"),
+        (("quant", MODEL, "--out", out, "--budget", "1MiB", "--data", TRAIN),
+         "[ranks] --budget with --data"),
         ((*EVAL, "--shards", 1), "[ranks] --shards: expected at least the 2"),
         ((*ANALYZE, "--out", out, "--prices"), "[ranks] --prices: is for one"),
-        (("analyze", "--merge", tmp_path, "--out", out), "[ranks] --merge"),
     ]
     for arguments, message in cases:
         for result in ended(ranks(2, *arguments)):
