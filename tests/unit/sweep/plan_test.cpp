@@ -2,6 +2,8 @@
 // Budgets are promises: what a plan allows, and what it refuses.
 #include "sweep/plan.h"
 
+#include <ATen/Parallel.h>
+
 #include <catch2/catch.hpp>
 #include <string>
 
@@ -285,4 +287,39 @@ TEST_CASE("embeddings and head are held where only layers give way") {
       UserError);
   CHECK(plan_sweep(reader, workload, of_ram(budget_for(forced.ram_bytes())))
             .hold_globals);
+}
+
+TEST_CASE("experts are taken apart where whole layers find no room") {
+  // 100 MB of experts a layer, 25 each, of which each thread has one.
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const model::ModelConfig config =
+      model::testing::sample("qwen3_moe", {{"moe_intermediate_size", 1 << 18}});
+  const model::WeightForms forms = [](const model::WeightId&) {
+    return model::WeightForm{};
+  };
+  Workload workload = of_tokens(64, 32);
+  const auto plan = [&](std::int64_t bytes) {
+    return plan_sweep(config, forms, workload, of_ram(bytes));
+  };
+  const SweepPlan whole = least_plan(config, forms, workload);
+  const std::int64_t room = budget_for(whole.ram_bytes());
+  CHECK_THROWS_AS(plan(room - 2 * kMiB), UserError);
+
+  workload.takes_experts_apart = true;
+  const SweepPlan least = least_plan(config, forms, workload);
+  REQUIRE(least.experts_apart);
+  CHECK(least.ram_bytes() < whole.ram_bytes());
+  CHECK_FALSE(plan(room).experts_apart);
+  const SweepPlan parted = plan(room - 2 * kMiB);
+  CHECK(parted.experts_apart);
+  CHECK(parted.model_options().experts_apart);
+  CHECK(parted.ram_bytes() <= room - 2 * kMiB);
+
+  // A decoded token reads what it has chosen, unless all is there.
+  workload.keep_packed = true;
+  workload.logit_rows = 1;
+  CHECK(plan(room).experts_apart);
+  CHECK_FALSE(plan(8LL << 30).experts_apart);
+  at::set_num_threads(threads);
 }
