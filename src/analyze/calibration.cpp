@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <span>
 
 #include "sweep/micro_batches.h"
 
@@ -44,11 +45,10 @@ CalibrationChunk make_chunk(
   CalibrationChunk chunk;
   for (std::size_t begin = first; begin < last; begin += batch) {
     const std::size_t end = std::min(begin + batch, last);
-    const std::vector<model::Sequence> sequences(
-        data.begin() + static_cast<std::ptrdiff_t>(begin),
-        data.begin() + static_cast<std::ptrdiff_t>(end));
     auto parts = sweep::micro_batches(
-        sequences, options.micro_batch_tokens, options.vocab_size);
+        std::span(data).subspan(begin, end - begin),
+        options.micro_batch_tokens,
+        options.vocab_size);
     chunk.batches.push_back(
         {static_cast<std::int64_t>(parts.size()), sweep::loss_tokens(parts)});
     for (const model::TokenBatch& part : parts) {

@@ -13,7 +13,6 @@
 #include "core/error.h"
 #include "ranks/group.h"
 #include "ranks/ordered_sum.h"
-#include "sweep/data.h"
 #include "sweep/head.h"
 #include "sweep/micro_batches.h"
 #include "sweep/sweep.h"
@@ -26,13 +25,6 @@ struct Sums {
   double nll = 0;
   double kl = 0;
   std::int64_t top1 = 0;
-};
-
-// Sequences of one shard, the shard by its place among this rank's.
-struct Piece {
-  std::size_t shard = 0;
-  std::int64_t tokens = 0;
-  std::vector<model::Sequence> sequences = {};
 };
 
 // Of each set over all shards of all ranks; counts stay whole numbers. Ranks
@@ -72,23 +64,6 @@ std::vector<Sums> over_shards(
     all.push_back({.tokens = n[0], .nll = l[0], .kl = l[1], .top1 = n[1]});
   }
   return all;
-}
-
-// Sequences of one set, cut into runs of at most `tokens` tokens.
-std::vector<std::vector<model::Sequence>> chunks_of(
-    const std::vector<model::Sequence>& sequences, std::int64_t tokens) {
-  std::vector<std::vector<model::Sequence>> chunks;
-  std::int64_t room = 0;
-  for (const auto& sequence : sequences) {
-    const auto length = static_cast<std::int64_t>(sequence.ids.size());
-    if (chunks.empty() || length > room) {
-      chunks.emplace_back();
-      room = tokens;
-    }
-    chunks.back().push_back(sequence);
-    room -= length;
-  }
-  return chunks;
 }
 
 // Gives what a set's sweeps report the set's name.
@@ -139,59 +114,29 @@ class Evaluator {
   std::vector<Sums> run(const EvalSet& set) {
     const ranks::Team& team = options_.sweep.team;
     std::vector<Sums> shards(static_cast<std::size_t>(team.own().count));
-    std::vector<Piece> together;
-    std::int64_t tokens = 0;
-    for (Piece& piece : pieces(set.sequences, team)) {
-      if (!together.empty() && tokens + piece.tokens > options_.chunk_tokens) {
-        add(std::exchange(together, {}), shards);
-        tokens = 0;
-      }
-      tokens += piece.tokens;
-      together.push_back(std::move(piece));
+    for (const auto& runs :
+         own_sweeps(set.sequences, team, options_.chunk_tokens)) {
+      add(set.sequences, runs, shards);
     }
-    if (!together.empty()) add(together, shards);
     return shards;
   }
 
  private:
-  // What this rank evaluates, each piece cut by its shard alone.
-  std::vector<Piece> pieces(
-      const std::vector<model::Sequence>& sequences,
-      const ranks::Team& team) const {
-    std::vector<std::int64_t> lengths;
-    for (const auto& sequence : sequences) {
-      lengths.push_back(static_cast<std::int64_t>(sequence.ids.size()));
-    }
-    const auto starts = ranks::even_runs(lengths, team.shards);
-    const ranks::Shards own = team.own();
-    std::vector<Piece> pieces;
-    for (std::int64_t s = 0; s < own.count; ++s) {
-      const std::vector<model::Sequence> shard(
-          sequences.begin() +
-              static_cast<std::ptrdiff_t>(starts[own.first + s]),
-          sequences.begin() +
-              static_cast<std::ptrdiff_t>(starts[own.first + s + 1]));
-      for (auto& chunk : chunks_of(shard, options_.chunk_tokens)) {
-        const std::int64_t tokens = count_tokens(chunk);
-        pieces.push_back(
-            {static_cast<std::size_t>(s), tokens, std::move(chunk)});
-      }
-    }
-    return pieces;
-  }
-
-  // One sweep; adds to the sums of each piece's shard.
-  void add(const std::vector<Piece>& pieces, std::vector<Sums>& shards) {
+  // One sweep; adds to the sums of each run's shard.
+  void add(
+      Sequences sequences,
+      const std::vector<SequenceRun>& runs,
+      std::vector<Sums>& shards) {
     if (options_.stop_requested && *options_.stop_requested) throw Stopped();
     std::vector<model::TokenBatch> batches;
     std::vector<std::size_t> shard_of;
-    for (const Piece& piece : pieces) {
+    for (const SequenceRun& run : runs) {
       auto own = micro_batches(
-          piece.sequences,
+          run.of(sequences),
           options_.micro_batch_tokens,
           model_.config().vocab_size);
-      shards[piece.shard].tokens += loss_tokens(own);
-      shard_of.insert(shard_of.end(), own.size(), piece.shard);
+      shards[run.shard].tokens += loss_tokens(own);
+      shard_of.insert(shard_of.end(), own.size(), run.shard);
       std::ranges::move(own, std::back_inserter(batches));
     }
     SweepOptions sweep_options = options_.sweep;

@@ -63,50 +63,6 @@ void add_rows(
   }
 }
 
-// Sequences [begin, end).
-struct Run {
-  std::size_t begin = 0, end = 0;
-  std::int64_t tokens = 0;
-};
-
-// Runs of the sequences from `begin` to before `end`, of at most so many tokens
-// or one sequence.
-std::vector<Run> runs_of(
-    const std::vector<model::Sequence>& sequences,
-    Run all,
-    std::int64_t tokens) {
-  std::vector<Run> runs;
-  for (std::size_t s = all.begin; s < all.end; ++s) {
-    const auto size = static_cast<std::int64_t>(sequences[s].ids.size());
-    if (runs.empty() || runs.back().tokens + size > tokens) {
-      runs.push_back({s, s, 0});
-    }
-    runs.back().end = s + 1;
-    runs.back().tokens += size;
-  }
-  return runs;
-}
-
-// What this rank reads, one after another, each run cut by its shard alone.
-std::vector<Run> own_runs(
-    const std::vector<model::Sequence>& sequences,
-    const ranks::Team& team,
-    std::int64_t tokens) {
-  std::vector<std::int64_t> lengths;
-  for (const auto& sequence : sequences) {
-    lengths.push_back(static_cast<std::int64_t>(sequence.ids.size()));
-  }
-  const auto starts = ranks::even_runs(lengths, team.shards);
-  const ranks::Shards own = team.own();
-  std::vector<Run> runs;
-  for (std::int64_t s = own.first; s < own.first + own.count; ++s) {
-    std::ranges::copy(
-        runs_of(sequences, {starts[s], starts[s + 1]}, tokens),
-        std::back_inserter(runs));
-  }
-  return runs;
-}
-
 // Of all ranks: a rank has zeros where others read.
 void share_sums(const ranks::Team& team, std::vector<double>& sums) {
   if (!team.divides() || sums.empty()) return;
@@ -148,23 +104,18 @@ std::vector<double> log_likelihoods(
   sweep_options.reporter = &reporter;
   sweep_options.team = {};
   std::vector<double> sums(continuations.asked().size(), 0.0);
-  const auto runs = own_runs(sequences, team, options.chunk_tokens);
-  for (auto run = runs.begin(); run != runs.end();) {
+  for (const auto& runs : own_sweeps(sequences, team, options.chunk_tokens)) {
     if (options.stop_requested && *options.stop_requested) throw Stopped();
-    std::size_t begin = run->begin;
-    std::int64_t tokens = 0;
+    std::size_t begin = runs.front().begin;
     std::vector<model::TokenBatch> batches;
-    do {
-      tokens += run->tokens;
+    for (const SequenceRun& run : runs) {
       std::ranges::move(
           micro_batches(
-              {sequences.begin() + static_cast<std::ptrdiff_t>(run->begin),
-               sequences.begin() + static_cast<std::ptrdiff_t>(run->end)},
+              run.of(sequences),
               options.micro_batch_tokens,
               model.config().vocab_size),
           std::back_inserter(batches));
-      ++run;
-    } while (run != runs.end() && tokens + run->tokens <= options.chunk_tokens);
+    }
     Sweep sweep(model, batches, sweep_options);
     sweep.forward({}, {});
     const auto held = model.lm_head();  // for all micro-batches

@@ -3,57 +3,37 @@
 
 #include <algorithm>
 #include <iterator>
-#include <numeric>
 
 namespace fettle::sweep {
 
 std::vector<model::TokenBatch> micro_batches(
-    const std::vector<model::Sequence>& sequences,
-    std::int64_t max_tokens,
-    std::int64_t vocab_size) {
+    Sequences sequences, std::int64_t max_tokens, std::int64_t vocab_size) {
   std::vector<model::TokenBatch> batches;
-  std::vector<model::Sequence> together;
-  std::int64_t tokens = 0;
-  const auto flush = [&] {
-    if (!together.empty()) batches.push_back(model::pack(together, vocab_size));
-    together.clear();
-    tokens = 0;
-  };
-  for (const model::Sequence& sequence : sequences) {
-    const auto length = static_cast<std::int64_t>(sequence.ids.size());
-    if (tokens + length > max_tokens) flush();
-    together.push_back(sequence);
-    tokens += length;
+  for (const SequenceRun& run :
+       cut(sequences, {0, sequences.size()}, max_tokens)) {
+    const Sequences together = run.of(sequences);
+    batches.push_back(
+        model::pack({together.begin(), together.end()}, vocab_size));
   }
-  flush();
   return batches;
 }
 
 OwnBatches own_micro_batches(
-    const std::vector<model::Sequence>& sequences,
+    Sequences sequences,
     std::int64_t max_tokens,
     std::int64_t vocab_size,
     const ranks::Team& team) {
-  std::vector<std::int64_t> lengths;
-  for (const auto& sequence : sequences) {
-    lengths.push_back(static_cast<std::int64_t>(sequence.ids.size()));
-  }
-  const auto starts = ranks::even_runs(lengths, team.shards);
-  const ranks::Shards own = team.own();
+  const auto shards = own_shards(sequences, team);
   OwnBatches result;
-  result.first_token = std::accumulate(
-      lengths.begin(),
-      lengths.begin() + static_cast<std::ptrdiff_t>(starts[own.first]),
-      std::int64_t{0});
-  for (std::int64_t s = own.first; s < own.first + own.count; ++s) {
-    const std::vector<model::Sequence> shard(
-        sequences.begin() + static_cast<std::ptrdiff_t>(starts[s]),
-        sequences.begin() + static_cast<std::ptrdiff_t>(starts[s + 1]));
-    auto batches = micro_batches(shard, max_tokens, vocab_size);
-    for (const auto& batch : batches) result.tokens += batch.tokens();
-    std::ranges::move(batches, std::back_inserter(result.batches));
-    result.shard_ends.push_back(
-        static_cast<std::int64_t>(result.batches.size()));
+  for (const auto& before : sequences.first(shards.front().begin)) {
+    result.first_token += static_cast<std::int64_t>(before.ids.size());
+  }
+  for (const SequenceRun& shard : shards) {
+    result.tokens += shard.tokens;
+    std::ranges::move(
+        micro_batches(shard.of(sequences), max_tokens, vocab_size),
+        std::back_inserter(result.batches));
+    result.shard_ends.push_back(std::ssize(result.batches));
   }
   return result;
 }

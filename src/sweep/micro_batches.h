@@ -7,6 +7,7 @@
 
 #include "model/layers/token_batch.h"
 #include "ranks/shards.h"
+#include "sweep/sequence_runs.h"
 
 namespace fettle::sweep {
 
@@ -15,9 +16,7 @@ namespace fettle::sweep {
 // token i is a fixed function of the data and `max_tokens`. Throws UserError on
 // a token id outside [0, vocab_size).
 std::vector<model::TokenBatch> micro_batches(
-    const std::vector<model::Sequence>& sequences,
-    std::int64_t max_tokens,
-    std::int64_t vocab_size);
+    Sequences sequences, std::int64_t max_tokens, std::int64_t vocab_size);
 
 // How a pass over data is divided among ranks.
 struct Division {
@@ -34,7 +33,7 @@ struct OwnBatches {
   std::int64_t tokens = 0;
 };
 OwnBatches own_micro_batches(
-    const std::vector<model::Sequence>& sequences,
+    Sequences sequences,
     std::int64_t max_tokens,
     std::int64_t vocab_size,
     const ranks::Team& team);

@@ -98,7 +98,9 @@ void Trainer::give_up(std::int64_t steps, const std::string& why) {
 
 std::vector<model::TokenBatch> Trainer::good_batch() const {
   return sweep::micro_batches(
-      {*good_sequence_}, options_.seq_len, input_.model.config().vocab_size);
+      {&*good_sequence_, 1},
+      options_.seq_len,
+      input_.model.config().vocab_size);
 }
 
 bool Trainer::sound() {

@@ -53,6 +53,23 @@ TEST_CASE("a sequence longer than a micro-batch stands alone") {
   CHECK(micro_batches({}, 4, kVocabulary).empty());
 }
 
+TEST_CASE("a sweep takes runs of several shards, none across two") {
+  const auto data = sequences({3, 2, 4, 1, 6});
+  std::vector<std::vector<std::vector<std::int64_t>>> found;
+  for (const auto& runs : own_sweeps(data, {.shards = 2}, 6)) {
+    found.emplace_back();
+    for (const SequenceRun& run : runs) {
+      found.back().push_back(
+          {std::ssize(run.of(data)),
+           run.tokens,
+           static_cast<std::int64_t>(run.shard)});
+    }
+  }
+  CHECK(
+      found == std::vector<std::vector<std::vector<std::int64_t>>>{
+                   {{2, 5, 0}}, {{1, 4, 0}, {1, 1, 1}}, {{1, 6, 1}}});
+}
+
 TEST_CASE("a token beyond the vocabulary is refused") {
   CHECK_THROWS_AS(micro_batches(sequences({5}), 8, 4), UserError);
 }
