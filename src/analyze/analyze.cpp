@@ -179,13 +179,18 @@ class Analysis {
          .unit = "chunk"});
   }
 
+  std::optional<artifact::RunState> saved_state() const {
+    const std::filesystem::path& folder = options_.state_folder;
+    if (team_.ranks() == 1) {
+      return artifact::load_newest_state(folder, "analyze");
+    }
+    const auto all = [](const std::string&) { return true; };
+    return artifact::load_shared_state(*team_.group, folder, "analyze", all);
+  }
+
   // Chunks already done.
   std::int64_t restore() {
-    std::optional<artifact::RunState> state;
-    if (team_.leads()) {
-      state = artifact::load_newest_state(options_.state_folder, "analyze");
-    }
-    if (team_.group != nullptr) artifact::share_state(*team_.group, state);
+    const auto state = saved_state();
     if (!state) {
       const std::string_view score = scores_.needs_one_chunk();
       note(

@@ -28,23 +28,19 @@ at::Tensor made_like(const Json& tensor) {
       static_cast<at::ScalarType>(tensor[1].get<int>()));
 }
 
+// But for its tensors.
 Json described(const RunState& state) {
-  Json tensors = Json::array();
-  for (const auto& [name, tensor] : state.tensors) {
-    tensors.push_back(described(name, tensor));
-  }
   return {
       {"step", state.step},
       {"identity", state.identity},
       {"cursor", state.cursor},
       {"micro_batch_tokens", state.micro_batch_tokens},
       {"found", state.found},
-      {"unit", state.unit},
-      {"tensors", std::move(tensors)}};
+      {"unit", state.unit}};
 }
 
 RunState made_from(const Json& json) {
-  RunState state{
+  return {
       .step = json["step"],
       .identity = json["identity"],
       .cursor = json["cursor"],
@@ -52,31 +48,7 @@ RunState made_from(const Json& json) {
       .tensors = {},
       .found = json["found"],
       .unit = json["unit"]};
-  for (const Json& tensor : json["tensors"]) {
-    state.tensors[tensor[0].get<std::string>()] = made_like(tensor);
-  }
-  return state;
 }
-
-}  // namespace
-
-void share_state(ranks::Group& group, std::optional<RunState>& state) {
-  if (group.size() == 1) return;
-  const bool leads = group.rank() == 0;
-  const Json json = Json::parse(ranks::broadcast_text(
-      group, (leads && state ? described(*state) : Json()).dump(), 0));
-  if (json.is_null()) {
-    state.reset();
-    return;
-  }
-  if (!leads) state = made_from(json);
-  for (auto& [name, tensor] : state->tensors) {
-    tensor = tensor.contiguous();
-    if (tensor.numel() > 0) group.broadcast(tensor, 0);
-  }
-}
-
-namespace {
 
 bool holds(const TensorMap& tensors, const std::string& name) {
   const auto found = tensors.find(name);
@@ -126,10 +98,8 @@ void save_shared_state(
     const std::filesystem::path& folder,
     const RunState& state) {
   const bool leads = group.rank() == 0;
-  const at::Tensor there =
-      at::full({1}, leads && has_state(folder, state.step) ? 1 : 0, at::kLong);
-  group.broadcast(there, 0);
-  if (there.item<std::int64_t>() != 0) return;
+  const bool there = leads && has_state(folder, state.step);
+  if (ranks::broadcast_value(group, there ? 1 : 0, 0) != 0) return;
   const auto missing = lacking(group, state.tensors);
   require_one_holder(group, state.tensors, missing);
   if (leads) {
@@ -162,12 +132,8 @@ std::optional<RunState> load_shared_state(
     };
     state = load_newest_state(folder, stage, {.keep = keep});
     ranks::broadcast_text(group, "", 0);
-    RunState rest;
-    if (state) {
-      rest = *state;
-      rest.tensors.clear();
-    }
-    ranks::broadcast_text(group, (state ? described(rest) : Json()).dump(), 0);
+    ranks::broadcast_text(
+        group, (state ? described(*state) : Json()).dump(), 0);
     return state;
   }
   TensorMap kept;
@@ -193,15 +159,13 @@ void share_file(ranks::Group& group, const std::filesystem::path& path) {
   const bool leads = group.rank() == 0;
   std::unique_ptr<io::InputFile> from;
   std::unique_ptr<io::OutputFile> to;
-  const at::Tensor size = at::zeros({1}, at::kLong);
   if (leads) {
     from = io::open_file(path);
-    size.fill_(static_cast<std::int64_t>(from->size()));
   } else {
     to = io::create_file(path);
   }
-  group.broadcast(size, 0);
-  const auto bytes = size.item<std::int64_t>();
+  const std::int64_t bytes = ranks::broadcast_value(
+      group, leads ? static_cast<std::int64_t>(from->size()) : 0, 0);
   for (std::int64_t begin = 0; begin < bytes; begin += kPiece) {
     at::Tensor piece = at::empty({std::min(kPiece, bytes - begin)}, at::kByte);
     const auto at = static_cast<std::uint64_t>(begin);

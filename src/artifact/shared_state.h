@@ -13,9 +13,6 @@
 
 namespace fettle::artifact {
 
-// Has every rank hold rank 0's state, or none where it has none.
-void share_state(ranks::Group& group, std::optional<RunState>& state);
-
 // Saves a state whose tensors lie at several ranks: one that a rank doesn't
 // hold is of the meta device there, or not among its tensors, and one that
 // rank 0 doesn't hold is held by exactly one other. Rank 0 writes the state

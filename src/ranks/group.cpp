@@ -11,13 +11,17 @@
 
 namespace fettle::ranks {
 
+std::int64_t broadcast_value(
+    Group& group, std::int64_t value, std::int64_t root) {
+  const at::Tensor shared = at::full({1}, value, at::kLong);
+  group.broadcast(shared, root);
+  return shared.item<std::int64_t>();
+}
+
 std::string broadcast_text(
     Group& group, const std::string& text, std::int64_t root) {
   const bool mine = group.rank() == root;
-  at::Tensor size = at::full(
-      {1}, mine ? static_cast<std::int64_t>(text.size()) : 0, at::kLong);
-  group.broadcast(size, root);
-  const auto bytes = size.item<std::int64_t>();
+  const std::int64_t bytes = broadcast_value(group, std::ssize(text), root);
   if (bytes == 0) return {};
   at::Tensor values = at::empty({bytes}, at::kByte);
   auto* const data =
@@ -29,14 +33,20 @@ std::string broadcast_text(
 
 namespace {
 
-// [size]: every rank's value. By the network that sums take, where a rank that
-// is gone is noticed at once.
-at::Tensor all_values(Group& group, std::int64_t value) {
-  const at::Tensor sent = at::full({group.size()}, value, at::kLong);
+// [size, n]: every rank's n values. By the network that sums take, where a rank
+// that is gone is noticed at once.
+at::Tensor all_values(Group& group, const at::Tensor& own) {
+  const std::int64_t count = own.numel();
+  const at::Tensor sent =
+      own.view({1, count}).expand({group.size(), count}).contiguous();
   at::Tensor all = at::empty_like(sent);
-  const std::vector<std::int64_t> one(group.size(), 1);
-  group.all_to_all(all, sent, {one, one});
+  const std::vector<std::int64_t> each(group.size(), count);
+  group.all_to_all(all.view({-1}), sent.view({-1}), {each, each});
   return all;
+}
+
+at::Tensor all_values(Group& group, std::int64_t value) {
+  return all_values(group, at::full({1}, value, at::kLong)).view({-1});
 }
 
 }  // namespace
@@ -50,12 +60,7 @@ std::int64_t sum(Group& group, std::int64_t value) {
 }
 
 void add_up(Group& group, at::Tensor& values) {
-  const std::int64_t count = values.numel();
-  const at::Tensor sent =
-      values.view({1, count}).expand({group.size(), count}).contiguous();
-  at::Tensor all = at::empty_like(sent);
-  const std::vector<std::int64_t> each(group.size(), count);
-  group.all_to_all(all.view({-1}), sent.view({-1}), {each, each});
+  const at::Tensor all = all_values(group, values);
   values.zero_();
   for (std::int64_t r = 0; r < group.size(); ++r) {
     values.view({-1}).add_(all[r]);

@@ -67,6 +67,9 @@ class SingleRank : public Group {
   void barrier() override {}
 };
 
+// A number of the root's, which may differ at others.
+std::int64_t broadcast_value(
+    Group& group, std::int64_t value, std::int64_t root);
 // A text of the root's, which may differ or be empty at others.
 std::string broadcast_text(
     Group& group, const std::string& text, std::int64_t root);
