@@ -149,15 +149,15 @@ void answer(
   engine.run();
 }
 
-// The questions of this rank, in runs of about as many tokens to read.
+// The questions of this rank's shards, which have about as many tokens to read.
 std::span<Asked> own_questions(
     std::vector<Asked>& all, const ranks::Team& team) {
   std::vector<std::int64_t> tokens;
   for (const Asked& asked : all) tokens.push_back(std::ssize(asked.prompt));
-  const auto starts = ranks::even_runs(tokens, team.ranks());
-  const auto rank =
-      static_cast<std::size_t>(team.group == nullptr ? 0 : team.group->rank());
-  return std::span(all).subspan(starts[rank], starts[rank + 1] - starts[rank]);
+  const auto starts = ranks::even_runs(tokens, team.shards);
+  const ranks::Shards own = team.own();
+  const std::size_t first = starts[own.first];
+  return std::span(all).subspan(first, starts[own.first + own.count] - first);
 }
 
 // Has rank 0 know the answers of all ranks, which stand in their order.

@@ -200,16 +200,13 @@ void Session::meet_ranks() {
 }
 
 bool Session::work_alone() {
-  alone_ = true;
   team_ = {};
   return leads();
 }
 
 std::int64_t Session::as_rank_0(std::int64_t value) const {
-  if (alone_) return value;
-  const at::Tensor shared = at::full({1}, value, at::kLong);
-  group_->broadcast(shared, 0);
-  return shared.item<std::int64_t>();
+  if (team_.ranks() == 1) return value;
+  return ranks::broadcast_value(*group_, value, 0);
 }
 
 void Session::require_undivided(const char* what) const {
@@ -222,7 +219,7 @@ void Session::require_undivided(const char* what) const {
 }
 
 void Session::require_same(const char* name, const std::string& value) const {
-  if (alone_) return;
+  if (team_.ranks() == 1) return;
   ranks::require_same(*group_, {{name, value}});
 }
 
@@ -287,7 +284,7 @@ OpenModel Session::open(
     std::unique_ptr<model::ModelReader> reader, sweep::Workload workload) {
   OpenModel opened;
   opened.plan = sweep::plan_sweep(*reader, here(workload), budget_);
-  if (group_->size() > 1 && !alone_) {
+  if (team_.ranks() > 1) {
     require_same("the model's weights", reader->fingerprint());
     opened.plan.micro_batch_tokens =
         ranks::least(*group_, opened.plan.micro_batch_tokens);
@@ -402,7 +399,7 @@ void Session::add_peaks(Json& result) const {
   for (const std::string& rank : group_->gather(mine.dump())) {
     result["ranks"].push_back(Json::parse(rank));
   }
-  if (!alone_) result["shards"] = team_.shards;
+  if (team_.ranks() > 1) result["shards"] = team_.shards;
 }
 
 std::int64_t window_tokens(

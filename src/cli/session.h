@@ -118,7 +118,6 @@ class Session {
   CommonOptions options_;
   std::unique_ptr<ranks::Group> group_;
   ranks::Team team_;
-  bool alone_ = false;
   at::Device device_ = at::kCPU;
   sweep::Budget budget_;
   std::unique_ptr<Reporter> reporter_;
