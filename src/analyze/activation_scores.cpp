@@ -27,7 +27,7 @@ class ActivationScore : public SumObserver {
       model::LayerWeights& weights) override {
     SumObserver::begin_layer(pass, layer, weights);
     const model::ExpertBank& bank = weights.experts;
-    if (outputs_.is_set(layer) || bank.size() <= 0) return;
+    if (outputs_.is_set(layer) || bank.size() == 0) return;
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> squares;
     for (std::int64_t e = 0; e < bank.size(); ++e) {

@@ -15,7 +15,7 @@ class Magnitude : public SumObserver {
   void begin_layer(
       sweep::Pass, std::int64_t layer, model::LayerWeights& weights) override {
     const model::ExpertBank& bank = weights.experts;
-    if (sum_.is_set(layer) || bank.size() <= 0) return;
+    if (sum_.is_set(layer) || bank.size() == 0) return;
     const at::NoGradGuard no_grad;
     std::vector<at::Tensor> all;
     for (std::int64_t e = 0; e < bank.size(); ++e) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <vector>
 
 #include "kernels/args.h"
@@ -37,8 +38,9 @@ struct ExpertBank {
   std::function<Mlp(std::int64_t e)> make = {};
 
   bool is_apart() const { return make != nullptr; }
+  // 0 also of a layer without experts, which has no offsets.
   std::int64_t size() const {
-    return static_cast<std::int64_t>(offsets.size()) - 1;
+    return offsets.empty() ? 0 : std::ssize(offsets) - 1;
   }
   std::int64_t width(std::int64_t e) const {
     return offsets[e + 1] - offsets[e];

@@ -156,15 +156,6 @@ KeptPacked ModelReader::kept_packed(std::int64_t layer) const {
   });
 }
 
-LayerWeights ModelReader::unread_layer(
-    std::int64_t layer, at::TensorOptions options) const {
-  const KeptPacked kept = kept_packed(layer);
-  return empty_layer(config_, layer, options, [&](Role role) {
-    const auto found = kept.find(role);
-    return found != kept.end() && !found->second;
-  });
-}
-
 WeightCopy ModelReader::copy_of(
     const WeightId& id, const at::Tensor& view) const {
   const bool transposed = is_down_role(id.role);

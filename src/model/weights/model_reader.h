@@ -88,9 +88,6 @@ class ModelReader {
   // others where the matrix is plain.
   at::Tensor read_global_rows(
       Role role, const at::Tensor& ids, at::ScalarType type) const;
-  // What read_layer fills, not filled, and without what stays packed.
-  LayerWeights unread_layer(
-      std::int64_t layer, at::TensorOptions options) const;
 
   // Throws UserError where the embeddings are the head, by config.json, and the
   // weights hold another head, which transformers would use.
