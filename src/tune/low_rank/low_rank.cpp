@@ -217,7 +217,6 @@ PairGradient LowRank::gradient(
 
 double LowRank::gradient_norm_squared(std::int64_t layer) const {
   double total = 0.0;
-  if (!options_.owners.owns(layer)) return total;
   for (const Trained& target : layers_[layer].targets) {
     if (!target.gradient.left.defined()) continue;
     total += (norm_squared(target.gradient.left, 0) +

@@ -86,7 +86,7 @@ class TrainablePart : public sweep::Observer {
   virtual void update_globals(const UpdateInput&) {}
 
   // Where ranks divide states: the one that has the gradient of `layer` (-1:
-  // of what is outside the layers). At others its norm is of no use.
+  // of what is outside the layers). Others are not asked for its norm.
   virtual std::int64_t owner(std::int64_t /*layer*/) const { return 0; }
   // Whether other ranks have tensors of save_state(), which are then of the
   // meta device here.

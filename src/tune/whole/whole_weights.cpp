@@ -88,12 +88,11 @@ void WholeWeights::leave_globals() {
 }
 
 double WholeWeights::gradient_norm_squared(std::int64_t layer) const {
-  return owners().owns(layer) ? gradients(layer).norm_squared() : 0.0;
+  return gradients(layer).norm_squared();
 }
 
 double WholeWeights::global_gradient_norm_squared() const {
   double total = 0.0;
-  if (!owners().owns(StateOwners::kGlobals)) return total;
   for (std::size_t i = 0; i < globals().ids().size(); ++i) {
     total += globals().norm_squared(i);
   }
