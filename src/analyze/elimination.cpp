@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -116,19 +117,43 @@ class Eliminator {
       kept.push_back(static_cast<std::int64_t>(k));
       alive.push_back(alive_[k]);
     }
-    const at::Tensor index = at::tensor(kept, at::kLong);
-    const auto rest = [&](const at::Tensor& matrix) {
-      return matrix.index_select(0, index).index_select(1, index);
-    };
-    const auto columns = [&](const at::Tensor& rows) {
-      return rows.index_select(1, index);
-    };
-    const at::Tensor u = columns(u_);
-    const at::Tensor a = columns(a_);
-    const at::Tensor r = columns(r_);
-    inverse_ = rest(inverse_).addmm_(u.t(), u, 1, -1);
-    gram_ = rest(gram_).addmm_(a.t(), r, 1, -1).addmm_(r.t(), a, 1, -1);
+    std::vector<std::int64_t> every(block_);
+    std::iota(every.begin(), every.end(), 0);
+    const at::Tensor u = packed(u_, every, kept);
+    const at::Tensor a = packed(a_, every, kept);
+    const at::Tensor r = packed(r_, every, kept);
+    inverse_ = packed(inverse_, kept, kept).addmm_(u.t(), u, 1, -1);
+    gram_ = packed(gram_, kept, kept)
+                .addmm_(a.t(), r, 1, -1)
+                .addmm_(r.t(), a, 1, -1);
     alive_ = std::move(alive);
+  }
+
+  // Those rows and columns, both ascending, of a contiguous matrix that is of
+  // no more use: moved to the front of its own memory, since matrices of tens
+  // of megabytes made anew in each block cost more than the products.
+  static at::Tensor packed(
+      const at::Tensor& matrix,
+      const std::vector<std::int64_t>& rows,
+      const std::vector<std::int64_t>& columns) {
+    double* data = matrix.mutable_data_ptr<double>();
+    double* to = data;
+    for (const std::int64_t row : rows) {
+      const double* from = data + row * matrix.size(1);
+      for (std::size_t begin = 0, end = 0; begin < columns.size();
+           begin = end) {
+        while (end < columns.size() &&
+               columns[end] - columns[begin] ==
+                   static_cast<std::int64_t>(end - begin)) {
+          ++end;
+        }
+        std::memmove(to, from + columns[begin], (end - begin) * sizeof(double));
+        to += end - begin;
+      }
+    }
+    const auto m = static_cast<std::int64_t>(rows.size());
+    const auto n = static_cast<std::int64_t>(columns.size());
+    return matrix.flatten().narrow(0, 0, m * n).view({m, n});
   }
 
   // [n, n] of the n neurons alive when the block began.
