@@ -25,11 +25,11 @@
 #include "cli/size_text.h"
 #include "cli/targets.h"
 #include "cli/unread.h"
-#include "core/bytes.h"
 #include "core/error.h"
 #include "core/size_option.h"
 #include "io/atomic_directory.h"
 #include "io/checksum.h"
+#include "quant/memory.h"
 #include "quant/report.h"
 #include "sweep/micro_batches.h"
 
@@ -92,7 +92,6 @@ class Quant : public Command {
     }
     auto reader = session.read(model_);
     const std::string title = reader->name();
-    if (flags_.data.empty()) session.require_ram(*reader, 7);
     settle(flags_, *reader);
     const auto held = held_out(
         session,
@@ -145,8 +144,10 @@ class Quant : public Command {
       std::unique_ptr<model::ModelReader> reader,
       io::AtomicDirectory& folder) {
     quant::QuantOptions options = options_of(session, *reader);
+    choose(session, *reader, folder, options);
     try {
       if (flags_.data.empty()) {
+        session.require_ram(quant::quant_bytes(*reader, options));
         return carry_out(session, *reader, options, nullptr, folder);
       }
       return with_data(session, std::move(reader), std::move(options), folder);
@@ -194,7 +195,6 @@ class Quant : public Command {
     quant::QuantOptions options;
     options.mtp = artifact::parse_mtp(mtp_);
     options.gptq = flags_.gptq();
-    options.moment_bytes = parse_size(flags_.moments, "--moments");
     options.input_fingerprint = reader.fingerprint();
     options.reporter = &session.reporter();
     options.identity = options.gptq.to_json();
@@ -220,6 +220,24 @@ class Quant : public Command {
     return [plan](const model::WeightId& id) {
       return quant::parse_scheme(plan.scheme(id));
     };
+  }
+
+  // The schemes of all weights, where they are known before any pass.
+  void choose(
+      Session& session,
+      const model::ModelReader& reader,
+      const io::AtomicDirectory& folder,
+      quant::QuantOptions& options) {
+    if (flags_.allocates()) return;
+    if (flags_.plan.empty()) {
+      choose(options);
+      return;
+    }
+    const auto plan = artifact::QuantPlan::load(flags_.plan);
+    artifact::require_plan_of(reader, plan);
+    tell(session, weigh(flags_, reader, scheme_of(plan)));
+    if (session.leads()) plan.save(folder.path() / "quant_plan.json");
+    choose(options, plan);
   }
 
   // By a plan, which is kept beside the model.
@@ -249,14 +267,6 @@ class Quant : public Command {
       tell(session, weigh(flags_, reader, scheme_of(plan.plan)));
       if (flags_.plan_only) return outcome;
       choose(options, plan.plan);
-    } else if (!flags_.plan.empty()) {
-      const auto plan = artifact::QuantPlan::load(flags_.plan);
-      artifact::require_plan_of(reader, plan);
-      tell(session, weigh(flags_, reader, scheme_of(plan)));
-      if (session.leads()) plan.save(folder.path() / "quant_plan.json");
-      choose(options, plan);
-    } else {
-      choose(options);
     }
     result_ = quant::quantize_model(reader, options, data, folder.path());
     if (!session.leads()) return {};
@@ -264,6 +274,45 @@ class Quant : public Command {
     outcome.text +=
         size_table(result_->before, result_->after) + quant_table(*result_);
     return outcome;
+  }
+
+  static sweep::Workload workload_of(
+      const Session& session,
+      const model::ModelReader& reader,
+      const std::vector<model::Sequence>& data,
+      const quant::QuantOptions& options) {
+    sweep::Workload workload;
+    workload.add(data);
+    workload.divide(session.team());
+    workload.takes_experts_apart = true;
+    workload.headless = true;
+    const auto apart = quant::quant_memory(reader, options, true);
+    const auto whole = quant::quant_memory(reader, options, false);
+    workload.extra_bytes = apart.bytes;
+    workload.extra_whole_bytes = whole.bytes - apart.bytes;
+    workload.extra_vram_bytes = whole.device_bytes;
+    workload.extra_bytes += session.team().partial_sums() *
+                            quant::most_moment_bytes(reader, options);
+    return workload;
+  }
+
+  // What --moments says, or the most that finds room: each half as much passes
+  // a layer twice as often.
+  void size_moments(
+      const Session& session,
+      const model::ModelReader& reader,
+      const std::vector<model::Sequence>& data,
+      quant::QuantOptions& options) const {
+    if (!flags_.moments.empty()) {
+      options.moment_bytes = parse_size(flags_.moments, "--moments");
+      return;
+    }
+    constexpr std::int64_t kLeast = std::int64_t{32} << 20;
+    while (options.moment_bytes > kLeast &&
+           !session.fits(reader, workload_of(session, reader, data, options))) {
+      options.moment_bytes /= 2;
+    }
+    options.moment_bytes = session.as_rank_0(options.moment_bytes);
   }
 
   Outcome with_data(
@@ -277,15 +326,9 @@ class Quant : public Command {
                 *reader,
                 {flags_.data, flags_.seq_len, flags_.tokens, flags_.data_flags})
             .sequences;
-    const auto memory = quant::quant_memory(*reader, options);
-    sweep::Workload workload;
-    workload.add(data);
-    workload.divide(session.team());
-    workload.add(memory);
-    workload.extra_bytes += session.team().partial_sums() *
-                            quant::most_moment_bytes(*reader, options);
-    session.reporter().note(fmt::format(
-        "quant: {} beside the sweep's own memory", format_bytes(memory.bytes)));
+    size_moments(session, *reader, data, options);
+    const sweep::Workload workload =
+        workload_of(session, *reader, data, options);
     const OpenModel opened = session.open(std::move(reader), workload);
     const std::int64_t micro_batch =
         session.as_rank_0(quant::resumed_micro_batch(folder.path())

@@ -151,10 +151,10 @@ void add_calibration(CLI::App& app, QuantFlags& flags) {
       flags.eval_data,
       "Held-out JSONL files: adds loss, KL and top-1 before and after");
   app.add_option(
-         "--moments",
-         flags.moments,
-         "Memory for statistics; with less, a layer is passed more often")
-      ->capture_default_str();
+      "--moments",
+      flags.moments,
+      "Memory for statistics; with less, a layer is passed more often "
+      "(2GiB, or what --ram has room for)");
 }
 
 }  // namespace
@@ -275,7 +275,7 @@ void QuantFlags::check() const {
         "shares bits with embeddings and head only by --prices, since their "
         "errors are of another kind");
   }
-  parse_size(moments, "--moments");
+  if (!moments.empty()) parse_size(moments, "--moments");
   if (!budget.empty()) parse_size(budget, "--budget");
 }
 

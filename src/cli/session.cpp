@@ -275,6 +275,11 @@ sweep::SweepPlan Session::least_plan(
   return sweep::least_plan(reader, here(std::move(workload)));
 }
 
+bool Session::fits(
+    const model::ModelReader& reader, sweep::Workload workload) const {
+  return sweep::fits(reader, here(std::move(workload)), budget_);
+}
+
 OpenModel Session::open(
     const std::filesystem::path& folder, sweep::Workload workload) {
   return open(read(folder), workload);

@@ -57,6 +57,8 @@ class Session {
   // The least that open() would plan for.
   sweep::SweepPlan least_plan(
       const model::ModelReader& reader, sweep::Workload workload) const;
+  // Whether open() would find room.
+  bool fits(const model::ModelReader& reader, sweep::Workload workload) const;
   // Plans and opens; reports the plan.
   OpenModel open(const std::filesystem::path& folder, sweep::Workload workload);
   // Opens the model of `reader`; reports the plan.

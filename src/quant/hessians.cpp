@@ -112,7 +112,7 @@ void HessianTap::add_for_all(
   const at::Tensor weight =
       options_.gate_weighted ? view.probs.select(1, expert) : at::Tensor();
   add({Role::kExpertGate, expert}, view.x, weight);
-  at::Tensor inner = at::mm(view.x, bank.gate_up_of(expert).t());
+  at::Tensor inner = at::mm(view.x, bank.expert(expert).gate_up.t());
   if (bank.gate_up_bias.defined()) inner.add_(bank.gate_up_bias_of(expert));
   add({Role::kExpertDown, expert},
       kernels::swiglu(inner, bank.activation),

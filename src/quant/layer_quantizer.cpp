@@ -14,6 +14,9 @@
 namespace fettle::quant {
 namespace {
 
+// Without moments rows know nothing of each other.
+constexpr std::int64_t kRowsAtOnce = 4096;
+
 std::string subject_of(
     const model::ModelReader& reader, const model::WeightId& id) {
   return model::weight_name(reader.config(), id);
@@ -56,6 +59,28 @@ kernels::Quantized on_cpu(kernels::Quantized levels) {
 }
 
 }  // namespace
+
+// A weight whose rows are rounded some at a time.
+struct LayerQuantizer::Rounded {
+  std::int64_t rows = 0;
+  QuantizedWeight weight = {};  // all but its matrix
+  kernels::Quantized levels = {};
+
+  void put(std::int64_t first, kernels::Quantized some) {
+    if (some.codes.size(0) == rows) {
+      levels = std::move(some);
+      return;
+    }
+    const auto put_in = [&](at::Tensor& all, const at::Tensor& part) {
+      if (!part.defined()) return;
+      if (!all.defined()) all = at::empty({rows, part.size(1)}, part.options());
+      all.narrow(0, first, part.size(0)).copy_(part);
+    };
+    put_in(levels.codes, some.codes);
+    put_in(levels.scales, some.scales);
+    put_in(levels.zeros, some.zeros);
+  }
+};
 
 LayerQuantizer::LayerQuantizer(
     const model::ModelReader& reader,
@@ -135,35 +160,60 @@ LayerQuantizer::Guide LayerQuantizer::guide(
   return guide;
 }
 
-QuantizedWeight LayerQuantizer::quantize_one(
-    const WeightScheme& weight, const Guide& guide) const {
-  const auto& [id, scheme] = weight;
-  const at::Tensor w = reader_.read(id).to(device_).to(at::kFloat).contiguous();
+void LayerQuantizer::round(
+    const at::Tensor& rows,
+    std::int64_t first,
+    const kernels::QuantGrid& grid,
+    const Guide& guide,
+    Rounded& into) const {
+  QuantizedWeight& result = into.weight;
+  const at::Tensor w = rows.to(device_).to(at::kFloat).contiguous();
   if (!at::isfinite(w).all().item<bool>()) {
     throw NotFiniteError(
         "quant",
-        subject_of(reader_, id),
+        subject_of(reader_, result.id),
         "holds values that are NaN or infinite. Perhaps a damaged file?");
   }
-  const kernels::QuantGrid grid = grid_of(scheme, guide.grid, w.size(1));
   kernels::Quantized levels = kernels::quantize(
       {w.clone(), guide.importance, guide.factor, guide.order}, grid);
   if (guide.damped.defined()) {
     kernels::refine(levels, w, guide.damped, grid, options_.refine);
   }
-  QuantizedWeight result{.id = id};
   levels = on_cpu(std::move(levels));
-  result.matrix =
-      scheme.coded ? pack_trits(levels, grid) : kernels::pack(levels, grid);
   const at::Tensor values = at::empty(w.sizes(), at::kFloat);
-  kernels::unpack_rows(result.matrix, 0, values);
+  kernels::unpack_rows(kernels::pack(levels, grid), 0, values);
   const at::Tensor difference = values.to(device_) - w;
   const at::Tensor errors = squares_under(difference, guide.moments);
-  result.error = total(errors);
-  result.energy = total(squares_under(w, guide.moments));
-  const at::Tensor prices =
-      prices_ != nullptr ? prices_->of(reader_.config(), id) : at::Tensor();
-  if (prices.defined()) result.cost = total(errors * prices.to(device_));
+  result.error += total(errors);
+  result.energy += total(squares_under(w, guide.moments));
+  const at::Tensor prices = prices_ != nullptr
+                                ? prices_->of(reader_.config(), result.id)
+                                : at::Tensor();
+  if (prices.defined()) {
+    result.cost +=
+        total(errors * prices.narrow(0, first, w.size(0)).to(device_));
+  }
+  into.put(first, std::move(levels));
+}
+
+QuantizedWeight LayerQuantizer::quantize_one(
+    const WeightScheme& weight, const Guide& guide) const {
+  const auto& [id, scheme] = weight;
+  const std::vector<std::int64_t> shape =
+      model::weight_shape(reader_.config(), id);
+  const kernels::QuantGrid grid = grid_of(scheme, guide.grid, shape[1]);
+  Rounded rounded{.rows = shape[0], .weight = {.id = id}};
+  if (guide.moments.defined() || shape[0] == 0) {
+    round(reader_.read(id), 0, grid, guide, rounded);
+  } else {
+    reader_.read_rows(
+        id, kRowsAtOnce, [&](std::int64_t first, const at::Tensor& rows) {
+          round(rows, first, grid, guide, rounded);
+        });
+  }
+  QuantizedWeight& result = rounded.weight;
+  result.matrix = scheme.coded ? pack_trits(rounded.levels, grid)
+                               : kernels::pack(rounded.levels, grid);
   if (!std::isfinite(result.error) || !std::isfinite(result.energy)) {
     throw NotFiniteError(
         "quant",
@@ -171,7 +221,7 @@ QuantizedWeight LayerQuantizer::quantize_one(
         "expected outputs whose squares have a sum, found none that is "
         "finite; check the model's weights");
   }
-  return result;
+  return std::move(result);
 }
 
 std::vector<QuantizedWeight> LayerQuantizer::quantize(
@@ -206,12 +256,26 @@ Json GptqOptions::to_json() const {
   return json;
 }
 
+namespace {
+
+// The weights as read, rounded, unpacked, multiplied, refined; their codes.
+constexpr std::int64_t kBytesOfWeight = 7 * 4 + 2;
+
+}  // namespace
+
 std::int64_t site_working_bytes(std::int64_t rows, std::int64_t cols) {
   // The moments drawn together, damped, reversed, factored (fp64 at worst),
-  // inverted; the weights as read, rounded, unpacked, multiplied, refined;
-  // their codes; equations for scales.
-  return cols * cols * (4 + 4 + 4 + 8 + 8 + 8 + 4) + rows * cols * (7 * 4 + 2) +
-         4 * 8 * kernels::kScaleEquations;
+  // inverted; equations for scales.
+  return cols * cols * (4 + 4 + 4 + 8 + 8 + 8 + 4) +
+         rows * cols * kBytesOfWeight + 4 * 8 * kernels::kScaleEquations;
+}
+
+std::int64_t rows_working_bytes(
+    std::int64_t rows, std::int64_t cols, bool coded) {
+  // Codes of all rows, and packed; trits are also made signed, and written in
+  // two codes.
+  return rows * cols * (coded ? 5 : 2) +
+         std::min(rows, kRowsAtOnce) * cols * kBytesOfWeight;
 }
 
 }  // namespace fettle::quant

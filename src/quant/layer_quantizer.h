@@ -100,6 +100,14 @@ class LayerQuantizer {
       const Hessian& hessian) const;
   QuantizedWeight quantize_one(
       const WeightScheme& weight, const Guide& guide) const;
+  struct Rounded;
+  // Rounds the rows from `first` on, and adds them to the weight.
+  void round(
+      const at::Tensor& rows,
+      std::int64_t first,
+      const kernels::QuantGrid& grid,
+      const Guide& guide,
+      Rounded& into) const;
 
   const model::ModelReader& reader_;
   const GptqOptions& options_;
@@ -108,7 +116,10 @@ class LayerQuantizer {
   const artifact::RowPrices* prices_ = nullptr;
 };
 
-// Bytes that the quantization of one site takes beside its moments.
+// Bytes that the quantization of one site takes beside its moments, and that of
+// one weight without any.
 std::int64_t site_working_bytes(std::int64_t rows, std::int64_t cols);
+std::int64_t rows_working_bytes(
+    std::int64_t rows, std::int64_t cols, bool coded);
 
 }  // namespace fettle::quant

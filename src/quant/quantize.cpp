@@ -18,10 +18,9 @@
 #include "io/durable.h"
 #include "io/file.h"
 #include "model/weights/packed_layer.h"
-#include "model/weights/weight_view.h"
-#include "model/weights/weight_visit.h"
 #include "quant/layer_passes.h"
 #include "quant/site_exchange.h"
+#include "quant/written_layer.h"
 #include "ranks/group.h"
 #include "sweep/layer_stream.h"
 
@@ -68,7 +67,7 @@ class Run {
   LayerRecord write(
       std::int64_t shard,
       const std::vector<WeightId>& ids,
-      const std::vector<QuantizedWeight>& quantized,
+      std::vector<QuantizedWeight> quantized,
       double seconds);
   void advance(std::int64_t l);
   void finish_folder(
@@ -148,19 +147,19 @@ std::vector<QuantizedWeight> Run::quantize(
 LayerRecord Run::write(
     std::int64_t shard,
     const std::vector<WeightId>& ids,
-    const std::vector<QuantizedWeight>& quantized,
+    std::vector<QuantizedWeight> quantized,
     double seconds) {
   std::vector<NamedTensor> tensors;
   LayerRecord record{.layer = shard - 1, .seconds = seconds};
   for (const WeightId& id : ids) {
-    const auto found = std::ranges::find_if(
-        quantized, [&](const QuantizedWeight& q) { return q.id == id; });
+    const auto found = std::ranges::find(quantized, id, &QuantizedWeight::id);
     const at::Tensor tensor = found != quantized.end()
                                   ? model::to_stored(found->matrix)
                                   : reader_.read_stored(id);
     model::WeightForm form = reader_.form(id);
     if (found != quantized.end()) {
       form = {at::kByte, static_cast<std::int64_t>(tensor.nbytes())};
+      found->matrix = {};
     }
     tensors.push_back({artifact::tensor_spec(config_, id, form), tensor});
     if (!part_of(id.role)) continue;
@@ -197,10 +196,10 @@ LayerRecord Run::globals() {
   // Embeddings are looked up, not multiplied: the nearest level is the best.
   GptqOptions nearest = options_.gptq;
   nearest.method = Method::kRtn;
-  const auto quantized = quantize(-1, ids, nearest);
+  auto quantized = quantize(-1, ids, nearest);
   const std::chrono::duration<double> taken =
       std::chrono::steady_clock::now() - start;
-  return write(0, ids, quantized, taken.count());
+  return write(0, ids, std::move(quantized), taken.count());
 }
 
 LayerRecord Run::layer(std::int64_t l) {
@@ -210,10 +209,12 @@ LayerRecord Run::layer(std::int64_t l) {
   } else {
     const auto start = std::chrono::steady_clock::now();
     const std::vector<WeightId> ids = model::layer_weights(config_, l);
-    const auto quantized = quantize(l, ids, options_.gptq);
+    auto quantized = quantize(l, ids, options_.gptq);
     const std::chrono::duration<double> taken =
         std::chrono::steady_clock::now() - start;
-    if (leads()) record = write(l + 1, ids, quantized, taken.count());
+    if (leads()) {
+      record = write(l + 1, ids, std::move(quantized), taken.count());
+    }
   }
   if (stream_ && l + 1 < config_.num_layers()) advance(l);
   return record;
@@ -241,20 +242,20 @@ StoredTensors Run::packed_weights(std::int64_t l) const {
 // The tokens pass through the layer as it was written, so that a run that was
 // resumed sees what one that was not does.
 void Run::advance(std::int64_t l) {
-  const auto whole = data_->model.acquire(l, l + 1);
-  model::LayerWeights weights = *whole;
-  const auto clone = [](at::Tensor& tensor) {
-    if (tensor.defined()) tensor = tensor.clone();
-  };
-  model::for_each_tensor(weights, clone);
-  const StoredTensors packed = packed_weights(l);
+  const auto read = data_->model.acquire(l, l + 1);
+  model::PackedLayer packed;
+  const StoredTensors stored = packed_weights(l);
   for (const WeightId& id : model::layer_weights(config_, l)) {
-    const auto found = packed.find(packed_name_of(config_, id));
-    if (found == packed.end()) continue;
-    const auto& [name, stored] = *found;
-    const model::StoredMatrix matrix{model::from_stored(stored, name), {}};
-    matrix.unpack_into(model::weight_view(weights, id));
+    const auto found = stored.find(packed_name_of(config_, id));
+    if (found == stored.end()) continue;
+    packed.put(id, {model::from_stored(found->second, found->first), {}});
   }
+  const model::LayerWeights weights = as_written(
+      reader_,
+      l,
+      *read,
+      std::move(packed),
+      data_->model.options().compute_type);
   stream_->advance({config_, l, weights});
 }
 
@@ -438,58 +439,6 @@ QuantResult quantize_model(
     const std::filesystem::path& folder) {
   FETTLE_ASSERT(data != nullptr || options.gptq.method == Method::kRtn);
   return Run(reader, options, data, folder).run();
-}
-
-std::int64_t most_moment_bytes(
-    const model::ModelReader& reader, const QuantOptions& options) {
-  const model::ModelConfig& config = reader.config();
-  std::int64_t most = 0;
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    std::int64_t experts = 0;
-    for (std::int64_t e = 0; e < config.layers[l].num_experts(); ++e) {
-      experts += expert_hessian_bytes(config, l, e);
-    }
-    most = std::max(
-        most,
-        std::min(experts, options.moment_bytes) +
-            other_hessian_bytes(config, l) +
-            4 * config.hidden_size * config.hidden_size);
-  }
-  return most;
-}
-
-sweep::StageMemory quant_memory(
-    const model::ModelReader& reader, const QuantOptions& options) {
-  const model::ModelConfig& config = reader.config();
-  sweep::StageMemory memory;
-  const std::int64_t threads = at::get_num_threads();
-  const model::LoadedBytes loaded = model::loaded_bytes(reader, at::kFloat);
-  std::int64_t largest_site = 0;
-  for (std::int64_t l = 0; l < config.num_layers(); ++l) {
-    const model::LayerConfig& layer = config.layers[l];
-    std::int64_t experts = 0;
-    for (std::int64_t e = 0; e < layer.num_experts(); ++e) {
-      experts += expert_hessian_bytes(config, l, e);
-    }
-    std::int64_t packed = 0;
-    for (const WeightId& id : model::layer_weights(config, l)) {
-      const std::vector<std::int64_t> shape = model::weight_shape(config, id);
-      if (!part_of(id.role)) continue;
-      packed += model::weight_numel(config, id) * 9 / 8;
-      largest_site =
-          std::max(largest_site, site_working_bytes(2 * shape[0], shape[1]));
-    }
-    const std::int64_t moments = std::min(experts, options.moment_bytes) +
-                                 other_hessian_bytes(config, l) +
-                                 4 * config.hidden_size * config.hidden_size;
-    const std::int64_t copy = loaded.layers[l].unpacked;
-    memory.device_bytes = std::max(memory.device_bytes, moments + copy);
-    // Packed, and as they are stored.
-    memory.bytes = std::max(memory.bytes, moments + copy + 2 * packed);
-  }
-  memory.bytes += threads * largest_site;
-  memory.device_bytes += largest_site;
-  return memory;
 }
 
 }  // namespace fettle::quant

@@ -21,7 +21,6 @@
 #include "quant/layer_quantizer.h"
 #include "store/activation_store.h"
 #include "sweep/micro_batches.h"
-#include "sweep/plan.h"
 
 namespace fettle::quant {
 
@@ -100,13 +99,5 @@ QuantResult quantize_model(
 // one gives the same bits. Throws UserError where it is damaged.
 std::optional<std::int64_t> resumed_micro_batch(
     const std::filesystem::path& folder);
-
-// Most bytes of moments that are held at once.
-std::int64_t most_moment_bytes(
-    const model::ModelReader& reader, const QuantOptions& options);
-
-// The memory of the stage where data calibrates it.
-sweep::StageMemory quant_memory(
-    const model::ModelReader& reader, const QuantOptions& options);
 
 }  // namespace fettle::quant

@@ -51,7 +51,7 @@ void Workload::add(const StageMemory& stage) {
 
 void Workload::add(const SweepPlan& other) {
   const Workload& its = other.workload;
-  extra_bytes += other.ram_bytes() - other.runtime_bytes - its.extra_bytes;
+  extra_bytes += other.ram_bytes() - other.runtime_bytes - other.stage_bytes;
   if (its.device.is_cpu()) return;
   extra_vram_bytes +=
       other.vram_bytes() - other.library_bytes - its.extra_vram_bytes;
@@ -59,7 +59,7 @@ void Workload::add(const SweepPlan& other) {
 
 std::int64_t SweepPlan::ram_bytes() const {
   const std::int64_t host =
-      runtime_bytes + activation_bytes + graph_bytes + workload.extra_bytes;
+      runtime_bytes + activation_bytes + graph_bytes + stage_bytes;
   return workload.device.is_cpu() ? host + vram_bytes() : host + staging_bytes;
 }
 
@@ -94,7 +94,7 @@ std::string SweepPlan::summary() const {
       format_bytes(card_activation_bytes),
       format_bytes(spilled_bytes),
       format_bytes(graph_bytes),
-      format_bytes(workload.extra_bytes));
+      format_bytes(stage_bytes));
 }
 
 model::ModelOptions SweepPlan::model_options() const {
@@ -190,7 +190,7 @@ void keep_layers(SweepPlan& plan, const Sizes& sizes, std::int64_t left) {
 void plan_on_cpu(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   const Memory host = ram(budget);
   const auto fixed = static_cast<double>(
-      kRuntimeBytes + plan.workload.extra_bytes + sizes.globals + sizes.cache);
+      kRuntimeBytes + sizes.stage + sizes.globals + sizes.cache);
   size_micro_batch(plan, sizes, host, fixed);
   const double left =
       host.usable - fixed - static_cast<double>(plan.computing_bytes());
@@ -220,8 +220,8 @@ void plan_on_device(SweepPlan& plan, const Sizes& sizes, const Budget& budget) {
   keep_layers(plan, sizes, left());
 
   const Memory host = ram(budget);
-  const auto staged = static_cast<double>(
-      kRuntimeBytes + plan.workload.extra_bytes + sizes.staging);
+  const auto staged =
+      static_cast<double>(kRuntimeBytes + sizes.stage + sizes.staging);
   host.require(staged);
   place_activations(plan, sizes, host.usable - staged);
 }
@@ -237,6 +237,7 @@ SweepPlan least_plan(const Sizes& sizes, const Workload& workload) {
   plan.head_bytes = sizes.head;
   plan.cache_bytes = sizes.cache;
   plan.staging_bytes = sizes.staging;
+  plan.stage_bytes = sizes.stage;
   plan.micro_batch_tokens = smallest_batch(workload);
   plan.working_bytes = plan.micro_batch_tokens * sizes.per_token;
   plan.spilled_bytes = sizes.activations;
@@ -295,6 +296,15 @@ SweepPlan least_plan(
 SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload) {
   return least_plan(reader.config(), reader.forms(), workload);
+}
+
+bool fits(
+    const model::ModelReader& reader,
+    const Workload& workload,
+    const Budget& budget) {
+  const SweepPlan least = least_plan(reader, workload);
+  return may_hold(budget, least) &&
+         static_cast<double>(least.ram_bytes()) <= ram(budget).usable;
 }
 
 void require_ram(const Budget& budget, std::int64_t bytes) {

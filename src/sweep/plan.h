@@ -45,10 +45,14 @@ struct Workload {
   bool takes_experts_apart = false;
   std::int64_t cached_tokens = 0;     // whose states are held: decoding
   std::int64_t cached_sequences = 1;  // of so many tokens each
+  // Nothing is asked of the head.
+  bool headless = false;
   // Rows whose logits exist at one time; 0: as many as losses are made of.
   std::int64_t logit_rows = 0;
   std::int64_t extra_bytes = 0;       // what the stage itself keeps in RAM
   std::int64_t extra_vram_bytes = 0;  // and on a card, where that computes
+  // Bytes that the stage adds in RAM where experts are not apart.
+  std::int64_t extra_whole_bytes = 0;
   // Bytes that the stage adds where the graphs of all layers are kept.
   std::int64_t extra_graph_bytes = 0;
   at::Device device = at::kCPU;
@@ -92,6 +96,7 @@ struct SweepPlan {
   std::int64_t spilled_bytes = 0;          // boundary activations on disk
   std::int64_t graph_bytes =
       0;  // autograd graphs kept for backward; 0: recomputed
+  std::int64_t stage_bytes = 0;  // what the stage itself keeps in RAM
 
   // The layer in use and what passes it, or after it the head.
   std::int64_t computing_bytes() const {
@@ -128,6 +133,12 @@ SweepPlan least_plan(
     const Workload& workload);
 SweepPlan least_plan(
     const model::ModelReader& reader, const Workload& workload);
+
+// Whether plan_sweep would find room.
+bool fits(
+    const model::ModelReader& reader,
+    const Workload& workload,
+    const Budget& budget);
 
 // Reads a layer while another is in use where there is room for two, unless all
 // layers stay only where one is. Holds embeddings and head where only layers

@@ -132,11 +132,13 @@ Sizes sizes_of(
   s.per_token = bytes_per_token(config, workload);
   s.cache = workload.cached_sequences *
             model::state_bytes(config, workload.cached_tokens, type);
-  s.head = logit_bytes(
-               config,
-               workload.logit_rows > 0 ? workload.logit_rows
-                                       : head_rows(config.vocab_size)) +
-           (kept.globals ? 0 : globals.head);
+  if (!workload.headless) {
+    s.head = logit_bytes(
+                 config,
+                 workload.logit_rows > 0 ? workload.logit_rows
+                                         : head_rows(config.vocab_size)) +
+             (kept.globals ? 0 : globals.head);
+  }
   if (kept.experts_apart) {
     // Threads keep the memory of an expert for the next.
     const std::int64_t experts =
@@ -145,6 +147,8 @@ Sizes sizes_of(
     s.head += experts;
   }
   s.activations = boundary_bytes(config, workload);
+  s.stage = workload.extra_bytes +
+            (kept.experts_apart ? 0 : workload.extra_whole_bytes);
   // Five halves of what autograd saves are at work in a backward pass.
   s.graphs = workload.tokens * config.num_layers() * s.per_token * 2 / 5 +
              workload.extra_graph_bytes + unpacked;

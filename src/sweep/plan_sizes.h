@@ -25,6 +25,7 @@ struct Sizes {
   std::int64_t activations;
   std::int64_t cache;   // states of earlier tokens
   std::int64_t graphs;  // of all tokens in all layers
+  std::int64_t stage;   // in RAM
 };
 
 Sizes sizes_of(

@@ -146,6 +146,24 @@ TEST_CASE("An error is that of the output under the moments") {
   REQUIRE_FALSE(unled.scarce);
 }
 
+TEST_CASE("A matrix of many rows without moments is rounded in parts") {
+  TinyModelOptions model = forty_wide();
+  model.changes["vocab_size"] = 9001;
+  Quantizing q(model);
+  q.options.method = Method::kRtn;
+  const WeightId embeddings{Role::kEmbedTokens};
+  const std::string scheme = GENERATE("int4", "int3", "ternary-coded");
+  const QuantizedWeight found = q.run(embeddings, scheme, nullptr);
+  const kernels::QuantGrid grid =
+      grid_of(parse_scheme(scheme), q.options.grid, 40);
+  const at::Tensor w = q.weight(embeddings);
+  const at::Tensor expected =
+      values_of(kernels::pack(kernels::quantize({w.clone(), {}}, grid), grid));
+  REQUIRE(expected.equal(values_of(found.matrix)));
+  const at::Tensor lost = (expected - w).to(at::kDouble).square().sum();
+  REQUIRE(found.error == Approx(lost.item<double>()));
+}
+
 // tr(W M Wᵀ), M being what the rounding was led by: energies show it.
 struct Starving : Quantizing {
   Starving() { of_layer = moments_of(500, 40, 7); }

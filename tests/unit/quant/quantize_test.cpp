@@ -10,6 +10,7 @@
 #include "io/checkpoint.h"
 #include "io/file.h"
 #include "layer_reference.h"
+#include "quant/memory.h"
 
 namespace fettle::quant {
 namespace {
@@ -399,12 +400,66 @@ TEST_CASE("A model's memory grows with what is held of its moments") {
   for (std::int64_t e = 0; e < 4; ++e) {
     experts += expert_hessian_bytes(tiny.config(), 0, e);
   }
+  const std::int64_t one = expert_hessian_bytes(tiny.config(), 0, 0);
   options.moment_bytes = 0;
-  const sweep::StageMemory least = quant_memory(reader, options);
+  const sweep::StageMemory least = quant_memory(reader, options, false);
+  REQUIRE(most_moment_bytes(reader, options) > one);
   options.moment_bytes = INT64_MAX;
-  const sweep::StageMemory most = quant_memory(reader, options);
-  REQUIRE(most.bytes - least.bytes == experts);
-  REQUIRE(most.device_bytes - least.device_bytes == experts);
+  const sweep::StageMemory most = quant_memory(reader, options, false);
+  REQUIRE(most.bytes - least.bytes == experts - one);
+  REQUIRE(most.device_bytes - least.device_bytes == experts - one);
+}
+
+TEST_CASE("A model's memory is less where weights are kept, or experts apart") {
+  // Layers are then larger than what rounds a weight.
+  TinyModelOptions model = sample_options("qwen3_moe");
+  model.type = at::kBFloat16;
+  model.changes["num_hidden_layers"] = 1;
+  model.changes["num_experts"] = 128;
+  model.changes["hidden_size"] = 192;
+  model.changes["moe_intermediate_size"] = 192;
+  const TinyModel tiny(model);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const model::ModelReader reader(tiny.path());
+  QuantOptions options = sample_quant();
+  options.moment_bytes = 0;
+  const auto bytes = [&] { return quant_memory(reader, options, false).bytes; };
+  const std::int64_t chosen = bytes();
+  REQUIRE(quant_memory(reader, options, true).bytes < chosen);
+  const std::int64_t plain = quant_bytes(reader, options);
+  REQUIRE(plain < chosen);
+  options.scheme = nullptr;
+  REQUIRE(bytes() > chosen);
+  REQUIRE(quant_bytes(reader, options) > plain);
+  options.scheme = [](const WeightId&) { return Scheme{.keep = true}; };
+  REQUIRE(bytes() < chosen);
+  at::set_num_threads(threads);
+}
+
+TEST_CASE("A model is quantized to the same bytes with experts apart") {
+  TinyModelOptions model = sample_options(GENERATE("qwen3_moe", "gpt_oss"));
+  model.widths = {{6, 0, 4, 5}, {6, 6, 6, 6}};
+  TinyCalibration calibration(model);
+  QuantOptions options = sample_quant();
+  options.gptq.hessians.calibration =
+      GENERATE(Calibration::kRouted, Calibration::kAll);
+  // Not all experts: some are read as they were.
+  const auto chosen = options.scheme;
+  options.scheme = [chosen](const WeightId& id) {
+    return id.expert == 2 ? Scheme{.keep = true} : chosen(id);
+  };
+  const auto written = [&](bool apart) {
+    model::CausalLm lm(calibration.reader().folder(), {.experts_apart = apart});
+    Calibrated data{lm, calibration.data().data};
+    const TemporaryFolder out;
+    quantize_model(lm.reader(), options, &data, out.path());
+    std::string bytes;
+    for (int s = 1; s <= 3; ++s)
+      bytes += content_of(out.path() / shard_name(s));
+    return bytes;
+  };
+  REQUIRE(written(true) == written(false));
 }
 
 }  // namespace

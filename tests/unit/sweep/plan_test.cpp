@@ -289,6 +289,34 @@ TEST_CASE("embeddings and head are held where only layers give way") {
             .hold_globals);
 }
 
+TEST_CASE("a stage that asks nothing of the head has no room for it") {
+  const TinyModel tiny;
+  const model::ModelReader reader(tiny.path());
+  Workload workload = of_tokens(64, 32);
+  const SweepPlan asking = least_plan(reader, workload);
+  REQUIRE(asking.head_bytes > 0);
+  workload.headless = true;
+  const SweepPlan silent = least_plan(reader, workload);
+  CHECK(silent.head_bytes == 0);
+  CHECK(
+      asking.computing_bytes() - silent.computing_bytes() ==
+      std::max<std::int64_t>(
+          asking.head_bytes - asking.layer_bytes - asking.working_bytes, 0));
+}
+
+TEST_CASE("a sweep fits where planning it is not refused") {
+  const TinyModel tiny;
+  const model::ModelReader reader(tiny.path());
+  const Workload workload = of_tokens(64, 32);
+  const std::int64_t least =
+      budget_for(least_plan(reader, workload).ram_bytes());
+  CHECK(fits(reader, workload, of_ram(least)));
+  CHECK_NOTHROW(plan_sweep(reader, workload, of_ram(least)));
+  CHECK_FALSE(fits(reader, workload, of_ram(least - 2 * kMiB)));
+  CHECK_THROWS_AS(
+      plan_sweep(reader, workload, of_ram(least - 2 * kMiB)), UserError);
+}
+
 TEST_CASE("experts are taken apart where whole layers find no room") {
   // 100 MB of experts a layer, 25 each, of which each thread has one.
   const int threads = at::get_num_threads();
@@ -315,6 +343,19 @@ TEST_CASE("experts are taken apart where whole layers find no room") {
   CHECK(parted.experts_apart);
   CHECK(parted.model_options().experts_apart);
   CHECK(parted.ram_bytes() <= room - 2 * kMiB);
+
+  // What only whole layers take.
+  workload.extra_bytes = kMiB;
+  workload.extra_whole_bytes = 64 * kMiB;
+  CHECK(plan(room).experts_apart);
+  CHECK(plan(room).stage_bytes == kMiB);
+  CHECK(
+      least_plan(config, forms, workload).ram_bytes() ==
+      least.ram_bytes() + kMiB);
+  const SweepPlan roomy = plan(room + 128 * kMiB);
+  CHECK_FALSE(roomy.experts_apart);
+  CHECK(roomy.stage_bytes == 65 * kMiB);
+  workload.extra_bytes = workload.extra_whole_bytes = 0;
 
   // A decoded token reads what it has chosen, unless all is there.
   workload.keep_packed = true;
