@@ -101,6 +101,24 @@ class Export : public Command {
     }
   }
 
+  // Weights are written one by one; then both models are run on a few tokens,
+  // by the least memory that does.
+  void plan_check(const Session& session, const model::ModelReader& reader) {
+    sweep::Workload workload;
+    workload.tokens = options_.check_sequences * options_.check_tokens;
+    workload.longest_sequence = options_.check_tokens;
+    workload.logit_rows = workload.tokens;
+    workload.takes_experts_apart = true;
+    workload.extra_bytes =
+        workload.tokens * reader.config().vocab_size * 4;  // the first's logits
+    const auto plan = session.least_plan(reader, workload);
+    const at::ScalarType type = options_.check.compute_type;
+    options_.check = plan.model_options();
+    options_.check.compute_type = type;
+    session.require_ram(reader, 3, /*outer_as_stored=*/true);
+    session.require_ram(plan.ram_bytes() - plan.runtime_bytes);
+  }
+
   Outcome run(Session& session) override {
     options_.format = exporter::parse_format(format_);
     options_.mtp = artifact::parse_mtp(mtp_);
@@ -111,10 +129,9 @@ class Export : public Command {
     const model::ModelReader& reader = *opened;
     // A GGUF holds the tokenizer: what Fettle does not use of it is reported.
     if (options_.format == exporter::Format::kGguf) session.tokenizer(model_);
-    session.require_ram(reader, 3);
+    plan_check(session, reader);
     io::AtomicDirectory folder(out_, artifact::plain_output());
     options_.input_fingerprint = reader.fingerprint();
-    options_.check.device = session.device();
     options_.reporter = &session.reporter();
     const auto result = exporter::export_model(reader, options_, folder.path());
     folder.commit();

@@ -28,7 +28,7 @@ struct QuantFlags {
   std::string zeros = "auto";
   std::string calibrate = "routed";
   std::string starved = "mean";
-  std::string moments;  // or what there is room for
+  std::string moments;                     // or what there is room for
   std::optional<std::int64_t> group = {};  // see settle()
   std::int64_t tokens = 131072;
   DataFlags data_flags;

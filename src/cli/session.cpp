@@ -302,14 +302,21 @@ OpenModel Session::open(
   return opened;
 }
 
-void Session::require_ram(const model::ModelReader& reader, int copies) const {
+void Session::require_ram(
+    const model::ModelReader& reader, int copies, bool outer_as_stored) const {
   std::int64_t largest = 0;
   for (const auto& id : model::model_weights(reader.config())) {
-    std::int64_t numbers = 1;
-    for (const auto n : model::weight_shape(reader.config(), id)) numbers *= n;
-    largest = std::max(largest, numbers);
+    const bool plain = reader.packed_header(id) == nullptr &&
+                       reader.stored_form(id) == nullptr;
+    const std::size_t bytes = id.layer < 0 && outer_as_stored && plain
+                                  ? c10::elementSize(reader.dtype(id))
+                                  : sizeof(float);
+    largest = std::max(
+        largest,
+        model::weight_numel(reader.config(), id) *
+            static_cast<std::int64_t>(bytes));
   }
-  require_ram(largest * copies * 4);
+  require_ram(largest * copies);
 }
 
 void Session::require_ram(std::int64_t bytes) const {

@@ -66,8 +66,12 @@ class Session {
       std::unique_ptr<model::ModelReader> reader, sweep::Workload workload);
 
   // For work that passes a model tensor by tensor, without a plan: refuses a
-  // --ram that can't hold as many copies of the largest in float32.
-  void require_ram(const model::ModelReader& reader, int copies) const;
+  // --ram that can't hold as many copies of the largest, of layers in float32,
+  // of embeddings and head in the type that they are `outer_as_stored`.
+  void require_ram(
+      const model::ModelReader& reader,
+      int copies,
+      bool outer_as_stored = false) const;
   // For work that takes `bytes`: refuses a --ram that can't hold them.
   void require_ram(std::int64_t bytes) const;
 

@@ -133,7 +133,9 @@ class Trim : public Command {
       scores_ = artifact::ScoreFile::load(scores_folder_);
       trim::require_scores_of(*reader, *scores_);
     }
-    if (flags_.data.empty()) session.require_ram(*reader, 3);
+    if (flags_.data.empty()) {
+      session.require_ram(*reader, 3, /*outer_as_stored=*/true);
+    }
     const auto held = held_out(
         session,
         *reader,

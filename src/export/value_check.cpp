@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "core/error.h"
@@ -11,11 +12,26 @@
 namespace fettle::exporter {
 
 double relative_error(const at::Tensor& found, const at::Tensor& meant) {
-  const at::Tensor a = found.to(at::kFloat), b = meant.to(at::kFloat);
-  if (a.equal(b)) return 0;
-  const double size = b.abs().max().item<double>();
-  const double error = (a - b).abs().max().item<double>();
-  return size > 0 ? error / size : error;
+  if (found.numel() == 0) return 0;
+  // Some rows at a time, so that a large matrix is not copied in fp32.
+  constexpr std::int64_t kRows = 4096;
+  double size = 0;
+  double error = 0;
+  const std::int64_t all = meant.dim() > 0 ? meant.size(0) : 1;
+  for (std::int64_t first = 0; first < all; first += kRows) {
+    const auto rows = [&](const at::Tensor& whole) {
+      const at::Tensor part =
+          whole.dim() > 0 ? whole.narrow(0, first, std::min(kRows, all - first))
+                          : whole;
+      return part.to(at::kFloat);
+    };
+    const at::Tensor b = rows(meant);
+    const double off = (rows(found) - b).abs().max().item<double>();
+    if (std::isnan(off) && !rows(found).equal(b)) return off;
+    error = std::max(error, off);
+    size = std::max(size, b.abs().max().item<double>());
+  }
+  return error > 0 && size > 0 ? error / size : error;
 }
 
 bool is_rounded(double error, bool nearest, const InexactWeight& weight) {
