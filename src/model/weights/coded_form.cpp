@@ -303,6 +303,12 @@ std::vector<StoredSpan> CodedForm::spans() const {
   return spans;
 }
 
+std::int64_t CodedForm::bytes() const {
+  const CodedMatrix& m = matrix_;
+  if (m.row_step == 1) return StoredForm::bytes();
+  return m.rows * (m.cols * m.bits / 8) + m.grid_rows * m.grid_cols;
+}
+
 StoredForm::Rows CodedForm::open(const io::Checkpoint& checkpoint) const {
   if (matrix_.rows * matrix_.cols == 0) {
     return [](std::int64_t, const at::Tensor&) {};

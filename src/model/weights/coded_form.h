@@ -67,6 +67,7 @@ class CodedForm : public StoredForm {
   at::ScalarType type() const override { return matrix_.type; }
   std::string name() const override { return matrix_.name; }
   std::vector<StoredSpan> spans() const override;
+  std::int64_t bytes() const override;
   // Throws UserError where a column's group is none of the matrix's, or a scale
   // of 4-bit floats is NaN.
   Rows open(const io::Checkpoint& checkpoint) const override;

@@ -62,7 +62,8 @@ class StoredForm {
   virtual std::string name() const = 0;
   // All bytes that the values depend on, always in one order.
   virtual std::vector<StoredSpan> spans() const = 0;
-  std::int64_t bytes() const;
+  // That the weight alone takes: another's rows may lie between its own.
+  virtual std::int64_t bytes() const;
 
   // Fills `out`, fp32 [n, cols], with the values of n rows from `first` on.
   using Rows = std::function<void(std::int64_t first, const at::Tensor& out)>;

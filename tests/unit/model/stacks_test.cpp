@@ -191,6 +191,17 @@ TEST_CASE("MXFP4 is read exactly, halves of a byte and blocks in their order") {
       bank.gate_up.narrow(0, 2 * bank.offsets[3] + 32, 32), reader.read(id)));
 }
 
+TEST_CASE("of interleaved MXFP4 each weight counts its own rows") {
+  Mxfp4Model model;
+  const ModelReader reader(model.folder.write());
+  std::int64_t counted = 0;
+  for (const WeightId& id : model_weights(reader.config())) {
+    counted += reader.stored_bytes(id);
+  }
+  CHECK(
+      counted == static_cast<std::int64_t>(reader.checkpoint().total_bytes()));
+}
+
 TEST_CASE("MXFP4 without a part, of another shape or type is named") {
   const auto refused_with = [](const std::function<void(ModelFolder&)>& change,
                                const std::string& text) {
